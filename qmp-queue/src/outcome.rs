@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the operations answer.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::Ticket;
+
+/// Names a producer: unique within its queue, and never used again after the producer is gone.
+///
+/// Ids are ordered by registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerId {
+    pub(crate) serial: u64,
+    pub(crate) slot: u32,
+}
+
+/// The serial number of the registration, from 0.
+impl fmt::Display for ProducerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serial.fmt(f)
+    }
+}
+
+/// An item was accepted. Says whether its producer may go on.
+#[must_use = "a suspended producer is to stop reading its input until it is resumed"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pushed {
+    /// The producer may push more.
+    Ready,
+    /// The producer is suspended now: the next push would be refused as [`PushError::Full`].
+    Suspended,
+}
+
+/// An item was not accepted, and is handed back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Error)]
+pub enum PushError<T> {
+    /// The producer is suspended.
+    #[error("the producer is suspended")]
+    Full(T),
+    /// The producer or the queue is closed.
+    #[error("the producer or its queue is closed")]
+    Closed(T),
+}
+
+impl<T> PushError<T> {
+    /// The item that was not accepted.
+    pub fn into_inner(self) -> T {
+        match self {
+            PushError::Full(item) | PushError::Closed(item) => item,
+        }
+    }
+}
+
+impl<T> fmt::Debug for PushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PushError::Full(_) => "Full(..)",
+            PushError::Closed(_) => "Closed(..)",
+        })
+    }
+}
+
+/// No item came within the time given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum PopTimeoutError {
+    /// The time is over and nothing is queued.
+    #[error("nothing was queued within the time given")]
+    Timeout,
+    /// The queue is closed and nothing is queued, so nothing will come any more.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+/// A producer that was suspended no longer is: tell it to go on.
+///
+/// There is exactly one of these each time a producer goes from suspended to not suspended. It is
+/// returned by the operation that brought this about, except for a producer with a
+/// [resume hook](crate::Queue::register_with_hook), where it always goes to the hook instead.
+#[must_use = "the producer stays silent until somebody tells it to go on"]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resume {
+    pub(crate) producer: ProducerId,
+}
+
+impl Resume {
+    /// Whom to resume.
+    pub fn producer(&self) -> ProducerId {
+        self.producer
+    }
+}
+
+/// An item, taken from the queue.
+#[must_use = "this holds the item, and perhaps a producer to resume"]
+#[non_exhaustive]
+pub struct Popped<T> {
+    /// The item itself.
+    pub item: T,
+    /// Who pushed it.
+    pub producer: ProducerId,
+    /// Whether more items were queued, from any producer, when this one was taken.
+    pub more: bool,
+    /// The producer is to be resumed right away, before the item is dealt with.
+    pub resume: Option<Resume>,
+    /// To be [done](Ticket::done) or dropped when the item has been dealt with.
+    pub ticket: Ticket<T>,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Popped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Popped")
+            .field("item", &self.item)
+            .field("producer", &self.producer)
+            .field("more", &self.more)
+            .field("resume", &self.resume)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a producer had queued, taken back by [`clear`](crate::Producer::clear) or
+/// [`close`](crate::Producer::close).
+#[must_use = "this holds the items that will never be popped, and perhaps a producer to resume"]
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cleared<T> {
+    /// The items, oldest first.
+    pub items: Vec<T>,
+    /// The producer was suspended and no longer is.
+    pub resume: Option<Resume>,
+}
+
+/// What was queued by all producers when the queue was [closed](crate::Queue::close).
+#[must_use = "this holds the items that will never be popped, and the producers to resume"]
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed<T> {
+    /// The items and who pushed them, in the order in which they would have been popped.
+    pub items: Vec<(ProducerId, T)>,
+    /// The producers that were suspended and no longer are.
+    pub resumes: Vec<Resume>,
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::fair::Refused;
+use crate::outcome::{Cleared, ProducerId, PushError, Pushed, Resume};
+use crate::shared::{Shared, deliver};
+use crate::{Mode, ProducerStats};
+
+/// One producer's end of the queue, made by [`Queue::register`](crate::Queue::register).
+///
+/// Dropping it closes it: its queued items are dropped, nobody else's. Items already popped are not affected.
+///
+/// ```
+/// use qmp_queue::{Mode, PushError, Pushed, Queue};
+///
+/// let queue = Queue::new();
+/// let producer = queue.register(Mode::UpTo(2.try_into().unwrap()));
+/// assert_eq!(producer.push('a'), Ok(Pushed::Ready));
+/// assert_eq!(producer.push('b'), Ok(Pushed::Suspended));
+/// assert_eq!(producer.push('c'), Err(PushError::Full('c')));
+///
+/// let popped = queue.try_pop().unwrap();
+/// assert_eq!(popped.item, 'a');
+/// assert_eq!(popped.resume.unwrap().producer(), producer.id());
+/// assert_eq!(producer.push('c'), Ok(Pushed::Suspended));
+///
+/// drop(producer);
+/// assert!(queue.is_empty());
+/// ```
+pub struct Producer<T> {
+    shared: Arc<Shared<T>>,
+    id: ProducerId,
+}
+
+impl<T> Producer<T> {
+    pub(crate) fn new(shared: Arc<Shared<T>>, id: ProducerId) -> Self {
+        Self { shared, id }
+    }
+
+    /// This producer's name.
+    pub fn id(&self) -> ProducerId {
+        self.id
+    }
+
+    /// Queues an item behind this producer's others, and says whether that suspends the producer.
+    ///
+    /// # Errors
+    ///
+    /// The item comes back as [`PushError::Full`] while the producer is suspended, and as [`PushError::Closed`]
+    /// once the producer or the queue is closed.
+    pub fn push(&self, item: T) -> Result<Pushed, PushError<T>> {
+        let mut state = self.shared.lock();
+        let accepted = match state.fair.push(self.id, item) {
+            Ok(accepted) => accepted,
+            Err(Refused::Full(item)) => return Err(PushError::Full(item)),
+            Err(Refused::Closed(item)) => return Err(PushError::Closed(item)),
+        };
+        let somebody_sleeps = state.sleepers > 0;
+        // Read under the lock: a consumer that takes the token later is then sure to find the item.
+        let token_is_out = accepted.was_idle && self.shared.wakeups.is_full();
+        drop(state);
+        if somebody_sleeps {
+            self.shared.pushed.notify_one();
+        }
+        if accepted.was_idle {
+            self.shared.wake(token_is_out);
+        }
+        Ok(if accepted.suspended { Pushed::Suspended } else { Pushed::Ready })
+    }
+
+    /// Changes the mode, whatever is queued or in progress. Answers a [`Resume`] if that ends a suspension; one
+    /// that it begins shows in [`is_suspended`](Producer::is_suspended). Nothing happens on a closed producer.
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, Pushed, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let producer = queue.register(Mode::OneInProgress);
+    /// assert_eq!(producer.push("negotiate"), Ok(Pushed::Suspended));
+    ///
+    /// let popped = queue.try_pop().unwrap();
+    /// let resume = producer.set_mode(Mode::default());
+    /// assert_eq!(resume.unwrap().producer(), producer.id());
+    /// assert_eq!(popped.ticket.done(), None, "resumed already");
+    /// ```
+    #[must_use = "the producer stays silent until somebody tells it to go on"]
+    pub fn set_mode(&self, mode: Mode) -> Option<Resume> {
+        let resumed = self.shared.lock().fair.set_mode(self.id, mode);
+        deliver(resumed)
+    }
+
+    /// Whether a push would be refused as [`PushError::Full`]. A closed producer is never suspended.
+    pub fn is_suspended(&self) -> bool {
+        self.shared.lock().fair.suspended(self.id)
+    }
+
+    /// Whether this producer is closed, by itself or with the queue.
+    pub fn is_closed(&self) -> bool {
+        let state = self.shared.lock();
+        state.fair.finished() || !state.fair.contains(self.id)
+    }
+
+    /// This producer's figures; `None` once it is closed.
+    pub fn stats(&self) -> Option<ProducerStats> {
+        self.shared.lock().fair.stats(self.id)
+    }
+
+    /// Takes back what is queued. The producer stays open, and where it is in the order of service.
+    pub fn clear(&self) -> Cleared<T> {
+        let removed = self.shared.lock().fair.clear(self.id);
+        Cleared { items: removed.items, resume: deliver(removed.resumed) }
+    }
+
+    /// Closes this producer and takes back what it has queued. Pushes are refused as [`PushError::Closed`] from now
+    /// on. A suspended producer is resumed, though one of its items be in progress. Closing a closed producer does nothing.
+    pub fn close(&self) -> Cleared<T> {
+        let removed = self.shared.lock().fair.remove(self.id);
+        Cleared { items: removed.items, resume: deliver(removed.resumed) }
+    }
+}
+
+impl<T> Drop for Producer<T> {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+impl<T> fmt::Debug for Producer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("id", &self.id)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

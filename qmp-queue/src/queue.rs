@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use crate::fair::{Remains, ResumeHook};
+use crate::outcome::{Closed, PopTimeoutError, Popped, Resume};
+use crate::shared::{Shared, State, WakeHook, deliver};
+use crate::sync::MutexGuard;
+use crate::{Mode, Producer, ProducerStats, Ticket};
+
+/// The consumer's handle: registers producers and takes their items, the least recently served producer's first.
+///
+/// A clone is another handle to the same queue. When the last one is dropped the queue is [closed](Queue::close), and
+/// what was queued is dropped: without a handle nobody could ever pop it. Producers and tickets
+/// do not keep it open.
+///
+/// ```
+/// use qmp_queue::{Mode, Queue};
+///
+/// let queue = Queue::new();
+/// let busy = queue.register(Mode::default());
+/// let other = queue.register(Mode::default());
+/// for n in 0..3 {
+///     let _ = busy.push(format!("busy {n}"))?;
+/// }
+/// let _ = other.push("other 0".to_owned())?;
+///
+/// let order: Vec<_> = std::iter::from_fn(|| queue.try_pop()).map(|popped| popped.item).collect();
+/// assert_eq!(order, ["other 0", "busy 0", "busy 1", "busy 2"]);
+/// # Ok::<(), qmp_queue::PushError<String>>(())
+/// ```
+pub struct Queue<T> {
+    shared: Arc<Shared<T>>,
+    handles: Arc<Handles<T>>,
+}
+
+/// Counts the handles, by being shared by them.
+struct Handles<T>(Arc<Shared<T>>);
+
+impl<T> Drop for Handles<T> {
+    fn drop(&mut self) {
+        let _ = close(&self.0);
+    }
+}
+
+/// Makes a [`Queue`] with other than the default properties.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// let wakeups = Arc::new(AtomicUsize::new(0));
+/// let counter = Arc::clone(&wakeups);
+/// let queue = qmp_queue::QueueBuilder::new()
+///     .wake_hook(move || _ = counter.fetch_add(1, Ordering::Relaxed))
+///     .service_times(true)
+///     .build();
+///
+/// let producer = queue.register(qmp_queue::Mode::default());
+/// let _ = producer.push("busy now")?;
+/// let _ = producer.push("still busy")?;
+/// assert_eq!(wakeups.load(Ordering::Relaxed), 1);
+/// # Ok::<(), qmp_queue::PushError<&str>>(())
+/// ```
+#[derive(Default)]
+pub struct QueueBuilder {
+    wake_hook: Option<WakeHook>,
+    service_times: bool,
+}
+
+impl QueueBuilder {
+    /// The default properties.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Calls `hook` once each time the queue goes from idle (nothing queued) to busy, for consumers that sleep
+    /// in a poll loop of their own: let it write to an eventfd or a pipe, say.
+    ///
+    /// The thread that pushed calls it, after the item has become visible to poppers and without any lock held, so it may use the queue.
+    /// Should it panic, the panic is caught and dropped after Rust's panic hook has reported it, and the push stands.
+    ///
+    /// By default, there is none.
+    #[must_use]
+    pub fn wake_hook(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.wake_hook = Some(Box::new(hook));
+        self
+    }
+
+    /// Keeps the time of each producer's last serving for [`ProducerStats::last_served`]. This reads the clock
+    /// at every pop, which may well double what a pop costs.
+    ///
+    /// By default, this is off.
+    #[must_use]
+    pub fn service_times(mut self, keep: bool) -> Self {
+        self.service_times = keep;
+        self
+    }
+
+    /// The queue.
+    pub fn build<T>(self) -> Queue<T> {
+        let shared = Arc::new(Shared::new(self.wake_hook, self.service_times));
+        let handles = Arc::new(Handles(Arc::clone(&shared)));
+        Queue { shared, handles }
+    }
+}
+
+impl fmt::Debug for QueueBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueBuilder")
+            .field("wake_hook", &self.wake_hook.is_some())
+            .field("service_times", &self.service_times)
+            .finish()
+    }
+}
+
+impl<T> Queue<T> {
+    /// A queue without producers.
+    pub fn new() -> Self {
+        QueueBuilder::new().build()
+    }
+
+    /// A queue that calls `hook` once per idle-to-busy transition, as described at [`QueueBuilder::wake_hook`].
+    pub fn with_wake_hook(hook: impl Fn() + Send + Sync + 'static) -> Self {
+        QueueBuilder::new().wake_hook(hook).build()
+    }
+
+    /// Registers a producer, ahead of all others in the order of service.
+    ///
+    /// Its [`Resume`]s are returned by the operations that bring them about. Where such an operation has nobody to return them to
+    /// (a [`Ticket`] or a [`Producer`] that is just dropped, the last [`Queue`] handle that goes away) they are lost, though
+    /// [`Producer::is_suspended`] always tells the truth; if that may happen, use
+    /// [`register_with_hook`](Queue::register_with_hook).
+    ///
+    /// On a queue that is closed or finished, the producer is closed from the start.
+    pub fn register(&self, mode: Mode) -> Producer<T> {
+        self.register_as(mode, None)
+    }
+
+    /// Registers a producer like [`register`](Queue::register), whose every [`Resume`] goes to `hook`, whatever brought it
+    /// about, and is never returned: an item popped from a full queue, a [`Ticket`] dropped by a consumer that unwinds, the end of the queue.
+    ///
+    /// The thread whose operation resumes the producer calls the hook, without any lock held, so it may use the queue and
+    /// the producer. By then other operations may have suspended the producer again. Should the hook panic, the panic is caught and
+    /// dropped after Rust's panic hook has reported it, and the operation stands.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// use qmp_queue::{Mode, Pushed, Queue};
+    ///
+    /// let (resumed, resumes) = mpsc::channel();
+    /// let queue = Queue::new();
+    /// let producer = queue.register_with_hook(Mode::OneInProgress, move |resume| _ = resumed.send(resume.producer()));
+    ///
+    /// assert_eq!(producer.push("item")?, Pushed::Suspended);
+    /// let popped = queue.try_pop().unwrap();
+    /// drop(popped);
+    /// assert_eq!(resumes.try_recv(), Ok(producer.id()));
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
+    pub fn register_with_hook(
+        &self,
+        mode: Mode,
+        hook: impl Fn(Resume) + Send + Sync + 'static,
+    ) -> Producer<T> {
+        self.register_as(mode, Some(Arc::new(hook)))
+    }
+
+    fn register_as(&self, mode: Mode, hook: Option<ResumeHook>) -> Producer<T> {
+        let id = self.shared.lock().fair.register(mode, hook);
+        Producer::new(Arc::clone(&self.shared), id)
+    }
+
+    /// Takes the oldest item of the least recently served producer that has one; `None` if nothing is queued.
+    pub fn try_pop(&self) -> Option<Popped<T>> {
+        self.pop_locked(self.shared.lock())
+    }
+
+    /// Takes an item like [`try_pop`](Queue::try_pop), and sleeps until there is one. `None` when the queue is
+    /// [closed](Queue::close), or [finished](Queue::finish) and empty.
+    pub fn pop(&self) -> Option<Popped<T>> {
+        let mut state = self.shared.lock();
+        while state.fair.len() == 0 {
+            if state.fair.finished() {
+                return None;
+            }
+            state.sleepers += 1;
+            state = self.shared.pushed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleepers -= 1;
+        }
+        self.pop_locked(state)
+    }
+
+    /// Takes an item like [`pop`](Queue::pop), but sleeps no longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`PopTimeoutError::Timeout`] if nothing was queued in that time, [`PopTimeoutError::Closed`] where
+    /// [`pop`](Queue::pop) says `None`.
+    pub fn pop_timeout(&self, timeout: Duration) -> Result<Popped<T>, PopTimeoutError> {
+        // A time too far off to be represented is never reached.
+        let deadline = Instant::now().checked_add(timeout);
+        let mut state = self.shared.lock();
+        while state.fair.len() == 0 {
+            if state.fair.finished() {
+                return Err(PopTimeoutError::Closed);
+            }
+            let left = deadline
+                .map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Err(PopTimeoutError::Timeout);
+            }
+            state.sleepers += 1;
+            state = self
+                .shared
+                .pushed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            state.sleepers -= 1;
+        }
+        self.pop_locked(state).ok_or(PopTimeoutError::Timeout)
+    }
+
+    fn pop_locked(&self, mut state: MutexGuard<'_, State<T>>) -> Option<Popped<T>> {
+        let now = self.shared.service_times.then(Instant::now);
+        let taken = state.fair.pop(now)?;
+        drop(state);
+        let ticket =
+            Ticket::new(taken.in_progress.then(|| (Arc::clone(&self.shared), taken.producer)));
+        Some(Popped {
+            item: taken.item,
+            producer: taken.producer,
+            more: taken.more,
+            resume: deliver(taken.resumed),
+            ticket,
+        })
+    }
+
+    /// Receives a token each time the queue has gone from idle to busy, for consumers that wait in a `select!`.
+    ///
+    /// The channel has room for one token and a token that finds it full is dropped, so a token says "look", not how much
+    /// there is: after receiving one, [pop](Queue::try_pop) until there is [no more](Popped::more), or see to it that
+    /// somebody does. Nothing else takes tokens out, so there may be one though all has been popped meanwhile. Once
+    /// the queue is [closed](Queue::close) or [finished](Queue::finish), the channel is disconnected.
+    ///
+    /// ```
+    /// use crossbeam_channel::{never, select};
+    /// use qmp_queue::{Mode, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let producer = queue.register(Mode::default());
+    /// for n in 1..=3 {
+    ///     let _ = producer.push(n)?;
+    /// }
+    ///
+    /// let (mut sum, other_work) = (0, never::<()>());
+    /// select! {
+    ///     recv(queue.wakeups()) -> _ => while let Some(popped) = queue.try_pop() {
+    ///         sum += popped.item;
+    ///     },
+    ///     recv(other_work) -> _ => {}
+    /// }
+    /// assert_eq!(sum, 6);
+    /// # Ok::<(), qmp_queue::PushError<i32>>(())
+    /// ```
+    pub fn wakeups(&self) -> &Receiver<()> {
+        &self.shared.wakeups
+    }
+
+    /// How many items are queued, from all producers together.
+    pub fn len(&self) -> usize {
+        self.shared.lock().fair.len()
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether pushes are refused, after [`close`](Queue::close) or [`finish`](Queue::finish).
+    pub fn is_closed(&self) -> bool {
+        self.shared.lock().fair.finished()
+    }
+
+    /// Closes the queue and all its producers at once, and hands back what was queued.
+    ///
+    /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on, whoever sleeps in a pop
+    /// wakes up with nothing, [`wakeups`](Queue::wakeups) is disconnected, and every suspended producer is resumed, though one of its items
+    /// be in progress. Closing a closed queue does nothing.
+    pub fn close(&self) -> Closed<T> {
+        close(&self.shared)
+    }
+
+    /// Closes the queue to new items and producers, and leaves what is queued to be popped.
+    ///
+    /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on. Whoever sleeps in a pop
+    /// wakes up with nothing, and later pops answer so once all is popped. [`wakeups`](Queue::wakeups) is disconnected.
+    /// Suspended producers are resumed as their items are popped and done.
+    pub fn finish(&self) {
+        self.shared.lock().fair.finish();
+        self.shared.wake_all_for_good();
+    }
+
+    /// Looks at every producer, in no particular order.
+    ///
+    /// Each producer's figures are of one moment, those of different producers of different moments: the lock is taken
+    /// for a few producers at a time and never while the caller looks at one, however many there are. One that is
+    /// registered or closed meanwhile may be missed.
+    pub fn stats(&self) -> impl Iterator<Item = ProducerStats> + '_ {
+        let mut next = Some(0);
+        let mut page = Vec::new().into_iter();
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(stats) = page.next() {
+                    return Some(stats);
+                }
+                let mut fresh = Vec::new();
+                next = self.shared.lock().fair.stats_from(next?, &mut fresh);
+                page = fresh.into_iter();
+            }
+        })
+    }
+}
+
+fn close<T>(shared: &Shared<T>) -> Closed<T> {
+    let Remains { items, resumed, _hooks } = shared.lock().fair.close();
+    shared.wake_all_for_good();
+    let resumes = resumed.into_iter().filter_map(|resumed| deliver(Some(resumed))).collect();
+    Closed { items, resumes }
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), handles: Arc::clone(&self.handles) }
+    }
+}
+
+/// [`Queue::new`].
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("len", &self.len())
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

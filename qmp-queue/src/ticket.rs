@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::outcome::{ProducerId, Resume};
+use crate::shared::{Shared, deliver};
+
+/// Stands for a popped item that is being dealt with.
+///
+/// In [`Mode::OneInProgress`](crate::Mode::OneInProgress), its producer is suspended until the ticket is
+/// [done](Ticket::done), on whatever thread and however late. Dropping a ticket is being done, so a consumer that panics resumes the producer too;
+/// the [`Resume`] then goes to the producer's [hook](crate::Queue::register_with_hook) if it has one.
+///
+/// ```
+/// use qmp_queue::{Mode, Pushed, Queue};
+///
+/// let queue = Queue::new();
+/// let producer = queue.register(Mode::OneInProgress);
+/// assert_eq!(producer.push("item"), Ok(Pushed::Suspended));
+///
+/// let popped = queue.try_pop().unwrap();
+/// assert_eq!(popped.resume, None);
+/// assert!(producer.is_suspended(), "the item is in progress");
+///
+/// let resume = popped.ticket.done().unwrap();
+/// assert_eq!(resume.producer(), producer.id());
+/// assert!(!producer.is_suspended());
+/// ```
+#[must_use = "dropping a ticket is saying that its item is done"]
+pub struct Ticket<T> {
+    /// `None` when nobody waits for the item to be done.
+    open: Option<(Arc<Shared<T>>, ProducerId)>,
+}
+
+impl<T> Ticket<T> {
+    pub(crate) fn new(open: Option<(Arc<Shared<T>>, ProducerId)>) -> Self {
+        Self { open }
+    }
+
+    /// The item has been dealt with. Answers a [`Resume`] if its producer was suspended for it.
+    #[must_use = "the producer stays silent until somebody tells it to go on"]
+    pub fn done(mut self) -> Option<Resume> {
+        self.settle()
+    }
+
+    fn settle(&mut self) -> Option<Resume> {
+        let (shared, producer) = self.open.take()?;
+        let resumed = shared.lock().fair.done(producer);
+        deliver(resumed)
+    }
+}
+
+impl<T> Drop for Ticket<T> {
+    fn drop(&mut self) {
+        let _ = self.settle();
+    }
+}
+
+impl<T> fmt::Debug for Ticket<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("open", &self.open.is_some()).finish()
+    }
+}

@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What each operation promises, one small case each.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use qmp_queue::{
+    Mode, PopTimeoutError, Producer, ProducerId, PushError, Pushed, Queue, QueueBuilder, Resume,
+};
+
+fn up_to(limit: usize) -> Mode {
+    Mode::UpTo(limit.try_into().unwrap())
+}
+
+fn push<T>(producer: &Producer<T>, item: T) {
+    assert!(producer.push(item).is_ok(), "not suspended");
+}
+
+fn pop_all<T>(queue: &Queue<T>) -> Vec<T> {
+    std::iter::from_fn(|| queue.try_pop()).map(|popped| popped.item).collect()
+}
+
+#[track_caller]
+fn check_resumes(resume: impl Into<Option<Resume>>, producer: &Producer<&str>) {
+    assert_eq!(resume.into().map(|resume| resume.producer()), Some(producer.id()));
+}
+
+/// A resume hook, and what it has been called with.
+fn recorder() -> (impl Fn(Resume) + Send + Sync + 'static, Arc<Mutex<Vec<ProducerId>>>) {
+    let record = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&record);
+    (move |resume: Resume| hook.lock().unwrap().push(resume.producer()), record)
+}
+
+#[test]
+fn handles_are_send_and_sync() {
+    fn check<T: Send + Sync>() {}
+    check::<Queue<std::cell::Cell<u8>>>();
+    check::<Producer<std::cell::Cell<u8>>>();
+    check::<qmp_queue::Ticket<std::cell::Cell<u8>>>();
+}
+
+mod order {
+    use super::*;
+
+    #[test]
+    fn the_newest_producer_goes_first_and_the_served_one_last() {
+        let queue = Queue::new();
+        let producers: Vec<_> = (0..3).map(|_| queue.register(up_to(8))).collect();
+        for round in 0..2 {
+            for (n, producer) in producers.iter().enumerate() {
+                push(producer, (n, round));
+            }
+        }
+        assert_eq!(pop_all(&queue), [(2, 0), (1, 0), (0, 0), (2, 1), (1, 1), (0, 1)]);
+    }
+
+    #[test]
+    fn an_idle_producer_keeps_its_place() {
+        let queue = Queue::new();
+        let patient = queue.register(up_to(8));
+        let busy = [queue.register(up_to(8)), queue.register(up_to(8))];
+        for _ in 0..3 {
+            for producer in &busy {
+                push(producer, "busy");
+            }
+        }
+        assert_eq!(queue.try_pop().unwrap().item, "busy");
+        push(&patient, "patient");
+        assert_eq!(queue.try_pop().unwrap().producer, busy[0].id(), "never served and newer");
+        assert_eq!(queue.try_pop().unwrap().item, "patient");
+    }
+
+    #[test]
+    fn a_cleared_producer_keeps_its_place() {
+        let queue = Queue::new();
+        let cleared = queue.register(up_to(8));
+        let other = queue.register(up_to(8));
+        push(&other, "other");
+        assert_eq!(pop_all(&queue), ["other"]);
+        push(&cleared, "taken back");
+        assert_eq!(cleared.clear().items, ["taken back"]);
+        push(&other, "other");
+        push(&cleared, "cleared");
+        assert_eq!(pop_all(&queue), ["cleared", "other"]);
+    }
+
+    #[test]
+    fn popping_says_whether_there_is_more() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(8));
+        push(&producer, 1);
+        push(&producer, 2);
+        assert!(queue.try_pop().unwrap().more);
+        assert!(!queue.try_pop().unwrap().more);
+    }
+}
+
+mod suspension {
+    use super::*;
+
+    #[test]
+    fn up_to_n_resumes_when_an_item_is_taken_from_a_full_queue() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(2));
+        assert_eq!(producer.push("a"), Ok(Pushed::Ready));
+        assert_eq!(producer.push("b"), Ok(Pushed::Suspended));
+        assert_eq!(producer.push("c"), Err(PushError::Full("c")));
+        check_resumes(queue.try_pop().unwrap().resume, &producer);
+        assert_eq!(queue.try_pop().unwrap().resume, None);
+    }
+
+    #[test]
+    fn one_in_progress_resumes_when_the_item_is_done() {
+        let queue = Queue::new();
+        let producer = queue.register(Mode::OneInProgress);
+        assert_eq!(producer.push("a"), Ok(Pushed::Suspended));
+        let popped = queue.try_pop().unwrap();
+        assert_eq!(popped.resume, None);
+        assert_eq!(producer.push("b"), Err(PushError::Full("b")));
+        check_resumes(popped.ticket.done(), &producer);
+        assert_eq!(producer.push("b"), Ok(Pushed::Suspended));
+    }
+
+    #[test]
+    fn the_item_in_progress_may_widen_its_own_producers_mode() {
+        let queue = Queue::new();
+        let producer = queue.register(Mode::OneInProgress);
+        push(&producer, "negotiate");
+        let popped = queue.try_pop().unwrap();
+        check_resumes(producer.set_mode(up_to(8)), &producer);
+        push(&producer, "next");
+        assert_eq!(popped.ticket.done(), None);
+    }
+
+    #[test]
+    fn the_item_in_progress_may_narrow_its_producers_mode_again() {
+        let queue = Queue::new();
+        let producer = queue.register(Mode::OneInProgress);
+        push(&producer, "a");
+        let popped = queue.try_pop().unwrap();
+        check_resumes(producer.set_mode(up_to(8)), &producer);
+        assert_eq!(producer.set_mode(Mode::OneInProgress), None);
+        assert!(producer.is_suspended());
+        check_resumes(popped.ticket.done(), &producer);
+    }
+
+    #[test]
+    fn a_lower_limit_suspends_until_enough_is_popped() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(8));
+        for item in ["a", "b", "c"] {
+            push(&producer, item);
+        }
+        assert_eq!(producer.set_mode(up_to(2)), None);
+        assert!(producer.is_suspended());
+        assert_eq!(queue.try_pop().unwrap().resume, None);
+        check_resumes(queue.try_pop().unwrap().resume, &producer);
+    }
+
+    #[test]
+    fn items_popped_before_the_mode_was_narrowed_are_not_in_progress() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(8));
+        push(&producer, "a");
+        let popped = queue.try_pop().unwrap();
+        assert_eq!(producer.set_mode(Mode::OneInProgress), None);
+        assert!(!producer.is_suspended());
+        assert_eq!(popped.ticket.done(), None);
+    }
+
+    #[test]
+    fn clearing_resumes_once() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(1));
+        push(&producer, "a");
+        let cleared = producer.clear();
+        assert_eq!(cleared.items, ["a"]);
+        check_resumes(cleared.resume, &producer);
+        assert_eq!(producer.clear().resume, None);
+    }
+
+    #[test]
+    fn clearing_does_not_finish_the_item_in_progress() {
+        let queue = Queue::new();
+        let producer = queue.register(Mode::OneInProgress);
+        push(&producer, "a");
+        let popped = queue.try_pop().unwrap();
+        assert_eq!(producer.clear().resume, None);
+        assert!(producer.is_suspended());
+        check_resumes(popped.ticket.done(), &producer);
+    }
+
+    #[test]
+    fn a_dropped_ticket_is_done() {
+        let queue = Queue::new();
+        let (hook, resumes) = recorder();
+        let producer = queue.register_with_hook(Mode::OneInProgress, hook);
+        push(&producer, "a");
+        let consumer = catch_unwind(AssertUnwindSafe(|| {
+            let _popped = queue.try_pop().unwrap();
+            std::panic::resume_unwind(Box::new("the consumer's own"));
+        }));
+        assert!(consumer.is_err());
+        assert_eq!(*resumes.lock().unwrap(), [producer.id()]);
+        assert!(!producer.is_suspended());
+    }
+}
+
+mod closing {
+    use super::*;
+
+    #[test]
+    fn a_producer_takes_only_its_own_items_along() {
+        let queue = Queue::new();
+        let (gone, stays) = (queue.register(up_to(8)), queue.register(up_to(8)));
+        push(&gone, "gone 1");
+        push(&stays, "stays");
+        push(&gone, "gone 2");
+        assert_eq!(gone.close().items, ["gone 1", "gone 2"]);
+        assert_eq!(gone.push("late"), Err(PushError::Closed("late")));
+        assert!(gone.is_closed() && !gone.is_suspended() && gone.stats().is_none());
+        assert_eq!(pop_all(&queue), ["stays"]);
+    }
+
+    #[test]
+    fn closing_a_suspended_producer_resumes_it_once_even_with_an_item_in_progress() {
+        let queue = Queue::new();
+        let producer = queue.register(Mode::OneInProgress);
+        push(&producer, "a");
+        let popped = queue.try_pop().unwrap();
+        check_resumes(producer.close().resume, &producer);
+        assert_eq!(popped.ticket.done(), None);
+        assert_eq!(producer.close().resume, None);
+    }
+
+    #[test]
+    fn a_ticket_does_not_mistake_a_newcomer_for_its_producer() {
+        let queue = Queue::new();
+        let old = queue.register(Mode::OneInProgress);
+        push(&old, "old");
+        let popped = queue.try_pop().unwrap();
+        drop(old);
+        let new = queue.register(Mode::OneInProgress);
+        push(&new, "new");
+        let in_progress = queue.try_pop().unwrap();
+        assert_eq!(popped.ticket.done(), None);
+        assert!(new.is_suspended());
+        check_resumes(in_progress.ticket.done(), &new);
+    }
+
+    #[test]
+    fn the_queue_hands_everything_back_in_order_and_resumes_everybody() {
+        let queue = Queue::new();
+        let full = queue.register(up_to(2));
+        let in_progress = queue.register(Mode::OneInProgress);
+        push(&in_progress, "popped");
+        let popped = queue.try_pop().unwrap();
+        push(&full, "a");
+        push(&full, "b");
+        let closed = queue.close();
+        assert_eq!(closed.items, [(full.id(), "a"), (full.id(), "b")]);
+        let mut resumed: Vec<_> = closed.resumes.iter().map(Resume::producer).collect();
+        resumed.sort();
+        assert_eq!(resumed, [full.id(), in_progress.id()]);
+        assert_eq!(popped.ticket.done(), None);
+        assert_eq!(full.push("late"), Err(PushError::Closed("late")));
+        assert!(queue.register(up_to(1)).is_closed());
+        assert!(queue.is_closed() && queue.is_empty() && queue.pop().is_none());
+        assert_eq!(queue.close().items, []);
+    }
+
+    #[test]
+    fn a_finished_queue_is_popped_to_its_end() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(1));
+        push(&producer, "a");
+        queue.finish();
+        assert_eq!(producer.push("late"), Err(PushError::Closed("late")));
+        let popped = queue.pop().unwrap();
+        assert_eq!(popped.item, "a");
+        check_resumes(popped.resume, &producer);
+        assert!(queue.pop().is_none());
+        assert_eq!(queue.pop_timeout(Duration::MAX).unwrap_err(), PopTimeoutError::Closed);
+    }
+
+    #[test]
+    fn the_last_handle_closes_the_queue() {
+        let queue = Queue::new();
+        let clone = queue.clone();
+        let (hook, resumes) = recorder();
+        let producer = queue.register_with_hook(up_to(1), hook);
+        let item = Arc::new(());
+        assert_eq!(producer.push(Arc::clone(&item)), Ok(Pushed::Suspended));
+        drop(queue);
+        assert!(!producer.is_closed());
+        drop(clone);
+        assert!(producer.is_closed());
+        assert_eq!(*resumes.lock().unwrap(), [producer.id()]);
+        assert_eq!(Arc::strong_count(&item), 1, "nobody can pop it any more");
+    }
+
+    #[test]
+    fn a_sleeping_popper_wakes_up() {
+        let queue = Queue::<()>::new();
+        std::thread::scope(|scope| {
+            let forever = scope.spawn(|| queue.pop().is_none());
+            let long = scope.spawn(|| queue.pop_timeout(Duration::MAX).unwrap_err());
+            let selecting = scope.spawn(|| queue.wakeups().recv().is_err());
+            let _ = queue.close();
+            assert!(forever.join().unwrap());
+            assert_eq!(long.join().unwrap(), PopTimeoutError::Closed);
+            assert!(selecting.join().unwrap());
+        });
+    }
+}
+
+mod wake_up {
+    use super::*;
+
+    #[test]
+    fn one_call_and_one_token_per_transition_from_idle_to_busy() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        let queue = Queue::with_wake_hook(move || _ = counter.fetch_add(1, Ordering::Relaxed));
+        let producers = [queue.register(up_to(8)), queue.register(up_to(8))];
+        for transition in 1..=3 {
+            for producer in &producers {
+                push(producer, ());
+                push(producer, ());
+            }
+            assert_eq!(calls.load(Ordering::Relaxed), transition);
+            assert_eq!(queue.wakeups().try_iter().count(), 1);
+            assert_eq!(pop_all(&queue).len(), 4);
+        }
+    }
+
+    #[test]
+    fn a_sleeping_popper_gets_the_item() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(8));
+        std::thread::scope(|scope| {
+            let poppers = [(); 3].map(|()| scope.spawn(|| queue.pop().unwrap().item));
+            for item in 0..3 {
+                push(&producer, item);
+            }
+            let mut popped = poppers.map(|popper| popper.join().unwrap());
+            popped.sort_unstable();
+            assert_eq!(popped, [0, 1, 2]);
+        });
+    }
+
+    #[test]
+    fn a_timed_pop_gives_up() {
+        let queue = Queue::<()>::new();
+        assert_eq!(queue.pop_timeout(Duration::ZERO).unwrap_err(), PopTimeoutError::Timeout);
+        assert_eq!(
+            queue.pop_timeout(Duration::from_nanos(1)).unwrap_err(),
+            PopTimeoutError::Timeout
+        );
+    }
+}
+
+mod user_code {
+    use super::*;
+
+    /// An item whose end is an operation on the queue it was in.
+    struct Reentrant(Option<Queue<Reentrant>>);
+
+    impl Drop for Reentrant {
+        fn drop(&mut self) {
+            if let Some(queue) = self.0.take() {
+                assert!(queue.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn items_may_use_the_queue_while_they_are_dropped() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(8));
+        push(&producer, Reentrant(Some(queue.clone())));
+        drop(producer.clear());
+        push(&producer, Reentrant(Some(queue.clone())));
+        drop(producer);
+        push(&queue.register(up_to(8)), Reentrant(Some(queue.clone())));
+        drop(queue.close());
+    }
+
+    #[test]
+    fn an_item_that_panics_in_its_drop_leaves_the_queue_whole() {
+        struct Bomb(bool);
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                if self.0 {
+                    std::panic::resume_unwind(Box::new("the item's own"));
+                }
+            }
+        }
+        let queue = Queue::new();
+        let (bomber, bystander) = (queue.register(up_to(8)), queue.register(up_to(8)));
+        push(&bomber, Bomb(true));
+        push(&bystander, Bomb(false));
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(bomber))).is_err());
+        assert_eq!(queue.try_pop().unwrap().producer, bystander.id());
+        push(&bystander, Bomb(false));
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn hooks_may_use_the_queue() {
+        let slot: Arc<Mutex<Option<Queue<u8>>>> = Arc::default();
+        let in_hook = Arc::clone(&slot);
+        let queue = Queue::with_wake_hook(move || {
+            let queue = in_hook.lock().unwrap().clone().unwrap();
+            assert_eq!(queue.try_pop().unwrap().item, 1);
+        });
+        *slot.lock().unwrap() = Some(queue.clone());
+        push(&queue.register(up_to(8)), 1);
+        assert!(queue.is_empty());
+        *slot.lock().unwrap() = None;
+    }
+
+    #[test]
+    fn a_panicking_hook_spoils_nothing() {
+        let silent = || std::panic::resume_unwind(Box::new("the hook's own"));
+        let queue = Queue::with_wake_hook(silent);
+        let producer = queue.register_with_hook(up_to(1), move |_| silent());
+        assert_eq!(producer.push("a"), Ok(Pushed::Suspended));
+        assert_eq!(queue.try_pop().unwrap().item, "a");
+        assert_eq!(producer.push("b"), Ok(Pushed::Suspended));
+        assert_eq!(queue.close().items.len(), 1);
+    }
+}
+
+mod stats {
+    use super::*;
+
+    #[test]
+    fn depth_served_and_suspended() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(2));
+        push(&producer, 1);
+        push(&producer, 2);
+        let popped = queue.try_pop().unwrap();
+        push(&producer, 3);
+        let stats = producer.stats().unwrap();
+        assert_eq!(
+            (stats.queued, stats.served, stats.suspended, stats.in_progress),
+            (2, 1, true, 0)
+        );
+        assert_eq!((stats.producer, stats.mode), (producer.id(), up_to(2)));
+        assert!(stats.last_served.is_none() && stats.since_served().is_none());
+        drop(popped);
+    }
+
+    #[test]
+    fn service_times_are_kept_on_request() {
+        let queue = QueueBuilder::new().service_times(true).build();
+        let producer = queue.register(up_to(2));
+        push(&producer, ());
+        let before = std::time::Instant::now();
+        assert!(producer.stats().unwrap().last_served.is_none());
+        drop(queue.try_pop());
+        let served = producer.stats().unwrap().last_served.unwrap();
+        assert!(before <= served && served <= std::time::Instant::now());
+        assert!(producer.stats().unwrap().since_served().is_some());
+    }
+
+    #[test]
+    fn all_producers_are_listed_and_the_queue_is_free_between_them() {
+        let queue = Queue::new();
+        let producers: Vec<_> = (0..200).map(|_| queue.register(up_to(8))).collect();
+        let mut listed = Vec::new();
+        for stats in queue.stats() {
+            push(&producers[0], ());
+            drop(queue.try_pop());
+            listed.push(stats.producer);
+        }
+        listed.sort();
+        assert_eq!(listed, producers.iter().map(Producer::id).collect::<Vec<_>>());
+    }
+}
