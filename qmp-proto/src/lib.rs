@@ -1,2 +1,86 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! qmp-proto.
+//! The messages of the QEMU Machine Protocol (QMP), byte for byte as QEMU reads and writes them.
+//!
+//! Bytes in, messages out; messages in, bytes out, for both sides of a connection. There are no
+//! sockets here, no threads and no clocks: the caller reads, writes and tells the time.
+//!
+//! ```text
+//!             bytes ──▶ Reader ──▶ Message ──▶ Request         (what clients send)
+//!                                          └─▶ ServerMessage   (greeting, response, event)
+//!
+//!    Greeting, Response, Event, Request ──▶ write() ──▶ bytes
+//! ```
+//!
+//! # What it promises
+//!
+//! - [`Reader`] accepts what QEMU 10.0 accepts and refuses what it refuses, with the same
+//!   description, and finds its way back to the stream at the same byte: QEMU's dialect of JSON has
+//!   single-quoted strings, no separators between messages, and its own way of recovering.
+//! - What is written is what QEMU would write: ASCII, one line ended by CR LF (or pretty-printed),
+//!   the members of envelopes and echoed ids in QEMU's order, numbers as QEMU formats them.
+//! - [`Limits`] bound what one message can take; passing one is an error like any other.
+//! - Types that cannot say what the protocol forbids: a [`Response`] is a success *or* an error.
+//!
+//! One thing is not as in QEMU: where it writes `inf`, which is not JSON, we write the largest
+//! finite double (see [`Json`]).
+//!
+//! # Example
+//!
+//! A server that knows one command, without its socket:
+//!
+//! ```
+//! use qmp_proto::{Error, Json, Layout, Reader, Request, Response};
+//!
+//! fn respond(request: Request) -> Response {
+//!     let result = match request.command.as_str() {
+//!         "query-name" => Json::encode(&std::collections::BTreeMap::from([("name", "vm0")]))
+//!             .map_err(|error| Error::generic(error.to_string())),
+//!         name => Err(Error::command_not_found(name)),
+//!     };
+//!     Response { id: request.id, result }
+//! }
+//!
+//! let mut reader = Reader::default();
+//! let mut input: &[u8] = b"{'execute': 'query-name', 'id': 1} {'execute': 'x'} @";
+//! let mut out = String::new();
+//! while let Some(message) = reader.read(&mut input) {
+//!     let request = message.map_err(Into::into).and_then(|message| Request::parse(&message, false));
+//!     let response = match request {
+//!         Ok(request) => respond(request),
+//!         Err(refused) => Response { id: refused.id, result: Err(refused.error) },
+//!     };
+//!     response.write(Layout::Compact, &mut out);
+//! }
+//! let lines: Vec<&str> = out.lines().collect();
+//! assert_eq!(lines[0], r#"{"return": {"name": "vm0"}, "id": 1}"#);
+//! assert!(lines[1].contains("The command x has not been found"));
+//! assert!(lines[2].contains("stray '@'"));
+//! ```
+
+mod error;
+mod event;
+mod greeting;
+mod json;
+mod lexer;
+mod limits;
+mod order;
+mod parser;
+mod reader;
+mod request;
+mod response;
+mod server_message;
+mod syntax;
+mod unicode;
+mod value;
+
+pub use error::{Error, ErrorClass};
+pub use event::{Event, Timestamp};
+pub use greeting::{Capability, Greeting, Version, VersionTriple};
+pub use json::{EncodeError, Json, Layout};
+pub use limits::Limits;
+pub use reader::{Message, Reader};
+pub use request::{Band, Request, RequestError};
+pub use response::Response;
+pub use server_message::{ServerMessage, ServerMessageError};
+pub use syntax::SyntaxError;
+pub use value::{DecodeError, Number, Object, Value, from_object, from_value};

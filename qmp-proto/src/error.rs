@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Error responses: a class that programs act on, and a description for people.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::SyntaxError;
+
+/// The class of an error response.
+///
+/// Mirrors `QapiErrorClass` of QEMU's `qapi/error.json`. Everything that has no class of its own
+/// is a [`GenericError`](ErrorClass::GenericError).
+///
+/// ```
+/// use qmp_proto::ErrorClass;
+///
+/// assert_eq!(ErrorClass::CommandNotFound.name(), "CommandNotFound");
+/// assert_eq!(ErrorClass::from_name("DeviceNotFound"), Some(ErrorClass::DeviceNotFound));
+/// assert_eq!(ErrorClass::from_name("devicenotfound"), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorClass {
+    /// Whatever has no class of its own.
+    GenericError,
+    /// The command does not exist, is disabled, or is not allowed in this state of the monitor.
+    CommandNotFound,
+    /// The device has not been activated.
+    DeviceNotActive,
+    /// The device, or other instance named in the arguments, does not exist.
+    DeviceNotFound,
+    /// A feature of KVM that the command needs is missing.
+    KVMMissingCap,
+}
+
+impl ErrorClass {
+    /// All classes, in QEMU's order.
+    pub const ALL: [ErrorClass; 5] = [
+        ErrorClass::GenericError,
+        ErrorClass::CommandNotFound,
+        ErrorClass::DeviceNotActive,
+        ErrorClass::DeviceNotFound,
+        ErrorClass::KVMMissingCap,
+    ];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ErrorClass::GenericError => "GenericError",
+            ErrorClass::CommandNotFound => "CommandNotFound",
+            ErrorClass::DeviceNotActive => "DeviceNotActive",
+            ErrorClass::DeviceNotFound => "DeviceNotFound",
+            ErrorClass::KVMMissingCap => "KVMMissingCap",
+        }
+    }
+
+    /// The class with this name on the wire, if there is one.
+    pub fn from_name(name: &str) -> Option<ErrorClass> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What an error response says: a class and a description.
+///
+/// Displays as `Class: description`.
+///
+/// ```
+/// use qmp_proto::{Error, ErrorClass};
+///
+/// let error = Error::new(ErrorClass::DeviceNotFound, "Device 'disk7' not found");
+/// assert_eq!(error.to_string(), "DeviceNotFound: Device 'disk7' not found");
+/// assert_eq!(Error::generic("no medium").class, ErrorClass::GenericError);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{class}: {desc}")]
+pub struct Error {
+    /// The class, for programs.
+    pub class: ErrorClass,
+    /// The description, for people. QEMU promises nothing about its wording.
+    pub desc: Cow<'static, str>,
+}
+
+impl Error {
+    /// An error of the given class.
+    pub fn new(class: ErrorClass, desc: impl Into<Cow<'static, str>>) -> Error {
+        Error { class, desc: desc.into() }
+    }
+
+    /// An error of class [`ErrorClass::GenericError`].
+    pub fn generic(desc: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorClass::GenericError, desc)
+    }
+
+    /// QEMU's answer to a command that does not exist.
+    pub fn command_not_found(name: &str) -> Error {
+        Error::new(ErrorClass::CommandNotFound, format!("The command {name} has not been found"))
+    }
+}
+
+impl From<SyntaxError> for Error {
+    fn from(error: SyntaxError) -> Error {
+        Error::generic(error.to_string())
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What servers tell without having been asked.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Json, Layout};
+
+/// The wall-clock time at which an event occurred: the seconds since 1970 (UTC), and the
+/// microseconds within that second.
+///
+/// ```
+/// use std::time::Duration;
+/// use qmp_proto::Timestamp;
+///
+/// let timestamp = Timestamp::from_unix(Duration::from_micros(1_500_000));
+/// assert_eq!(timestamp, Timestamp { seconds: 1, microseconds: 500_000 });
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Timestamp {
+    /// Seconds since 1970; -1 if the server could not tell the time.
+    pub seconds: i64,
+    /// Microseconds within the second; -1 if the server could not tell the time.
+    pub microseconds: i64,
+}
+
+impl Timestamp {
+    /// The timestamp of a time since 1970. Anything smaller than a microsecond is cut off.
+    pub fn from_unix(since_1970: Duration) -> Timestamp {
+        Timestamp {
+            seconds: i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX),
+            microseconds: since_1970.subsec_micros().into(),
+        }
+    }
+}
+
+/// Something that happened, told to every client that has completed negotiation.
+///
+/// ```
+/// use qmp_proto::{Event, Json, Layout, Timestamp};
+///
+/// let event = Event {
+///     name: "STOP".into(),
+///     data: None,
+///     timestamp: Timestamp { seconds: 1, microseconds: 2 },
+/// };
+/// let mut out = String::new();
+/// event.write(Layout::Compact, &mut out);
+/// assert_eq!(
+///     out,
+///     "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"STOP\"}\r\n"
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The name, in capitals by convention.
+    pub name: Cow<'static, str>,
+    /// The data; absent if the event has none.
+    pub data: Option<Json>,
+    /// When it happened.
+    pub timestamp: Timestamp,
+}
+
+impl Event {
+    /// Appends the event as QEMU writes it, ended by CR LF.
+    pub fn write(&self, layout: Layout, out: &mut String) {
+        let from = out.len();
+        out.push_str("{\"timestamp\": {\"seconds\": ");
+        Json::write_integer(self.timestamp.seconds, out);
+        out.push_str(", \"microseconds\": ");
+        Json::write_integer(self.timestamp.microseconds, out);
+        out.push_str("}, \"event\": ");
+        Json::write_string(&self.name, out);
+        if let Some(data) = &self.data {
+            out.push_str(", \"data\": ");
+            out.push_str(data.as_str());
+        }
+        out.push('}');
+        layout.finish(out, from);
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! JSON text in QEMU's form.
+
+mod layout;
+mod scalar;
+mod ser;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use layout::Layout;
+pub use ser::EncodeError;
+
+use crate::parser::{Parser, Tree};
+use crate::{DecodeError, Object, Value, from_value};
+
+/// The text of one JSON value, well-formed, in ASCII and on one line.
+///
+/// What [`encode`](Json::encode) makes is spelt as QEMU spells it: `", "` and `": "` as separators,
+/// characters outside of printable ASCII as `\uXXXX`, doubles as by C's `%.17g`. Members keep the
+/// order in which their type serializes them; those of a [`Value`] come in QEMU's order.
+///
+/// JSON has no infinite numbers. QEMU prints `inf`, which no client can read; here they become the
+/// largest finite double with that sign, and what is not a number becomes `null`.
+///
+/// ```
+/// use qmp_proto::Json;
+///
+/// #[derive(serde::Serialize)]
+/// struct StatusInfo<'a> {
+///     status: &'a str,
+///     running: bool,
+/// }
+///
+/// let json = Json::encode(&StatusInfo { status: "running", running: true })?;
+/// assert_eq!(json.as_str(), r#"{"status": "running", "running": true}"#);
+/// assert_eq!(Json::encode(&("é", 0.1))?.as_str(), r#"["\u00E9", 0.10000000000000001]"#);
+/// # Ok::<(), qmp_proto::EncodeError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Json(Cow<'static, str>);
+
+impl Json {
+    /// The empty object, which is the result of a command that returns nothing.
+    pub const EMPTY_OBJECT: Json = Json(Cow::Borrowed("{}"));
+
+    /// Writes `value` in QEMU's form.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] if the type's own serialization fails, or a map has keys that are neither
+    /// text nor numbers nor truth values.
+    pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Json, EncodeError> {
+        let mut text = String::new();
+        value.serialize(&mut ser::Serializer::new(&mut text))?;
+        Ok(Json(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Parses the text as any value.
+    pub fn to_value(&self) -> Value {
+        // Well-formed by construction.
+        Parser::new(self.0.as_bytes()).value::<Tree>().unwrap_or_default()
+    }
+
+    /// Parses the text as the given type.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the value has another shape.
+    ///
+    /// ```
+    /// use qmp_proto::Json;
+    ///
+    /// let json = Json::encode(&[1, 2])?;
+    /// assert_eq!(json.decode::<Vec<u8>>().unwrap(), [1, 2]);
+    /// # Ok::<(), qmp_proto::EncodeError>(())
+    /// ```
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        from_value(self.to_value())
+    }
+
+    /// Takes over text that has been found to be well-formed. It is kept as it is if it is ASCII on
+    /// one line and plain JSON, and is written anew otherwise.
+    pub(crate) fn from_checked(text: &[u8]) -> Json {
+        let plain = text.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\'');
+        match std::str::from_utf8(text) {
+            Ok(text) if plain => Json(text.to_owned().into()),
+            _ => {
+                let value = Parser::new(text).value::<Tree>().unwrap_or_default();
+                let mut text = String::new();
+                ser::write_value(&value, &mut text);
+                Json(text.into())
+            }
+        }
+    }
+
+    /// Writes a value whose serialization cannot fail.
+    pub(crate) fn write_value(value: &Value, out: &mut String) {
+        ser::write_value(value, out);
+    }
+
+    pub(crate) fn write_object(object: &Object, out: &mut String) {
+        ser::write_value(object, out);
+    }
+
+    pub(crate) fn write_integer(value: i64, out: &mut String) {
+        scalar::write_integer(value, out);
+    }
+
+    /// Writes a string with its quotes.
+    pub(crate) fn write_string(text: &str, out: &mut String) {
+        scalar::write_string(text, out);
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Json({})", self.0)
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&Value> for Json {
+    fn from(value: &Value) -> Json {
+        let mut text = String::new();
+        ser::write_value(value, &mut text);
+        Json(text.into())
+    }
+}

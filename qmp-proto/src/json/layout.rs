@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How messages are laid out on the wire.
+
+/// Whether messages take one line each, or one line for every member and element.
+///
+/// The latter is QEMU's `pretty=on`. Clients that read line by line cannot read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// One message, one line.
+    #[default]
+    Compact,
+    /// Four blanks per level of nesting, and CR LF at every line end.
+    Pretty,
+}
+
+impl Layout {
+    /// Ends the message in `text`, which starts at `from` and is compact, with CR LF, and lays it
+    /// out.
+    pub(crate) fn finish(self, text: &mut String, from: usize) {
+        if self == Layout::Pretty {
+            let compact = text.split_off(from);
+            write_pretty(&compact, text);
+        }
+        text.push_str("\r\n");
+    }
+}
+
+fn write_pretty(compact: &str, out: &mut String) {
+    let line = |out: &mut String, level: usize| {
+        out.push_str("\r\n");
+        out.extend(std::iter::repeat_n("    ", level));
+    };
+    let mut level = 0;
+    let mut rest = compact;
+    while let Some(first) = rest.chars().next() {
+        let len = match first {
+            '"' => string_len(rest),
+            _ => first.len_utf8(),
+        };
+        let (token, tail) = rest.split_at(len);
+        match token {
+            "{" | "[" => {
+                level += 1;
+                out.push_str(token);
+                // An empty one gets one line break, before its closer.
+                if !tail.trim_start_matches(' ').starts_with(['}', ']']) {
+                    line(out, level);
+                }
+            }
+            "}" | "]" => {
+                level -= 1;
+                line(out, level);
+                out.push_str(token);
+            }
+            "," => {
+                out.push_str(token);
+                line(out, level);
+            }
+            ":" => out.push_str(": "),
+            " " => {}
+            _ => out.push_str(token),
+        }
+        rest = tail;
+    }
+}
+
+/// The length of the string at the start of `text`, with its quotes.
+fn string_len(text: &str) -> usize {
+    let mut escaped = false;
+    for (index, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return index + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pretty_output_has_a_line_per_member_and_element() {
+        let mut text = String::from("before");
+        text.push_str(r#"{"a\"{": [1, {}, []], "b": {"c": "x, y: z"}}"#);
+        Layout::Pretty.finish(&mut text, 6);
+        let expected = [
+            r#"before{"#,
+            r#"    "a\"{": ["#,
+            r#"        1,"#,
+            r#"        {"#,
+            r#"        },"#,
+            r#"        ["#,
+            r#"        ]"#,
+            r#"    ],"#,
+            r#"    "b": {"#,
+            r#"        "c": "x, y: z""#,
+            r#"    }"#,
+            r#"}"#,
+            "",
+        ];
+        assert_eq!(text, expected.join("\r\n"));
+    }
+}

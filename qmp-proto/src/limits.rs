@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How large one message may get.
+
+/// What one message may hold before it is refused. The defaults are QEMU's
+/// (`qobject/json-streamer.c`, `qobject/json-lexer.c`).
+///
+/// Passing a limit is an error response like any other: what was read of the message is dropped,
+/// and reading goes on with the next byte. White space counts towards no limit and is not kept.
+///
+/// ```
+/// use qmp_proto::{Limits, Reader};
+///
+/// let mut reader = Reader::new(Limits { nesting: 2, ..Limits::default() });
+/// let mut input: &[u8] = b"[[[";
+/// let error = reader.read(&mut input).unwrap().unwrap_err();
+/// assert_eq!(error.to_string(), "JSON nesting depth limit exceeded");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The size of all tokens of a message together must stay *below* this number of bytes, and no
+    /// single token may grow beyond it. Default 64 MiB.
+    pub token_bytes: usize,
+    /// The number of tokens. Default 2 Mi.
+    pub tokens: usize,
+    /// Open brackets and braces together. Default 1,024, which is also the largest value that has
+    /// an effect, for the parser recurses.
+    pub nesting: usize,
+}
+
+impl Limits {
+    pub(crate) const MAX_NESTING: usize = 1024;
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { token_bytes: 64 << 20, tokens: 2 << 20, nesting: Limits::MAX_NESTING }
+    }
+}

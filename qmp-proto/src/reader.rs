@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Cuts a stream of bytes into messages. Mirrors QEMU's `qobject/json-streamer.c`.
+
+use std::borrow::Cow;
+
+use crate::lexer::{Lexer, Step, Token};
+use crate::parser::{self, Tree};
+use crate::unicode::decode_lossy;
+use crate::{Limits, SyntaxError, Value};
+
+/// White space between two tokens that is longer than this is shortened where it is met, so that
+/// the text of a message is bounded by its tokens.
+const LONGEST_BLANK: usize = 32;
+
+/// The buffer for messages that come in pieces is not kept when it is larger than this.
+const KEPT_BUFFER: usize = 64 << 10;
+
+/// Cuts a stream of bytes into messages, wherever it happens to be split.
+///
+/// A message is one JSON value, complete at its closing bracket; messages need no separator. Lexical
+/// errors are found here, and reading goes on behind them at the same byte as in QEMU. Everything
+/// else that can be wrong with a message is found when the [`Message`] is parsed; the next one is
+/// not affected.
+///
+/// A message that arrives in one piece is not copied. Of one that comes in pieces, what has been
+/// read is kept; [`Limits`] bounds how much that can be.
+///
+/// ```
+/// use qmp_proto::Reader;
+///
+/// let mut reader = Reader::default();
+/// let mut messages = Vec::new();
+/// for mut piece in [&b"{'execute': 'st"[..], b"op'} {'execute'", b": 'cont'}"] {
+///     while let Some(message) = reader.read(&mut piece) {
+///         messages.push(message?.value()?.to_string());
+///     }
+/// }
+/// assert_eq!(messages, [r#"{"execute": "stop"}"#, r#"{"execute": "cont"}"#]);
+/// # Ok::<(), qmp_proto::SyntaxError>(())
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    limits: Limits,
+    lexer: Lexer,
+    count: Count,
+    /// What earlier input held of the message at hand.
+    buffer: Vec<u8>,
+    /// The message in `buffer` has been handed out.
+    spent: bool,
+}
+
+/// What has been read of the message at hand.
+#[derive(Debug, Default)]
+struct Count {
+    tokens: usize,
+    bytes: usize,
+    braces: isize,
+    brackets: isize,
+}
+
+impl Count {
+    /// Counts one more token. Whether it completes the message.
+    fn add(&mut self, token: Token, len: usize, limits: &Limits) -> Result<bool, SyntaxError> {
+        match token {
+            Token::OpenBrace => self.braces += 1,
+            Token::CloseBrace => self.braces -= 1,
+            Token::OpenBracket => self.brackets += 1,
+            Token::CloseBracket => self.brackets -= 1,
+            Token::Separator | Token::String | Token::Number | Token::Keyword => {}
+        }
+        let nesting = limits.nesting.min(Limits::MAX_NESTING);
+        if self.bytes + len >= limits.token_bytes {
+            return Err(SyntaxError::TokenSizeLimit);
+        }
+        if self.tokens == limits.tokens {
+            return Err(SyntaxError::TokenCountLimit);
+        }
+        if self.braces + self.brackets > nesting as isize {
+            return Err(SyntaxError::NestingLimit);
+        }
+        self.bytes += len;
+        self.tokens += 1;
+        let open = self.braces > 0 || self.brackets > 0;
+        let overclosed = self.braces < 0 || self.brackets < 0;
+        Ok(!open || overclosed)
+    }
+}
+
+impl Default for Reader {
+    /// A reader with QEMU's limits.
+    fn default() -> Reader {
+        Reader::new(Limits::default())
+    }
+}
+
+impl Reader {
+    /// A reader at the start of a stream.
+    pub fn new(limits: Limits) -> Reader {
+        Reader {
+            limits,
+            lexer: Lexer::new(limits.token_bytes),
+            count: Count::default(),
+            buffer: Vec::new(),
+            spent: false,
+        }
+    }
+
+    /// Takes bytes from the front of `input` until a message is complete or an error is found.
+    ///
+    /// `None` means that `input` is used up; call again when more has arrived. After `Some`, call
+    /// again with what is left of `input`. An error concerns one message, the reader stays usable.
+    ///
+    /// # Errors
+    ///
+    /// [`SyntaxError::Stray`] for a lexical error, or one of the limit errors.
+    pub fn read<'r, 'i: 'r>(
+        &'r mut self,
+        input: &mut &'i [u8],
+    ) -> Option<Result<Message<'r>, SyntaxError>> {
+        if std::mem::take(&mut self.spent) {
+            self.buffer.clear();
+            self.buffer.shrink_to(KEPT_BUFFER);
+        }
+        let bytes = *input;
+        // The message at hand is `buffer` and then `bytes[start..at]`.
+        let mut start = 0;
+        let mut at = 0;
+        let outcome = loop {
+            if self.lexer.is_between_tokens() {
+                let blank = at;
+                self.lexer.skip(bytes, &mut at);
+                if self.count.tokens == 0 {
+                    start = at;
+                } else if at - blank > LONGEST_BLANK {
+                    self.buffer.extend_from_slice(&bytes[start..=blank]);
+                    start = at;
+                }
+            }
+            match self.lexer.step(bytes, &mut at) {
+                Step::Hungry => {
+                    self.buffer.extend_from_slice(&bytes[start..]);
+                    *input = &[];
+                    return None;
+                }
+                Step::Token(token, len) => match self.count.add(token, len, &self.limits) {
+                    Ok(false) => {}
+                    Ok(true) => break Ok(()),
+                    Err(error) => break Err(error),
+                },
+                Step::TooLong => break Err(SyntaxError::TokenSizeLimit),
+                Step::Stray(len) => {
+                    let text = self.last_token(&bytes[start..at], len);
+                    break Err(SyntaxError::Stray(text));
+                }
+            }
+        };
+        *input = &bytes[at..];
+        self.count = Count::default();
+        self.spent = true;
+        Some(outcome.map(|()| {
+            let text = if self.buffer.is_empty() {
+                &bytes[start..at]
+            } else {
+                self.buffer.extend_from_slice(&bytes[start..at]);
+                &self.buffer[..]
+            };
+            Message { text }
+        }))
+    }
+
+    /// Whether nothing of a message has been read that is not complete.
+    pub fn is_idle(&self) -> bool {
+        self.count.tokens == 0 && self.lexer.is_between_tokens()
+    }
+
+    /// The text of the token that ends with `piece`, up to its first NUL.
+    fn last_token(&self, piece: &[u8], len: usize) -> String {
+        let token: Cow<'_, [u8]> = match piece.len().checked_sub(len) {
+            Some(from) => Cow::Borrowed(&piece[from..]),
+            None => {
+                let carried = self.buffer.len() - (len - piece.len());
+                Cow::Owned([&self.buffer[carried..], piece].concat())
+            }
+        };
+        let end = token.iter().position(|&byte| byte == 0);
+        decode_lossy(&token[..end.unwrap_or(token.len())])
+    }
+}
+
+/// The text of one complete message: its tokens are well-formed, its structure is not yet checked.
+///
+/// What it means is found by [`value`](Message::value), [`Request::parse`](crate::Request::parse)
+/// or [`ServerMessage::parse`](crate::ServerMessage::parse).
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'r> {
+    text: &'r [u8],
+}
+
+impl<'r> Message<'r> {
+    /// The message as it came, for passing it on. White space is as in the input, except that very
+    /// long runs of it may have been shortened.
+    pub fn text(&self) -> &'r [u8] {
+        self.text
+    }
+
+    /// Parses the message as any JSON value.
+    ///
+    /// # Errors
+    ///
+    /// [`SyntaxError`] for the first thing that is wrong with it.
+    pub fn value(&self) -> Result<Value, SyntaxError> {
+        parser::Parser::new(self.text).value::<Tree>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the reader makes of `input`: displayed values and errors.
+    fn read_all(reader: &mut Reader, mut input: &[u8]) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(message) = reader.read(&mut input) {
+            seen.push(match message.and_then(|message| message.value()) {
+                Ok(value) => value.to_string(),
+                Err(error) => error.to_string(),
+            });
+        }
+        seen
+    }
+
+    #[track_caller]
+    fn check(input: &[u8], expected: &[&str]) {
+        assert_eq!(read_all(&mut Reader::default(), input), expected, "in one piece");
+        let mut reader = Reader::default();
+        let bytewise: Vec<String> =
+            input.iter().flat_map(|byte| read_all(&mut reader, &[*byte])).collect();
+        assert_eq!(bytewise, expected, "byte by byte");
+    }
+
+    #[test]
+    fn values_need_no_separator() {
+        check(b"{}[]'a'\"b\"1 true[null]", &["{}", "[]", "\"a\"", "\"b\"", "1", "true", "[null]"]);
+    }
+
+    #[test]
+    fn numbers_and_words_wait_for_the_byte_behind_them() {
+        check(b"42", &[]);
+        check(b"42\n", &["42"]);
+        check(b"true", &[]);
+        check(b"true[]", &["true", "[]"]);
+    }
+
+    #[test]
+    fn a_number_ends_where_its_grammar_does() {
+        check(b"0e5 ", &["0", "JSON parse error, invalid keyword 'e'", "5"]);
+        check(b"0.0e5 ", &["0"]);
+        check(b"01 ", &["JSON parse error, stray '01'"]);
+        check(b"-01 ", &["JSON parse error, stray '-01'"]);
+        check(b"1.}{}", &["JSON parse error, stray '1.}'", "{}"]);
+        check(b"1e\n{}", &["JSON parse error, stray '1e\n'", "{}"]);
+    }
+
+    #[test]
+    fn either_count_below_zero_completes_a_value() {
+        let value = "JSON parse error, expecting value";
+        check(b"[{]}{}", &[value, "{}"]);
+        check(b"[}{}", &[value, "{}"]);
+        check(b"{\"a\": ]}", &[value, value]);
+        check(b"}],:", &[value, value, value, value]);
+    }
+
+    #[test]
+    fn recovery_skips_to_something_structural() {
+        check(b"@ 'quoted' \t rubbish {}", &["JSON parse error, stray '@'", "{}"]);
+        check(b"'a\nb{}", &["JSON parse error, stray ''a\n'", "{}"]);
+        check(b"'a\r\n1 ", &["JSON parse error, stray ''a\r'", "1"]);
+        check(b"{'a': [1, \xFF\n{}", &["JSON parse error, stray '\u{FFFD}'", "{}"]);
+    }
+
+    #[test]
+    fn the_text_of_a_stray_token_ends_at_nul() {
+        check(b"'ab\0 {}", &["JSON parse error, stray ''ab'", "{}"]);
+    }
+
+    #[test]
+    fn limits_drop_the_message_and_reading_goes_on() {
+        let nesting = Limits { nesting: 2, ..Limits::default() };
+        let limit = "JSON nesting depth limit exceeded";
+        let value = "JSON parse error, expecting value";
+        assert_eq!(read_all(&mut Reader::new(nesting), b"[[[]]]"), [limit, value, value, value]);
+
+        let tokens = Limits { tokens: 3, ..Limits::default() };
+        let limit = "JSON token count limit exceeded";
+        assert_eq!(read_all(&mut Reader::new(tokens), b"[1][1, 2]"), ["[1]", limit, value]);
+
+        let size = Limits { token_bytes: 6, ..Limits::default() };
+        let limit = "JSON token size limit exceeded";
+        assert_eq!(read_all(&mut Reader::new(size), b"'abc''abcd'"), ["\"abc\"", limit]);
+        assert_eq!(read_all(&mut Reader::new(size), b"'abcde12 "), [limit, "2"]);
+    }
+
+    #[test]
+    fn the_buffer_does_not_grow_with_white_space() {
+        let mut reader = Reader::default();
+        assert_eq!(read_all(&mut reader, b"[1"), [""; 0]);
+        for _ in 0..100 {
+            assert_eq!(read_all(&mut reader, &[b' '; 1000]), [""; 0]);
+        }
+        assert!(reader.buffer.len() < 1000, "{}", reader.buffer.len());
+        assert_eq!(read_all(&mut reader, b", 2]"), ["[1, 2]"]);
+    }
+
+    #[test]
+    fn a_large_buffer_is_not_kept() {
+        let mut reader = Reader::default();
+        let large = format!("['{}'", "x".repeat(1 << 20));
+        assert_eq!(read_all(&mut reader, large.as_bytes()).len(), 0);
+        assert_eq!(read_all(&mut reader, b"]").len(), 1);
+        assert_eq!(read_all(&mut reader, b"").len(), 0);
+        assert!(reader.buffer.capacity() <= KEPT_BUFFER);
+    }
+}

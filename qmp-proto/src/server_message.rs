@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What clients and proxies receive.
+
+use crate::parser::{Check, Parser, Tree};
+use crate::reader::Message;
+use crate::{
+    DecodeError, Error, ErrorClass, Event, Greeting, Json, Response, SyntaxError, Timestamp, Value,
+    from_value,
+};
+
+/// Any message that a server sends.
+///
+/// ```
+/// use qmp_proto::{Reader, ServerMessage};
+///
+/// let mut reader = Reader::default();
+/// let mut input: &[u8] = b"{\"return\": {\"enabled\": true}, \"id\": \"a\"}\r\n";
+/// let message = reader.read(&mut input).unwrap()?;
+/// let ServerMessage::Response(response) = ServerMessage::parse(&message)? else { panic!() };
+/// assert_eq!(response.id, Some("a".into()));
+/// assert_eq!(response.result.unwrap().as_str(), "{\"enabled\": true}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServerMessage {
+    /// The first message of a connection.
+    Greeting(Greeting),
+    /// The answer to a request.
+    Response(Response),
+    /// Something that happened.
+    Event(Event),
+}
+
+/// A message is none that a server sends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerMessageError {
+    /// It is not well-formed.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    /// It is not an object.
+    #[error("a message of a server must be a JSON object")]
+    NotAnObject,
+    /// It is an object, but neither a greeting, nor a response, nor an event.
+    #[error("a message of a server must have a member 'QMP', 'return', 'error' or 'event'")]
+    UnknownKind,
+    /// It has both `return` and `error`.
+    #[error("a response cannot have both 'return' and 'error'")]
+    BothOutcomes,
+    /// A member is missing or has the wrong shape.
+    #[error("member '{member}': {reason}")]
+    Member {
+        /// The name of the member.
+        member: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ServerMessageError {
+    fn member(member: &'static str, reason: impl ToString) -> ServerMessageError {
+        ServerMessageError::Member { member, reason: reason.to_string() }
+    }
+}
+
+/// The members that tell the kinds of messages apart, and belong to them.
+#[derive(Default)]
+struct Members {
+    greeting: Option<Value>,
+    result: Option<Json>,
+    error: Option<Value>,
+    event: Option<Value>,
+    id: Option<Value>,
+    data: Option<Json>,
+    timestamp: Option<Value>,
+}
+
+impl ServerMessage {
+    /// Parses a message that came from a server. Members that are not known are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerMessageError`] says what the message lacks.
+    pub fn parse(message: &Message<'_>) -> Result<ServerMessage, ServerMessageError> {
+        let members = Members::parse(message)?;
+        if let Some(greeting) = members.greeting {
+            return decode("QMP", greeting).map(ServerMessage::Greeting);
+        }
+        if let Some(name) = members.event {
+            let timestamp = members.timestamp.unwrap_or_default();
+            return Ok(ServerMessage::Event(Event {
+                name: decode::<String>("event", name)?.into(),
+                data: members.data,
+                timestamp: decode::<Timestamp>("timestamp", timestamp)?,
+            }));
+        }
+        let result = match (members.result, members.error) {
+            (Some(json), None) => Ok(json),
+            (None, Some(error)) => Err(decode_error(error)?),
+            (Some(_), Some(_)) => return Err(ServerMessageError::BothOutcomes),
+            (None, None) => return Err(ServerMessageError::UnknownKind),
+        };
+        Ok(ServerMessage::Response(Response { id: members.id, result }))
+    }
+}
+
+impl Members {
+    fn parse(message: &Message<'_>) -> Result<Members, ServerMessageError> {
+        let mut members = Members::default();
+        let mut parser = Parser::new(message.text());
+        if parser.peek() != b'{' {
+            message.value()?;
+            return Err(ServerMessageError::NotAnObject);
+        }
+        parser.members(|parser, name| {
+            match name {
+                "QMP" => members.greeting = Some(parser.value::<Tree>()?),
+                "return" => members.result = Some(checked(parser, message)?),
+                "error" => members.error = Some(parser.value::<Tree>()?),
+                "event" => members.event = Some(parser.value::<Tree>()?),
+                "id" => members.id = Some(parser.value::<Tree>()?),
+                "data" => members.data = Some(checked(parser, message)?),
+                "timestamp" => members.timestamp = Some(parser.value::<Tree>()?),
+                _ => parser.value::<Check>()?,
+            }
+            Ok(())
+        })?;
+        Ok(members)
+    }
+}
+
+/// The text of the value that starts here.
+fn checked(parser: &mut Parser<'_>, message: &Message<'_>) -> Result<Json, SyntaxError> {
+    parser.peek();
+    let start = parser.position();
+    parser.value::<Check>()?;
+    Ok(Json::from_checked(&message.text()[start..parser.position()]))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(
+    member: &'static str,
+    value: Value,
+) -> Result<T, ServerMessageError> {
+    from_value(value).map_err(|error: DecodeError| ServerMessageError::member(member, error))
+}
+
+fn decode_error(error: Value) -> Result<Error, ServerMessageError> {
+    let text = |name: &str| error.get(name).and_then(Value::as_str);
+    let class =
+        text("class").ok_or_else(|| ServerMessageError::member("error", "lacks 'class'"))?;
+    let desc = text("desc").ok_or_else(|| ServerMessageError::member("error", "lacks 'desc'"))?;
+    // A class that is not known is one that has none of its own.
+    let class = ErrorClass::from_name(class).unwrap_or(ErrorClass::GenericError);
+    Ok(Error::new(class, desc.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Reader;
+
+    fn parse(text: &str) -> Result<ServerMessage, ServerMessageError> {
+        let mut reader = Reader::default();
+        let mut input = text.as_bytes();
+        let message = reader.read(&mut input).expect("a message")?;
+        ServerMessage::parse(&message)
+    }
+
+    #[test]
+    fn results_that_are_not_in_our_form_are_written_anew() {
+        let Ok(ServerMessage::Response(response)) = parse("{'return': ['é',\r\n1e0, \"it's\"]}")
+        else {
+            panic!("a response");
+        };
+        assert_eq!(response.result.unwrap().as_str(), "[\"\\u00E9\", 1, \"it's\"]");
+    }
+
+    #[test]
+    fn what_is_no_message_of_a_server_is_refused() {
+        assert_eq!(parse("[1]"), Err(ServerMessageError::NotAnObject));
+        assert_eq!(parse("[,]"), Err(SyntaxError::ExpectingValue.into()));
+        assert_eq!(parse("{'id': 1}"), Err(ServerMessageError::UnknownKind));
+        assert_eq!(parse("{'return': 1, 'error': 1}"), Err(ServerMessageError::BothOutcomes));
+        assert_eq!(
+            parse("{'error': {'class': 'GenericError'}}"),
+            Err(ServerMessageError::member("error", "lacks 'desc'"))
+        );
+    }
+}

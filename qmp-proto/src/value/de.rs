@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Values as a source and a target of serde's deserialization.
+
+use std::fmt;
+
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{
+    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess,
+    IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+
+use super::{Number, Object, Repr, Value};
+
+/// A value does not have the shape of the type that was asked for.
+///
+/// The text is serde's. QEMU's own words for wrong arguments come from the layer that knows the
+/// command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(String);
+
+impl de::Error for DecodeError {
+    fn custom<T: fmt::Display>(message: T) -> DecodeError {
+        DecodeError(message.to_string())
+    }
+}
+
+/// Turns a value into any type that serde can deserialize.
+///
+/// # Errors
+///
+/// [`DecodeError`] if the value has another shape.
+///
+/// ```
+/// use qmp_proto::{Value, from_value};
+///
+/// let list = Value::Array(vec![1.into(), 2.into()]);
+/// assert_eq!(from_value::<Vec<u8>>(list.clone()), Ok(vec![1, 2]));
+/// assert!(from_value::<String>(list).is_err());
+/// ```
+pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, DecodeError> {
+    T::deserialize(value)
+}
+
+/// Turns the members of an object, such as the arguments of a command, into any type that serde
+/// can deserialize. The unit type takes an object without members.
+///
+/// # Errors
+///
+/// [`DecodeError`] if the members are others.
+pub fn from_object<T: DeserializeOwned>(object: Object) -> Result<T, DecodeError> {
+    T::deserialize(Value::Object(object))
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Object(object) => Ok(object),
+            _ => Err(de::Error::custom("expected an object")),
+        }
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Value::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(element) = seq.next_element()? {
+            array.push(element);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Object::new();
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            object.insert(name, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+impl<'de> IntoDeserializer<'de, DecodeError> for Value {
+    type Deserializer = Value;
+
+    fn into_deserializer(self) -> Value {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Value {
+    type Error = DecodeError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(value),
+            Value::Number(Number(Repr::Signed(value))) => visitor.visit_i64(value),
+            Value::Number(Number(Repr::Unsigned(value))) => visitor.visit_u64(value),
+            Value::Number(Number(Repr::Double(value))) => visitor.visit_f64(value),
+            Value::String(text) => visitor.visit_string(text),
+            Value::Array(array) => {
+                let mut elements = SeqDeserializer::new(array.into_iter());
+                let value = visitor.visit_seq(&mut elements)?;
+                elements.end()?;
+                Ok(value)
+            }
+            Value::Object(object) => {
+                let mut members = MapDeserializer::new(object.into_iter());
+                let value = visitor.visit_map(&mut members)?;
+                members.end()?;
+                Ok(value)
+            }
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self {
+            Value::Null => visitor.visit_none(),
+            value => visitor.visit_some(value),
+        }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self {
+            Value::Object(object) if object.is_empty() => visitor.visit_unit(),
+            value => value.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        match self {
+            Value::String(variant) => visitor.visit_enum(Variant { variant, content: None }),
+            Value::Object(object) => {
+                let mut members = object.into_iter();
+                match (members.next(), members.next()) {
+                    (Some((variant, content)), None) => {
+                        visitor.visit_enum(Variant { variant, content: Some(content) })
+                    }
+                    _ => Err(de::Error::custom("expected an object with one member")),
+                }
+            }
+            _ => Err(de::Error::custom("expected a string or an object with one member")),
+        }
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// serde's own shape of an enum: the name of the variant, or an object of its name and content.
+struct Variant {
+    variant: String,
+    content: Option<Value>,
+}
+
+impl<'de> EnumAccess<'de> for Variant {
+    type Error = DecodeError;
+    type Variant = Content;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Content), DecodeError> {
+        let name = seed.deserialize(self.variant.into_deserializer())?;
+        Ok((name, Content(self.content)))
+    }
+}
+
+struct Content(Option<Value>);
+
+impl Content {
+    fn required(self) -> Result<Value, DecodeError> {
+        self.0.ok_or_else(|| de::Error::custom("the variant lacks its content"))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Content {
+    type Error = DecodeError;
+
+    fn unit_variant(self) -> Result<(), DecodeError> {
+        match self.0 {
+            None => Ok(()),
+            Some(_) => Err(de::Error::custom("the variant has no content")),
+        }
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<S::Value, DecodeError> {
+        seed.deserialize(self.required()?)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        _len: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.required()?.deserialize_any(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.required()?.deserialize_any(visitor)
+    }
+}
