@@ -20,7 +20,7 @@ use crate::order::qemu_order;
 ///
 /// let mut object = Object::new();
 /// object.insert("device", "disk0");
-/// object.insert("size", 1 << 40);
+/// object.insert("size", 1i64 << 40);
 /// let value = Value::from(object);
 /// assert_eq!(value.get("size").and_then(Value::as_i64), Some(1 << 40));
 /// assert_eq!(value.to_string(), r#"{"device": "disk0", "size": 1099511627776}"#);

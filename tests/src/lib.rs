@@ -1,2 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Support for the cross-crate tests.
+//! What the cross-crate tests are made of: a runner of recorded conformance cases and a harness for servers.
+//!
+//! Everything here looks at a server from outside, through its sockets, its command line and its exit status. Nothing
+//! here depends on the crates under test, so that none of their mistakes can be made twice.
+//!
+//! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program
+//!   `conformance` is its command line.
+//! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
+//!   not written in Rust.
+
+pub mod conformance;
+pub mod connection;
+pub mod endpoint;
+pub mod json;
+pub mod process;
+pub mod programs;
+pub mod server;
