@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! qmp-dispatch.
+//! QMP commands as typed Rust functions.
+
+pub mod qapi;
