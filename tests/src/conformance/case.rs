@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A case, and the files that hold them: one JSON object per line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::step::{Step, number};
+use crate::json::Json;
+
+/// What is done with a new connection before the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing; the greeting is still to be read.
+    Fresh,
+    /// The capabilities are negotiated, and none is enabled.
+    Negotiated,
+    /// The same, and `oob` is enabled.
+    OutOfBand,
+    /// The capabilities are negotiated on the pretty-printing monitor.
+    Pretty,
+}
+
+impl Mode {
+    pub(super) fn parse(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "fresh" => Self::Fresh,
+            "negotiated" => Self::Negotiated,
+            "oob" => Self::OutOfBand,
+            "pretty" => Self::Pretty,
+            _ => return Err(format!("unknown mode '{name}'")),
+        })
+    }
+}
+
+/// A feature of servers that a case cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// The run-state, descriptor, yank and trace commands.
+    Machine,
+    /// A second, pretty-printing monitor.
+    Pretty,
+    /// Descriptors can be passed.
+    FdPassing,
+    /// Large replies take as long as they do with QEMU.
+    QemuTiming,
+}
+
+impl Need {
+    /// The name that cases use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Pretty => "pretty",
+            Self::FdPassing => "fd-passing",
+            Self::QemuTiming => "qemu-timing",
+        }
+    }
+
+    fn parse(name: &str) -> Result<Self, String> {
+        [Self::Machine, Self::Pretty, Self::FdPassing, Self::QemuTiming]
+            .into_iter()
+            .find(|need| need.name() == name)
+            .ok_or_else(|| format!("unknown need '{name}'"))
+    }
+}
+
+/// One conformance case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name, unique within the category.
+    pub name: String,
+    /// Its category.
+    pub category: String,
+    /// The point of the case.
+    pub why: String,
+    /// Where it was read: file and line.
+    pub source: String,
+    /// How its connection starts.
+    pub mode: Mode,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+    /// What the server must have.
+    pub needs: Vec<Need>,
+    /// It takes QEMU from ten seconds to minutes.
+    pub slow: bool,
+    /// It ends the server.
+    pub destructive: bool,
+    /// A longer limit for each step.
+    pub step_limit: Duration,
+}
+
+impl Case {
+    /// Reads a case from its line.
+    ///
+    /// # Errors
+    ///
+    /// Fails with what is wrong with the case.
+    pub fn parse(line: &str, source: String) -> Result<Self, String> {
+        let document = Json::parse(line).map_err(|error| error.to_string())?;
+        let text = |member: &str| document.get(member).and_then(Json::as_str);
+        let flag = |member: &str| document.get(member) == Some(&Json::Bool(true));
+        let list = |member: &str| document.get(member).and_then(Json::as_array).unwrap_or_default();
+        let mode = Mode::parse(text("mode").unwrap_or("negotiated"))?;
+        let mut needs = list("needs")
+            .iter()
+            .map(|need| Need::parse(need.as_str().unwrap_or_default()))
+            .collect::<Result<Vec<_>, _>>()?;
+        if mode == Mode::Pretty {
+            needs.push(Need::Pretty);
+        }
+        Ok(Self {
+            name: text("name").ok_or("lacks a name")?.to_owned(),
+            category: text("category").ok_or("lacks a category")?.to_owned(),
+            why: text("why").unwrap_or_default().to_owned(),
+            source,
+            mode,
+            steps: list("steps").iter().map(Step::parse).collect::<Result<_, _>>()?,
+            needs,
+            slow: flag("slow"),
+            destructive: flag("destructive"),
+            step_limit: Duration::from_secs(number(&document, "timeout_s")?.unwrap_or(0)),
+        })
+    }
+
+    /// Category and name.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{}/{}", self.category, self.name)
+    }
+}
+
+/// Reads all cases of these files and directories, the files of a directory by name.
+///
+/// # Errors
+///
+/// Fails if a file cannot be read, or holds something that is not a case.
+pub fn load(paths: &[PathBuf]) -> Result<Vec<Case>, String> {
+    let mut cases = Vec::new();
+    for path in paths {
+        for file in case_files(path)? {
+            let text = fs::read_to_string(&file)
+                .map_err(|error| format!("{}: {error}", file.display()))?;
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            for (index, line) in
+                text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
+            {
+                let source = format!("{name}:{}", index + 1);
+                cases.push(
+                    Case::parse(line, source.clone())
+                        .map_err(|error| format!("{source}: {error}"))?,
+                );
+            }
+        }
+    }
+    Ok(cases)
+}
+
+fn case_files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = fs::read_dir(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.extension().is_some_and(|extension| extension == "jsonl"))
+        .collect();
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which cases apply to a server, and which were asked for.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+
+use super::case::{Case, Need};
+
+/// The kind of server, as far as it decides which features to presume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flavor {
+    /// Any server but QEMU.
+    #[default]
+    Any,
+    /// The system emulator.
+    Qemu,
+    /// The storage daemon.
+    StorageDaemon,
+}
+
+impl Flavor {
+    fn features(self) -> BTreeSet<Need> {
+        let all = [Need::Machine, Need::Pretty, Need::FdPassing, Need::QemuTiming];
+        let lacking: &[Need] = match self {
+            Self::Any => &[Need::QemuTiming],
+            Self::Qemu => &[],
+            Self::StorageDaemon => &[Need::Machine, Need::QemuTiming],
+        };
+        all.into_iter().filter(|need| !lacking.contains(need)).collect()
+    }
+}
+
+/// A pattern of file names: `*`, `?`, `[abc]` and `[!abc]`.
+#[derive(Clone, Debug)]
+pub struct Glob(Regex);
+
+impl Glob {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a set of characters makes no sense.
+    pub fn new(pattern: &str) -> Result<Self, String> {
+        let mut regex = String::from(r"(?s)\A");
+        let mut rest = pattern;
+        while let Some(first) = rest.chars().next() {
+            rest = &rest[first.len_utf8()..];
+            match (first, rest.get(1..).and_then(|tail| tail.find(']'))) {
+                ('*', _) => regex.push_str(".*"),
+                ('?', _) => regex.push('.'),
+                ('[', Some(length)) => {
+                    let set = rest[..=length].replace('\\', r"\\").replace('[', r"\[");
+                    let (not, set) =
+                        set.strip_prefix('!').map_or(("", set.as_str()), |set| ("^", set));
+                    regex.push_str(&format!("[{not}{set}]"));
+                    rest = &rest[length + 2..];
+                }
+                _ => regex.push_str(&regex::escape(first.encode_utf8(&mut [0; 4]))),
+            }
+        }
+        regex.push_str(r"\z");
+        Regex::new(&regex).map(Self).map_err(|error| format!("bad pattern '{pattern}': {error}"))
+    }
+
+    /// Whether the whole text fits the pattern.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+/// What decides whether a case is run.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only cases whose title fits one of these; all if there are none.
+    pub only: Vec<Glob>,
+    /// The kind of server.
+    pub flavor: Flavor,
+    /// Also the slow cases.
+    pub slow: bool,
+    /// There is no pretty-printing monitor.
+    pub without_pretty: bool,
+    /// Descriptors cannot be passed.
+    pub without_fd_passing: bool,
+}
+
+/// The cases to run, those that end the server last, and the others with the reason.
+#[derive(Debug, Default)]
+pub struct Selected {
+    /// To be run, in this order.
+    pub chosen: Vec<Case>,
+    /// Not to be run, and why.
+    pub skipped: Vec<(Case, String)>,
+}
+
+impl Selection {
+    /// Divides the cases up. Those that were not asked for by name do not turn up at all.
+    #[must_use]
+    pub fn apply(&self, cases: Vec<Case>) -> Selected {
+        let mut features = self.flavor.features();
+        if self.without_pretty {
+            features.remove(&Need::Pretty);
+        }
+        if self.without_fd_passing {
+            features.remove(&Need::FdPassing);
+        }
+        let mut selected = Selected::default();
+        for case in cases {
+            if !self.only.is_empty() && !self.only.iter().any(|glob| glob.matches(&case.title())) {
+                continue;
+            }
+            let missing: BTreeSet<_> =
+                case.needs.iter().filter(|need| !features.contains(need)).collect();
+            if !missing.is_empty() {
+                let names: Vec<_> = missing.into_iter().map(|need| need.name()).collect();
+                selected.skipped.push((case, format!("needs {}", names.join(", "))));
+            } else if case.slow && !self.slow {
+                selected.skipped.push((case, "slow, use --slow".to_owned()));
+            } else {
+                selected.chosen.push(case);
+            }
+        }
+        selected.chosen.sort_by_key(|case| case.destructive);
+        selected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_titles() {
+        for (pattern, good, bad) in [
+            ("oob/*", "oob/queue-8", "my-oob/queue"),
+            ("*/quit*", "lifecycle/quit-pretty", "lifecycle/no-quit"),
+            ("fd/add-fd-?", "fd/add-fd-1", "fd/add-fd-10"),
+            ("[fo]*/x", "oob/x", "limits/x"),
+            ("[!fo]*/x", "limits/x", "oob/x"),
+            ("a[/x", "a[/x", "a/x"),
+            ("a.b", "a.b", "aXb"),
+        ] {
+            let glob = Glob::new(pattern).unwrap();
+            assert!(glob.matches(good), "{pattern} {good}");
+            assert!(!glob.matches(bad), "{pattern} {bad}");
+        }
+    }
+
+    #[test]
+    fn cases_that_end_the_server_come_last_and_slow_ones_on_demand() {
+        let case = |text: &str| Case::parse(text, "here:1".to_owned()).unwrap();
+        let cases = vec![
+            case(r#"{"name": "quit", "category": "c", "destructive": true, "steps": []}"#),
+            case(r#"{"name": "slow", "category": "c", "slow": true, "steps": []}"#),
+            case(r#"{"name": "late", "category": "c", "needs": ["qemu-timing"], "steps": []}"#),
+            case(r#"{"name": "plain", "category": "c", "steps": []}"#),
+        ];
+        let selected = Selection::default().apply(cases);
+        let names: Vec<_> = selected.chosen.iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(names, ["plain", "quit"]);
+        assert_eq!(selected.skipped.len(), 2);
+    }
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The server under test: one that runs already, or one that the runner starts, and again after it has ended.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::connection::Connection;
+use crate::endpoint::Endpoint;
+use crate::json::Layout;
+use crate::process::Process;
+
+/// How to reach the server.
+#[derive(Clone, Debug)]
+pub enum Launch {
+    /// It runs.
+    Connect {
+        /// Its compact monitor.
+        main: Endpoint,
+        /// Its pretty-printing monitor.
+        pretty: Option<Endpoint>,
+    },
+    /// The runner starts it: program and arguments, in which `{sock}` and `{pretty}` stand for the paths of its sockets.
+    Spawn(Vec<String>),
+}
+
+/// The server under test.
+#[derive(Debug)]
+pub struct Target {
+    main: Endpoint,
+    pretty: Option<Endpoint>,
+    spawned: Option<Spawned>,
+}
+
+#[derive(Debug)]
+struct Spawned {
+    command: Vec<String>,
+    sockets: [PathBuf; 2],
+    process: Process,
+    _dir: TempDir,
+}
+
+impl Target {
+    /// Starts the server if need be.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be started.
+    pub fn new(launch: &Launch) -> Result<Self, String> {
+        match launch {
+            Launch::Connect { main, pretty } => {
+                Ok(Self { main: main.clone(), pretty: pretty.clone(), spawned: None })
+            }
+            Launch::Spawn(words) => {
+                let dir = tempfile::Builder::new().prefix("qmp-conformance-").tempdir();
+                let dir = dir.map_err(|error| format!("cannot make a directory: {error}"))?;
+                let sockets = ["main.sock", "pretty.sock"].map(|name| dir.path().join(name));
+                let names = sockets.each_ref().map(|path| path.to_string_lossy().into_owned());
+                let command: Vec<_> = words
+                    .iter()
+                    .map(|word| word.replace("{sock}", &names[0]).replace("{pretty}", &names[1]))
+                    .collect();
+                let process = start(&command)?;
+                let has_pretty = words.iter().any(|word| word.contains("{pretty}"));
+                Ok(Self {
+                    main: Endpoint::Unix(sockets[0].clone()),
+                    pretty: has_pretty.then(|| Endpoint::Unix(sockets[1].clone())),
+                    spawned: Some(Spawned { command, sockets, process, _dir: dir }),
+                })
+            }
+        }
+    }
+
+    /// The compact monitor.
+    #[must_use]
+    pub fn main(&self) -> &Endpoint {
+        &self.main
+    }
+
+    /// The pretty-printing monitor.
+    #[must_use]
+    pub fn pretty(&self) -> Option<&Endpoint> {
+        self.pretty.as_ref()
+    }
+
+    /// Waits until the server greets.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not within `patience`, or if it has exited, with what it said.
+    pub fn wait_until_ready(&mut self, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let error = match self.greets(deadline) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if let Some(complaint) = self.exit_complaint() {
+                return Err(complaint);
+            }
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+        }
+    }
+
+    /// A connection that is accepted proves little: a server that is ending may still have its socket.
+    fn greets(&self, deadline: Instant) -> Result<(), String> {
+        const TRY: Duration = Duration::from_millis(200);
+        let mut connection = Connection::open(&self.main, Layout::Compact, TRY)
+            .map_err(|error| error.to_string())?;
+        connection.read_message(deadline).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Why the server that we started is no longer there, if it is not.
+    pub fn exit_complaint(&mut self) -> Option<String> {
+        let process = &mut self.spawned.as_mut()?.process;
+        let status = process.wait(Duration::ZERO).ok().flatten()?;
+        Some(format!("the server has exited ({status}): {}", process.stderr().trim_end()))
+    }
+
+    /// After a case that ends the server: brings it back, or waits for somebody to do so.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it stays away.
+    pub fn bring_back(&mut self, patience: Duration) -> Result<(), String> {
+        if let Some(spawned) = &mut self.spawned {
+            let ended = spawned.process.wait(patience).map_err(|error| error.to_string())?;
+            if ended.is_none() {
+                spawned.process.stop().map_err(|error| error.to_string())?;
+            }
+            for socket in &spawned.sockets {
+                // A server that removes its sockets leaves nothing to remove.
+                drop(std::fs::remove_file(socket));
+            }
+            spawned.process = start(&spawned.command)?;
+        }
+        self.wait_until_ready(patience)
+    }
+}
+
+fn start(command: &[String]) -> Result<Process, String> {
+    let (program, arguments) =
+        command.split_first().ok_or("no command to start the server with")?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    Process::start(&mut command).map_err(|error| format!("cannot start {program}: {error}"))
+}
+
+/// Splits a command line into words at white space, except inside quotes and after a backslash.
+///
+/// # Errors
+///
+/// Fails if a quote is left open.
+pub fn split_words(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut characters = text.chars();
+    let mut quote = None;
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(open), _) if character == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (None | Some('"'), '\\') => word.get_or_insert_default().extend(characters.next()),
+            (None, _) if character.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word);
+    if quote.is_some() { Err(format!("a quote is left open: {text}")) } else { Ok(words) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_are_split_as_by_a_shell() {
+        assert_eq!(
+            split_words(" a 'b c'\n\"d\\\"e\" f\\ g ''").unwrap(),
+            ["a", "b c", "d\"e", "f g", ""].map(str::to_owned)
+        );
+        assert!(split_words("a 'b").is_err());
+    }
+
+    #[test]
+    fn a_server_that_exits_at_once_is_told_with_its_last_words() {
+        let words = ["sh", "-c", "echo no such luck >&2"].map(str::to_owned);
+        let mut target = Target::new(&Launch::Spawn(words.into())).unwrap();
+        let error = target.wait_until_ready(Duration::from_secs(30)).unwrap_err();
+        assert!(error.contains("no such luck"), "{error}");
+    }
+}

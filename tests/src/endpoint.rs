@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a server listens.
+
+use std::fmt;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// How long to leave a server alone that did not accept, before asking again.
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+const TCP_CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// The address of a server: `unix:PATH` or `tcp:HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A TCP port.
+    Tcp {
+        /// Name or address of the host.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl Endpoint {
+    /// Connects, or says at once why not. The socket does not block.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody listens, or if the listener's backlog is full.
+    pub fn try_connect(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Unix(path) => {
+                let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+                let socket =
+                    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+                Ok(socket)
+            }
+            Self::Tcp { host, port } => {
+                let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    match TcpStream::connect_timeout(&address, TCP_CONNECT_LIMIT) {
+                        Ok(stream) => {
+                            stream.set_nodelay(true)?;
+                            stream.set_nonblocking(true)?;
+                            return Ok(stream.into());
+                        }
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+
+    /// Connects, asking again for as long as `patience` lasts.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the reason of the last try.
+    pub fn connect(&self, patience: Duration) -> io::Result<OwnedFd> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.try_connect() {
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => std::thread::sleep(BETWEEN_TRIES),
+                connected => return connected,
+            }
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let malformed = || format!("expected unix:PATH or tcp:HOST:PORT, not '{text}'");
+        match text.split_once(':').ok_or_else(malformed)? {
+            ("unix", path) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            ("tcp", rest) => {
+                let (host, port) = rest.rsplit_once(':').ok_or_else(malformed)?;
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                Ok(Self::Tcp { host, port: port.parse().map_err(|_| malformed())? })
+            }
+            _ => Err(malformed()),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_and_print_alike() {
+        for text in ["unix:/run/vm 1/qmp.sock", "tcp:localhost:4444", "tcp:[::1]:4444"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        for text in ["", "unix:", "tcp:4444", "tcp:localhost:http", "/run/qmp.sock"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A child process that cannot outlive its test.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags};
+use tempfile::TempDir;
+
+pub use rustix::process::Signal;
+
+/// What a process gets to end after a SIGTERM, before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A running child; dropping it ends it. Its standard error is kept for failure messages.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    stderr: PathBuf,
+    _stderr_dir: TempDir,
+}
+
+impl Process {
+    /// Starts the command, with its standard error kept.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the program cannot be started.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let stderr_dir = tempfile::Builder::new().prefix("qmp-stderr-").tempdir()?;
+        let stderr = stderr_dir.path().join("stderr.txt");
+        let child = command.stderr(File::create(&stderr)?).spawn()?;
+        Ok(Self { child, stderr, _stderr_dir: stderr_dir })
+    }
+
+    /// The child, for its standard input and output.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// What it has written to its standard error so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits for its exit, this long at most.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system cannot tell.
+    pub fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let handle =
+            rustix::process::pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        let timeout = limit.try_into().map_err(io::Error::other)?;
+        rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout))?;
+        self.child.try_wait()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it has exited.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(rustix::process::kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Ends it: with SIGTERM, and if that does not help, by force.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system cannot tell whether it has exited.
+    pub fn stop(&mut self) -> io::Result<()> {
+        if self.child.try_wait()?.is_none() {
+            self.signal(Signal::TERM)?;
+            if self.wait(GRACE)?.is_none() {
+                self.child.kill()?;
+                self.child.wait()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.stop().is_err() {
+            drop(self.child.kill());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        Process::start(Command::new("sh").args(["-c", script])).unwrap()
+    }
+
+    #[test]
+    fn the_exit_status_and_standard_error_can_be_had() {
+        let mut process = shell("echo no such luck >&2; exit 3");
+        assert_eq!(process.wait(GRACE).unwrap().unwrap().code(), Some(3));
+        assert_eq!(process.stderr(), "no such luck\n");
+    }
+
+    #[test]
+    fn waiting_has_a_limit_and_stopping_works() {
+        let mut process = shell("exec sleep 1000");
+        assert_eq!(process.wait(Duration::from_millis(1)).unwrap(), None);
+        process.stop().unwrap();
+        assert!(process.wait(GRACE).unwrap().is_some());
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs that some tests need and that do not come with Rust.
+//!
+//! A test whose program is absent says so and passes, except where `CI=true` is set: there it fails.
+
+use std::path::{Path, PathBuf};
+
+use crate::server::target_dir;
+
+/// The versions of the Python packages that the tests are for.
+pub const PYTHON_REQUIREMENTS: &str = include_str!("../interop/requirements.txt");
+/// The virtual environment that `cargo xtask test` makes, in the target directory.
+pub const PYTHON_ENVIRONMENT: &str = "interop-venv";
+
+/// Finds a program on the search path; `None` means that the calling test is to be skipped.
+///
+/// # Panics
+///
+/// If there is none and `CI=true` is set.
+#[must_use]
+pub fn find(name: &str, how_to_install: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file());
+    found.or_else(|| absent(name, how_to_install))
+}
+
+/// Finds a program of the Python environment, such as `python` or `qmp-shell`.
+///
+/// # Panics
+///
+/// If there is none, or one of other versions than [`PYTHON_REQUIREMENTS`], and `CI=true` is set.
+#[must_use]
+pub fn find_python(name: &str) -> Option<PathBuf> {
+    let environment = target_dir().join(PYTHON_ENVIRONMENT);
+    let program = environment.join("bin").join(name);
+    if program.is_file() && is_current(&environment) {
+        return Some(program);
+    }
+    absent(name, "run `cargo xtask test`, which makes a Python environment in the target directory")
+}
+
+fn is_current(environment: &Path) -> bool {
+    std::fs::read_to_string(environment.join("requirements.txt"))
+        .is_ok_and(|text| text == PYTHON_REQUIREMENTS)
+}
+
+fn absent<T>(name: &str, how_to_install: &str) -> Option<T> {
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!ci, "{name} is absent; to install it: {how_to_install}");
+    eprintln!("skipped, {name} is absent; to install it: {how_to_install}");
+    None
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Our own server as a child process, for tests.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::connection::Connection;
+use crate::endpoint::Endpoint;
+use crate::json::{Json, Layout};
+use crate::process::{Process, Signal};
+
+/// Longer than anything takes that works, even on a machine that is busy with other things.
+pub const LIMIT: Duration = Duration::from_secs(20);
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
+
+/// A server in a directory of its own; dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+    dir: TempDir,
+}
+
+impl Server {
+    /// Starts the machine `confvm`, not running, on a compact and on a pretty-printing socket, and waits until it
+    /// accepts connections.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        let arguments = ["serve", "--name", "confvm", "--paused"];
+        Self::start_with(arguments.into_iter().chain([
+            "--listen",
+            "unix:{sock}",
+            "--listen",
+            "unix:{pretty},pretty=on",
+        ]))
+    }
+
+    /// Starts `qmp-server` with these arguments, in which `{sock}` and `{pretty}` stand for paths, and waits until it
+    /// accepts connections on the former. Its standard input is empty, its working directory the one of the sockets.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn start_with<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        let dir =
+            tempfile::Builder::new().prefix("qmp-tests-").tempdir().expect("temporary directory");
+        Self::start_in(dir, arguments)
+    }
+
+    /// Like [`start_with`](Self::start_with), in a directory that holds something already.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn start_in<'a>(dir: TempDir, arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        let [sock, pretty] =
+            ["qmp.sock", "pretty.sock"].map(|name| dir.path().join(name).display().to_string());
+        let arguments = arguments
+            .into_iter()
+            .map(|argument| argument.replace("{sock}", &sock).replace("{pretty}", &pretty));
+        let mut command = qmp_server(arguments);
+        command.current_dir(dir.path()).stdout(Stdio::piped());
+        let process = Process::start(&mut command).expect("qmp-server starts");
+        let mut server = Self { process, dir };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + LIMIT;
+        while let Err(error) = self.endpoint().try_connect() {
+            if let Some(status) = self.process.wait(BETWEEN_TRIES).expect("child can be waited for")
+            {
+                panic!("qmp-server has exited ({status}): {}", self.process.stderr());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "qmp-server does not accept connections ({error}): {}",
+                self.process.stderr()
+            );
+        }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The path of its compact socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("qmp.sock")
+    }
+
+    /// Its compact monitor.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::Unix(self.socket())
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Connects a client; the greeting is still to be read.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not accept.
+    #[must_use]
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.endpoint())
+    }
+
+    /// Connects a client and negotiates, with no capability enabled.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    #[must_use]
+    pub fn negotiated(&self) -> Client {
+        let mut client = self.connect();
+        client.negotiate("{}");
+        client
+    }
+
+    /// Waits for it to exit.
+    ///
+    /// # Panics
+    ///
+    /// If it stays.
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = self.process.wait(LIMIT).expect("child can be waited for");
+        status.unwrap_or_else(|| panic!("qmp-server has not exited: {}", self.process.stderr()))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    ///
+    /// If it has exited.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal).expect("qmp-server runs");
+    }
+}
+
+/// A client that takes nothing but what it expects: every method panics if the server does not do its part in time.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not accept.
+    #[must_use]
+    pub fn connect(endpoint: &Endpoint) -> Self {
+        match Connection::open(endpoint, Layout::Compact, LIMIT) {
+            Ok(connection) => Self { connection },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Reads the greeting and negotiates with these arguments.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    #[track_caller]
+    pub fn negotiate(&mut self, arguments: &str) {
+        let greeting = self.next();
+        assert!(greeting.get("QMP").is_some(), "not a greeting: {greeting}");
+        self.send(&format!(r#"{{"execute": "qmp_capabilities", "arguments": {arguments}}}"#));
+        self.expect(r#"{"return": {}}"#);
+    }
+
+    /// Sends a text as it is.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take it.
+    #[track_caller]
+    pub fn send(&mut self, text: &str) {
+        self.send_bytes(text.as_bytes());
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take them.
+    #[track_caller]
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.connection.send(bytes, 0, Instant::now() + LIMIT) {
+            panic!("{error}");
+        }
+    }
+
+    /// The next message.
+    ///
+    /// # Panics
+    ///
+    /// If none comes, or one that is not laid out as it should be.
+    #[track_caller]
+    pub fn next(&mut self) -> Json {
+        match self
+            .connection
+            .read_message(Instant::now() + LIMIT)
+            .and_then(|message| message.json())
+        {
+            Ok(value) => value,
+            Err(error) => panic!("{error}; so far: {:#?}", self.connection.transcript()),
+        }
+    }
+
+    /// The next message must have exactly this text.
+    ///
+    /// # Panics
+    ///
+    /// If it has not.
+    #[track_caller]
+    pub fn expect(&mut self, text: &str) {
+        assert_eq!(self.next().to_string(), text);
+    }
+
+    /// The next message must be an event of this name.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    #[track_caller]
+    pub fn expect_event(&mut self, name: &str) {
+        let message = self.next();
+        assert_eq!(message.get("event").and_then(Json::as_str), Some(name), "{message}");
+    }
+
+    /// Runs a command without arguments; hands out what it returns.
+    ///
+    /// # Panics
+    ///
+    /// If anything but its success comes next.
+    #[track_caller]
+    pub fn execute(&mut self, command: &str) -> Json {
+        self.send(&format!(r#"{{"execute": "{command}"}}"#));
+        let reply = self.next();
+        reply.get("return").unwrap_or_else(|| panic!("{command}: {reply}")).clone()
+    }
+
+    /// Ends the sending side.
+    ///
+    /// # Panics
+    ///
+    /// If the connection is gone.
+    #[track_caller]
+    pub fn half_close(&mut self) {
+        if let Err(error) = self.connection.half_close() {
+            panic!("{error}");
+        }
+    }
+
+    /// The server must close the connection now.
+    ///
+    /// # Panics
+    ///
+    /// If it sends something or stays.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        if let Err(error) = self.connection.expect_end(Instant::now() + LIMIT) {
+            panic!("{error}");
+        }
+    }
+
+    /// Nothing must come for this long.
+    ///
+    /// # Panics
+    ///
+    /// If something does.
+    #[track_caller]
+    pub fn expect_silence(&mut self, duration: Duration) {
+        if let Err(error) = self.connection.expect_silence(duration) {
+            panic!("{error}");
+        }
+    }
+}
+
+/// A `qmp-server` with these arguments and an empty standard input, not started yet.
+#[must_use]
+pub fn qmp_server(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(program());
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// The program: `QMP_SERVER_BIN` if set, else the one beside this test, brought up to date first.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| match std::env::var_os("QMP_SERVER_BIN") {
+        Some(path) => path.into(),
+        None => build(&profile_dir()),
+    })
+}
+
+fn build(profile_dir: &Path) -> PathBuf {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--quiet", "--package", "qmp-server", "--bin", "qmp-server"]);
+    command.arg("--target-dir").arg(target_dir());
+    if profile_dir.ends_with("release") {
+        command.arg("--release");
+    }
+    let status = command.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts");
+    assert!(status.success(), "qmp-server cannot be built ({status})");
+    profile_dir.join("qmp-server")
+}
+
+/// The directory of this profile's programs; tests are in its subdirectory `deps`.
+fn profile_dir() -> PathBuf {
+    let own = std::env::current_exe().expect("path of this program");
+    let dir = own.parent().expect("directory of this program");
+    if dir.ends_with("deps") { dir.parent().unwrap_or(dir).to_owned() } else { dir.to_owned() }
+}
+
+/// Cargo's target directory.
+#[must_use]
+pub fn target_dir() -> PathBuf {
+    let profile = profile_dir();
+    profile.parent().unwrap_or(&profile).to_owned()
+}
