@@ -93,9 +93,9 @@ pub fn shown(text: &str) -> String {
     let mut line = String::new();
     for character in text.chars().take(SHOWN_CHARACTERS) {
         if matches!(character, ' '..='~') {
-            line.push(character)
+            line.push(character);
         } else {
-            line.extend(character.escape_default())
+            line.extend(character.escape_default());
         }
     }
     match text.chars().count() {
@@ -169,7 +169,7 @@ impl Connection {
                     files.clear();
                 }
                 Err(Errno::AGAIN) => {
-                    self.wait(Interest::Writing, deadline, "the server does not read our input")?
+                    self.wait(Interest::Writing, deadline, "the server does not read our input")?;
                 }
                 Err(error) => {
                     return unexpected(format!("connection closed while sending: {error}"));

@@ -2,9 +2,9 @@
 //! A child process that cannot outlive its test.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -98,6 +98,42 @@ impl Drop for Process {
     }
 }
 
+/// What a program did that ran to its end.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Runs a program to its end with this text as its standard input.
+///
+/// # Errors
+///
+/// Fails if it cannot be started, or takes longer than `limit`.
+pub fn run(command: &mut Command, input: &str, limit: Duration) -> io::Result<Finished> {
+    let mut stdin = tempfile::tempfile()?;
+    stdin.write_all(input.as_bytes())?;
+    stdin.rewind()?;
+    let mut stdout = tempfile::tempfile()?;
+    let mut process =
+        Process::start(command.stdin(stdin).stdout(Stdio::from(stdout.try_clone()?)))?;
+    let status = process.wait(limit)?;
+    stdout.rewind()?;
+    let stdout = io::read_to_string(stdout)?;
+    let stderr = process.stderr();
+    match status {
+        Some(status) => Ok(Finished { status, stdout, stderr }),
+        None => {
+            let message = format!("{command:?} took more than {limit:?}; output: {stdout}{stderr}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +147,14 @@ mod tests {
         let mut process = shell("echo no such luck >&2; exit 3");
         assert_eq!(process.wait(GRACE).unwrap().unwrap().code(), Some(3));
         assert_eq!(process.stderr(), "no such luck\n");
+    }
+
+    #[test]
+    fn a_program_is_run_to_its_end() {
+        let finished = run(&mut Command::new("cat"), "one\ntwo\n", GRACE).unwrap();
+        assert!(finished.status.success());
+        assert_eq!(finished.stdout, "one\ntwo\n");
+        assert!(run(Command::new("sleep").arg("1000"), "", Duration::from_millis(1)).is_err());
     }
 
     #[test]

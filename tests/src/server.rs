@@ -183,7 +183,7 @@ impl Client {
     /// If that fails.
     #[track_caller]
     pub fn negotiate(&mut self, arguments: &str) {
-        let greeting = self.next();
+        let greeting = self.receive();
         assert!(greeting.get("QMP").is_some(), "not a greeting: {greeting}");
         self.send(&format!(r#"{{"execute": "qmp_capabilities", "arguments": {arguments}}}"#));
         self.expect(r#"{"return": {}}"#);
@@ -217,7 +217,7 @@ impl Client {
     ///
     /// If none comes, or one that is not laid out as it should be.
     #[track_caller]
-    pub fn next(&mut self) -> Json {
+    pub fn receive(&mut self) -> Json {
         match self
             .connection
             .read_message(Instant::now() + LIMIT)
@@ -235,7 +235,7 @@ impl Client {
     /// If it has not.
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
-        assert_eq!(self.next().to_string(), text);
+        assert_eq!(self.receive().to_string(), text);
     }
 
     /// The next message must be an event of this name.
@@ -245,7 +245,7 @@ impl Client {
     /// If it is not.
     #[track_caller]
     pub fn expect_event(&mut self, name: &str) {
-        let message = self.next();
+        let message = self.receive();
         assert_eq!(message.get("event").and_then(Json::as_str), Some(name), "{message}");
     }
 
@@ -257,7 +257,7 @@ impl Client {
     #[track_caller]
     pub fn execute(&mut self, command: &str) -> Json {
         self.send(&format!(r#"{{"execute": "{command}"}}"#));
-        let reply = self.next();
+        let reply = self.receive();
         reply.get("return").unwrap_or_else(|| panic!("{command}: {reply}")).clone()
     }
 

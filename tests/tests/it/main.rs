@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The server from outside: what its sockets, its command line and its exit status promise.
+
+/// `qmp-server call`, against our own server and QEMU's.
+mod call;
+/// What the program says and returns when it cannot start.
+mod command_line;
+/// The recorded cases.
+mod conformance;
+/// Coming and going: clients, signals, sockets.
+mod lifecycle;
+/// Many clients at once, each with its own ids.
+mod many_clients;
+/// The client from crates.io.
+mod qapi_client;
+/// QEMU's own Python client and its shell.
+mod qemu_qmp;
+/// Sockets and `socat`, with input that no library would write.
+mod raw_clients;
