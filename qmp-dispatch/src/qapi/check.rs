@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether values have the type that a command declares, and what QEMU says if not.
+//!
+//! Mirrors `qobject_input_visitor` and the visitors that QEMU generates: members in the order of
+//! their declaration, nested ones before the next sibling, what is left over at the end.
+
+use qmp_proto::{Error, Object, Value};
+
+use super::hash_order::first_left;
+use super::model::{self, Builtin, Integer, Kind, Model, TypeRef};
+use super::path::Path;
+
+/// Walks values and types together.
+pub(crate) struct Checker<'m> {
+    model: &'m Model,
+    /// Whether a negative number was found that stands for a large unsigned one.
+    pub(crate) wraps: bool,
+}
+
+impl<'m> Checker<'m> {
+    pub(crate) fn new(model: &'m Model) -> Checker<'m> {
+        Checker { model, wraps: false }
+    }
+
+    pub(crate) fn object(
+        &mut self,
+        ty: &model::Object,
+        object: &Object,
+        path: &Path<'_>,
+    ) -> Result<(), Error> {
+        let seen = self.members(ty, object, path)?;
+        if seen.count == object.len() || seen.open {
+            return Ok(());
+        }
+        let mut known = Vec::with_capacity(seen.count);
+        self.known_names(ty, object, &mut known);
+        let names = object.iter_in_qemu_order().map(|(name, _)| name);
+        let name = first_left(names, known).unwrap_or_default();
+        Err(Error::generic(format!("Parameter '{}' is unexpected", path.member(name))))
+    }
+
+    /// Checks the members that the type knows.
+    fn members(
+        &mut self,
+        ty: &model::Object,
+        object: &Object,
+        path: &Path<'_>,
+    ) -> Result<Seen, Error> {
+        let mut seen = Seen { count: 0, open: ty.open };
+        for member in &ty.members {
+            match object.get(&member.name) {
+                Some(value) => {
+                    self.value(&member.ty, value, &path.member(&member.name))?;
+                    seen.count += 1;
+                }
+                None if member.optional => {}
+                None => {
+                    let path = path.member(&member.name);
+                    return Err(Error::generic(format!("Parameter '{path}' is missing")));
+                }
+            }
+        }
+        if let Some(branch) = self.branch(ty, object) {
+            let inner = self.members(branch, object, path)?;
+            seen = Seen { count: seen.count + inner.count, open: seen.open || inner.open };
+        }
+        Ok(seen)
+    }
+
+    /// The members that the value of the tag adds.
+    fn branch(&self, ty: &model::Object, object: &Object) -> Option<&'m model::Object> {
+        let union = ty.union.as_ref()?;
+        let value = object.get(&ty.members[union.tag].name)?.as_str()?;
+        let case = union.cases.iter().find(|case| case.value == value)?;
+        self.model.object(case.ty.as_ref()?)
+    }
+
+    /// The names of the members that the type knows and the object has, in the order in which they
+    /// are looked at.
+    fn known_names<'o>(&self, ty: &'o model::Object, object: &Object, names: &mut Vec<&'o str>)
+    where
+        'm: 'o,
+    {
+        let members = ty.members.iter().map(|member| member.name.as_str());
+        names.extend(members.filter(|name| object.contains(name)));
+        if let Some(branch) = self.branch(ty, object) {
+            self.known_names(branch, object, names);
+        }
+    }
+
+    fn value(&mut self, ty: &TypeRef, value: &Value, path: &Path<'_>) -> Result<(), Error> {
+        match ty {
+            TypeRef::Builtin(builtin) => self.builtin(builtin, value, path),
+            TypeRef::Array(element) => {
+                let array = value.as_array().ok_or_else(|| wrong_type(path, "array"))?;
+                for (index, value) in array.iter().enumerate() {
+                    self.value(element, value, &path.element(index))?;
+                }
+                Ok(())
+            }
+            TypeRef::Named(index) => {
+                let definition = self.model.definition(*index);
+                match &definition.kind {
+                    Kind::Enum(values) => enum_value(values, value, path),
+                    Kind::Object(object) => {
+                        let value = value.as_object().ok_or_else(|| wrong_type(path, "object"))?;
+                        self.object(object, value, path)
+                    }
+                    Kind::Alternate(branches) => {
+                        match branches.iter().find(|ty| self.may_be(ty, value)) {
+                            Some(branch) => self.value(branch, value, path),
+                            // Not the whole path: it is said by the generated code, which knows
+                            // the name only.
+                            None => Err(Error::generic(format!(
+                                "Invalid parameter type for '{}', expected: {}",
+                                path.bare(),
+                                definition.name
+                            ))),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn builtin(&mut self, builtin: &Builtin, value: &Value, path: &Path<'_>) -> Result<(), Error> {
+        let (fits, expected) = match builtin {
+            Builtin::Any => return Ok(()),
+            Builtin::Int(integer) => return self.integer(integer, value, path),
+            Builtin::Str => (matches!(value, Value::String(_)), "string"),
+            Builtin::Number => (matches!(value, Value::Number(_)), "number"),
+            Builtin::Bool => (matches!(value, Value::Bool(_)), "boolean"),
+            Builtin::Null => (matches!(value, Value::Null), "null"),
+        };
+        if fits { Ok(()) } else { Err(wrong_type(path, expected)) }
+    }
+
+    fn integer(&mut self, integer: &Integer, value: &Value, path: &Path<'_>) -> Result<(), Error> {
+        let width = integer.width;
+        let number = if width.is_signed() {
+            i128::from(value.as_i64().ok_or_else(|| wrong_type(path, "integer"))?)
+        } else {
+            let number = unsigned(value)
+                .ok_or_else(|| Error::generic(format!("Parameter '{path}' expects uint64")))?;
+            self.wraps |= value.as_u64().is_none();
+            i128::from(number)
+        };
+        let name = path.bare();
+        if !width.range().contains(&number) {
+            return Err(Error::generic(format!("Parameter '{name}' expects {}", width.c_name())));
+        }
+        match &integer.bounds {
+            Some(bounds) if !bounds.contains(&number) => Err(Error::generic(format!(
+                "Parameter '{name}' expects an integer in the range of {} to {}",
+                bounds.start(),
+                bounds.end()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an alternate takes this branch for the value, going by its JSON type.
+    pub(crate) fn may_be(&self, branch: &TypeRef, value: &Value) -> bool {
+        json_type(self.model, branch) == Some(JsonType::of(value))
+    }
+}
+
+struct Seen {
+    count: usize,
+    open: bool,
+}
+
+/// The number that an unsigned type takes the value for. A negative one stands for the large one
+/// of the same 64 bits.
+pub(crate) fn unsigned(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| Some(value.as_i64()?.cast_unsigned()))
+}
+
+fn enum_value(values: &[model::EnumValue], value: &Value, path: &Path<'_>) -> Result<(), Error> {
+    let text = value.as_str().ok_or_else(|| wrong_type(path, "string"))?;
+    if values.iter().any(|value| value.name == text) {
+        return Ok(());
+    }
+    let name = path.bare();
+    Err(Error::generic(format!("Parameter '{name}' does not accept value '{text}'")))
+}
+
+fn wrong_type(path: &Path<'_>, expected: &str) -> Error {
+    Error::generic(format!("Invalid parameter type for '{path}', expected: {expected}"))
+}
+
+/// What tells the branches of an alternate apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JsonType {
+    Null,
+    Bool,
+    Number,
+    String,
+    Array,
+    Object,
+}
+
+impl JsonType {
+    fn of(value: &Value) -> JsonType {
+        match value {
+            Value::Null => JsonType::Null,
+            Value::Bool(_) => JsonType::Bool,
+            Value::Number(_) => JsonType::Number,
+            Value::String(_) => JsonType::String,
+            Value::Array(_) => JsonType::Array,
+            Value::Object(_) => JsonType::Object,
+        }
+    }
+}
+
+/// The JSON type of all values of a type, if there is one.
+pub(crate) fn json_type(model: &Model, ty: &TypeRef) -> Option<JsonType> {
+    Some(match ty {
+        TypeRef::Builtin(Builtin::Any) => return None,
+        TypeRef::Builtin(Builtin::Null) => JsonType::Null,
+        TypeRef::Builtin(Builtin::Bool) => JsonType::Bool,
+        TypeRef::Builtin(Builtin::Int(_) | Builtin::Number) => JsonType::Number,
+        TypeRef::Builtin(Builtin::Str) => JsonType::String,
+        TypeRef::Array(_) => JsonType::Array,
+        TypeRef::Named(index) => match model.definition(*index).kind {
+            Kind::Enum(_) => JsonType::String,
+            Kind::Object(_) => JsonType::Object,
+            Kind::Alternate(_) => return None,
+        },
+    })
+}

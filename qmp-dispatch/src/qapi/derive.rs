@@ -1,0 +1,583 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the JSON Schema of a Rust type to the QAPI type.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use schemars::JsonSchema;
+use schemars::generate::{Contract, SchemaSettings};
+use serde_json::{Map, Value};
+
+use super::check::json_type;
+use super::error::{Problem, SchemaError};
+use super::model::{
+    Builtin, Case, Definition, EnumValue, Integer, Kind, Member, Model, Object, TypeRef, Union,
+    Width,
+};
+
+const FEATURES: &str = "x-qapi-features";
+const ORDER: &str = "x-qapi-order";
+const TAG_TYPE: &str = "x-qapi-tag-type";
+
+/// The type `T` on the wire: as it is deserialized, or as it is serialized.
+pub(crate) fn derive<T: JsonSchema>(contract: Contract) -> Result<(Model, TypeRef), SchemaError> {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.contract = contract;
+    let mut generator = settings.into_generator();
+    let schema = generator.subschema_for::<T>().to_value();
+    let mut deriver = Deriver {
+        schemas: generator.take_definitions(true),
+        known: HashMap::new(),
+        aliases: HashSet::new(),
+        model: Model::default(),
+    };
+    let name = T::schema_name();
+    match deriver.type_ref(&schema, &Place::of_type(&name)) {
+        Ok(root) => Ok((deriver.model, root)),
+        Err(Misfit { place, problem }) => {
+            Err(SchemaError { type_name: name.into_owned(), place, problem })
+        }
+    }
+}
+
+type Schema = Map<String, Value>;
+
+struct Deriver {
+    /// Those that others refer to, by name.
+    schemas: Map<String, Value>,
+    /// What the names stand for, as far as known.
+    known: HashMap<String, TypeRef>,
+    /// Names being resolved that have no definition of their own.
+    aliases: HashSet<String>,
+    model: Model,
+}
+
+struct Misfit {
+    place: String,
+    problem: Problem,
+}
+
+/// Where we are: the nearest named type, and the way from there.
+#[derive(Clone)]
+struct Place {
+    /// What an anonymous type in this place is called.
+    name: String,
+    text: String,
+}
+
+impl Place {
+    fn of_type(name: &str) -> Place {
+        Place { name: name.to_owned(), text: name.to_owned() }
+    }
+
+    fn member(&self, name: &str) -> Place {
+        Place { name: format!("{}-{name}", self.name), text: format!("{}.{name}", self.text) }
+    }
+
+    fn misfit<T>(&self, problem: Problem) -> Result<T, Misfit> {
+        Err(Misfit { place: self.text.clone(), problem })
+    }
+}
+
+impl Deriver {
+    fn type_ref(&mut self, schema: &Value, place: &Place) -> Result<TypeRef, Misfit> {
+        let schema = match schema {
+            Value::Bool(true) => return Ok(TypeRef::Builtin(Builtin::Any)),
+            Value::Object(schema) => schema,
+            _ => return place.misfit(Problem::Unsupported(schema.to_string())),
+        };
+        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+            if has_shape(schema) {
+                return place.misfit(Problem::Flattened);
+            }
+            return self.reference(target, place);
+        }
+        if let Some([only]) = array(schema, "allOf") {
+            return self.type_ref(only, place);
+        }
+        if is_named(schema) {
+            return self.define(schema, place, |_, _| {});
+        }
+        self.anonymous(schema, place)
+    }
+
+    fn reference(&mut self, target: &str, place: &Place) -> Result<TypeRef, Misfit> {
+        let name = target.strip_prefix("#/$defs/").unwrap_or(target);
+        // As in JSON pointers.
+        let name = name.replace("~1", "/").replace("~0", "~");
+        if let Some(known) = self.known.get(&name) {
+            return Ok(known.clone());
+        }
+        let Some(schema) = self.schemas.get(&name).cloned() else {
+            return place.misfit(Problem::Unsupported(target.to_owned()));
+        };
+        let own = Place::of_type(&name);
+        let ty = match &schema {
+            Value::Object(schema) if is_named(schema) => {
+                self.define(schema, &own, |this, ty| {
+                    this.known.insert(name.clone(), ty);
+                })?
+            }
+            _ => {
+                if !self.aliases.insert(name.clone()) {
+                    return own.misfit(Problem::Endless);
+                }
+                self.type_ref(&schema, &own)?
+            }
+        };
+        self.known.insert(name, ty.clone());
+        Ok(ty)
+    }
+
+    /// Adds a type of a name. `announce` is told before its parts are looked at: they may refer to
+    /// it.
+    fn define(
+        &mut self,
+        schema: &Schema,
+        place: &Place,
+        announce: impl FnOnce(&mut Deriver, TypeRef),
+    ) -> Result<TypeRef, Misfit> {
+        let index = self.add(Definition {
+            name: place.name.clone(),
+            doc: doc(schema),
+            features: features(schema, place)?,
+            kind: Kind::Object(Object::default()),
+        });
+        announce(self, TypeRef::Named(index));
+        let kind = if let Some(values) = enum_values(schema, place)? {
+            Kind::Enum(in_order(schema, values, |value| &value.name, place)?)
+        } else if let Some(branches) = array(schema, "anyOf")
+            && !schema.contains_key("properties")
+        {
+            Kind::Alternate(self.alternate(branches, place)?)
+        } else {
+            Kind::Object(self.object(schema, place)?)
+        };
+        self.model.definitions[index].kind = kind;
+        Ok(TypeRef::Named(index))
+    }
+
+    fn add(&mut self, definition: Definition) -> usize {
+        self.model.definitions.push(definition);
+        self.model.definitions.len() - 1
+    }
+
+    fn alternate(&mut self, branches: &[Value], place: &Place) -> Result<Vec<TypeRef>, Misfit> {
+        let mut types = Vec::new();
+        let mut seen = Vec::new();
+        for (number, schema) in branches.iter().enumerate() {
+            let ty = self.type_ref(schema, &place.member(&number.to_string()))?;
+            match json_type(&self.model, &ty) {
+                Some(json_type) if !seen.contains(&json_type) => seen.push(json_type),
+                _ => return place.misfit(Problem::Ambiguous),
+            }
+            types.push(ty);
+        }
+        Ok(types)
+    }
+
+    fn object(&mut self, schema: &Schema, place: &Place) -> Result<Object, Misfit> {
+        if ["allOf", "anyOf", "patternProperties", "$ref"]
+            .iter()
+            .any(|key| schema.contains_key(*key))
+        {
+            return place.misfit(Problem::Flattened);
+        }
+        let mut object = Object {
+            members: self.members(schema, None, place)?,
+            union: None,
+            open: is_open(schema, place)?,
+        };
+        let tag = match array(schema, "oneOf") {
+            Some(variants) => Some(self.union(&mut object, schema, variants, place)?),
+            None => None,
+        };
+        object.members = in_order(schema, object.members, |member| &member.name, place)?;
+        if let (Some(union), Some(tag)) = (&mut object.union, tag) {
+            let position = object.members.iter().position(|member| member.name == tag);
+            union.tag = position.unwrap_or_default();
+        }
+        self.check_clashes(&object, place)?;
+        Ok(object)
+    }
+
+    fn members(
+        &mut self,
+        schema: &Schema,
+        tag: Option<&str>,
+        place: &Place,
+    ) -> Result<Vec<Member>, Misfit> {
+        let required: HashSet<&str> = array(schema, "required")
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let mut members = Vec::new();
+        for (name, schema) in properties(schema) {
+            if Some(name.as_str()) == tag {
+                continue;
+            }
+            let place = place.member(name);
+            let (present, nullable) = without_null(schema);
+            let attributes = schema.as_object();
+            members.push(Member {
+                name: name.clone(),
+                ty: self.type_ref(&present, &place)?,
+                optional: nullable || !required.contains(name.as_str()),
+                features: match attributes {
+                    Some(schema) => features(schema, &place)?,
+                    None => Vec::new(),
+                },
+                doc: attributes.and_then(doc),
+            });
+        }
+        Ok(members)
+    }
+
+    /// Adds the tag and the variants, and returns the tag's name.
+    fn union<'s>(
+        &mut self,
+        object: &mut Object,
+        schema: &Schema,
+        variants: &'s [Value],
+        place: &Place,
+    ) -> Result<&'s str, Misfit> {
+        let Some((tag, _)) = variants.first().and_then(Value::as_object).and_then(tag) else {
+            return place.misfit(Problem::ExternallyTagged);
+        };
+        let mut values = Vec::new();
+        let mut cases = Vec::new();
+        for variant in variants {
+            let Some(variant) = variant.as_object() else {
+                return place.misfit(Problem::Unsupported(variant.to_string()));
+            };
+            let Some((_, value)) = self::tag(variant).filter(|(name, _)| *name == tag) else {
+                return place.misfit(Problem::ExternallyTagged);
+            };
+            let place = place.member(value);
+            values.push(EnumValue {
+                name: value.to_owned(),
+                features: features(variant, &place)?,
+                doc: doc(variant),
+            });
+            cases.push(Case { value: value.to_owned(), ty: self.branch(variant, tag, &place)? });
+        }
+        let name = match schema.get(TAG_TYPE) {
+            None => format!("{}Kind", place.name),
+            Some(Value::String(name)) => name.clone(),
+            Some(_) => return place.misfit(Problem::Attribute(TAG_TYPE)),
+        };
+        let tag_type = self.add(Definition {
+            name,
+            doc: None,
+            features: Vec::new(),
+            kind: Kind::Enum(values),
+        });
+        object.members.insert(
+            0,
+            Member {
+                name: tag.to_owned(),
+                ty: TypeRef::Named(tag_type),
+                optional: false,
+                features: Vec::new(),
+                doc: None,
+            },
+        );
+        object.union = Some(Union { tag: 0, cases });
+        Ok(tag)
+    }
+
+    /// What a variant has beside the tag.
+    fn branch(
+        &mut self,
+        variant: &Schema,
+        tag: &str,
+        place: &Place,
+    ) -> Result<Option<TypeRef>, Misfit> {
+        if ["oneOf", "anyOf", "allOf"].iter().any(|key| variant.contains_key(*key)) {
+            return self.flattened_branch(variant, tag, place);
+        }
+        let open = is_open(variant, place)?;
+        let members = self.members(variant, Some(tag), place)?;
+        if let Some(target) = variant.get("$ref").and_then(Value::as_str) {
+            let ty = self.reference(target, place)?;
+            if !members.is_empty() {
+                return place.misfit(Problem::Flattened);
+            }
+            return match self.model.object(&ty) {
+                Some(_) => Ok(Some(ty)),
+                None => place.misfit(Problem::NotAnObject),
+            };
+        }
+        if members.is_empty() && !open {
+            return Ok(None);
+        }
+        let members = in_order(variant, members, |member| &member.name, place)?;
+        let object = Object { members, union: None, open };
+        Ok(Some(TypeRef::Named(self.add(Definition {
+            name: place.name.clone(),
+            doc: doc(variant),
+            features: Vec::new(),
+            kind: Kind::Object(object),
+        }))))
+    }
+
+    /// A variant with another tagged enum in it, not by reference.
+    fn flattened_branch(
+        &mut self,
+        variant: &Schema,
+        tag: &str,
+        place: &Place,
+    ) -> Result<Option<TypeRef>, Misfit> {
+        let mut rest = variant.clone();
+        if let Some(Value::Object(properties)) = rest.get_mut("properties") {
+            properties.shift_remove(tag);
+        }
+        let index = self.add(Definition {
+            name: place.name.clone(),
+            doc: doc(variant),
+            features: Vec::new(),
+            kind: Kind::Object(Object::default()),
+        });
+        self.model.definitions[index].kind = Kind::Object(self.object(&rest, place)?);
+        Ok(Some(TypeRef::Named(index)))
+    }
+
+    /// Members of the same name, of which serde would see one only.
+    fn check_clashes(&self, object: &Object, place: &Place) -> Result<(), Misfit> {
+        fn check<'m>(
+            model: &'m Model,
+            object: &'m Object,
+            seen: &[&'m str],
+            depth: usize,
+        ) -> Result<(), &'m str> {
+            let mut seen = seen.to_vec();
+            for member in &object.members {
+                if seen.contains(&member.name.as_str()) {
+                    return Err(&member.name);
+                }
+                seen.push(&member.name);
+            }
+            // A union that is its own branch clashes at the first round already.
+            if depth > 16 {
+                return Ok(());
+            }
+            let cases = object.union.iter().flat_map(|union| &union.cases);
+            for branch in cases.filter_map(|case| model.object(case.ty.as_ref()?)) {
+                check(model, branch, &seen, depth + 1)?;
+            }
+            Ok(())
+        }
+        match check(&self.model, object, &[], 0) {
+            Ok(()) => Ok(()),
+            Err(name) => place.misfit(Problem::Clash(name.to_owned())),
+        }
+    }
+
+    /// A type that has no name in QAPI, or a builtin one.
+    fn anonymous(&mut self, schema: &Schema, place: &Place) -> Result<TypeRef, Misfit> {
+        let unsupported = || Problem::Unsupported(Value::Object(schema.clone()).to_string());
+        let Some(ty) = schema.get("type") else {
+            return if has_shape(schema) {
+                place.misfit(unsupported())
+            } else {
+                Ok(TypeRef::Builtin(Builtin::Any))
+            };
+        };
+        let Some(ty) = ty.as_str() else {
+            return place.misfit(match without_null(&Value::Object(schema.clone())) {
+                (_, true) => Problem::Nullable,
+                (_, false) => unsupported(),
+            });
+        };
+        Ok(TypeRef::Builtin(match ty {
+            "string" => Builtin::Str,
+            "integer" => Builtin::Int(integer(schema, place)?),
+            "number" => Builtin::Number,
+            "boolean" => Builtin::Bool,
+            "null" => Builtin::Null,
+            "array" => {
+                let fixed = schema.contains_key("minItems")
+                    && schema.get("minItems") == schema.get("maxItems");
+                if fixed || schema.contains_key("prefixItems") {
+                    return place.misfit(Problem::Tuple);
+                }
+                let element = match schema.get("items") {
+                    Some(items) if without_null(items).1 => {
+                        return place.misfit(Problem::Nullable);
+                    }
+                    Some(items) => self.type_ref(items, place)?,
+                    None => TypeRef::Builtin(Builtin::Any),
+                };
+                return Ok(TypeRef::Array(Box::new(element)));
+            }
+            _ => return place.misfit(unsupported()),
+        }))
+    }
+}
+
+/// Whether the schema says anything about the value, rather than only about the place it is in.
+fn has_shape(schema: &Schema) -> bool {
+    ["type", "enum", "const", "properties", "oneOf", "anyOf", "allOf", "not", "if"]
+        .iter()
+        .any(|key| schema.contains_key(*key))
+}
+
+/// Whether this is a type that has a name in QAPI: an enum, an object or an alternate.
+fn is_named(schema: &Schema) -> bool {
+    schema.get("type").is_some_and(|ty| ty == "object")
+        || ["properties", "oneOf", "anyOf"].iter().any(|key| schema.contains_key(*key))
+        || schema.get("type").is_some_and(|ty| ty == "string")
+            && (schema.contains_key("enum") || schema.contains_key("const"))
+}
+
+/// The values, if this is an enum. Documented ones come as schemas of their own.
+fn enum_values(schema: &Schema, place: &Place) -> Result<Option<Vec<EnumValue>>, Misfit> {
+    if schema.get("type").is_some_and(|ty| ty == "string") {
+        let values = array(schema, "enum").unwrap_or_default();
+        let values = values.iter().chain(schema.get("const")).filter_map(Value::as_str);
+        let plain =
+            |name: &str| EnumValue { name: name.to_owned(), features: Vec::new(), doc: None };
+        return Ok(Some(values.map(plain).collect()));
+    }
+    let Some(groups) = array(schema, "oneOf") else { return Ok(None) };
+    let mut values = Vec::new();
+    for group in groups {
+        match group.as_object() {
+            Some(group) if group.get("type").is_some_and(|ty| ty == "string") => {
+                let features = features(group, place)?;
+                let doc = doc(group);
+                values.extend(enum_values(group, place)?.into_iter().flatten().map(|value| {
+                    EnumValue { features: features.clone(), doc: doc.clone(), ..value }
+                }));
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(values))
+}
+
+fn integer(schema: &Schema, place: &Place) -> Result<Integer, Misfit> {
+    let native = |of32, of64| if usize::BITS == 32 { of32 } else { of64 };
+    let width = match schema.get("format").and_then(Value::as_str) {
+        Some("int8") => Width::I8,
+        Some("int16") => Width::I16,
+        Some("int32") => Width::I32,
+        Some("uint8") => Width::U8,
+        Some("uint16") => Width::U16,
+        Some("uint32") => Width::U32,
+        Some("uint64") => Width::U64,
+        Some("int") => native(Width::I32, Width::I64),
+        Some("uint") => native(Width::U32, Width::U64),
+        Some("int128" | "uint128") => return place.misfit(Problem::WideInteger),
+        _ => Width::I64,
+    };
+    let bound = |key| {
+        let bound = schema.get(key)?;
+        bound.as_i64().map(i128::from).or_else(|| bound.as_u64().map(i128::from))
+    };
+    let range = width.range();
+    let min = bound("minimum").unwrap_or(*range.start()).max(*range.start());
+    let max = bound("maximum").unwrap_or(*range.end()).min(*range.end());
+    let bounds = min..=max;
+    Ok(Integer { width, bounds: (bounds != range).then_some(bounds) })
+}
+
+/// Whether members without a declaration are accepted.
+fn is_open(schema: &Schema, place: &Place) -> Result<bool, Misfit> {
+    let key = ["additionalProperties", "unevaluatedProperties"];
+    match key.iter().find_map(|key| schema.get(*key)) {
+        None | Some(Value::Bool(false)) => Ok(false),
+        Some(Value::Bool(true)) => Ok(true),
+        Some(Value::Object(values)) if !has_shape(values) && !values.contains_key("$ref") => {
+            Ok(true)
+        }
+        Some(_) => place.misfit(Problem::Map),
+    }
+}
+
+/// The member that has a constant text, which is what the variants of a tagged enum have.
+fn tag(variant: &Schema) -> Option<(&str, &str)> {
+    properties(variant).find_map(|(name, schema)| {
+        Some((name.as_str(), schema.as_object()?.get("const")?.as_str()?))
+    })
+}
+
+/// The schema without the alternative of null, and whether there was one: what `Option` adds.
+fn without_null(schema: &Value) -> (Cow<'_, Value>, bool) {
+    let unchanged = (Cow::Borrowed(schema), false);
+    let Value::Object(object) = schema else { return unchanged };
+    let is_null = |schema: &Value| *schema == serde_json::json!({"type": "null"});
+    if let Some(Value::Array(types)) = object.get("type")
+        && let [ty, null] = types.as_slice()
+        && null == "null"
+    {
+        let mut present = object.clone();
+        present.insert("type".to_owned(), ty.clone());
+        if let Some(Value::Array(values)) = present.get_mut("enum") {
+            values.retain(|value| !value.is_null());
+        }
+        return (Cow::Owned(present.into()), true);
+    }
+    if let Some([present, null]) = array(object, "anyOf")
+        && is_null(null)
+    {
+        return (Cow::Borrowed(present), true);
+    }
+    unchanged
+}
+
+fn array<'s>(schema: &'s Schema, key: &str) -> Option<&'s [Value]> {
+    schema.get(key)?.as_array().map(Vec::as_slice)
+}
+
+fn properties(schema: &Schema) -> impl Iterator<Item = (&String, &Value)> {
+    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+}
+
+fn doc(schema: &Schema) -> Option<String> {
+    Some(schema.get("description")?.as_str()?.to_owned())
+}
+
+fn features(schema: &Schema, place: &Place) -> Result<Vec<String>, Misfit> {
+    let mut features = Vec::new();
+    if schema.get("deprecated") == Some(&Value::Bool(true)) {
+        features.push("deprecated".to_owned());
+    }
+    for name in names(schema, FEATURES, place)?.unwrap_or_default() {
+        if !features.iter().any(|feature| feature == name) {
+            features.push(name.to_owned());
+        }
+    }
+    Ok(features)
+}
+
+/// Puts those first that the schema's attribute names, in its order.
+fn in_order<T>(
+    schema: &Schema,
+    mut items: Vec<T>,
+    name: impl Fn(&T) -> &str,
+    place: &Place,
+) -> Result<Vec<T>, Misfit> {
+    let Some(order) = names(schema, ORDER, place)? else { return Ok(items) };
+    if order.iter().any(|wanted| !items.iter().any(|item| name(item) == *wanted)) {
+        return place.misfit(Problem::Attribute(ORDER));
+    }
+    items.sort_by_key(|item| {
+        order.iter().position(|wanted| *wanted == name(item)).unwrap_or(order.len())
+    });
+    Ok(items)
+}
+
+/// The strings that an attribute lists.
+fn names<'s>(
+    schema: &'s Schema,
+    key: &'static str,
+    place: &Place,
+) -> Result<Option<Vec<&'s str>>, Misfit> {
+    let Some(value) = schema.get(key) else { return Ok(None) };
+    match value.as_array().and_then(|names| names.iter().map(Value::as_str).collect()) {
+        Some(names) => Ok(Some(names)),
+        None => place.misfit(Problem::Attribute(key)),
+    }
+}

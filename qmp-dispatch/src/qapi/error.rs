@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a Rust type is no QAPI type.
+
+/// A Rust type has a shape that QAPI cannot express, found when a command or event is registered.
+///
+/// Displays as the type, the place within it, and the problem.
+///
+/// ```
+/// use qmp_dispatch::qapi::{Problem, arguments_of};
+///
+/// #[derive(schemars::JsonSchema)]
+/// struct Move {
+///     to: (i64, i64),
+/// }
+///
+/// let error = arguments_of::<Move>().unwrap_err();
+/// assert_eq!(error.problem, Problem::Tuple);
+/// assert_eq!(error.to_string(), "Move is no QAPI type: at Move.to: a tuple or array of fixed length");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{type_name} is no QAPI type: at {place}: {problem}")]
+#[non_exhaustive]
+pub struct SchemaError {
+    /// The type that was asked for.
+    pub type_name: String,
+    /// Where within it: the name of a type and, after dots, those of members.
+    pub place: String,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+/// What QAPI cannot express.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// Arguments, the data of an event and the branches of unions are objects.
+    #[error("not an object (a struct, a tagged enum or the unit type)")]
+    NotAnObject,
+    /// Tuples, tuple structs and `[T; N]`: the elements of an array are alike and any number.
+    #[error("a tuple or array of fixed length")]
+    Tuple,
+    /// serde's default for enums with content. `#[serde(tag = "…")]` makes it a union,
+    /// `#[serde(untagged)]` an alternate.
+    #[error("an enum with content must be tagged (a union) or untagged (an alternate)")]
+    ExternallyTagged,
+    /// A map with values of one type. A map to `serde_json::Value` is an object with any members.
+    #[error("a map of anything but any value")]
+    Map,
+    /// An `Option` that is not a member.
+    #[error("only members can be optional")]
+    Nullable,
+    /// Two tagged enums are flattened into one struct, or an untagged one.
+    #[error("more than one union, or an untagged enum, flattened into a struct")]
+    Flattened,
+    /// A union has two members of the same name, both its own and a branch's, or its tag.
+    #[error("there is more than one member '{0}'")]
+    Clash(String),
+    /// The branches of an alternate cannot be told apart by their JSON type.
+    #[error("two branches of an untagged enum have the same JSON type")]
+    Ambiguous,
+    /// An integer of 128 bits.
+    #[error("an integer wider than 64 bits")]
+    WideInteger,
+    /// A type that contains itself and nothing else.
+    #[error("a type that is defined by itself")]
+    Endless,
+    /// An `x-qapi-…` attribute is not what it should be.
+    #[error("the attribute {0} is malformed")]
+    Attribute(&'static str),
+    /// Any other JSON Schema, with its text.
+    #[error("a schema that has no counterpart: {0}")]
+    Unsupported(String),
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which of several names comes first in a `GHashTable` of GLib.
+//!
+//! QEMU keeps the members of an object that have not been asked for in such a table, and reports
+//! the first one. Its order depends on the hashes, on collisions, and on the table's history of
+//! growing and shrinking, all of which is retraced here.
+
+/// What GLib takes for places that have never been used and for removed ones; real hashes are
+/// above.
+const UNUSED: u32 = 0;
+const REMOVED: u32 = 1;
+
+const MIN_SHIFT: u32 = 3;
+
+/// The largest primes below powers of two, as GLib has them.
+const PRIMES: [u32; 32] = [
+    1,
+    2,
+    3,
+    7,
+    13,
+    31,
+    61,
+    127,
+    251,
+    509,
+    1021,
+    2039,
+    4093,
+    8191,
+    16381,
+    32749,
+    65521,
+    131_071,
+    262_139,
+    524_287,
+    1_048_573,
+    2_097_143,
+    4_194_301,
+    8_388_593,
+    16_777_213,
+    33_554_393,
+    67_108_859,
+    134_217_689,
+    268_435_399,
+    536_870_909,
+    1_073_741_789,
+    2_147_483_647,
+];
+
+/// The first of `names`, given in the order in which they are inserted, when those of `removed`
+/// have been taken out again one by one.
+pub(crate) fn first_left<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    removed: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let mut table = Table::new();
+    for name in names {
+        table.insert(name);
+    }
+    for name in removed {
+        table.remove(name);
+    }
+    table.first()
+}
+
+/// A hash table of names with open addressing.
+struct Table<'a> {
+    places: Vec<Place<'a>>,
+    shift: u32,
+    /// Names in the table.
+    len: usize,
+    /// Places that are not [`UNUSED`].
+    occupied: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    hash: u32,
+    name: &'a str,
+}
+
+const FREE: Place<'static> = Place { hash: UNUSED, name: "" };
+
+impl<'a> Table<'a> {
+    fn new() -> Table<'a> {
+        Table { places: vec![FREE; 1 << MIN_SHIFT], shift: MIN_SHIFT, len: 0, occupied: 0 }
+    }
+
+    fn insert(&mut self, name: &'a str) {
+        let hash = hash(name);
+        let index = self.find(name, hash);
+        let old = self.places[index].hash;
+        self.places[index] = Place { hash, name };
+        if old <= REMOVED {
+            self.len += 1;
+        }
+        if old == UNUSED {
+            self.occupied += 1;
+            self.maybe_resize();
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        let index = self.find(name, hash(name));
+        if self.places[index].hash > REMOVED {
+            self.places[index] = Place { hash: REMOVED, name: "" };
+            self.len -= 1;
+            self.maybe_resize();
+        }
+    }
+
+    fn first(&self) -> Option<&'a str> {
+        let place = self.places.iter().find(|place| place.hash > REMOVED)?;
+        Some(place.name)
+    }
+
+    /// The place of `name`, or the one to put it.
+    fn find(&self, name: &str, hash: u32) -> usize {
+        let mut index = self.index(hash);
+        let mut first_removed = None;
+        let mut step = 0;
+        loop {
+            let place = &self.places[index];
+            match place.hash {
+                UNUSED => return first_removed.unwrap_or(index),
+                REMOVED => first_removed = first_removed.or(Some(index)),
+                _ if place.hash == hash && place.name == name => return index,
+                _ => {}
+            }
+            step += 1;
+            index = (index + step) & (self.places.len() - 1);
+        }
+    }
+
+    fn index(&self, hash: u32) -> usize {
+        (hash.wrapping_mul(11) % PRIMES[self.shift as usize]) as usize
+    }
+
+    fn maybe_resize(&mut self) {
+        let size = self.places.len();
+        let sparse = size > self.len * 4 && size > 1 << MIN_SHIFT;
+        let full = size <= self.occupied + self.occupied / 16;
+        if sparse || full {
+            self.resize();
+        }
+    }
+
+    /// Moves the names in place, as GLib does: a name goes to where it belongs in the table of the
+    /// new size, the one it finds there is moved next.
+    fn resize(&mut self) {
+        let old_size = self.places.len();
+        let wanted = (self.len as f64 * 1.333) as u32;
+        self.shift = (u32::BITS - wanted.leading_zeros()).max(MIN_SHIFT);
+        let size = 1 << self.shift;
+        self.places.resize(size.max(old_size), FREE);
+
+        let mut settled = vec![false; size];
+        for start in 0..old_size {
+            if self.places[start].hash <= REMOVED {
+                self.places[start] = FREE;
+                continue;
+            }
+            if settled.get(start) == Some(&true) {
+                continue;
+            }
+            let mut moving = std::mem::replace(&mut self.places[start], FREE);
+            while moving.hash > REMOVED {
+                let mut index = self.index(moving.hash);
+                let mut step = 0;
+                while settled[index] {
+                    step += 1;
+                    index = (index + step) & (size - 1);
+                }
+                settled[index] = true;
+                moving = std::mem::replace(&mut self.places[index], moving);
+            }
+        }
+        self.places.truncate(size);
+        self.occupied = self.len;
+    }
+}
+
+/// `g_str_hash` of the name as QEMU keeps it.
+fn hash(name: &str) -> u32 {
+    let mut hash = 5381u32;
+    let mut add = |byte: u8| {
+        hash = hash.wrapping_mul(33).wrapping_add(i32::from(byte.cast_signed()).cast_unsigned());
+    };
+    for &byte in name.as_bytes() {
+        // A NUL is kept as two bytes, so that it does not end the string.
+        if byte == 0 {
+            add(0xC0);
+            add(0x80);
+        } else {
+            add(byte);
+        }
+    }
+    if hash <= REMOVED { 2 } else { hash }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first<'a>(names: &[&'a str]) -> Option<&'a str> {
+        first_left(names.iter().copied(), [])
+    }
+
+    #[test]
+    fn hashes_take_bytes_as_signed() {
+        assert_eq!(hash(""), 5381);
+        assert_eq!(hash("a"), 5381 * 33 + 97);
+        assert_eq!(hash("é"), ((5381 * 33 - 61) * 33) - 87);
+        assert_eq!(hash("\0"), ((5381 * 33 - 64) * 33) - 128);
+    }
+
+    #[test]
+    fn the_first_of_a_few() {
+        assert_eq!(first(&[]), None);
+        assert_eq!(first(&["extra", "other"]), Some("other"));
+        assert_eq!(first(&["a", "b", "c", "d"]), Some("b"));
+    }
+
+    #[test]
+    fn removed_names_are_not_reported() {
+        assert_eq!(first_left(["a", "b", "c"], ["b", "x"]), Some("a"));
+        assert_eq!(first_left(["a"], ["a"]), None);
+    }
+
+    #[test]
+    fn every_name_is_kept_while_growing_and_shrinking() {
+        let names: Vec<String> = (0..1000).map(|n| format!("name{n}")).collect();
+        for left in [0, 1, 2, 5, 100, 999] {
+            let mut table = Table::new();
+            for name in &names {
+                table.insert(name);
+                table.insert(name);
+            }
+            assert_eq!(table.len, 1000);
+            for name in &names[left..] {
+                table.remove(name);
+            }
+            let mut kept: Vec<_> =
+                table.places.iter().filter(|p| p.hash > REMOVED).map(|p| p.name).collect();
+            kept.sort_by_key(|name| name.len());
+            let mut expected: Vec<_> = names[..left].iter().map(String::as_str).collect();
+            expected.sort_by_key(|name| name.len());
+            kept.sort();
+            expected.sort();
+            assert_eq!(kept, expected);
+            assert!(names[..left].iter().all(|name| {
+                let index = table.find(name, hash(name));
+                table.places[index].name == name
+            }));
+        }
+    }
+}

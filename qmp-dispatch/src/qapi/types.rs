@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The QAPI types of Rust types.
+
+use std::sync::Arc;
+
+use qmp_proto::{Error, Object, from_object};
+use schemars::JsonSchema;
+use schemars::generate::Contract;
+use serde::de::DeserializeOwned;
+
+use super::check::Checker;
+use super::derive::derive;
+use super::error::{Problem, SchemaError};
+use super::model::{self, Builtin, Kind, Model, TypeRef};
+use super::unsigned;
+
+/// The QAPI type of a Rust type, in the direction from server to client: results of commands and
+/// data of events.
+///
+/// Made by [`type_of`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Type {
+    pub(crate) model: Arc<Model>,
+    /// `None` is the empty object of no arguments, no result and no data.
+    pub(crate) root: Option<TypeRef>,
+}
+
+/// The QAPI type of `T` as a result or as the data of an event.
+///
+/// The shape is the one that `T` is serialized to. The unit type is the empty object.
+///
+/// # Errors
+///
+/// [`SchemaError`] if QAPI has no such type.
+///
+/// ```
+/// use qmp_dispatch::qapi::type_of;
+///
+/// assert_eq!(type_of::<Vec<String>>()?.name(), "[str]");
+/// assert_eq!(type_of::<u8>()?.name(), "int");
+/// assert!(type_of::<()>()?.is_object());
+/// assert!(type_of::<(u8, u8)>().is_err());
+/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+/// ```
+pub fn type_of<T: JsonSchema>() -> Result<Type, SchemaError> {
+    Type::derive::<T>(Contract::Serialize)
+}
+
+/// The QAPI type of `T` as the arguments of a command.
+///
+/// The shape is the one that `T` is deserialized from. The unit type is no arguments.
+///
+/// # Errors
+///
+/// [`SchemaError`] if QAPI has no such type, or if it is not an object: arguments are a struct, a
+/// tagged enum, or the unit type.
+///
+/// ```
+/// use qmp_dispatch::qapi::arguments_of;
+///
+/// assert!(arguments_of::<()>().is_ok());
+/// assert!(arguments_of::<u8>().is_err());
+/// ```
+pub fn arguments_of<T: JsonSchema>() -> Result<Arguments, SchemaError> {
+    let ty = Type::derive::<T>(Contract::Deserialize)?;
+    if ty.is_object() {
+        return Ok(Arguments(ty));
+    }
+    let name = T::schema_name().into_owned();
+    Err(SchemaError { place: name.clone(), type_name: name, problem: Problem::NotAnObject })
+}
+
+impl Type {
+    /// The empty object: no result, no data.
+    pub fn empty() -> Type {
+        Type { model: Arc::default(), root: None }
+    }
+
+    fn derive<T: JsonSchema>(contract: Contract) -> Result<Type, SchemaError> {
+        let (model, root) = derive::<T>(contract)?;
+        // A unit struct has a name and is a null like any other.
+        let is_unit = root == TypeRef::Builtin(Builtin::Null) && T::schema_name() == "null";
+        let is_empty = match model.object(&root) {
+            Some(object) => object.is_empty() && !object.open,
+            None => is_unit,
+        };
+        let root = (!is_empty).then_some(root);
+        Ok(Type { model: Arc::new(model), root })
+    }
+
+    /// The name, as in a QAPI schema: that of the Rust type, of a builtin type, or of an element in
+    /// brackets. The empty object is called `q_empty`.
+    pub fn name(&self) -> String {
+        fn name(model: &Model, ty: &TypeRef) -> String {
+            match ty {
+                TypeRef::Builtin(builtin) => builtin.name().to_owned(),
+                TypeRef::Array(element) => format!("[{}]", name(model, element)),
+                TypeRef::Named(index) => model.definition(*index).name.clone(),
+            }
+        }
+        match &self.root {
+            Some(root) => name(&self.model, root),
+            None => EMPTY_NAME.to_owned(),
+        }
+    }
+
+    /// Whether this is an object, as the data of an event must be: a struct, a union or the unit
+    /// type.
+    pub fn is_object(&self) -> bool {
+        match &self.root {
+            Some(root) => self.model.object(root).is_some(),
+            None => true,
+        }
+    }
+
+    /// The documentation comment of the Rust type.
+    pub fn documentation(&self) -> Option<&str> {
+        match &self.root {
+            Some(TypeRef::Named(index)) => self.model.definition(*index).doc.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn object(&self) -> Option<&model::Object> {
+        self.model.object(self.root.as_ref()?)
+    }
+}
+
+/// What QEMU calls the type of no arguments.
+pub(crate) const EMPTY_NAME: &str = "q_empty";
+
+impl Builtin {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Builtin::Str => "str",
+            Builtin::Int(_) => "int",
+            Builtin::Number => "number",
+            Builtin::Bool => "bool",
+            Builtin::Null => "null",
+            Builtin::Any => "any",
+        }
+    }
+}
+
+/// The QAPI type of the arguments of a command: an object.
+///
+/// Made by [`arguments_of`]. Cheap to clone.
+///
+/// ```
+/// use qmp_dispatch::qapi::arguments_of;
+/// use qmp_proto::{Object, Value};
+///
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(rename_all = "kebab-case")]
+/// struct BlockResize {
+///     node_name: Option<String>,
+///     size: i64,
+/// }
+///
+/// let arguments = arguments_of::<BlockResize>()?;
+/// let mut object = Object::from_iter([("node-name", Value::from("disk0"))]);
+/// let missing = arguments.check(&object).unwrap_err();
+/// assert_eq!(missing.desc, "Parameter 'size' is missing");
+///
+/// object.insert("size", 1 << 20);
+/// let decoded: BlockResize = arguments.decode(object).unwrap();
+/// assert_eq!(decoded.size, 1 << 20);
+/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Arguments(Type);
+
+impl Arguments {
+    /// The type of a command without arguments.
+    pub fn none() -> Arguments {
+        Arguments(Type::empty())
+    }
+
+    /// This as a type like any other.
+    pub fn as_type(&self) -> &Type {
+        &self.0
+    }
+
+    /// Checks arguments as QEMU does: in the order of declaration, nested ones before the next.
+    ///
+    /// Allocates nothing on success.
+    ///
+    /// # Errors
+    ///
+    /// QEMU's first error, in its words.
+    pub fn check(&self, arguments: &Object) -> Result<(), Error> {
+        self.checked(arguments).map(drop)
+    }
+
+    /// Checks arguments and makes them ready for serde: QEMU takes negative numbers for unsigned
+    /// members of 64 bits and reads them as the large number of the same bits, which serde does
+    /// not.
+    ///
+    /// After this, deserializing the type that this is the model of fails only if it refuses
+    /// values that its schema allows, such as a string that is no address.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Arguments::check).
+    pub fn prepare(&self, arguments: Object) -> Result<Object, Error> {
+        let wraps = self.checked(&arguments)?;
+        match self.0.object() {
+            Some(object) if wraps => Ok(unsigned::wrap(&self.0.model, object, arguments)),
+            _ => Ok(arguments),
+        }
+    }
+
+    /// Checks arguments and deserializes them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Arguments::check), and those of the deserialization of `T`, as a
+    /// `GenericError`.
+    pub fn decode<T: DeserializeOwned>(&self, arguments: Object) -> Result<T, Error> {
+        from_object(self.prepare(arguments)?).map_err(|error| Error::generic(error.to_string()))
+    }
+
+    /// Whether there are negative numbers for unsigned members.
+    fn checked(&self, arguments: &Object) -> Result<bool, Error> {
+        static NOTHING: model::Object =
+            model::Object { members: Vec::new(), union: None, open: false };
+        let mut checker = Checker::new(&self.0.model);
+        let object = self.0.object().unwrap_or(&NOTHING);
+        checker.object(object, arguments, &super::path::Path::ARGUMENTS)?;
+        Ok(checker.wraps)
+    }
+}
+
+impl Kind {
+    pub(crate) fn is_open_map(&self) -> bool {
+        matches!(self, Kind::Object(object) if object.open && object.is_empty())
+    }
+}
