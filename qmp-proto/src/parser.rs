@@ -141,16 +141,20 @@ impl<'t> Parser<'t> {
             }
             b'[' => self.array::<B>(),
             b'-' | b'0'..=b'9' => {
-                let text = self
-                    .word(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
-                Ok(B::number(text))
+                let start = self.at;
+                self.skip_number();
+                Ok(B::number(self.ascii(start)))
             }
-            b'a'..=b'z' => match self.word(|byte| byte.is_ascii_lowercase()) {
-                "null" => Ok(B::null()),
-                "true" => Ok(B::bool(true)),
-                "false" => Ok(B::bool(false)),
-                keyword => Err(SyntaxError::InvalidKeyword(keyword.to_owned())),
-            },
+            b'a'..=b'z' => {
+                let start = self.at;
+                self.skip(|byte| byte.is_ascii_lowercase());
+                match self.ascii(start) {
+                    "null" => Ok(B::null()),
+                    "true" => Ok(B::bool(true)),
+                    "false" => Ok(B::bool(false)),
+                    keyword => Err(SyntaxError::InvalidKeyword(keyword.to_owned())),
+                }
+            }
             _ => Err(SyntaxError::ExpectingValue),
         }
     }
@@ -221,11 +225,34 @@ impl<'t> Parser<'t> {
         Err(SyntaxError::KeyNotString)
     }
 
-    fn word(&mut self, goes_on: impl Fn(u8) -> bool) -> &'t str {
-        let start = self.at;
+    /// Moves to the end of the number that starts here, which the lexer has found to be complete. A
+    /// digit 0 is followed by nothing but a fraction: `0e5` are three tokens.
+    fn skip_number(&mut self) {
+        self.skip_one(b"-");
+        let zero = self.skip_one(b"0");
+        self.skip(|byte| !zero && byte.is_ascii_digit());
+        let fraction = self.skip_one(b".");
+        self.skip(|byte| fraction && byte.is_ascii_digit());
+        if (!zero || fraction) && self.skip_one(b"eE") {
+            self.skip_one(b"+-");
+            self.skip(|byte| byte.is_ascii_digit());
+        }
+    }
+
+    fn skip_one(&mut self, any_of: &[u8]) -> bool {
+        let found = self.text.get(self.at).is_some_and(|byte| any_of.contains(byte));
+        self.at += usize::from(found);
+        found
+    }
+
+    fn skip(&mut self, goes_on: impl Fn(u8) -> bool) {
         while self.text.get(self.at).is_some_and(|&byte| goes_on(byte)) {
             self.at += 1;
         }
+    }
+
+    /// What has been skipped since `start`, which is a number or a word.
+    fn ascii(&self, start: usize) -> &'t str {
         std::str::from_utf8(&self.text[start..self.at]).unwrap_or_default()
     }
 
@@ -355,6 +382,19 @@ mod tests {
         check(b"18446744073709551616", Ok(18446744073709551616.0.into()));
         check(b"1.0", Ok(1.0.into()));
         check(b"1e400", Ok(f64::INFINITY.into()));
+    }
+
+    #[test]
+    fn a_number_ends_where_the_lexer_ends_it() {
+        check(b"{'a': 0e}", Err("expected separator in dict"));
+        check(b"[1-1]", Err("expected separator in list"));
+        check(b"[1.5e5-1]", Err("expected separator in list"));
+        check(b"[1e5e5]", Err("expected separator in list"));
+        check(b"[-0e5]", Err("expected separator in list"));
+        check(
+            b"[-0.5e1,0.0,0,10]",
+            Ok(vec![(-5.0).into(), 0.0.into(), 0.into(), 10.into()].into()),
+        );
     }
 
     #[test]
