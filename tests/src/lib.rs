@@ -11,7 +11,9 @@
 
 pub mod conformance;
 pub mod connection;
+pub mod difffuzz;
 pub mod endpoint;
+pub mod inputs;
 pub mod json;
 pub mod process;
 pub mod programs;

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a server must answer, foretold by `qmp-proto` and the rules of negotiation.
+
+use qmp_proto::{
+    Band, Error, ErrorClass, Json, Layout, Reader, Request, RequestError, Response, Value,
+};
+
+/// Brings a connection back to a clean state, whatever came before: one lexical error.
+pub const RESYNC: &[u8] = b"\xFF\n";
+
+/// The state in which a connection takes its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Before negotiation.
+    Fresh,
+    /// After negotiation without capabilities.
+    Negotiated,
+    /// After negotiation with out-of-band execution.
+    Oob,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Mode; 3] = [Mode::Fresh, Mode::Negotiated, Mode::Oob];
+
+    /// What brings a new connection into this state.
+    #[must_use]
+    pub fn negotiation(self) -> &'static [u8] {
+        match self {
+            Mode::Fresh => b"",
+            Mode::Negotiated => b"{'execute': 'qmp_capabilities'}",
+            Mode::Oob => b"{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}",
+        }
+    }
+}
+
+/// One line that a server must send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Answers of one band keep their order; those of the other may come between them.
+    pub band: Band,
+    /// The line, with its end.
+    pub line: String,
+}
+
+/// A server that knows two commands, and none that does anything.
+#[derive(Debug, Default)]
+pub struct Model {
+    reader: Reader,
+    negotiated: bool,
+    oob: bool,
+}
+
+impl Model {
+    /// Takes some input, and answers.
+    pub fn feed(&mut self, mut input: &[u8]) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        while let Some(message) = self.reader.read(&mut input) {
+            let oob = self.oob;
+            let request = message
+                .map_err(RequestError::from)
+                .and_then(|message| Request::parse(&message, oob));
+            answers.push(self.answer(request));
+        }
+        answers
+    }
+
+    fn answer(&mut self, request: Result<Request, RequestError>) -> Answer {
+        let (id, band, result) = match request {
+            Ok(mut request) => {
+                let (id, band) = (request.id.take(), request.band);
+                (id, band, self.execute(&request))
+            }
+            Err(refused) => (refused.id, refused.band, Err(refused.error)),
+        };
+        let mut line = String::new();
+        Response { id, result: result.map(|()| Json::EMPTY_OBJECT) }
+            .write(Layout::Compact, &mut line);
+        Answer { band, line }
+    }
+
+    fn execute(&mut self, request: &Request) -> Result<(), Error> {
+        let name = request.command.as_str();
+        if !self.negotiated && name != "qmp_capabilities" {
+            return Err(Error::new(
+                ErrorClass::CommandNotFound,
+                "Expecting capabilities negotiation with 'qmp_capabilities'",
+            ));
+        }
+        let known = ["qmp_capabilities", "query-version"].contains(&name);
+        if !known {
+            return Err(Error::command_not_found(name));
+        }
+        if request.band == Band::OutOfBand {
+            return Err(Error::generic(format!("The command {name} does not support OOB")));
+        }
+        let enable = match name {
+            "qmp_capabilities" => enabled(request.arguments.get("enable"))?,
+            _ => false,
+        };
+        let unexpected = request
+            .arguments
+            .iter()
+            .find(|(argument, _)| (name, *argument) != ("qmp_capabilities", "enable"));
+        if let Some((argument, _)) = unexpected {
+            return Err(Error::generic(format!("Parameter '{argument}' is unexpected")));
+        }
+        if self.negotiated {
+            return Err(Error::new(
+                ErrorClass::CommandNotFound,
+                "Capabilities negotiation is already complete, command ignored",
+            ));
+        }
+        self.negotiated = true;
+        self.oob = enable;
+        Ok(())
+    }
+}
+
+/// Whether the argument `enable` enables out-of-band execution.
+fn enabled(enable: Option<&Value>) -> Result<bool, Error> {
+    let wrong_type = |path: String, expected: &str| {
+        Error::generic(format!("Invalid parameter type for '{path}', expected: {expected}"))
+    };
+    let Some(enable) = enable else { return Ok(false) };
+    let capabilities = enable.as_array().ok_or_else(|| wrong_type("enable".to_owned(), "array"))?;
+    for (index, capability) in capabilities.iter().enumerate() {
+        let capability =
+            capability.as_str().ok_or_else(|| wrong_type(format!("enable[{index}]"), "string"))?;
+        if capability != "oob" {
+            return Err(Error::generic(format!(
+                "Parameter 'null' does not accept value '{capability}'"
+            )));
+        }
+    }
+    Ok(!capabilities.is_empty())
+}
+
+/// Whether `input`, read from a clean state, is fit for a comparison: it runs no command of `commands`, except in a way
+/// that every server refuses with the same words, and does not kill QEMU.
+#[must_use]
+pub fn is_comparable(input: &[u8], mode: Mode, commands: &[String]) -> bool {
+    let harmless = |request: &Request| match request.command.as_str() {
+        // Which of several unexpected arguments is reported is no matter of qmp-proto.
+        "qmp_capabilities" => {
+            request.arguments.iter().filter(|(name, _)| *name != "enable").count() <= 1
+        }
+        "query-version" => request.arguments.len() == 1,
+        name => !commands.iter().any(|command| command == name),
+    };
+    [false, true].into_iter().all(|oob| {
+        let mut reader = Reader::default();
+        [input, RESYNC].concat().chunks(1).all(|mut byte| {
+            let mut requests = Vec::new();
+            while let Some(message) = reader.read(&mut byte) {
+                requests.push(
+                    message
+                        .map_err(RequestError::from)
+                        .and_then(|message| Request::parse(&message, oob)),
+                );
+            }
+            // With oob, QEMU 10.0 fails an assertion where one byte completes two messages and seven are waiting.
+            (mode == Mode::Negotiated || requests.len() < 2)
+                && requests.iter().flatten().all(harmless)
+        })
+    })
+}

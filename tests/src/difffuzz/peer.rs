@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The servers that are compared.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::model::Mode;
+use crate::endpoint::Endpoint;
+use crate::process::Process;
+use crate::server::{LIMIT, qmp_server};
+
+/// A request without command, whose answer shows that all before it have been answered.
+const LAST: &[u8] = b"{\"id\": \"the last one\"}";
+const LAST_ANSWER: &[u8] =
+    b"{\"id\": \"the last one\", \"error\": {\"class\": \"GenericError\", \"desc\": \"QMP input lacks member 'execute'\"}}\r\n";
+
+/// A running server.
+#[derive(Debug)]
+pub struct Peer {
+    name: &'static str,
+    endpoint: Endpoint,
+    _process: Process,
+    _dir: TempDir,
+}
+
+impl Peer {
+    /// QEMU's smallest program with a monitor.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not start.
+    pub fn storage_daemon() -> Result<Self, String> {
+        Self::start("qemu-storage-daemon", |socket| {
+            let mut command = Command::new("qemu-storage-daemon");
+            command
+                .arg("--chardev")
+                .arg(format!("socket,id=c,path={},server=on,wait=off", socket.display()));
+            command.args(["--monitor", "chardev=c"]);
+            command
+        })
+    }
+
+    /// Our own server.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not start.
+    pub fn our_server() -> Result<Self, String> {
+        Self::start("qmp-server", |socket| {
+            qmp_server(["serve", "--paused", "--listen", &format!("unix:{}", socket.display())])
+        })
+    }
+
+    fn start(name: &'static str, command: impl Fn(&Path) -> Command) -> Result<Self, String> {
+        let dir = tempfile::Builder::new()
+            .prefix("qmp-difffuzz-")
+            .tempdir()
+            .map_err(|error| error.to_string())?;
+        let socket = dir.path().join("qmp.sock");
+        let process = Process::start(command(&socket).stdin(Stdio::null()).stdout(Stdio::null()))
+            .map_err(|error| format!("{name} does not start: {error}"))?;
+        let peer = Self { name, endpoint: Endpoint::Unix(socket), _process: process, _dir: dir };
+        peer.connect()?;
+        Ok(peer)
+    }
+
+    /// The name of the program.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The names of its commands.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not answer.
+    pub fn commands(&self) -> Result<Vec<String>, String> {
+        let lines = self.answers(Mode::Negotiated, b"{\"execute\": \"query-commands\"}")?;
+        let names = lines
+            .concat()
+            .split("\"name\": \"")
+            .skip(1)
+            .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+            .collect();
+        Ok(names)
+    }
+
+    /// What it answers to `input` on a new connection in this mode, line by line.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not answer to the end.
+    pub fn answers(&self, mode: Mode, input: &[u8]) -> Result<Vec<String>, String> {
+        let stream = self.connect()?;
+        let bytes = [mode.negotiation(), input, LAST].concat();
+        let mut received = Vec::new();
+        std::thread::scope(|scope| {
+            // A server may stop reading for as long as we do not read.
+            let writer = scope.spawn(|| (&stream).write_all(&bytes));
+            let mut chunk = [0; 1 << 16];
+            while !received.ends_with(LAST_ANSWER) {
+                match (&stream).read(&mut chunk) {
+                    Ok(0) => return Err(format!("{} has closed the connection", self.name)),
+                    Ok(count) => received.extend_from_slice(&chunk[..count]),
+                    Err(error) => return Err(format!("{} does not answer: {error}", self.name)),
+                }
+            }
+            writer
+                .join()
+                .map_err(|_| "the writer has panicked")?
+                .map_err(|error| format!("{}: {error}", self.name))
+        })?;
+        let text = String::from_utf8_lossy(&received);
+        let answered = text.split_inclusive('\n').map(str::to_owned);
+        let before = if mode == Mode::Fresh { 1 } else { 2 };
+        let mut lines: Vec<String> = answered.skip(before).collect();
+        lines.pop();
+        Ok(lines)
+    }
+
+    fn connect(&self) -> Result<UnixStream, String> {
+        let stream = self
+            .endpoint
+            .connect(LIMIT)
+            .map_err(|error| format!("cannot connect to {}: {error}", self.name))?;
+        let stream = UnixStream::from(stream);
+        let set_up = || {
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(Duration::from_secs(30)))
+        };
+        set_up().map_err(|error: std::io::Error| error.to_string())?;
+        Ok(stream)
+    }
+}
