@@ -1,4 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Build, test and release tasks of this workspace.
 
-fn main() {}
+mod bench;
+mod command;
+mod conformance;
+mod help;
+mod install;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use command::Failure;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (task, rest) =
+        arguments.split_first().map_or(("help", &[][..]), |(task, rest)| (task.as_str(), rest));
+    let outcome = match task {
+        "test" => test::run(rest),
+        "tidy" => tidy::run(rest),
+        "conformance" => conformance::run(rest),
+        "bench" => bench::run(rest),
+        "help" | "--help" | "-h" => help::run(),
+        unknown => Err(Failure::Usage(format!(
+            "no task is called '{unknown}', `cargo xtask help` lists them"
+        ))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            failure.exit_code()
+        }
+    }
+}

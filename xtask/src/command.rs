@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Running programs, and what can go wrong with them.
+
+use std::fmt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use crate::workspace;
+
+/// Why a task has failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The command line of xtask makes no sense.
+    Usage(String),
+    /// Something that the task does went wrong.
+    Task(String),
+}
+
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Task(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Task(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self::Task(text)
+    }
+}
+
+/// A task that takes no arguments has been given none.
+pub(crate) fn no_arguments(task: &str, arguments: &[String]) -> Outcome {
+    match arguments.first() {
+        None => Ok(()),
+        Some(first) => {
+            Err(Failure::Usage(format!("{task} takes no arguments, not even '{first}'")))
+        }
+    }
+}
+
+/// Cargo, in the root of the workspace.
+pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(workspace::root());
+    command
+}
+
+/// Runs a program that has to succeed.
+pub(crate) fn run(command: &mut Command) -> Outcome {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::Task(format!("{} has failed ({status})", base_name(&program)))),
+        Err(error) => Err(Failure::Task(format!("{program} cannot be started: {error}"))),
+    }
+}
+
+/// Runs a program that has to succeed, and hands out what it printed.
+pub(crate) fn output_of(command: &mut Command) -> Outcome<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match command.output() {
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Ok(output) => {
+            let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(Failure::Task(format!("{program} has failed ({}): {complaint}", output.status)))
+        }
+        Err(error) => Err(Failure::Task(format!("{program} cannot be started: {error}"))),
+    }
+}
+
+fn base_name(program: &str) -> String {
+    Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether there is a program of this name on the search path.
+pub(crate) fn exists(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// Does a step of a task: says so, says how long it took, and names it if it fails.
+pub(crate) fn step(name: &str, action: impl FnOnce() -> Outcome) -> Outcome {
+    println!("==> {name}");
+    let started = Instant::now();
+    action().map_err(|failure| Failure::Task(format!("step '{name}': {failure}")))?;
+    println!("    {name}: {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}

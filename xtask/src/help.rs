@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask help`.
+
+use crate::command::Outcome;
+
+const TEXT: &str = "\
+cargo xtask TASK
+
+    test                          install what the tests need, then check and test everything
+    tidy                          check the rules of the workspace that no compiler knows
+    conformance [OPTION]...       hold our server against the recorded cases
+    conformance --connect ADDR [OPTION]...
+                                  hold another server against them; --help lists the options
+    bench [queue|proto|dispatch|server|all]
+                                  run the benchmarks of one crate, or of all that have any
+    help                          this text
+";
+
+pub(crate) fn run() -> Outcome {
+    print!("{TEXT}");
+    Ok(())
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the workspace is made of, and where.
+
+use std::path::{Path, PathBuf};
+
+/// The published crates, lowest first.
+pub(crate) const LIBRARIES: [&str; 4] = ["qmp-proto", "qmp-queue", "qmp-dispatch", "qmp-server"];
+/// The other members.
+pub(crate) const SUPPORT: [&str; 2] = ["xtask", "tests"];
+
+/// All members.
+pub(crate) fn members() -> impl Iterator<Item = &'static str> {
+    LIBRARIES.into_iter().chain(SUPPORT)
+}
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    own.parent().map_or_else(|| own.clone(), Path::to_owned)
+}
+
+/// Cargo's target directory: the one that holds this program's profile directory.
+pub(crate) fn target_dir() -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let target = own.as_deref().and_then(|program| program.parent()?.parent());
+    target.map_or_else(|| root().join("target"), Path::to_owned)
+}
+
+/// Our server, built for release.
+pub(crate) fn release_server() -> PathBuf {
+    target_dir().join("release/qmp-server")
+}
