@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The discipline itself: a plain data structure without locks, hooks called, or clocks read.
+//! The discipline itself: a plain data structure that takes no lock but those of the lanes, calls no hook and reads no
+//! clock.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::lane::{Lane, Loan, Offer};
 use crate::mode::Mode;
 use crate::outcome::{ProducerId, Resume};
 use crate::ready::{Place, Ready, Stamp};
@@ -14,12 +17,16 @@ pub(crate) type ResumeHook = Arc<dyn Fn(Resume) + Send + Sync>;
 
 const NONE: u32 = u32::MAX;
 
+/// Where to find a producer. Its slot may be another one's by the time somebody looks, its id never.
+#[derive(Clone, Copy)]
+pub(crate) struct Key {
+    pub(crate) id: ProducerId,
+    pub(crate) slot: u32,
+}
+
 /// A producer has gone from suspended to not suspended, and has yet to be told.
 #[must_use]
-pub(crate) struct Resumed {
-    pub(crate) producer: ProducerId,
-    pub(crate) hook: Option<ResumeHook>,
-}
+pub(crate) struct Resumed(pub(crate) Option<ResumeHook>);
 
 #[must_use]
 pub(crate) struct Accepted {
@@ -36,7 +43,7 @@ pub(crate) enum Refused<T> {
 #[must_use]
 pub(crate) struct Taken<T> {
     pub(crate) item: T,
-    pub(crate) producer: ProducerId,
+    pub(crate) producer: Key,
     pub(crate) in_progress: bool,
     pub(crate) more: bool,
     pub(crate) resumed: Option<Resumed>,
@@ -55,17 +62,19 @@ pub(crate) struct Removed<T> {
 #[must_use]
 pub(crate) struct Remains<T> {
     pub(crate) items: Vec<(ProducerId, T)>,
-    pub(crate) resumed: Vec<Resumed>,
+    pub(crate) resumed: Vec<(ProducerId, Resumed)>,
     pub(crate) _hooks: Vec<ResumeHook>,
 }
 
-struct Slot {
+struct Slot<T> {
     id: ProducerId,
     mode: Mode,
     stamp: Stamp,
     /// The slot's place is in `ready`, be something queued or not.
     placed: bool,
-    /// Oldest and newest of the linked list of queued items.
+    /// The items are in the lane, and none here.
+    lent: bool,
+    /// Oldest and newest of the linked list of items.
     head: u32,
     tail: u32,
     queued: u32,
@@ -73,6 +82,7 @@ struct Slot {
     served: u64,
     last_served: Option<Instant>,
     hook: Option<ResumeHook>,
+    lane: Arc<Lane<T>>,
 }
 
 struct Node<T> {
@@ -80,25 +90,57 @@ struct Node<T> {
     next: u32,
 }
 
-impl Slot {
+impl<T> Slot<T> {
+    #[inline]
     fn suspended(&self) -> bool {
-        self.mode.suspends(self.queued as usize, self.in_progress as usize)
+        self.mode.suspends(self.depth(), self.in_progress as usize)
+    }
+
+    fn depth(&self) -> usize {
+        if self.lent { self.lane.len() } else { self.queued as usize }
+    }
+
+    /// There is something to pop, or there may be without the queue having heard of it.
+    fn is_ready(&self) -> bool {
+        self.queued > 0 || self.lent
+    }
+
+    #[inline]
+    fn append(&mut self, items: &mut Slab<Node<T>>, item: T) {
+        let node = items.insert(Node { item, next: NONE });
+        if self.queued == 0 {
+            self.head = node;
+        } else if let Some(last) = items.get_mut(self.tail) {
+            last.next = node;
+        }
+        self.tail = node;
+        self.queued += 1;
+    }
+
+    fn take_all(&mut self, items: &mut Slab<Node<T>>) -> impl Iterator<Item = T> {
+        self.queued = 0;
+        std::iter::from_fn(|| {
+            let node = items.remove(self.head)?;
+            self.head = node.next;
+            Some(node.item)
+        })
     }
 
     /// To be called after a change, with what [`suspended`](Slot::suspended) said before it.
+    #[inline]
     fn resumed(&self, was_suspended: bool) -> Option<Resumed> {
         (was_suspended && !self.suspended()).then(|| self.resume())
     }
 
     fn resume(&self) -> Resumed {
-        Resumed { producer: self.id, hook: self.hook.clone() }
+        Resumed(self.hook.clone())
     }
 
     fn stats(&self) -> ProducerStats {
         ProducerStats {
             producer: self.id,
             mode: self.mode,
-            queued: self.queued as usize,
+            queued: self.depth(),
             in_progress: self.in_progress as usize,
             suspended: self.suspended(),
             served: self.served,
@@ -108,13 +150,15 @@ impl Slot {
 }
 
 pub(crate) struct Fair<T> {
-    slots: Slab<Slot>,
+    slots: Slab<Slot<T>>,
     items: Slab<Node<T>>,
     ready: Ready,
     /// Places in `ready` whose producer has nothing queued or is gone.
     vain_places: usize,
+    /// How many items are here, and how many producers have theirs in their lanes.
     queued: usize,
-    next_serial: u64,
+    lent: usize,
+    next_id: u64,
     next_first: Stamp,
     next_last: Stamp,
     finished: bool,
@@ -128,15 +172,30 @@ impl<T> Fair<T> {
             ready: Ready::default(),
             vain_places: 0,
             queued: 0,
-            next_serial: 0,
+            lent: 0,
+            next_id: 0,
             next_first: -1,
             next_last: 0,
             finished: false,
         }
     }
 
+    /// Nothing is queued, and nothing can be without the queue hearing of it.
+    #[inline]
+    fn is_idle(&self) -> bool {
+        self.queued == 0 && self.lent == 0
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.queued
+        if self.lent == 0 {
+            return self.queued;
+        }
+        // What is lent is ready.
+        let lent = self.ready.iter().filter_map(|place| {
+            let slot = self.slots.get(place.slot)?;
+            (slot.stamp == place.stamp && slot.lent).then(|| slot.lane.len())
+        });
+        self.queued + lent.sum::<usize>()
     }
 
     pub(crate) fn finished(&self) -> bool {
@@ -144,19 +203,25 @@ impl<T> Fair<T> {
     }
 
     /// A finished queue hands out the id of a producer that is closed already.
-    pub(crate) fn register(&mut self, mode: Mode, hook: Option<ResumeHook>) -> ProducerId {
-        let serial = self.next_serial;
-        self.next_serial += 1;
+    pub(crate) fn register(
+        &mut self,
+        mode: Mode,
+        hook: Option<ResumeHook>,
+        lane: Arc<Lane<T>>,
+    ) -> Key {
+        let id = ProducerId(self.next_id);
+        self.next_id += 1;
         if self.finished {
-            return ProducerId { serial, slot: NONE };
+            return Key { id, slot: NONE };
         }
         let stamp = self.next_first;
         self.next_first -= 1;
         let slot = self.slots.insert(Slot {
-            id: ProducerId { serial, slot: NONE },
+            id,
             mode,
             stamp,
             placed: false,
+            lent: false,
             head: NONE,
             tail: NONE,
             queued: 0,
@@ -164,52 +229,104 @@ impl<T> Fair<T> {
             served: 0,
             last_served: None,
             hook,
+            lane,
         });
-        let id = ProducerId { serial, slot };
-        if let Some(new) = self.slots.get_mut(slot) {
-            new.id = id;
-        }
-        id
+        Key { id, slot }
     }
 
-    pub(crate) fn push(&mut self, id: ProducerId, item: T) -> Result<Accepted, Refused<T>> {
+    #[inline]
+    pub(crate) fn push(&mut self, key: Key, item: T) -> Result<Accepted, Refused<T>> {
         if self.finished {
             return Err(Refused::Closed(item));
         }
-        let Some(slot) = self.slots.get_mut(id.slot).filter(|slot| slot.id == id) else {
+        let Some(slot) = self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id) else {
             return Err(Refused::Closed(item));
         };
-        if slot.suspended() {
+        let mut item = item;
+        if slot.lent {
+            // Since this push was told otherwise, and waited for the queue.
+            item = match slot.lane.offer(item) {
+                Offer::NotLent(item) => item,
+                Offer::Full(item) => return Err(Refused::Full(item)),
+                Offer::Accepted { suspended } => {
+                    return Ok(Accepted { suspended, was_idle: false });
+                }
+            };
+        } else if slot.mode.suspends(slot.queued as usize, slot.in_progress as usize) {
             return Err(Refused::Full(item));
         }
-        let node = self.items.insert(Node { item, next: NONE });
-        if slot.queued == 0 {
-            slot.head = node;
-            if slot.placed {
-                self.vain_places -= 1;
-            } else {
-                slot.placed = true;
-                self.ready.insert(Place { stamp: slot.stamp, slot: id.slot });
-            }
-        } else if let Some(last) = self.items.get_mut(slot.tail) {
-            last.next = node;
+        if !slot.placed {
+            slot.placed = true;
+            self.ready.insert(Place { stamp: slot.stamp, slot: key.slot });
+        } else if slot.queued == 0 {
+            self.vain_places -= 1;
         }
-        slot.tail = node;
-        slot.queued += 1;
-        let was_idle = self.queued == 0;
+        slot.append(&mut self.items, item);
+        let suspended = slot.mode.suspends(slot.queued as usize, slot.in_progress as usize);
+        let was_idle = self.is_idle();
         self.queued += 1;
-        Ok(Accepted { suspended: slot.suspended(), was_idle })
+        Ok(Accepted { suspended, was_idle })
+    }
+
+    /// Lends a producer's items to its lane, if it has any and if there may be more of them.
+    pub(crate) fn lend(&mut self, key: Key) {
+        if self.finished {
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id) else {
+            return;
+        };
+        let Mode::UpTo(limit) = slot.mode else {
+            return;
+        };
+        if slot.lent || slot.queued == 0 {
+            return;
+        }
+        let mut items = VecDeque::with_capacity(2 * slot.queued as usize);
+        items.extend(slot.take_all(&mut self.items));
+        self.queued -= items.len();
+        slot.lane.lend(Loan { items, limit });
+        slot.lent = true;
+        self.lent += 1;
+    }
+
+    /// Ends a loan, if there is one. The producer's place may be in vain from now on.
+    fn take_back(&mut self, key: Key) {
+        let Some(slot) = self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id && slot.lent)
+        else {
+            return;
+        };
+        slot.lent = false;
+        self.lent -= 1;
+        let items = slot.lane.take_back().map(|loan| loan.items).unwrap_or_default();
+        self.vain_places += usize::from(items.is_empty());
+        for item in items {
+            slot.append(&mut self.items, item);
+            self.queued += 1;
+        }
+    }
+
+    fn take_all_back(&mut self) {
+        for index in 0..self.slots.end() {
+            if self.lent == 0 {
+                return;
+            }
+            if let Some(slot) = self.slots.get(index) {
+                self.take_back(Key { id: slot.id, slot: index });
+            }
+        }
     }
 
     /// `now` is what the producer's `last_served` will say.
+    #[inline]
     pub(crate) fn pop(&mut self, now: Option<Instant>) -> Option<Taken<T>> {
-        if self.queued == 0 {
+        if self.is_idle() {
             return None;
         }
         loop {
             let place = self.ready.pop_first()?;
             let slot = match self.slots.get_mut(place.slot) {
-                Some(slot) if slot.stamp == place.stamp && slot.queued > 0 => slot,
+                Some(slot) if slot.stamp == place.stamp && slot.is_ready() => slot,
                 gone_or_idle => {
                     self.vain_places -= 1;
                     if let Some(idle) = gone_or_idle.filter(|slot| slot.stamp == place.stamp) {
@@ -218,59 +335,75 @@ impl<T> Fair<T> {
                     continue;
                 }
             };
-            let was_suspended = slot.suspended();
-            let Node { item, next } = self.items.remove(slot.head)?;
-            slot.head = next;
-            slot.queued -= 1;
+            let (item, resumed);
+            if slot.lent {
+                let Some(from_lane) = slot.lane.pop() else {
+                    slot.lent = false;
+                    slot.placed = false;
+                    self.lent -= 1;
+                    continue;
+                };
+                item = from_lane.item;
+                resumed = from_lane.resumed;
+            } else {
+                let node = self.items.remove(slot.head)?;
+                item = node.item;
+                slot.head = node.next;
+                // An item that is popped in the other mode is in progress, and its producer as suspended as before.
+                resumed = match slot.mode {
+                    Mode::UpTo(limit) => slot.queued as usize == limit.get(),
+                    Mode::OneInProgress => false,
+                };
+                slot.queued -= 1;
+                self.queued -= 1;
+            }
             let in_progress = slot.mode == Mode::OneInProgress;
             slot.in_progress += u32::from(in_progress);
             slot.served += 1;
             slot.last_served = now;
             slot.stamp = self.next_last;
             self.next_last += 1;
-            slot.placed = slot.queued > 0;
+            slot.placed = slot.is_ready();
             if slot.placed {
                 self.ready.insert(Place { stamp: slot.stamp, slot: place.slot });
             }
-            self.queued -= 1;
             return Some(Taken {
                 item,
-                producer: slot.id,
+                producer: Key { id: slot.id, slot: place.slot },
                 in_progress,
-                more: self.queued > 0,
-                resumed: slot.resumed(was_suspended),
+                resumed: resumed.then(|| slot.resume()),
+                more: !self.is_idle(),
             });
         }
     }
 
     /// An item that was popped as `in_progress` is finished.
-    pub(crate) fn done(&mut self, id: ProducerId) -> Option<Resumed> {
-        let slot = self.slot_mut(id)?;
+    #[inline]
+    pub(crate) fn done(&mut self, key: Key) -> Option<Resumed> {
+        let slot = self.slot_mut(key)?;
         let was_suspended = slot.suspended();
         slot.in_progress -= 1;
         slot.resumed(was_suspended)
     }
 
-    pub(crate) fn set_mode(&mut self, id: ProducerId, mode: Mode) -> Option<Resumed> {
-        let slot = self.slot_mut(id)?;
+    pub(crate) fn set_mode(&mut self, key: Key, mode: Mode) -> Option<Resumed> {
+        self.take_back(key);
+        let slot = self.slot_mut(key)?;
         let was_suspended = slot.suspended();
         slot.mode = mode;
         slot.resumed(was_suspended)
     }
 
     /// Takes the queued items of one producer, which keeps its place in the order.
-    pub(crate) fn clear(&mut self, id: ProducerId) -> Removed<T> {
-        let Some(slot) = self.slots.get_mut(id.slot).filter(|slot| slot.id == id) else {
+    pub(crate) fn clear(&mut self, key: Key) -> Removed<T> {
+        self.take_back(key);
+        let Some(slot) = self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id) else {
             return Removed { items: Vec::new(), resumed: None, _hook: None };
         };
         let was_suspended = slot.suspended();
         let mut items = Vec::with_capacity(slot.queued as usize);
-        while let Some(node) = self.items.remove(slot.head) {
-            slot.head = node.next;
-            items.push(node.item);
-        }
+        items.extend(slot.take_all(&mut self.items));
         self.queued -= items.len();
-        slot.queued = 0;
         self.vain_places += usize::from(slot.placed && !items.is_empty());
         let resumed = slot.resumed(was_suspended);
         self.forget_vain_places();
@@ -278,11 +411,12 @@ impl<T> Fair<T> {
     }
 
     /// Takes a producer out, and its queued items with it.
-    pub(crate) fn remove(&mut self, id: ProducerId) -> Removed<T> {
-        let was_suspended = self.suspended(id);
-        let mut removed = self.clear(id);
-        if self.slot_mut(id).is_some()
-            && let Some(slot) = self.slots.remove(id.slot)
+    pub(crate) fn remove(&mut self, key: Key) -> Removed<T> {
+        self.take_back(key);
+        let was_suspended = self.suspended(key);
+        let mut removed = self.clear(key);
+        if self.slot_mut(key).is_some()
+            && let Some(slot) = self.slots.remove(key.slot)
         {
             if was_suspended && removed.resumed.is_none() {
                 removed.resumed = Some(slot.resume());
@@ -294,11 +428,13 @@ impl<T> Fair<T> {
 
     /// No more pushes and registrations; what is queued can still be popped.
     pub(crate) fn finish(&mut self) {
+        self.take_all_back();
         self.finished = true;
     }
 
     /// Takes every producer and every item out, the items in the order in which they would have been popped.
     pub(crate) fn close(&mut self) -> Remains<T> {
+        self.take_all_back();
         self.finished = true;
         let mut remains = Remains {
             items: Vec::with_capacity(self.queued),
@@ -307,11 +443,11 @@ impl<T> Fair<T> {
         };
         for index in 0..self.slots.end() {
             if let Some(slot) = self.slots.get(index).filter(|slot| slot.suspended()) {
-                remains.resumed.push(slot.resume());
+                remains.resumed.push((slot.id, slot.resume()));
             }
         }
         while let Some(taken) = self.pop(None) {
-            remains.items.push((taken.producer, taken.item));
+            remains.items.push((taken.producer.id, taken.item));
         }
         for index in 0..self.slots.end() {
             if let Some(slot) = self.slots.remove(index) {
@@ -325,16 +461,17 @@ impl<T> Fair<T> {
         remains
     }
 
-    pub(crate) fn suspended(&self, id: ProducerId) -> bool {
-        self.slots.get(id.slot).is_some_and(|slot| slot.id == id && slot.suspended())
+    #[inline]
+    pub(crate) fn suspended(&self, key: Key) -> bool {
+        self.slots.get(key.slot).is_some_and(|slot| slot.id == key.id && slot.suspended())
     }
 
-    pub(crate) fn contains(&self, id: ProducerId) -> bool {
-        self.slots.get(id.slot).is_some_and(|slot| slot.id == id)
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.slots.get(key.slot).is_some_and(|slot| slot.id == key.id)
     }
 
-    pub(crate) fn stats(&self, id: ProducerId) -> Option<ProducerStats> {
-        self.slots.get(id.slot).filter(|slot| slot.id == id).map(Slot::stats)
+    pub(crate) fn stats(&self, key: Key) -> Option<ProducerStats> {
+        self.slots.get(key.slot).filter(|slot| slot.id == key.id).map(Slot::stats)
     }
 
     /// The producers in some slots from `start` on, and where to go on; `None` at the end.
@@ -345,8 +482,9 @@ impl<T> Fair<T> {
         (end < self.slots.end()).then_some(end)
     }
 
-    fn slot_mut(&mut self, id: ProducerId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.slot).filter(|slot| slot.id == id)
+    #[inline]
+    fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<T>> {
+        self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id)
     }
 
     /// Producers that push and go away while nobody pops must not grow `ready`. Waiting until half of it is in vain
@@ -359,7 +497,7 @@ impl<T> Fair<T> {
         let slots = &mut self.slots;
         self.ready.retain(|place| match slots.get_mut(place.slot) {
             Some(slot) if slot.stamp == place.stamp => {
-                slot.placed = slot.queued > 0;
+                slot.placed = slot.is_ready();
                 slot.placed
             }
             _ => false,

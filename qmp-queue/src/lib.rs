@@ -2,6 +2,9 @@
 //! Fair popping from many bounded queues, with back-pressure.
 
 mod fair;
+mod lane;
+#[cfg(test)]
+mod laws;
 mod mode;
 mod outcome;
 mod producer;

@@ -21,6 +21,7 @@ impl Mode {
     /// The number of queued items that suspends a producer unless it asks for another one.
     pub const DEFAULT_LIMIT: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
+    #[inline]
     pub(crate) fn suspends(self, queued: usize, in_progress: usize) -> bool {
         match self {
             Mode::OneInProgress => queued + in_progress > 0,

@@ -11,15 +11,12 @@ use crate::Ticket;
 ///
 /// Ids are ordered by registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProducerId {
-    pub(crate) serial: u64,
-    pub(crate) slot: u32,
-}
+pub struct ProducerId(pub(crate) u64);
 
 /// The serial number of the registration, from 0.
 impl fmt::Display for ProducerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serial.fmt(f)
+        self.0.fmt(f)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::fair::Refused;
+use crate::fair::{Key, Refused};
+use crate::lane::{Lane, Offer};
 use crate::outcome::{Cleared, ProducerId, PushError, Pushed, Resume};
 use crate::shared::{Shared, deliver};
 use crate::{Mode, ProducerStats};
@@ -31,17 +32,18 @@ use crate::{Mode, ProducerStats};
 /// ```
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
-    id: ProducerId,
+    key: Key,
+    lane: Arc<Lane<T>>,
 }
 
 impl<T> Producer<T> {
-    pub(crate) fn new(shared: Arc<Shared<T>>, id: ProducerId) -> Self {
-        Self { shared, id }
+    pub(crate) fn new(shared: Arc<Shared<T>>, key: Key, lane: Arc<Lane<T>>) -> Self {
+        Self { shared, key, lane }
     }
 
     /// This producer's name.
     pub fn id(&self) -> ProducerId {
-        self.id
+        self.key.id
     }
 
     /// Queues an item behind this producer's others, and says whether that suspends the producer.
@@ -50,13 +52,23 @@ impl<T> Producer<T> {
     ///
     /// The item comes back as [`PushError::Full`] while the producer is suspended, and as [`PushError::Closed`]
     /// once the producer or the queue is closed.
+    #[inline]
     pub fn push(&self, item: T) -> Result<Pushed, PushError<T>> {
-        let mut state = self.shared.lock();
-        let accepted = match state.fair.push(self.id, item) {
+        let item = match self.lane.offer(item) {
+            Offer::Accepted { suspended: true } => return Ok(Pushed::Suspended),
+            Offer::Accepted { suspended: false } => return Ok(Pushed::Ready),
+            Offer::Full(item) => return Err(PushError::Full(item)),
+            Offer::NotLent(item) => item,
+        };
+        let (mut state, contended) = self.shared.lock_contended();
+        let accepted = match state.fair.push(self.key, item) {
             Ok(accepted) => accepted,
             Err(Refused::Full(item)) => return Err(PushError::Full(item)),
             Err(Refused::Closed(item)) => return Err(PushError::Closed(item)),
         };
+        if contended {
+            state.fair.lend(self.key);
+        }
         let somebody_sleeps = state.sleepers > 0;
         // Read under the lock: a consumer that takes the token later is then sure to find the item.
         let token_is_out = accepted.was_idle && self.shared.wakeups.is_full();
@@ -87,37 +99,45 @@ impl<T> Producer<T> {
     /// ```
     #[must_use = "the producer stays silent until somebody tells it to go on"]
     pub fn set_mode(&self, mode: Mode) -> Option<Resume> {
-        let resumed = self.shared.lock().fair.set_mode(self.id, mode);
-        deliver(resumed)
+        let resumed = self.shared.lock().fair.set_mode(self.key, mode);
+        deliver(self.id(), resumed)
     }
 
     /// Whether a push would be refused as [`PushError::Full`]. A closed producer is never suspended.
     pub fn is_suspended(&self) -> bool {
-        self.shared.lock().fair.suspended(self.id)
+        self.shared.lock().fair.suspended(self.key)
     }
 
     /// Whether this producer is closed, by itself or with the queue.
     pub fn is_closed(&self) -> bool {
         let state = self.shared.lock();
-        state.fair.finished() || !state.fair.contains(self.id)
+        state.fair.finished() || !state.fair.contains(self.key)
     }
 
     /// This producer's figures; `None` once it is closed.
     pub fn stats(&self) -> Option<ProducerStats> {
-        self.shared.lock().fair.stats(self.id)
+        self.shared.lock().fair.stats(self.key)
     }
 
     /// Takes back what is queued. The producer stays open, and where it is in the order of service.
     pub fn clear(&self) -> Cleared<T> {
-        let removed = self.shared.lock().fair.clear(self.id);
-        Cleared { items: removed.items, resume: deliver(removed.resumed) }
+        let removed = self.shared.lock().fair.clear(self.key);
+        Cleared { items: removed.items, resume: deliver(self.id(), removed.resumed) }
     }
 
     /// Closes this producer and takes back what it has queued. Pushes are refused as [`PushError::Closed`] from now
     /// on. A suspended producer is resumed, though one of its items be in progress. Closing a closed producer does nothing.
     pub fn close(&self) -> Cleared<T> {
-        let removed = self.shared.lock().fair.remove(self.id);
-        Cleared { items: removed.items, resume: deliver(removed.resumed) }
+        let removed = self.shared.lock().fair.remove(self.key);
+        Cleared { items: removed.items, resume: deliver(self.id(), removed.resumed) }
+    }
+}
+
+#[cfg(test)]
+impl<T> Producer<T> {
+    /// What a push does that has to wait for the queue.
+    pub(crate) fn lend(&self) {
+        self.shared.lock().fair.lend(self.key);
     }
 }
 
@@ -130,7 +150,7 @@ impl<T> Drop for Producer<T> {
 impl<T> fmt::Debug for Producer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::fair::{Remains, ResumeHook};
+use crate::fair::{Remains, ResumeHook, Taken};
+use crate::lane::Lane;
 use crate::outcome::{Closed, PopTimeoutError, Popped, Resume};
 use crate::shared::{Shared, State, WakeHook, deliver};
 use crate::sync::MutexGuard;
@@ -172,20 +173,27 @@ impl<T> Queue<T> {
     }
 
     fn register_as(&self, mode: Mode, hook: Option<ResumeHook>) -> Producer<T> {
-        let id = self.shared.lock().fair.register(mode, hook);
-        Producer::new(Arc::clone(&self.shared), id)
+        let lane = Arc::new(Lane::new());
+        let key = self.shared.lock().fair.register(mode, hook, Arc::clone(&lane));
+        Producer::new(Arc::clone(&self.shared), key, lane)
     }
 
     /// Takes the oldest item of the least recently served producer that has one; `None` if nothing is queued.
+    #[inline]
     pub fn try_pop(&self) -> Option<Popped<T>> {
-        self.pop_locked(self.shared.lock())
+        let mut state = self.shared.lock();
+        let taken = state.fair.pop(self.now())?;
+        Some(self.popped(state, taken))
     }
 
     /// Takes an item like [`try_pop`](Queue::try_pop), and sleeps until there is one. `None` when the queue is
     /// [closed](Queue::close), or [finished](Queue::finish) and empty.
     pub fn pop(&self) -> Option<Popped<T>> {
         let mut state = self.shared.lock();
-        while state.fair.len() == 0 {
+        loop {
+            if let Some(taken) = state.fair.pop(self.now()) {
+                return Some(self.popped(state, taken));
+            }
             if state.fair.finished() {
                 return None;
             }
@@ -193,7 +201,6 @@ impl<T> Queue<T> {
             state = self.shared.pushed.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.sleepers -= 1;
         }
-        self.pop_locked(state)
     }
 
     /// Takes an item like [`pop`](Queue::pop), but sleeps no longer than `timeout`.
@@ -206,7 +213,10 @@ impl<T> Queue<T> {
         // A time too far off to be represented is never reached.
         let deadline = Instant::now().checked_add(timeout);
         let mut state = self.shared.lock();
-        while state.fair.len() == 0 {
+        loop {
+            if let Some(taken) = state.fair.pop(self.now()) {
+                return Ok(self.popped(state, taken));
+            }
             if state.fair.finished() {
                 return Err(PopTimeoutError::Closed);
             }
@@ -224,22 +234,30 @@ impl<T> Queue<T> {
                 .0;
             state.sleepers -= 1;
         }
-        self.pop_locked(state).ok_or(PopTimeoutError::Timeout)
     }
 
-    fn pop_locked(&self, mut state: MutexGuard<'_, State<T>>) -> Option<Popped<T>> {
-        let now = self.shared.service_times.then(Instant::now);
-        let taken = state.fair.pop(now)?;
+    #[inline]
+    fn now(&self) -> Option<Instant> {
+        self.shared.service_times.then(Instant::now)
+    }
+
+    #[inline]
+    fn popped(&self, state: MutexGuard<'_, State<T>>, taken: Taken<T>) -> Popped<T> {
+        // A push into a busy queue may have woken nobody, and one that found it idle wakes only one of several sleepers.
+        let somebody_sleeps = taken.more && state.sleepers > 0;
         drop(state);
+        if somebody_sleeps {
+            self.shared.pushed.notify_one();
+        }
         let ticket =
             Ticket::new(taken.in_progress.then(|| (Arc::clone(&self.shared), taken.producer)));
-        Some(Popped {
+        Popped {
             item: taken.item,
-            producer: taken.producer,
+            producer: taken.producer.id,
             more: taken.more,
-            resume: deliver(taken.resumed),
+            resume: deliver(taken.producer.id, taken.resumed),
             ticket,
-        })
+        }
     }
 
     /// Receives a token each time the queue has gone from idle to busy, for consumers that wait in a `select!`.
@@ -331,7 +349,10 @@ impl<T> Queue<T> {
 fn close<T>(shared: &Shared<T>) -> Closed<T> {
     let Remains { items, resumed, _hooks } = shared.lock().fair.close();
     shared.wake_all_for_good();
-    let resumes = resumed.into_iter().filter_map(|resumed| deliver(Some(resumed))).collect();
+    let resumes = resumed
+        .into_iter()
+        .filter_map(|(producer, resumed)| deliver(producer, Some(resumed)))
+        .collect();
     Closed { items, resumes }
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    #[inline]
     pub(crate) fn insert(&mut self, place: Place) {
         if self.line.back().is_none_or(|last| last.stamp < place.stamp) {
             self.line.push_back(place);
@@ -35,6 +36,7 @@ impl Ready {
         }
     }
 
+    #[inline]
     pub(crate) fn pop_first(&mut self) -> Option<Place> {
         match (self.line.front(), self.aside.peek()) {
             (Some(first), Some(Reverse(other))) if other < first => {
@@ -47,6 +49,10 @@ impl Ready {
 
     pub(crate) fn len(&self) -> usize {
         self.line.len() + self.aside.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Place> {
+        self.line.iter().chain(self.aside.iter().map(|Reverse(place)| place))
     }
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Place) -> bool) {

@@ -5,12 +5,12 @@
 //! finds the structure whole, and they may call back into the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::fair::{Fair, Resumed};
-use crate::outcome::Resume;
+use crate::outcome::{ProducerId, Resume};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 pub(crate) type WakeHook = Box<dyn Fn() + Send + Sync>;
@@ -44,11 +44,23 @@ impl<T> Shared<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Also says whether somebody else had the lock.
+    #[inline]
+    pub(crate) fn lock_contended(&self) -> (MutexGuard<'_, State<T>>, bool) {
+        match self.state.try_lock() {
+            Ok(state) => (state, false),
+            Err(TryLockError::Poisoned(poisoned)) => (poisoned.into_inner(), false),
+            Err(TryLockError::WouldBlock) => (self.lock(), true),
+        }
+    }
+
     /// The queue has gone from idle to busy. Called without the lock.
+    #[inline]
     pub(crate) fn wake(&self, token_is_out: bool) {
         if !token_is_out
             && let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,8 +81,9 @@ impl<T> Shared<T> {
 }
 
 /// Hands a resume to the producer's hook or, for want of one, to the caller. Called without the lock.
-pub(crate) fn deliver(resumed: Option<Resumed>) -> Option<Resume> {
-    let Resumed { producer, hook } = resumed?;
+#[inline]
+pub(crate) fn deliver(producer: ProducerId, resumed: Option<Resumed>) -> Option<Resume> {
+    let Resumed(hook) = resumed?;
     let resume = Resume { producer };
     let Some(hook) = hook else {
         return Some(resume);

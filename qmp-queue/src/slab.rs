@@ -32,6 +32,7 @@ impl<V> Slab<V> {
         }
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, value: V) -> u32 {
         if self.vacant != NONE {
             let index = self.vacant;
@@ -55,6 +56,7 @@ impl<V> Slab<V> {
         index
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, index: u32) -> Option<V> {
         let vacant = self.vacant;
         let entry = self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)?;
@@ -69,6 +71,7 @@ impl<V> Slab<V> {
         Some(value)
     }
 
+    #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&V> {
         match self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)? {
             Entry::Occupied(value) => Some(value),
@@ -76,6 +79,7 @@ impl<V> Slab<V> {
         }
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut V> {
         match self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)? {
             Entry::Occupied(value) => Some(value),

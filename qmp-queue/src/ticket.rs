@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::outcome::{ProducerId, Resume};
+use crate::fair::Key;
+use crate::outcome::Resume;
 use crate::shared::{Shared, deliver};
 
 /// Stands for a popped item that is being dealt with.
@@ -30,28 +31,32 @@ use crate::shared::{Shared, deliver};
 #[must_use = "dropping a ticket is saying that its item is done"]
 pub struct Ticket<T> {
     /// `None` when nobody waits for the item to be done.
-    open: Option<(Arc<Shared<T>>, ProducerId)>,
+    open: Option<(Arc<Shared<T>>, Key)>,
 }
 
 impl<T> Ticket<T> {
-    pub(crate) fn new(open: Option<(Arc<Shared<T>>, ProducerId)>) -> Self {
+    #[inline]
+    pub(crate) fn new(open: Option<(Arc<Shared<T>>, Key)>) -> Self {
         Self { open }
     }
 
     /// The item has been dealt with. Answers a [`Resume`] if its producer was suspended for it.
     #[must_use = "the producer stays silent until somebody tells it to go on"]
+    #[inline]
     pub fn done(mut self) -> Option<Resume> {
         self.settle()
     }
 
+    #[inline]
     fn settle(&mut self) -> Option<Resume> {
         let (shared, producer) = self.open.take()?;
         let resumed = shared.lock().fair.done(producer);
-        deliver(resumed)
+        deliver(producer.id, resumed)
     }
 }
 
 impl<T> Drop for Ticket<T> {
+    #[inline]
     fn drop(&mut self) {
         let _ = self.settle();
     }

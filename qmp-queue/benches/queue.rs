@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an item costs, held against what else one might use. All figures of a line are from the same run, their rounds
+//! interleaved, and each is the median of its rounds.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use qmp_queue::{Mode, Producer, PushError, Queue};
+
+const SIZES: [usize; 4] = [1, 100, 10_000, 100_000];
+const LIMIT: usize = 8;
+
+fn main() {
+    // `cargo test --benches` passes no `--bench`, and wants to know only whether this runs.
+    let scale =
+        if std::env::args().any(|arg| arg == "--bench") { Scale::BENCH } else { Scale::TRY };
+    idle_producers(&scale);
+    against_a_channel(&scale);
+    against_a_scan(&scale);
+    memory();
+}
+
+struct Scale {
+    rounds: usize,
+    items: usize,
+    contended: Duration,
+    sizes: &'static [usize],
+}
+
+impl Scale {
+    const BENCH: Scale =
+        Scale { rounds: 15, items: 200_000, contended: Duration::from_millis(120), sizes: &SIZES };
+    const TRY: Scale =
+        Scale { rounds: 1, items: 200, contended: Duration::from_millis(1), sizes: &[1, 100] };
+}
+
+fn idle_producers(scale: &Scale) {
+    println!("push + pop + done of one item, one thread");
+    println!("  {:>9} {:>14} {:>14}", "producers", "one busy", "all busy");
+    let mut one: Vec<_> = scale.sizes.iter().map(|&size| Bench::new(size)).collect();
+    let mut all: Vec<_> = scale.sizes.iter().map(|&size| Bench::new(size).busy()).collect();
+    let mut rows: Vec<Box<dyn FnMut() -> f64>> = Vec::new();
+    for bench in &mut one {
+        rows.push(Box::new(|| nanos_per(scale.items, || bench.push_pop_one())));
+    }
+    for bench in &mut all {
+        rows.push(Box::new(|| nanos_per(scale.items, || bench.pop_push_any())));
+    }
+    let medians = interleave(scale.rounds, &mut rows);
+    let (one, all) = medians.split_at(scale.sizes.len());
+    for ((size, one_busy), all_busy) in scale.sizes.iter().zip(one).zip(all) {
+        println!(
+            "  {size:>9} {one_busy:>8.1} ns {:>4.2}x {all_busy:>8.1} ns {:>4.2}x",
+            one_busy / one[0],
+            all_busy / all[0],
+        );
+    }
+    println!();
+}
+
+/// A queue and its producers.
+struct Bench {
+    queue: Queue<u64>,
+    producers: Vec<Producer<u64>>,
+}
+
+impl Bench {
+    fn new(size: usize) -> Self {
+        let queue = Queue::new();
+        let producers = (0..size).map(|_| queue.register(Mode::default())).collect();
+        Self { queue, producers }
+    }
+
+    fn busy(self) -> Self {
+        for (index, producer) in self.producers.iter().enumerate() {
+            for _ in 0..LIMIT / 2 {
+                let _ = producer.push(index as u64);
+            }
+        }
+        self
+    }
+
+    fn push_pop_one(&mut self) {
+        let _ = self.producers[0].push(black_box(1));
+        black_box(self.queue.try_pop().map(|popped| popped.ticket.done()));
+    }
+
+    fn pop_push_any(&mut self) {
+        if let Some(popped) = self.queue.try_pop() {
+            let _ = self.producers[popped.item as usize].push(black_box(popped.item));
+            black_box(popped.ticket.done());
+        }
+    }
+}
+
+fn against_a_channel(scale: &Scale) {
+    println!("one producer against a bounded({LIMIT}) crossbeam channel");
+    let queue = Queue::new();
+    let producer = queue.register(Mode::default());
+    let (sender, receiver) = bounded(LIMIT);
+    let medians = interleave(
+        scale.rounds,
+        &mut [
+            Box::new(|| {
+                nanos_per(scale.items, || {
+                    let _ = producer.push(black_box(1u64));
+                    black_box(queue.try_pop().map(|popped| popped.ticket.done()));
+                })
+            }) as Box<dyn FnMut() -> f64>,
+            Box::new(|| {
+                nanos_per(scale.items, || {
+                    let _ = sender.send(black_box(1u64));
+                    let _ = black_box(receiver.recv());
+                })
+            }),
+            Box::new(|| {
+                nanos_per(scale.items / LIMIT, || {
+                    for n in 0..LIMIT as u64 {
+                        let _ = producer.push(black_box(n));
+                    }
+                    for _ in 0..LIMIT {
+                        black_box(queue.try_pop().map(|popped| popped.ticket.done()));
+                    }
+                }) / LIMIT as f64
+            }),
+            Box::new(|| {
+                nanos_per(scale.items / LIMIT, || {
+                    for n in 0..LIMIT as u64 {
+                        let _ = sender.send(black_box(n));
+                    }
+                    for _ in 0..LIMIT {
+                        let _ = black_box(receiver.recv());
+                    }
+                }) / LIMIT as f64
+            }),
+        ],
+    );
+    line("one at a time, one thread", medians[0], medians[1]);
+    line("eight at a time, one thread", medians[2], medians[3]);
+    let medians = interleave(
+        scale.rounds,
+        &mut [
+            Box::new(|| contend(scale.contended, 1, &Fair::new(1))) as Box<dyn FnMut() -> f64>,
+            Box::new(|| contend(scale.contended, 1, &Channel::new())),
+        ],
+    );
+    line("two threads", medians[0], medians[1]);
+    println!();
+}
+
+fn against_a_scan(scale: &Scale) {
+    println!(
+        "two threads pushing, one popping, against a Mutex<VecDeque> per producer and a linear scan"
+    );
+    for &size in scale.sizes {
+        for (busy, label) in [(1, "one busy"), (size, "all busy")] {
+            if size == 1 && label == "one busy" {
+                continue;
+            }
+            let medians = interleave(
+                scale.rounds,
+                &mut [
+                    Box::new(|| {
+                        contend(scale.contended, 2, &Busy { busy, ..Busy::of(Fair::new(size)) })
+                    }) as Box<dyn FnMut() -> f64>,
+                    Box::new(|| {
+                        contend(scale.contended, 2, &Busy { busy, ..Busy::of(Scan::new(size)) })
+                    }),
+                ],
+            );
+            line(&format!("{size} producers, {label}"), medians[0], medians[1]);
+        }
+    }
+    println!();
+}
+
+fn line(what: &str, ours: f64, theirs: f64) {
+    println!("  {what:<30} {ours:>9.1} ns against {theirs:>9.1} ns: {:>5.2}x", ours / theirs);
+}
+
+/// Something with items of several producers in it. The popper's part is its own, so that no lock is needed for it.
+trait Contended: Sync {
+    type Popper;
+    fn popper(&self) -> Self::Popper;
+    fn producers(&self) -> usize;
+    /// Whether there was room.
+    fn push(&self, producer: usize, item: u64) -> bool;
+    fn pop(&self, popper: &mut Self::Popper) -> bool;
+}
+
+/// Nanoseconds per popped item, with `pushers` threads that push to their share of the producers in turn.
+fn contend<C: Contended>(time: Duration, pushers: usize, contended: &C) -> f64 {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for pusher in 0..pushers {
+            let stop = &stop;
+            scope.spawn(move || {
+                let producers = contended.producers();
+                let mut producer = pusher % producers;
+                let mut refusals = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    if contended.push(producer, 1) {
+                        refusals = 0;
+                    } else {
+                        refusals += 1;
+                    }
+                    producer += pushers;
+                    if producer >= producers {
+                        producer = pusher % producers;
+                    }
+                    if refusals >= producers.min(64) {
+                        refusals = 0;
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut popper = contended.popper();
+        let (mut popped, start) = (0u64, Instant::now());
+        let elapsed = loop {
+            for _ in 0..64 {
+                if contended.pop(&mut popper) {
+                    popped += 1;
+                } else {
+                    thread::yield_now();
+                }
+            }
+            let elapsed = start.elapsed();
+            if elapsed >= time {
+                break elapsed;
+            }
+        };
+        stop.store(true, Ordering::Relaxed);
+        elapsed.as_nanos() as f64 / popped.max(1) as f64
+    })
+}
+
+/// Only some of the producers are pushed to.
+struct Busy<C> {
+    contended: C,
+    busy: usize,
+}
+
+impl<C: Contended> Busy<C> {
+    fn of(contended: C) -> Self {
+        let busy = contended.producers();
+        Self { contended, busy }
+    }
+}
+
+impl<C: Contended> Contended for Busy<C> {
+    type Popper = C::Popper;
+    fn popper(&self) -> C::Popper {
+        self.contended.popper()
+    }
+    fn producers(&self) -> usize {
+        self.busy
+    }
+    fn push(&self, producer: usize, item: u64) -> bool {
+        self.contended.push(producer, item)
+    }
+    fn pop(&self, popper: &mut C::Popper) -> bool {
+        self.contended.pop(popper)
+    }
+}
+
+struct Fair(Bench);
+
+impl Fair {
+    fn new(size: usize) -> Self {
+        Self(Bench::new(size))
+    }
+}
+
+impl Contended for Fair {
+    type Popper = ();
+    fn popper(&self) {}
+    fn producers(&self) -> usize {
+        self.0.producers.len()
+    }
+    fn push(&self, producer: usize, item: u64) -> bool {
+        !matches!(self.0.producers[producer].push(item), Err(PushError::Full(_)))
+    }
+    fn pop(&self, (): &mut ()) -> bool {
+        self.0.queue.try_pop().is_some()
+    }
+}
+
+/// The popper scans from the head of its list and moves whom it has served to the tail.
+struct Scan(Vec<Mutex<VecDeque<u64>>>);
+
+impl Scan {
+    fn new(size: usize) -> Self {
+        Self((0..size).map(|_| Mutex::default()).collect())
+    }
+}
+
+impl Contended for Scan {
+    type Popper = VecDeque<usize>;
+    fn popper(&self) -> VecDeque<usize> {
+        (0..self.0.len()).collect()
+    }
+    fn producers(&self) -> usize {
+        self.0.len()
+    }
+    fn push(&self, producer: usize, item: u64) -> bool {
+        let mut items = self.0[producer].lock().unwrap();
+        let room = items.len() < LIMIT;
+        if room {
+            items.push_back(item);
+        }
+        room
+    }
+    fn pop(&self, order: &mut VecDeque<usize>) -> bool {
+        for place in 0..order.len() {
+            if self.0[order[place]].lock().unwrap().pop_front().map(black_box).is_some() {
+                let served = order.remove(place);
+                order.extend(served);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+struct Channel(Sender<u64>, Receiver<u64>);
+
+impl Channel {
+    fn new() -> Self {
+        let (sender, receiver) = bounded(LIMIT);
+        Self(sender, receiver)
+    }
+}
+
+impl Contended for Channel {
+    type Popper = ();
+    fn popper(&self) {}
+    fn producers(&self) -> usize {
+        1
+    }
+    fn push(&self, _: usize, item: u64) -> bool {
+        !matches!(self.0.try_send(item), Err(TrySendError::Full(_)))
+    }
+    fn pop(&self, (): &mut ()) -> bool {
+        self.1.try_recv().is_ok()
+    }
+}
+
+/// From the growth of the resident set, so with everything the allocator adds.
+fn memory() {
+    const IDLE: usize = 200_000;
+    let Some(before) = resident() else {
+        println!("memory per idle producer: not measured, there is no /proc/self/statm here");
+        return;
+    };
+    let bench = Bench::new(IDLE);
+    let after = resident().unwrap_or(before);
+    let handles = IDLE * size_of::<Producer<u64>>();
+    let total = after.saturating_sub(before) as f64 / IDLE as f64;
+    println!(
+        "memory per idle producer, from the resident set with {IDLE} of them: {total:.0} bytes, {} of them its handle",
+        handles / IDLE,
+    );
+    drop(bench);
+}
+
+/// Bytes, given a page size of 4096.
+fn resident() -> Option<usize> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(statm.split(' ').nth(1)?.parse::<usize>().ok()? * 4096)
+}
+
+fn nanos_per(count: usize, mut body: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..count {
+        body();
+    }
+    start.elapsed().as_nanos() as f64 / count as f64
+}
+
+/// The medians of `rounds` rounds, after one to warm up. Each round takes everything once, so that what disturbs the machine for a while disturbs
+/// all alike.
+fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> Vec<f64> {
+    let mut samples = vec![Vec::with_capacity(rounds); measures.len()];
+    for round in 0..=rounds {
+        for (measure, samples) in measures.iter_mut().zip(&mut samples) {
+            let sample = measure();
+            if round > 0 {
+                samples.push(sample);
+            }
+        }
+    }
+    samples
+        .into_iter()
+        .map(|mut samples: Vec<f64>| {
+            samples.sort_by(f64::total_cmp);
+            samples[samples.len() / 2]
+        })
+        .collect()
+}

@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The laws, each on its own, and the linear list that the whole is defined by, over random histories.
+//!
+//! Loans are invisible to users, so a history has them at random places and no law knows of them. That is why these tests are not
+//! beside those in `tests`: what lends there is contention.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::{Mode, Producer, ProducerId, PushError, Pushed, Queue, Resume, Ticket};
+
+type Item = u32;
+
+/// Producers and tickets are chosen by their number modulo those there are.
+#[derive(Clone, Debug)]
+enum Op {
+    Register(Mode, Hooked),
+    Push(usize),
+    Pop,
+    Done(usize),
+    DropTicket(usize),
+    SetMode(usize, Mode),
+    Clear(usize),
+    CloseProducer(usize),
+    Lend(usize),
+    Finish,
+    CloseQueue,
+}
+
+type Hooked = bool;
+
+/// What an operation did, as its caller saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Did {
+    Nothing,
+    Registered(ProducerId, Mode),
+    Pushed(ProducerId, Item, Pushed),
+    Full(ProducerId, Item),
+    Refused(ProducerId, Item),
+    Popped(ProducerId, Item),
+    FoundNothing,
+    WasDone(ProducerId, Item),
+    Switched(ProducerId, Mode),
+    Cleared(ProducerId, Vec<Item>),
+    Closed(ProducerId, Vec<Item>),
+    Finished,
+    ClosedAll(Vec<(ProducerId, Item)>),
+}
+
+struct Step {
+    did: Did,
+    /// In the order of ids, as nothing is promised about the order in which several are resumed.
+    resumed: Vec<ProducerId>,
+    wakes: usize,
+    /// A pop said that there was more.
+    more: bool,
+    /// Before and after.
+    suspended: [HashSet<ProducerId>; 2],
+    len: usize,
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![
+        2 => Just(Mode::OneInProgress),
+        3 => (1..4usize).prop_map(|limit| Mode::UpTo(NonZeroUsize::new(limit).unwrap())),
+        1 => Just(Mode::default()),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let any = any::<usize>;
+    prop_oneof![
+        12 => (mode(), proptest::bool::ANY).prop_map(|(mode, hooked)| Op::Register(mode, hooked)),
+        80 => any().prop_map(Op::Push),
+        60 => Just(Op::Pop),
+        16 => any().prop_map(Op::Done),
+        8 => any().prop_map(Op::DropTicket),
+        12 => (any(), mode()).prop_map(|(producer, mode)| Op::SetMode(producer, mode)),
+        5 => any().prop_map(Op::Clear),
+        5 => any().prop_map(Op::CloseProducer),
+        40 => any().prop_map(Op::Lend),
+        1 => Just(Op::Finish),
+        1 => Just(Op::CloseQueue),
+    ]
+}
+
+fn history() -> impl Strategy<Value = Vec<Op>> {
+    vec(op(), 0..if cfg!(miri) { 40 } else { 150 })
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: if cfg!(miri) { 4 } else { 256 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+/// A queue, and everybody who uses it.
+struct Run {
+    queue: Queue<Item>,
+    producers: Vec<Producer<Item>>,
+    hooked: HashSet<ProducerId>,
+    tickets: Vec<(ProducerId, Item, Ticket<Item>)>,
+    hook_resumes: Arc<Mutex<Vec<ProducerId>>>,
+    wakes: Arc<AtomicUsize>,
+    next_item: Item,
+}
+
+impl Run {
+    fn new() -> Self {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&wakes);
+        Self {
+            queue: Queue::with_wake_hook(move || _ = counter.fetch_add(1, Ordering::Relaxed)),
+            producers: Vec::new(),
+            hooked: HashSet::new(),
+            tickets: Vec::new(),
+            hook_resumes: Arc::default(),
+            wakes,
+            next_item: 0,
+        }
+    }
+
+    fn steps(ops: &[Op]) -> Vec<Step> {
+        let mut run = Run::new();
+        let end = [Op::CloseQueue];
+        ops.iter().chain(&end).map(|op| run.step(op)).collect()
+    }
+
+    fn suspended(&self) -> HashSet<ProducerId> {
+        self.producers.iter().filter(|producer| producer.is_suspended()).map(Producer::id).collect()
+    }
+
+    fn step(&mut self, op: &Op) -> Step {
+        let before = self.suspended();
+        let mut more = false;
+        let (did, resumes) = self.perform(op, &mut more);
+        let mut resumed: Vec<_> = resumes.iter().map(Resume::producer).collect();
+        resumed.append(&mut self.hook_resumes.lock().unwrap());
+        resumed.sort();
+        Step {
+            did,
+            resumed,
+            wakes: self.wakes.swap(0, Ordering::Relaxed),
+            more,
+            suspended: [before, self.suspended()],
+            len: self.queue.len(),
+        }
+    }
+
+    fn perform(&mut self, op: &Op, more: &mut bool) -> (Did, Vec<Resume>) {
+        let producer = |n: usize| self.producers.get(n % self.producers.len().max(1));
+        match *op {
+            Op::Register(mode, hooked) => {
+                let resumes = Arc::clone(&self.hook_resumes);
+                let producer = if hooked {
+                    let hook =
+                        move |resume: Resume| resumes.lock().unwrap().push(resume.producer());
+                    self.queue.register_with_hook(mode, hook)
+                } else {
+                    self.queue.register(mode)
+                };
+                let did = Did::Registered(producer.id(), mode);
+                self.hooked.extend(hooked.then_some(producer.id()));
+                self.producers.push(producer);
+                (did, vec![])
+            }
+            Op::Push(n) => {
+                let Some(producer) = producer(n) else { return (Did::Nothing, vec![]) };
+                let (id, item) = (producer.id(), self.next_item);
+                self.next_item += 1;
+                let did = match producer.push(item) {
+                    Ok(pushed) => Did::Pushed(id, item, pushed),
+                    Err(PushError::Full(item)) => Did::Full(id, item),
+                    Err(PushError::Closed(item)) => Did::Refused(id, item),
+                };
+                (did, vec![])
+            }
+            Op::Pop => {
+                let Some(popped) = self.queue.try_pop() else { return (Did::FoundNothing, vec![]) };
+                *more = popped.more;
+                self.tickets.push((popped.producer, popped.item, popped.ticket));
+                (Did::Popped(popped.producer, popped.item), popped.resume.into_iter().collect())
+            }
+            Op::Done(n) | Op::DropTicket(n) => {
+                if self.tickets.is_empty() {
+                    return (Did::Nothing, vec![]);
+                }
+                let (id, item, ticket) = self.tickets.swap_remove(n % self.tickets.len());
+                // Whom a dropped ticket resumes is heard of by a hook only.
+                let resume = if matches!(op, Op::DropTicket(_)) && self.hooked.contains(&id) {
+                    drop(ticket);
+                    None
+                } else {
+                    ticket.done()
+                };
+                (Did::WasDone(id, item), resume.into_iter().collect())
+            }
+            Op::SetMode(n, mode) => {
+                let Some(producer) = producer(n) else { return (Did::Nothing, vec![]) };
+                let resume = producer.set_mode(mode);
+                (Did::Switched(producer.id(), mode), resume.into_iter().collect())
+            }
+            Op::Clear(n) => {
+                let Some(producer) = producer(n) else { return (Did::Nothing, vec![]) };
+                let cleared = producer.clear();
+                (Did::Cleared(producer.id(), cleared.items), cleared.resume.into_iter().collect())
+            }
+            Op::CloseProducer(n) => {
+                let Some(producer) = producer(n) else { return (Did::Nothing, vec![]) };
+                let cleared = producer.close();
+                (Did::Closed(producer.id(), cleared.items), cleared.resume.into_iter().collect())
+            }
+            Op::Lend(n) => {
+                if let Some(producer) = producer(n) {
+                    producer.lend();
+                }
+                (Did::Nothing, vec![])
+            }
+            Op::Finish => {
+                self.queue.finish();
+                (Did::Finished, vec![])
+            }
+            Op::CloseQueue => {
+                let closed = self.queue.close();
+                (Did::ClosedAll(closed.items), closed.resumes)
+            }
+        }
+    }
+}
+
+/// The discipline by definition: a list that is scanned from its head, whose served member moves to its tail.
+#[derive(Default)]
+struct LinearList {
+    members: Vec<Member>,
+    closed: bool,
+}
+
+struct Member {
+    id: ProducerId,
+    mode: Mode,
+    items: VecDeque<Item>,
+    in_progress: HashSet<Item>,
+}
+
+impl Member {
+    fn suspended(&self) -> bool {
+        match self.mode {
+            Mode::OneInProgress => self.items.len() + self.in_progress.len() > 0,
+            Mode::UpTo(limit) => self.items.len() >= limit.get(),
+        }
+    }
+}
+
+impl LinearList {
+    fn suspended(&self) -> HashSet<ProducerId> {
+        self.members.iter().filter(|member| member.suspended()).map(|member| member.id).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.members.iter().map(|member| member.items.len()).sum()
+    }
+
+    fn member(&mut self, id: ProducerId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.id == id)
+    }
+
+    fn push(&mut self, id: ProducerId, item: Item) -> Did {
+        let closed = self.closed;
+        let Some(member) = self.member(id).filter(|_| !closed) else {
+            return Did::Refused(id, item);
+        };
+        if member.suspended() {
+            return Did::Full(id, item);
+        }
+        member.items.push_back(item);
+        Did::Pushed(id, item, if member.suspended() { Pushed::Suspended } else { Pushed::Ready })
+    }
+
+    fn pop(&mut self) -> Did {
+        let Some(first) = self.members.iter().position(|member| !member.items.is_empty()) else {
+            return Did::FoundNothing;
+        };
+        let mut served = self.members.remove(first);
+        let (id, item) = (served.id, served.items.pop_front().unwrap());
+        if served.mode == Mode::OneInProgress {
+            served.in_progress.insert(item);
+        }
+        self.members.push(served);
+        Did::Popped(id, item)
+    }
+
+    /// What should have been done instead of `did`, on the same producer and item.
+    fn perform(&mut self, did: &Did) -> Did {
+        match *did {
+            Did::Nothing => Did::Nothing,
+            Did::Registered(id, mode) => {
+                if !self.closed {
+                    let member =
+                        Member { id, mode, items: VecDeque::new(), in_progress: HashSet::new() };
+                    self.members.insert(0, member);
+                }
+                Did::Registered(id, mode)
+            }
+            Did::Pushed(id, item, _) | Did::Full(id, item) | Did::Refused(id, item) => {
+                self.push(id, item)
+            }
+            Did::Popped(..) | Did::FoundNothing => self.pop(),
+            Did::WasDone(id, item) => {
+                if let Some(member) = self.member(id) {
+                    member.in_progress.remove(&item);
+                }
+                Did::WasDone(id, item)
+            }
+            Did::Switched(id, mode) => {
+                if let Some(member) = self.member(id) {
+                    member.mode = mode;
+                }
+                Did::Switched(id, mode)
+            }
+            Did::Cleared(id, _) => {
+                let items = self.member(id).map(|member| std::mem::take(&mut member.items));
+                Did::Cleared(id, items.into_iter().flatten().collect())
+            }
+            Did::Closed(id, _) => {
+                let place = self.members.iter().position(|member| member.id == id);
+                let items = place.map(|place| self.members.remove(place).items);
+                Did::Closed(id, items.into_iter().flatten().collect())
+            }
+            Did::Finished => {
+                self.closed = true;
+                Did::Finished
+            }
+            Did::ClosedAll(_) => {
+                let mut items = Vec::new();
+                while let Did::Popped(id, item) = self.pop() {
+                    items.push((id, item));
+                }
+                self.closed = true;
+                self.members.clear();
+                Did::ClosedAll(items)
+            }
+        }
+    }
+}
+
+/// What a step took out of the queue, by whatever way.
+fn taken(did: &Did) -> Vec<(ProducerId, Item)> {
+    match did {
+        Did::Popped(id, item) => vec![(*id, *item)],
+        Did::Cleared(id, items) | Did::Closed(id, items) => {
+            items.iter().map(|item| (*id, *item)).collect()
+        }
+        Did::ClosedAll(items) => items.clone(),
+        _ => vec![],
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn step_by_step_as_the_linear_list(ops in history()) {
+        let mut list = LinearList::default();
+        for step in Run::steps(&ops) {
+            let before = list.suspended();
+            prop_assert_eq!(&step.did, &list.perform(&step.did));
+            let after = list.suspended();
+            prop_assert_eq!(step.len, list.len());
+            prop_assert_eq!(&step.suspended[1], &after);
+            let mut resumed: Vec<_> = before.difference(&after).copied().collect();
+            resumed.sort();
+            prop_assert_eq!(step.resumed, resumed);
+            if list.len() > 0 && matches!(step.did, Did::Popped(..)) {
+                prop_assert!(step.more);
+            }
+        }
+    }
+
+    #[test]
+    fn fifo(ops in history()) {
+        let mut newest = HashMap::new();
+        for step in Run::steps(&ops) {
+            for (id, item) in taken(&step.did) {
+                prop_assert!(newest.insert(id, item) < Some(item), "an older item of {} after a newer one", id);
+            }
+        }
+    }
+
+    /// Between two servings of a producer that had something to pop all the while, every other one is served at most once.
+    #[test]
+    fn fairness_bound(ops in history()) {
+        let mut queued = HashMap::<ProducerId, usize>::new();
+        // Of each waiting producer, who has been served since it was.
+        let mut served_since = HashMap::<ProducerId, HashSet<ProducerId>>::new();
+        for step in Run::steps(&ops) {
+            if let Did::Pushed(id, ..) = step.did {
+                *queued.entry(id).or_default() += 1;
+            }
+            for (id, _) in taken(&step.did) {
+                *queued.entry(id).or_default() -= 1;
+            }
+            if let Did::Popped(served, _) = step.did {
+                for (waiting, others) in &mut served_since {
+                    if *waiting != served {
+                        prop_assert!(others.insert(served), "{} served twice while {} waited", served, waiting);
+                    }
+                }
+                served_since.insert(served, HashSet::new());
+            }
+            served_since.retain(|id, _| queued[id] > 0);
+        }
+    }
+
+    /// No producer ever has more with the queue than its mode at the time of the push allows.
+    #[test]
+    fn bound(ops in history()) {
+        let mut modes = HashMap::new();
+        let mut queued = HashMap::<ProducerId, usize>::new();
+        let mut in_progress = HashMap::<ProducerId, HashSet<Item>>::new();
+        for step in Run::steps(&ops) {
+            match step.did {
+                Did::Registered(id, mode) | Did::Switched(id, mode) => _ = modes.insert(id, mode),
+                Did::Pushed(id, ..) => {
+                    let queued = queued.entry(id).or_default();
+                    *queued += 1;
+                    match modes[&id] {
+                        Mode::UpTo(limit) => prop_assert!(*queued <= limit.get()),
+                        Mode::OneInProgress => {
+                            prop_assert_eq!(*queued, 1);
+                            prop_assert!(in_progress.get(&id).is_none_or(HashSet::is_empty));
+                        }
+                    }
+                }
+                Did::WasDone(id, item) => _ = in_progress.entry(id).or_default().remove(&item),
+                Did::Popped(id, item) if modes[&id] == Mode::OneInProgress => {
+                    in_progress.entry(id).or_default().insert(item);
+                }
+                _ => {}
+            }
+            for (id, _) in taken(&step.did) {
+                *queued.entry(id).or_default() -= 1;
+            }
+        }
+    }
+
+    /// Every accepted item is popped or handed back exactly once, and every other one handed back at once.
+    #[test]
+    fn conservation(ops in history()) {
+        let mut queued = HashSet::new();
+        for step in Run::steps(&ops) {
+            if let Did::Pushed(id, item, _) = step.did {
+                queued.insert((id, item));
+            }
+            for item in taken(&step.did) {
+                prop_assert!(queued.remove(&item));
+            }
+            prop_assert_eq!(step.len, queued.len());
+        }
+        prop_assert!(queued.is_empty(), "the last step closes the queue");
+    }
+
+    /// An operation resumes those that were suspended before it and are not after it, each once, and nobody else.
+    #[test]
+    fn resume_exactly_once(ops in history()) {
+        for step in Run::steps(&ops) {
+            let [before, after] = &step.suspended;
+            let mut resumed: Vec<_> = before.difference(after).copied().collect();
+            resumed.sort();
+            prop_assert_eq!(step.resumed, resumed);
+        }
+    }
+
+    /// Only a push that says so suspends, or a change of mode.
+    #[test]
+    fn suspension_is_announced(ops in history()) {
+        for step in Run::steps(&ops) {
+            let [before, after] = &step.suspended;
+            let suspended: Vec<_> = after.difference(before).copied().collect();
+            match step.did {
+                Did::Pushed(id, _, Pushed::Suspended) => prop_assert_eq!(suspended, [id]),
+                Did::Switched(..) => {}
+                _ => prop_assert!(suspended.is_empty()),
+            }
+        }
+    }
+
+    /// A consumer that pops until it is told that there is no more is woken by the next push, once.
+    #[test]
+    fn no_lost_wake_up_and_no_storm(ops in history()) {
+        let mut consumer_sleeps = true;
+        let mut queued = 0;
+        for step in Run::steps(&ops) {
+            match step.did {
+                Did::Pushed(..) => {
+                    prop_assert!(step.wakes <= usize::from(queued == 0), "a busy queue wakes nobody");
+                    if consumer_sleeps {
+                        prop_assert_eq!(step.wakes, 1);
+                    }
+                    consumer_sleeps = false;
+                }
+                Did::Popped(..) | Did::FoundNothing => {
+                    prop_assert_eq!(step.wakes, 0);
+                    consumer_sleeps = !step.more;
+                }
+                _ => prop_assert_eq!(step.wakes, 0),
+            }
+            queued = step.len;
+        }
+    }
+}
