@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the cross-crate tests are made of: a runner of recorded conformance cases and a harness for servers.
 //!
-//! Everything here looks at a server from outside, through its sockets, its command line and its exit status. Nothing
-//! here depends on the crates under test, so that none of their mistakes can be made twice.
+//! Everything here looks at a server from outside, through its sockets, its command line and its exit status. Only
+//! [`difffuzz`] uses a crate under test: elsewhere, a mistake of ours could be made twice and cancel itself out.
 //!
 //! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program
 //!   `conformance` is its command line.
+//! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU.
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
 
