@@ -211,9 +211,13 @@ impl Import<'_> {
             return false;
         }
         match (&source.kind, &target.kind) {
-            (Kind::Enum(ours), Kind::Enum(theirs)) => same_items(ours, theirs, |our, their| {
-                our.name == their.name && our.features == their.features
-            }),
+            // In any order: that of a tag is the order of the variants.
+            (Kind::Enum(ours), Kind::Enum(theirs)) => {
+                let theirs: HashSet<_> =
+                    theirs.iter().map(|their| (&their.name, &their.features)).collect();
+                ours.len() == theirs.len()
+                    && ours.iter().all(|our| theirs.contains(&(&our.name, &our.features)))
+            }
             (Kind::Alternate(ours), Kind::Alternate(theirs)) => {
                 same_items(ours, theirs, |our, their| self.same_type(our, their, pairs))
             }

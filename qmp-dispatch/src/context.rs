@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a handler knows of the request that it serves.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use qmp_proto::Band;
+use serde::Serialize;
+
+use crate::{Dispatcher, EmitError, EventType, Monitor};
+
+/// The circumstances in which a handler runs: on behalf of which monitor, in-band or out-of-band.
+#[derive(Clone, Debug)]
+pub struct Context {
+    monitor: Arc<Monitor>,
+    band: Band,
+}
+
+impl Context {
+    pub(crate) fn new(monitor: Arc<Monitor>, band: Band) -> Context {
+        Context { monitor, band }
+    }
+
+    /// The monitor whose request is being served.
+    pub fn monitor(&self) -> &Arc<Monitor> {
+        &self.monitor
+    }
+
+    /// Whether the command was sent with `execute` or with `exec-oob`.
+    pub fn band(&self) -> Band {
+        self.band
+    }
+
+    /// The dispatcher that the monitor belongs to.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        self.monitor.dispatcher()
+    }
+
+    /// Emits an event to every negotiated monitor; see [`Dispatcher::emit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Dispatcher::emit`].
+    pub fn emit<T: Serialize + 'static>(
+        &self,
+        event: &EventType<T>,
+        data: &T,
+    ) -> Result<(), EmitError> {
+        self.dispatcher().emit(event, data)
+    }
+}
+
+thread_local! {
+    /// The monitors whose handlers run on this thread, outermost first.
+    static CURRENT: RefCell<Vec<Arc<Monitor>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The monitor whose request is being served on this thread; `None` outside of handlers.
+///
+/// For code deep below a handler that cannot be handed the [`Context`]. Mirrors QEMU's
+/// `monitor_cur()`. A handler may dispatch a request itself: the inner monitor is the current one
+/// until that has ended, and the outer one again afterwards, also when the inner handler panicked.
+///
+/// ```
+/// assert!(qmp_dispatch::current().is_none());
+/// ```
+pub fn current() -> Option<Arc<Monitor>> {
+    CURRENT.with_borrow(|monitors| monitors.last().cloned())
+}
+
+/// Makes a monitor the current one until it is dropped.
+pub(crate) struct CurrentScope(());
+
+impl CurrentScope {
+    pub(crate) fn enter(monitor: Arc<Monitor>) -> CurrentScope {
+        CURRENT.with_borrow_mut(|monitors| monitors.push(monitor));
+        CurrentScope(())
+    }
+}
+
+impl Drop for CurrentScope {
+    fn drop(&mut self) {
+        let left = CURRENT.with_borrow_mut(Vec::pop);
+        // Dropped outside of the borrow: the monitor's own drop may run code of the embedder.
+        drop(left);
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the embedder keeps per monitor.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+
+/// Values that belong to one monitor, one of each type: who the peer is, which file descriptors it
+/// has passed, and the like. Handlers reach them through
+/// [`Monitor::local`](crate::Monitor::local).
+///
+/// ```
+/// use qmp_dispatch::Locals;
+///
+/// struct Peer(&'static str);
+///
+/// let locals = Locals::default().with(Peer("libvirt"));
+/// assert_eq!(locals.get::<Peer>().unwrap().0, "libvirt");
+/// assert!(locals.get::<String>().is_none());
+/// ```
+#[derive(Default)]
+pub struct Locals {
+    values: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+}
+
+impl Locals {
+    /// Adds a value; replaces another one of the same type.
+    #[must_use]
+    pub fn with<T: Send + Sync + 'static>(mut self, value: T) -> Locals {
+        self.values.insert(TypeId::of::<T>(), Box::new(value));
+        self
+    }
+
+    /// The value of this type, if there is one.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.values.get(&TypeId::of::<T>())?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Locals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locals").field("len", &self.values.len()).finish()
+    }
+}

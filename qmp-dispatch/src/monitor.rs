@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The state machine of one connection.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use qmp_proto::{
+    Band, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError, Response,
+    SyntaxError,
+};
+
+use crate::context::CurrentScope;
+use crate::dispatcher::Texts;
+use crate::{Context, Dispatcher, Locals};
+
+/// Where a monitor's output goes.
+///
+/// Called with whole messages, from whichever thread has something to say to the client, often with
+/// internal locks held: it must not call back into the monitor or its dispatcher, and must not
+/// block. What the client does not take at once is kept by the implementation.
+pub trait Output: Send + Sync {
+    /// Sends the text of one message, line end included.
+    fn transmit(&self, text: &str);
+
+    /// Sends the text of an event. Unlike other messages, it may be dropped if the client does not
+    /// read.
+    fn transmit_event(&self, text: &str) {
+        self.transmit(text);
+    }
+}
+
+/// Names a monitor; unique within its [`Dispatcher`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MonitorId(u64);
+
+impl MonitorId {
+    pub(crate) fn new(id: u64) -> MonitorId {
+        MonitorId(id)
+    }
+}
+
+impl fmt::Display for MonitorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One connection: greeting, capabilities negotiation, then commands. Mirrors QEMU's `MonitorQMP`
+/// (`monitor/qmp.c`).
+///
+/// Its owner feeds it messages with [`receive`](Monitor::receive), queues what comes out if it is
+/// in-band, and has it executed with [`execute`](Monitor::execute); see the
+/// [crate's example](crate).
+pub struct Monitor {
+    id: MonitorId,
+    dispatcher: Dispatcher,
+    output: Arc<dyn Output>,
+    layout: Layout,
+    locals: Locals,
+    /// The client has completed negotiation.
+    negotiated: AtomicBool,
+    /// The client has enabled out-of-band execution.
+    oob: AtomicBool,
+    /// The client has been told that negotiation is complete, and gets events.
+    listening: AtomicBool,
+}
+
+/// A request that has been received, or the refusal that keeps its place in the queue.
+#[derive(Debug)]
+pub struct Pending(Result<Request, RequestError>);
+
+impl Pending {
+    /// Whether it waits for its turn, or is to be executed at once.
+    pub fn band(&self) -> Band {
+        match &self.0 {
+            Ok(request) => request.band,
+            Err(refused) => refused.band,
+        }
+    }
+}
+
+impl Monitor {
+    pub(crate) fn new(
+        id: MonitorId,
+        dispatcher: Dispatcher,
+        output: Arc<dyn Output>,
+        layout: Layout,
+        locals: Locals,
+    ) -> Monitor {
+        Monitor {
+            id,
+            dispatcher,
+            output,
+            layout,
+            locals,
+            negotiated: AtomicBool::new(false),
+            oob: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
+        }
+    }
+
+    /// The monitor's name among those of its dispatcher.
+    pub fn id(&self) -> MonitorId {
+        self.id
+    }
+
+    /// The dispatcher that the monitor belongs to.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    /// What the embedder keeps for this monitor, by its type.
+    pub fn local<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.locals.get()
+    }
+
+    /// Whether the client has completed negotiation.
+    pub fn is_negotiated(&self) -> bool {
+        self.negotiated.load(Ordering::Acquire)
+    }
+
+    /// Whether the client has enabled out-of-band execution.
+    pub fn is_oob_enabled(&self) -> bool {
+        self.oob.load(Ordering::Acquire)
+    }
+
+    /// Takes what the reader has found: a message, or an error in its place.
+    ///
+    /// What is [in-band](Pending::band) is to be queued, and executed when its turn has come; what
+    /// is out-of-band is to be executed at once.
+    pub fn receive(&self, message: Result<Message<'_>, SyntaxError>) -> Pending {
+        let oob = self.is_oob_enabled();
+        Pending(
+            message.map_err(RequestError::from).and_then(|message| Request::parse(&message, oob)),
+        )
+    }
+
+    /// Executes a request, and sends the response to the client.
+    ///
+    /// The handler runs on this thread. Should it panic, the client gets a `GenericError`.
+    pub fn execute(self: &Arc<Self>, pending: Pending) {
+        let response = match pending.0 {
+            Ok(request) => self.serve(request),
+            Err(refused) => Some(Response { id: refused.id, result: Err(refused.error) }),
+        };
+        if let Some(response) = response {
+            self.send(|text| response.write(self.layout, text));
+        }
+        // Only now: a client that negotiates takes the next message for the answer.
+        if self.is_negotiated() {
+            self.listening.store(true, Ordering::Release);
+        }
+    }
+
+    fn serve(self: &Arc<Self>, request: Request) -> Option<Response> {
+        let Request { command: name, arguments, id, band } = request;
+        let result = self.serve_command(&name, arguments, band).transpose()?;
+        Some(Response { id, result })
+    }
+
+    /// The result of the command; `None` if it succeeded and has no success response.
+    fn serve_command(
+        self: &Arc<Self>,
+        name: &str,
+        arguments: qmp_proto::Object,
+        band: Band,
+    ) -> Result<Option<Json>, Error> {
+        if !self.is_negotiated() && name != "qmp_capabilities" {
+            return Err(Error::new(
+                ErrorClass::CommandNotFound,
+                "Expecting capabilities negotiation with 'qmp_capabilities'",
+            ));
+        }
+        let registry = self.dispatcher.registry();
+        let command = registry.find(name).ok_or_else(|| Error::command_not_found(name))?;
+        if band == Band::OutOfBand && !command.allows_oob() {
+            return Err(Error::generic(format!("The command {name} does not support OOB")));
+        }
+        let arguments = command.arguments().prepare(arguments)?;
+        let context = Context::new(Arc::clone(self), band);
+        let result = {
+            let _scope = CurrentScope::enter(Arc::clone(self));
+            catch_unwind(AssertUnwindSafe(|| command.call(&context, arguments)))
+        };
+        match result {
+            Ok(result) => result.map(|json| command.has_success_response().then_some(json)),
+            Err(panic) => {
+                let reason = panic_message(&*panic);
+                tracing::error!(monitor = %self.id, command = name, reason, "handler panicked");
+                Err(Error::generic(format!("The command {name} failed: internal error")))
+            }
+        }
+    }
+
+    /// Leaves negotiation, with or without out-of-band execution. Refused the second time.
+    pub(crate) fn negotiate(&self, oob: bool) -> Result<(), Error> {
+        if self.is_negotiated() {
+            return Err(Error::new(
+                ErrorClass::CommandNotFound,
+                "Capabilities negotiation is already complete, command ignored",
+            ));
+        }
+        self.oob.store(oob, Ordering::Release);
+        self.negotiated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn greet(&self, greeting: &Greeting) {
+        self.send(|text| greeting.write(self.layout, text));
+    }
+
+    /// Sends an event if the client is to get any.
+    pub(crate) fn deliver(&self, event: &mut Texts<'_>) {
+        if self.listening.load(Ordering::Acquire) {
+            self.output.transmit_event(event.in_layout(self.layout));
+        }
+    }
+
+    fn send(&self, write: impl FnOnce(&mut String)) {
+        let mut text = String::new();
+        write(&mut text);
+        self.output.transmit(&text);
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor")
+            .field("id", &self.id)
+            .field("negotiated", &self.is_negotiated())
+            .field("oob", &self.is_oob_enabled())
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a panic says, if it says anything.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The commands that belong to the protocol itself. Mirrors `qapi/control.json` and
+//! `qapi/introspect.json`.
+
+mod described;
+
+use qmp_proto::{Error, Json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Context, RegisterError, Registry};
+
+pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
+    registry.command("qmp_capabilities", qmp_capabilities)?;
+    registry.erased::<(), described::VersionInfo>("query-version", Box::new(query_version))?;
+    registry.command("query-commands", query_commands)?;
+    registry
+        .erased::<(), Vec<described::SchemaInfo>>("query-qmp-schema", Box::new(query_qmp_schema))?;
+    Ok(())
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct QmpCapabilities {
+    enable: Option<Vec<QMPCapability>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum QMPCapability {
+    Oob,
+}
+
+fn qmp_capabilities(context: &Context, arguments: QmpCapabilities) -> Result<(), Error> {
+    let oob = arguments.enable.is_some_and(|enable| !enable.is_empty());
+    context.monitor().negotiate(oob)
+}
+
+fn query_version(context: &Context, _: qmp_proto::Object) -> Result<Json, Error> {
+    Json::encode(context.dispatcher().version()).map_err(|error| Error::generic(error.to_string()))
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CommandInfo {
+    name: &'static str,
+}
+
+fn query_commands(context: &Context) -> Result<Vec<CommandInfo>, Error> {
+    let names = context.dispatcher().registry().command_names();
+    Ok(names.map(|name| CommandInfo { name }).collect())
+}
+
+fn query_qmp_schema(context: &Context, _: qmp_proto::Object) -> Result<Json, Error> {
+    Ok(context.dispatcher().schema().clone())
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which commands and events there are.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use qmp_proto::{Error, Json, Object};
+use schemars::JsonSchema;
+
+use crate::handler::{ErasedHandler, erase};
+use crate::qapi::{Arguments, SchemaError, Type, arguments_of, type_of};
+use crate::{Context, EventType, Handler, protocol_commands};
+
+/// The commands and events of a server.
+///
+/// A new registry has the commands that belong to the protocol: `qmp_capabilities`,
+/// `query-version`, `query-commands` and `query-qmp-schema`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use qmp_dispatch::proto::Error;
+/// use qmp_dispatch::{Context, Registry};
+///
+/// #[derive(Default)]
+/// struct Counter(AtomicU64);
+///
+/// impl Counter {
+///     fn count(&self, _: &Context) -> Result<u64, Error> {
+///         Ok(self.0.fetch_add(1, Ordering::Relaxed))
+///     }
+/// }
+///
+/// let mut registry = Registry::new();
+/// registry.with(Arc::new(Counter::default())).command("x-count", Counter::count)?;
+/// registry.command("x-nothing", |_: &Context| Ok::<(), Error>(()))?.allow_oob();
+/// assert!(registry.command_names().any(|name| name == "x-count"));
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
+pub struct Registry {
+    /// In the order of registration.
+    commands: Vec<Command>,
+    indices: HashMap<&'static str, usize>,
+    events: Vec<EventDeclaration>,
+}
+
+/// A command or event could not be registered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// There is a command or event of that name already.
+    #[error("'{0}' is registered already")]
+    Duplicate(&'static str),
+    /// Its types cannot be expressed in QAPI.
+    #[error("'{name}' cannot be described: {source}")]
+    Schema {
+        /// The name of the command or event.
+        name: &'static str,
+        /// What cannot be expressed.
+        source: SchemaError,
+    },
+}
+
+pub(crate) struct EventDeclaration {
+    pub(crate) name: &'static str,
+    pub(crate) data: Type,
+}
+
+/// A registered command, and what can be set of it.
+///
+/// Mirrors the flags that a command has in a QAPI schema.
+pub struct Command {
+    name: &'static str,
+    arguments: Arguments,
+    result: Type,
+    handler: ErasedHandler,
+    allow_oob: bool,
+    success_response: bool,
+}
+
+impl Command {
+    /// Allows the command to be executed out-of-band: at once, by the thread that read it, while
+    /// in-band commands may be running. Its handler must be quick and must not block. Off by
+    /// default.
+    pub fn allow_oob(&mut self) -> &mut Command {
+        self.allow_oob = true;
+        self
+    }
+
+    /// Makes the command answer nothing when it succeeds. Off by default.
+    pub fn no_success_response(&mut self) -> &mut Command {
+        self.success_response = false;
+        self
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether the command may be executed out-of-band.
+    pub fn allows_oob(&self) -> bool {
+        self.allow_oob
+    }
+
+    /// Whether the command answers when it succeeds.
+    pub fn has_success_response(&self) -> bool {
+        self.success_response
+    }
+
+    pub(crate) fn arguments(&self) -> &Arguments {
+        &self.arguments
+    }
+
+    pub(crate) fn result(&self) -> &Type {
+        &self.result
+    }
+
+    /// Runs the handler; `arguments` have been checked.
+    pub(crate) fn call(&self, context: &Context, arguments: Object) -> Result<Json, Error> {
+        (self.handler)(context, arguments)
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("name", &self.name)
+            .field("allow_oob", &self.allow_oob)
+            .field("success_response", &self.success_response)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry::new()
+    }
+}
+
+impl Registry {
+    /// A registry with the commands of the protocol itself.
+    pub fn new() -> Registry {
+        let mut registry =
+            Registry { commands: Vec::new(), indices: HashMap::new(), events: Vec::new() };
+        protocol_commands::register(&mut registry)
+            .expect("the commands of the protocol have names and types of their own");
+        registry
+    }
+
+    /// Registers a command that is served by a function; see [`Handler`] for its form.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`] if the name is taken, or the types of the function have no counterpart in
+    /// QAPI.
+    pub fn command<H, Shape>(
+        &mut self,
+        name: &'static str,
+        handler: H,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        H: Handler<(), Shape>,
+    {
+        self.erased::<H::Arguments, H::Result>(name, erase(Arc::new(()), handler))
+    }
+
+    /// Registers commands that share some state.
+    pub fn with<S: ?Sized + Send + Sync + 'static>(&mut self, state: Arc<S>) -> Group<'_, S> {
+        Group { registry: self, state }
+    }
+
+    /// Declares a kind of event.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`] if the name is taken, or the type of the data has no counterpart in QAPI.
+    pub fn event<T: JsonSchema>(&mut self, event: &EventType<T>) -> Result<(), RegisterError> {
+        let name = event.name();
+        if self.declares(name) {
+            return Err(RegisterError::Duplicate(name));
+        }
+        let data = type_of::<T>().map_err(|source| RegisterError::Schema { name, source })?;
+        self.events.push(EventDeclaration { name, data });
+        Ok(())
+    }
+
+    /// The names of all commands, in the order of registration.
+    pub fn command_names(&self) -> impl Iterator<Item = &'static str> {
+        self.commands.iter().map(Command::name)
+    }
+
+    pub(crate) fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    pub(crate) fn events(&self) -> &[EventDeclaration] {
+        &self.events
+    }
+
+    /// Whether an event of this name is declared.
+    pub(crate) fn declares(&self, event: &str) -> bool {
+        self.events.iter().any(|declared| declared.name == event)
+    }
+
+    pub(crate) fn find(&self, command: &str) -> Option<&Command> {
+        self.indices.get(command).map(|&index| &self.commands[index])
+    }
+
+    /// Registers a handler whose types have been forgotten; `A` and `T` describe it.
+    pub(crate) fn erased<A: JsonSchema, T: JsonSchema>(
+        &mut self,
+        name: &'static str,
+        handler: ErasedHandler,
+    ) -> Result<&mut Command, RegisterError> {
+        if self.indices.contains_key(name) {
+            return Err(RegisterError::Duplicate(name));
+        }
+        let schema = |source| RegisterError::Schema { name, source };
+        let arguments = arguments_of::<A>().map_err(schema)?;
+        let result = type_of::<T>().map_err(schema)?;
+        let index = self.commands.len();
+        self.indices.insert(name, index);
+        self.commands.push(Command {
+            name,
+            arguments,
+            result,
+            handler,
+            allow_oob: false,
+            success_response: true,
+        });
+        Ok(&mut self.commands[index])
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let events = self.events.iter().map(|event| event.name);
+        f.debug_struct("Registry")
+            .field("commands", &self.command_names().collect::<Vec<_>>())
+            .field("events", &events.collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Registers commands that share some state; made by [`Registry::with`].
+#[derive(Debug)]
+pub struct Group<'r, S: ?Sized> {
+    registry: &'r mut Registry,
+    state: Arc<S>,
+}
+
+impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
+    /// Registers a command that is served by a function of the state; see [`Handler`] for its form.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::command`].
+    pub fn command<H, Shape>(
+        &mut self,
+        name: &'static str,
+        handler: H,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        H: Handler<S, Shape>,
+    {
+        let handler = erase(Arc::clone(&self.state), handler);
+        self.registry.erased::<H::Arguments, H::Result>(name, handler)
+    }
+}
