@@ -1,2 +1,76 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! qmp-server.
+//! A control socket that clients of the QEMU Machine Protocol cannot tell from QEMU's own.
+//!
+//! This crate wires the layers below to the world: `qmp-dispatch` has the commands, `qmp-queue` says
+//! whose turn it is, and here are the sockets and threads. It is also the program `qmp-server`,
+//! which serves a [reference machine](register_machine) that clients can be tried and tested on.
+//!
+//! # What it promises
+//!
+//! - Any number of clients on one socket at a time, each with a monitor of its own.
+//! - In-band commands of all clients are executed one at a time, the least recently served client
+//!   first. Out-of-band commands are executed at once, also while an in-band command blocks.
+//! - Back-pressure is not reading: a client that has as many requests waiting as it may, or that
+//!   does not read its responses, is not read from, and holds up nobody else. Nothing it does makes
+//!   memory grow without bound.
+//! - Descriptors that clients pass along reach the handlers, through [`Descriptors`].
+//! - The server ends in order: what is being executed is answered, clients get what is left for
+//!   them, sockets are removed.
+//!
+//! What is *not* here yet: peers are not identified, there is no transport for hosts other than this
+//! one, and no way to serve from an embedder's own event loop.
+//!
+//! # Example
+//!
+//! See [`Server`].
+
+mod address;
+mod control;
+mod core;
+mod descriptors;
+mod machine;
+mod outbox;
+mod poller;
+mod server;
+mod session;
+mod trace_points;
+mod transport;
+
+use std::time::SystemTime;
+
+use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
+
+pub use address::{Address, AddressError, Listen};
+pub use control::Control;
+pub use descriptors::Descriptors;
+pub use machine::{MachineOptions, ShutdownCause, register_machine, shut_down};
+pub use server::{ListenError, Server, ServerHandle};
+pub use trace_points::TracePoints;
+pub use transport::{Listener, Transport};
+
+/// The wall-clock time, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).
+pub fn wall_clock() -> Timestamp {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => Timestamp::from_unix(since),
+        // What QEMU says when it cannot tell the time.
+        Err(_) => Timestamp { seconds: -1, microseconds: -1 },
+    }
+}
+
+/// The version of this crate, in QEMU's structure.
+///
+/// ```
+/// let version = qmp_server::version();
+/// assert!(version.to_string().ends_with("(qmp-server)"));
+/// ```
+pub fn version() -> Version {
+    let number = |text: &str| text.parse().unwrap_or_default();
+    Version {
+        qemu: VersionTriple {
+            major: number(env!("CARGO_PKG_VERSION_MAJOR")),
+            minor: number(env!("CARGO_PKG_VERSION_MINOR")),
+            micro: number(env!("CARGO_PKG_VERSION_PATCH")),
+        },
+        package: "qmp-server".into(),
+    }
+}

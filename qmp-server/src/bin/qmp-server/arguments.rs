@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use qmp_server::{Address, Listen};
+
+use crate::USAGE;
+
+/// A server of the QEMU Machine Protocol, and a client for scripts
+#[derive(Parser)]
+#[command(name = "qmp-server", version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    task: Option<Task>,
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+/// What the program is to do.
+#[derive(Subcommand)]
+pub(crate) enum Task {
+    /// Serve a reference machine (this is what happens without a subcommand)
+    Serve(ServeOptions),
+    /// Run one command on any QMP server and print its result
+    Call(CallOptions),
+}
+
+#[derive(Args)]
+pub(crate) struct ServeOptions {
+    /// Where to listen: unix:PATH, tcp:HOST:PORT or stdio; may be given more than once
+    #[arg(long, value_name = "ADDR[,pretty=on]")]
+    pub(crate) listen: Vec<Listen>,
+    /// The name of the machine
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The UUID of the machine
+    #[arg(long, value_parser = uuid)]
+    pub(crate) uuid: Option<String>,
+    /// Do not start the machine, wait for `cont`
+    #[arg(long)]
+    pub(crate) paused: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct CallOptions {
+    /// The server: unix:PATH, a path with a slash, or tcp:HOST:PORT
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    /// The command
+    pub(crate) command: String,
+    /// Arguments: NAME=TEXT for a string, NAME:=JSON for any value
+    #[arg(value_name = "NAME=VALUE | NAME:=JSON")]
+    pub(crate) arguments: Vec<String>,
+    /// Execute the command out-of-band
+    #[arg(long)]
+    pub(crate) oob: bool,
+    /// Print the events of so many seconds after the result
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) events: Option<Duration>,
+    /// Give up when the server has been silent for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    pub(crate) timeout: Duration,
+}
+
+fn uuid(text: &str) -> Result<String, String> {
+    let groups: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    let hex = groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if lengths == [8, 4, 4, 4, 12] && hex {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("expected a UUID like 550e8400-e29b-41d4-a716-446655440000".to_owned())
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "expected a number of seconds".to_owned())
+}
+
+/// Reads the command line. Help and version are printed here; a mistake gets one line.
+pub(crate) fn parse() -> Result<Task, ExitCode> {
+    match CommandLine::try_parse() {
+        Ok(line) => Ok(line.task.unwrap_or(Task::Serve(line.serve))),
+        Err(error) => Err(explain(&error)),
+    }
+}
+
+fn explain(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // Nothing can be done about a standard output that is closed.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    // The first paragraph says what is wrong; the others are usage and advice.
+    let text = error.to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let line: Vec<&str> = paragraph.split_whitespace().collect();
+    let line = line.join(" ");
+    eprintln!("qmp-server: {}", line.strip_prefix("error: ").unwrap_or(&line));
+    ExitCode::from(USAGE)
+}

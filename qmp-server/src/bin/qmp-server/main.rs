@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The program `qmp-server`: serves a reference machine, or calls a command of any QMP server.
+
+mod arguments;
+mod call;
+mod serve;
+
+use std::process::ExitCode;
+
+use arguments::Task;
+
+/// Exit status of a command that has failed on the server.
+const COMMAND_FAILED: u8 = 1;
+
+/// Exit status when the user is wrong, or something is not there.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let task = match arguments::parse() {
+        Ok(task) => task,
+        Err(code) => return code,
+    };
+    let done = match task {
+        Task::Serve(options) => serve::serve(options),
+        Task::Call(options) => call::call(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Why the program ends before its time: one line for people, and an exit status for programs.
+#[derive(Debug)]
+struct Failure {
+    line: String,
+    status: u8,
+}
+
+impl Failure {
+    fn usage(line: impl std::fmt::Display) -> Failure {
+        Failure { line: format!("qmp-server: {line}"), status: USAGE }
+    }
+
+    /// An error response, as it is: `Class: description`.
+    fn command(error: impl std::fmt::Display) -> Failure {
+        Failure { line: error.to_string(), status: COMMAND_FAILED }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // One line, whatever was quoted in it.
+        f.write_str(&self.line.replace('\n', " "))
+    }
+}

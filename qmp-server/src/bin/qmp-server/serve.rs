@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `qmp-server serve`: the reference machine behind sockets.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use qmp_dispatch::{Dispatcher, Registry};
+use qmp_server::{
+    Address, Control, Listen, MachineOptions, Server, ShutdownCause, TracePoints, register_machine,
+    shut_down, version, wall_clock,
+};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::Failure;
+use crate::arguments::ServeOptions;
+
+/// Where to listen if nothing else is said.
+const DEFAULT_SOCKET: &str = "qmp.sock";
+
+pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
+    let trace_points = Arc::new(TracePoints::default());
+    log_to_stderr(Arc::clone(&trace_points));
+
+    let mut registry = Registry::new();
+    let machine = MachineOptions {
+        name: options.name,
+        uuid: options.uuid,
+        paused: options.paused,
+        trace_points,
+    };
+    register_machine(&mut registry, machine).map_err(Failure::usage)?;
+    let dispatcher = Dispatcher::new(registry, version(), wall_clock);
+
+    // Before there is a socket to remove.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
+    let server = listen(Server::new(dispatcher.clone()), &options.listen)?.spawn();
+    let server = server.map_err(Failure::usage)?;
+    end_on_signals(signals, dispatcher, server.control()).map_err(Failure::usage)?;
+    server.wait();
+    Ok(())
+}
+
+fn listen(mut server: Server, listen: &[Listen]) -> Result<Server, Failure> {
+    for listen in listen {
+        server = server.listen(listen).map_err(Failure::usage)?;
+    }
+    if listen.is_empty() {
+        let path = Path::new(DEFAULT_SOCKET);
+        let address = Address::Unix(path.to_owned());
+        server = server.listen(&Listen { address, pretty: false }).map_err(Failure::usage)?;
+        println!("Listening at unix:{DEFAULT_SOCKET}; try: {}", command_to_try());
+    } else {
+        for address in server.addresses() {
+            eprintln!("qmp-server: listening at {address}");
+        }
+    }
+    Ok(server)
+}
+
+/// A command that works in another shell in the same directory.
+fn command_to_try() -> String {
+    let program = std::env::current_exe()
+        .map_or_else(|_| "qmp-server".to_owned(), |path| path.display().to_string());
+    format!("{program} call unix:{DEFAULT_SOCKET} query-status")
+}
+
+fn end_on_signals(
+    mut signals: Signals,
+    dispatcher: Dispatcher,
+    control: Control,
+) -> io::Result<()> {
+    let wait = move || {
+        if signals.forever().next().is_some() {
+            // The event is declared with the machine, and its data is text.
+            let _ = shut_down(&dispatcher, ShutdownCause::HostSignal);
+            control.shutdown();
+        }
+    };
+    thread::Builder::new().name("qmp-signals".into()).spawn(wait).map(drop)
+}
+
+/// Logs warnings, and what enabled trace points say.
+fn log_to_stderr(trace_points: Arc<TracePoints>) {
+    let wanted = dynamic_filter_fn(move |metadata: &Metadata<'_>, _| {
+        *metadata.level() <= LevelFilter::WARN || trace_points.is_enabled(metadata.name())
+    });
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_filter(wanted);
+    tracing_subscriber::registry().with(log).init();
+}

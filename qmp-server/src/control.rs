@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What handlers and other threads can do to a running server.
+
+use std::fmt;
+use std::sync::Weak;
+
+use crate::core::Core;
+
+/// Controls a running server, from any thread. A [local](qmp_dispatch::Monitor::local) of every
+/// monitor, so that handlers have it. Does nothing once the server has ended.
+#[derive(Clone)]
+pub struct Control {
+    core: Weak<Core>,
+}
+
+impl Control {
+    pub(crate) fn new(core: Weak<Core>) -> Control {
+        Control { core }
+    }
+
+    /// Ends the server: what is being executed is finished and answered, what is queued is not,
+    /// clients get what is left for them, and all connections end.
+    pub fn shutdown(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.stop();
+        }
+    }
+
+    /// The labels of the sockets that the server listens at, as QEMU calls those of its `-qmp`
+    /// options: `compat_monitor0`, `compat_monitor1`, and so on.
+    pub fn labels(&self) -> Vec<String> {
+        let listening = self.core.upgrade().map_or(0, |core| core.listening().len());
+        (0..listening).map(label).collect()
+    }
+
+    /// Ends all connections of the socket with this label at once, as QEMU's `yank` does: they are
+    /// sent nothing more. The socket then accepts new clients. Does nothing if there is none of
+    /// that label.
+    pub fn yank(&self, wanted: &str) {
+        if let Some(core) = self.core.upgrade()
+            && let Some(index) = (0..core.listening().len()).find(|&index| label(index) == wanted)
+        {
+            core.abort_connections(index);
+        }
+    }
+}
+
+fn label(index: usize) -> String {
+    format!("compat_monitor{index}")
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the threads of a server share, and what each of them does.
+//!
+//! All threads wait for readiness together. Whoever is told of it reads, executes what is
+//! out-of-band, queues what is in-band, and then takes the role of the dispatcher, if it is free,
+//! and executes what is queued. So the usual request is read, executed and answered on one thread,
+//! and while one command blocks, the other threads go on reading.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use qmp_dispatch::proto::Layout;
+use qmp_dispatch::{Dispatcher, Locals};
+use qmp_queue::{Mode, Queue};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::control::Control;
+use crate::descriptors::Descriptors;
+use crate::outbox::Outbox;
+use crate::poller::{Poller, Ready, Token};
+use crate::session::{Job, Next, Session, execute};
+use crate::{Listener, Transport};
+
+/// Sessions are numbered from here, listeners below.
+const FIRST_SESSION: Token = 1 << 32;
+
+/// What a thread reads at a time.
+const SCRATCH: usize = 64 << 10;
+
+/// How long the clients of a server that ends may take to read what is left for them.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+
+pub(crate) struct Core {
+    poller: Poller,
+    queue: Queue<Job>,
+    dispatching: Role,
+    dispatcher: Dispatcher,
+    listening: Vec<Listening>,
+    sessions: Mutex<HashMap<Token, Arc<Session>>>,
+    last_token: AtomicU64,
+    stopping: Mutex<bool>,
+    stopped: Condvar,
+    /// A client could not be accepted, for want of descriptors.
+    accept_again: AtomicBool,
+}
+
+/// A listener, and how its monitors are to be.
+pub(crate) struct Listening {
+    pub(crate) listener: Box<dyn Listener>,
+    pub(crate) layout: Layout,
+}
+
+impl Core {
+    pub(crate) fn new(
+        dispatcher: Dispatcher,
+        listening: Vec<Listening>,
+        connections: Vec<(Box<dyn Transport>, Layout)>,
+    ) -> io::Result<Arc<Core>> {
+        let core = Arc::new(Core {
+            poller: Poller::new()?,
+            queue: Queue::new(),
+            dispatching: Role::default(),
+            dispatcher,
+            listening,
+            sessions: Mutex::default(),
+            last_token: AtomicU64::new(FIRST_SESSION),
+            stopping: Mutex::new(false),
+            stopped: Condvar::new(),
+            accept_again: AtomicBool::new(false),
+        });
+        for (token, listening) in (0..).zip(&core.listening) {
+            core.poller.add(listening.listener.as_fd(), token)?;
+        }
+        for (transport, layout) in connections {
+            core.connect(transport, layout, None)?;
+        }
+        Ok(core)
+    }
+
+    /// What each thread does until the server is stopped.
+    pub(crate) fn work(self: &Arc<Self>) {
+        let mut scratch = vec![0; SCRATCH];
+        let mut ready = Vec::new();
+        while !self.is_stopping() {
+            let nothing_to_do = self.queue.is_empty() || self.dispatching.is_taken();
+            if let Err(error) = self.poller.wait(nothing_to_do, &mut ready) {
+                tracing::error!(%error, "cannot wait for clients");
+                self.stop();
+            }
+            for ready in ready.drain(..) {
+                self.handle(ready, &mut scratch);
+            }
+            self.dispatch(&mut scratch);
+        }
+    }
+
+    fn handle(self: &Arc<Self>, ready: Ready, scratch: &mut [u8]) {
+        if ready.token < FIRST_SESSION {
+            return self.accept(ready.token);
+        }
+        let session = self.sessions().get(&ready.token).cloned();
+        if let Some(session) = session {
+            let next = session.ready(ready.writable, scratch);
+            self.follow(&session, next);
+        }
+    }
+
+    /// Executes what is queued now, if no other thread is doing so. What is queued meanwhile waits
+    /// until the others have been read from again.
+    fn dispatch(&self, scratch: &mut [u8]) {
+        let Some(_role) = self.dispatching.take() else { return };
+        for _ in 0..self.queue.len() {
+            if self.is_stopping() {
+                return;
+            }
+            let Some(popped) = self.queue.try_pop() else { return };
+            execute(popped, |session| {
+                let next = session.read(scratch);
+                self.follow(session, next);
+            });
+        }
+    }
+
+    fn follow(&self, session: &Arc<Session>, next: Next) {
+        match next {
+            Next::Wait => {}
+            Next::Again => {
+                let _ = self.poller.repeat(session.transport.as_fd(), session.token);
+            }
+            Next::Close => self.close(session),
+        }
+    }
+
+    fn accept(self: &Arc<Self>, token: Token) {
+        let Some(index) = usize::try_from(token).ok() else { return };
+        let Some(listening) = self.listening.get(index) else { return };
+        loop {
+            let accepted = listening
+                .listener
+                .accept()
+                .and_then(|transport| self.connect(transport, listening.layout, Some(index)));
+            match accepted {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Most likely there are no descriptors left. One that is closed makes room.
+                    tracing::warn!(%error, "cannot accept a client");
+                    self.accept_again.store(true, Ordering::Release);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn connect(
+        self: &Arc<Self>,
+        transport: Box<dyn Transport>,
+        layout: Layout,
+        listener: Option<usize>,
+    ) -> io::Result<()> {
+        let transport: Arc<dyn Transport> = transport.into();
+        let outbox = Arc::new(Outbox::new(Arc::clone(&transport)));
+        let control = Control::new(Arc::downgrade(self));
+        let locals = Locals::default().with(Descriptors::default()).with(control);
+        let monitor = self.dispatcher.connect(outbox.clone(), layout, locals);
+        let producer = self.queue.register(Mode::OneInProgress);
+        let token = self.last_token.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(monitor = %monitor.id(), "client connected");
+        let session = Session::new(token, listener, transport, outbox, monitor, producer);
+        let session = Arc::new(session);
+        self.sessions().insert(token, Arc::clone(&session));
+        let added = self.poller.add(session.transport.as_fd(), token);
+        if added.is_err() {
+            self.close(&session);
+        }
+        added
+    }
+
+    /// Ends a connection and forgets it.
+    fn close(&self, session: &Arc<Session>) {
+        self.poller.remove(session.transport.as_fd());
+        if !session.close() {
+            return;
+        }
+        let mut sessions = self.sessions();
+        sessions.remove(&session.token);
+        let nobody_left = sessions.is_empty() && self.listening.is_empty();
+        drop(sessions);
+        if nobody_left {
+            self.stop();
+        }
+        if self.accept_again.swap(false, Ordering::AcqRel) {
+            for (token, listening) in (0..).zip(&self.listening) {
+                let _ = self.poller.repeat(listening.listener.as_fd(), token);
+            }
+        }
+    }
+
+    /// The listeners that accept clients, by their index.
+    pub(crate) fn listening(&self) -> &[Listening] {
+        &self.listening
+    }
+
+    /// Ends all connections of a listener at once: nothing more is sent to them.
+    pub(crate) fn abort_connections(&self, listener: usize) {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        for session in sessions.iter().filter(|session| session.listener == Some(listener)) {
+            session.kill_output();
+            self.close(session);
+        }
+    }
+
+    /// Makes the threads return, each when it has done what it is doing.
+    pub(crate) fn stop(&self) {
+        *lock(&self.stopping) = true;
+        self.stopped.notify_all();
+        self.poller.stop();
+    }
+
+    fn is_stopping(&self) -> bool {
+        *lock(&self.stopping)
+    }
+
+    /// Waits until somebody has [stopped](Core::stop) the server.
+    pub(crate) fn wait_for_stop(&self) {
+        let stopping = lock(&self.stopping);
+        let waited = self.stopped.wait_while(stopping, |stopping| !*stopping);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Sends the clients what is left for them, for a while, and ends all connections.
+    pub(crate) fn finish(&self) {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let deadline = Instant::now() + FLUSH_DEADLINE;
+        let mut scratch = vec![0; SCRATCH];
+        for session in &sessions {
+            while !session.flush() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let timeout = Timespec::try_from(left).unwrap_or_default();
+                let transport = session.transport.as_fd();
+                let mut fds = [PollFd::from_borrowed_fd(transport, PollFlags::OUT)];
+                if left.is_zero() || !matches!(poll(&mut fds, Some(&timeout)), Ok(1..)) {
+                    break;
+                }
+            }
+            session.discard_input(&mut scratch);
+            self.close(session);
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Token, Arc<Session>>> {
+        lock(&self.sessions)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something that one thread does at a time, and no thread waits for.
+#[derive(Default)]
+struct Role(AtomicBool);
+
+impl Role {
+    fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Takes the role until the guard is dropped; `None` if another thread has it.
+    fn take(&self) -> Option<RoleGuard<'_>> {
+        (!self.0.swap(true, Ordering::AcqRel)).then_some(RoleGuard(self))
+    }
+}
+
+struct RoleGuard<'a>(&'a Role);
+
+impl Drop for RoleGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the machine is: `query-name`, `query-uuid`, `query-kvm`, `query-target`.
+
+use std::sync::Arc;
+
+use qmp_dispatch::proto::Error;
+use qmp_dispatch::{Context, RegisterError, Registry};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+pub(super) struct Identity {
+    name: Option<String>,
+    uuid: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct NameInfo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct UuidInfo {
+    #[serde(rename = "UUID")]
+    uuid: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct KvmInfo {
+    enabled: bool,
+    present: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TargetInfo {
+    arch: SysEmuTarget,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum SysEmuTarget {
+    #[serde(rename = "x86_64")]
+    X86_64,
+}
+
+pub(super) fn register(
+    registry: &mut Registry,
+    identity: &Arc<Identity>,
+) -> Result<(), RegisterError> {
+    let mut group = registry.with(Arc::clone(identity));
+    group.command("query-name", Identity::query_name)?;
+    group.command("query-uuid", Identity::query_uuid)?;
+    registry.command("query-kvm", |_: &Context| {
+        Ok::<_, Error>(KvmInfo { enabled: false, present: true })
+    })?;
+    registry.command("query-target", |_: &Context| {
+        Ok::<_, Error>(TargetInfo { arch: SysEmuTarget::X86_64 })
+    })?;
+    Ok(())
+}
+
+impl Identity {
+    pub(super) fn new(name: Option<String>, uuid: Option<String>) -> Identity {
+        let uuid = uuid.unwrap_or_else(|| "00000000-0000-0000-0000-000000000000".to_owned());
+        Identity { name, uuid }
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(super) fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    fn query_name(&self, _: &Context) -> Result<NameInfo, Error> {
+        Ok(NameInfo { name: self.name.clone() })
+    }
+
+    fn query_uuid(&self, _: &Context) -> Result<UuidInfo, Error> {
+        Ok(UuidInfo { uuid: self.uuid.clone() })
+    }
+}

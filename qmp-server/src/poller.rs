@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Readiness: which connections have something to read, or room to write.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Any number of threads may [`wait`](Poller::wait) at a time; each change of readiness is told to
+/// one of them. It is told once: what is not read or written to the end is not told again.
+pub(crate) struct Poller {
+    epoll: OwnedFd,
+    /// Readable for ever once it has been written to.
+    stop: OwnedFd,
+}
+
+/// Names what has become ready.
+pub(crate) type Token = u64;
+
+const STOP: Token = u64::MAX;
+
+/// What a token's descriptor has become ready for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ready {
+    pub(crate) token: Token,
+    pub(crate) writable: bool,
+}
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Poller> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
+        Ok(Poller { epoll, stop })
+    }
+
+    /// Reports for `token` when `fd` becomes readable or writable, and whether it is so already.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), Self::flags())?)
+    }
+
+    /// Reports for `token` once more.
+    pub(crate) fn repeat(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), Self::flags())?)
+    }
+
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    fn flags() -> EventFlags {
+        EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET
+    }
+
+    /// Waits for reports, if `block` says so, and appends them to `ready`.
+    pub(crate) fn wait(&self, block: bool, ready: &mut Vec<Ready>) -> io::Result<()> {
+        // Few at a time, so that other threads get some, too.
+        let mut events = Vec::with_capacity(64);
+        let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = if block { None } else { Some(&at_once) };
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        ready.extend(events.iter().filter(|event| event.data.u64() != STOP).map(
+            |event: &Event| {
+                // Copied out of a packed structure.
+                let flags = event.flags;
+                Ready { token: event.data.u64(), writable: flags.contains(EventFlags::OUT) }
+            },
+        ));
+        Ok(())
+    }
+
+    /// Wakes all threads that wait, now and from now on.
+    pub(crate) fn stop(&self) {
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+}

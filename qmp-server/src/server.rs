@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The server as an embedder sees it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use qmp_dispatch::Dispatcher;
+use qmp_dispatch::proto::Layout;
+
+use crate::control::Control;
+use crate::core::{Core, Listening};
+use crate::transport::{Opened, open};
+use crate::{Address, Listen, Transport};
+
+/// One to read while another one is held up by a command.
+const THREADS: usize = 2;
+
+/// How long a command that is being executed may hold up the end of the server.
+const FINISH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A server that is being set up: where it listens, and what it serves there.
+///
+/// Any number of clients can be connected to each socket at a time; each is a monitor of its own.
+///
+/// ```
+/// use std::time::SystemTime;
+///
+/// use qmp_dispatch::proto::{Error, Timestamp, Version, VersionTriple};
+/// use qmp_dispatch::{Context, Dispatcher, Registry};
+/// use qmp_server::Server;
+///
+/// let mut registry = Registry::new();
+/// registry.command("x-ping", |_: &Context| Ok::<_, Error>("pong".to_owned()))?;
+/// let version = Version {
+///     qemu: VersionTriple { major: 0, minor: 1, micro: 0 },
+///     package: "example".into(),
+/// };
+/// let dispatcher = Dispatcher::new(registry, version, qmp_server::wall_clock);
+///
+/// let folder = std::env::temp_dir().join(format!("qmp-doc-{}", std::process::id()));
+/// std::fs::create_dir_all(&folder)?;
+/// let address = format!("unix:{}", folder.join("qmp.sock").display()).parse()?;
+/// let server = Server::new(dispatcher).listen(&address)?.spawn()?;
+/// // Clients connect and are served, until somebody says:
+/// server.control().shutdown();
+/// server.wait();
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Server {
+    dispatcher: Dispatcher,
+    listening: Vec<Listening>,
+    connections: Vec<(Box<dyn Transport>, Layout)>,
+}
+
+/// A server cannot listen at an address.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen at {address}: {source}")]
+pub struct ListenError {
+    /// Where.
+    pub address: Address,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl Server {
+    /// A server that listens nowhere yet.
+    pub fn new(dispatcher: Dispatcher) -> Server {
+        Server { dispatcher, listening: Vec::new(), connections: Vec::new() }
+    }
+
+    /// Listens at one more address. Clients can connect at once, and are served when the server
+    /// runs.
+    ///
+    /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the
+    /// server ends. TCP is for loopback addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`], among others if another server listens there.
+    pub fn listen(mut self, listen: &Listen) -> Result<Server, ListenError> {
+        let layout = if listen.pretty { Layout::Pretty } else { Layout::Compact };
+        match open(&listen.address)? {
+            Opened::Listener(listener) => self.listening.push(Listening { listener, layout }),
+            Opened::Connection(transport) => self.connections.push((transport, layout)),
+        }
+        Ok(self)
+    }
+
+    /// Serves a connection that exists already, over any transport.
+    #[must_use]
+    pub fn serve(mut self, connection: Box<dyn Transport>, layout: Layout) -> Server {
+        self.connections.push((connection, layout));
+        self
+    }
+
+    /// Where the server listens, with the ports that the system has chosen.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.listening.iter().map(|listening| listening.listener.address())
+    }
+
+    /// Runs the server on threads of its own.
+    ///
+    /// A server that listens nowhere ends with its last connection.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses threads or descriptors.
+    pub fn spawn(self) -> io::Result<ServerHandle> {
+        let core = Core::new(self.dispatcher, self.listening, self.connections)?;
+        let (working, finished) = channel();
+        for index in 0..THREADS {
+            let core = Arc::clone(&core);
+            let working = working.clone();
+            thread::Builder::new().name(format!("qmp-io-{index}")).spawn(move || {
+                core.work();
+                drop(core);
+                drop(working);
+            })?;
+        }
+        Ok(ServerHandle { core, finished })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running server. It goes on when the handle is dropped.
+pub struct ServerHandle {
+    core: Arc<Core>,
+    /// Disconnected when all threads have ended.
+    finished: Receiver<()>,
+}
+
+impl ServerHandle {
+    /// Controls the server from elsewhere.
+    pub fn control(&self) -> Control {
+        Control::new(Arc::downgrade(&self.core))
+    }
+
+    /// Waits until the server has been [shut down](Control::shutdown) and has ended in order.
+    ///
+    /// A command that is being executed then has five seconds to end, and clients one second to
+    /// read what is left for them.
+    pub fn wait(self) {
+        self.core.wait_for_stop();
+        // Nothing is ever sent: this waits for the threads to drop their ends.
+        let _ = self.finished.recv_timeout(FINISH_DEADLINE);
+        self.core.finish();
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One connection: its input on the way to the queue, its output on the way to the client.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+
+use qmp_dispatch::proto::{Band, Limits, Reader};
+use qmp_dispatch::{Monitor, Pending};
+use qmp_queue::{Mode, Popped, Producer, Pushed};
+
+use crate::Transport;
+use crate::descriptors::Descriptors;
+use crate::outbox::Outbox;
+use crate::poller::Token;
+
+/// As many in-band requests as QEMU queues for a client with out-of-band execution.
+const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+
+/// One reading does no more than this before others get their turn.
+const READS_PER_TURN: usize = 16;
+const OUT_OF_BAND_PER_TURN: usize = 64;
+
+/// An in-band request that waits for its turn.
+pub(crate) struct Job {
+    session: Arc<Session>,
+    pending: Pending,
+}
+
+pub(crate) struct Session {
+    pub(crate) token: Token,
+    /// Which of the server's listeners the client has connected to.
+    pub(crate) listener: Option<usize>,
+    pub(crate) transport: Arc<dyn Transport>,
+    outbox: Arc<Outbox>,
+    monitor: Arc<Monitor>,
+    producer: Producer<Job>,
+    input: Mutex<Input>,
+    /// Something has happened that may let reading go on.
+    attention: AtomicBool,
+    /// There may be something to read.
+    readable: AtomicBool,
+    /// The client sends no more.
+    ended: AtomicBool,
+    closed: AtomicBool,
+    /// In-band requests that are queued or being executed.
+    unanswered: AtomicUsize,
+}
+
+struct Input {
+    reader: Reader,
+    /// What has been received and not been read, from `at` on, because the monitor is suspended.
+    unread: Vec<u8>,
+    at: usize,
+}
+
+/// What is to be done with a session when a thread has done its part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Wait until something happens.
+    Wait,
+    /// Go on after others have had their turn.
+    Again,
+    /// Close it: the client has sent all and been sent all.
+    Close,
+}
+
+impl Session {
+    pub(crate) fn new(
+        token: Token,
+        listener: Option<usize>,
+        transport: Arc<dyn Transport>,
+        outbox: Arc<Outbox>,
+        monitor: Arc<Monitor>,
+        producer: Producer<Job>,
+    ) -> Session {
+        Session {
+            token,
+            listener,
+            transport,
+            outbox,
+            monitor,
+            producer,
+            input: Mutex::new(Input {
+                reader: Reader::new(Limits::default()),
+                unread: Vec::new(),
+                at: 0,
+            }),
+            attention: AtomicBool::new(false),
+            readable: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            unanswered: AtomicUsize::new(0),
+        }
+    }
+
+    /// The transport has become ready: there may be something to read, or room to write.
+    pub(crate) fn ready(self: &Arc<Self>, writable: bool, scratch: &mut [u8]) -> Next {
+        self.readable.store(true, Ordering::Release);
+        if writable && !self.outbox.is_empty() {
+            self.outbox.flush();
+        }
+        self.read(scratch)
+    }
+
+    /// Reads until the monitor is suspended or there is nothing more. Executes what is out-of-band,
+    /// queues what is in-band.
+    pub(crate) fn read(self: &Arc<Self>, scratch: &mut [u8]) -> Next {
+        self.attention.store(true, Ordering::Release);
+        loop {
+            let mut input = match self.input.try_lock() {
+                Ok(input) => input,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                // Whoever holds it sees that attention is due.
+                Err(TryLockError::WouldBlock) => return Next::Wait,
+            };
+            let mut next = Next::Wait;
+            while next == Next::Wait && self.attention.swap(false, Ordering::AcqRel) {
+                next = self.read_input(&mut input, scratch);
+            }
+            drop(input);
+            if next != Next::Wait || !self.attention.load(Ordering::Acquire) {
+                return next;
+            }
+        }
+    }
+
+    fn read_input(self: &Arc<Self>, input: &mut Input, scratch: &mut [u8]) -> Next {
+        let mut reads = 0;
+        let mut out_of_band = 0;
+        while self.accepts_input() {
+            if reads == READS_PER_TURN || out_of_band >= OUT_OF_BAND_PER_TURN {
+                return Next::Again;
+            }
+            if input.at < input.unread.len() {
+                let unread = std::mem::take(&mut input.unread);
+                let mut rest = &unread[input.at..];
+                out_of_band += self.take_messages(&mut input.reader, &mut rest);
+                input.at = unread.len() - rest.len();
+                input.unread = unread;
+                continue;
+            }
+            input.unread = Vec::new();
+            input.at = 0;
+            if self.ended.load(Ordering::Acquire) || !self.readable.swap(false, Ordering::AcqRel) {
+                break;
+            }
+            reads += 1;
+            let Some(received) = self.receive(scratch) else { break };
+            let mut rest = &scratch[..received];
+            out_of_band += self.take_messages(&mut input.reader, &mut rest);
+            input.unread = rest.to_vec();
+        }
+        let all_read = input.at == input.unread.len();
+        if all_read && self.is_finished() { Next::Close } else { Next::Wait }
+    }
+
+    /// Whether reading may go on. A monitor that is suspended is resumed when its request has been
+    /// taken or answered, a client that does not read when it does.
+    fn accepts_input(&self) -> bool {
+        !self.producer.is_suspended()
+            && !self.outbox.is_full()
+            && !self.closed.load(Ordering::Acquire)
+    }
+
+    /// The client has sent all and been sent all.
+    fn is_finished(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+            && self.unanswered.load(Ordering::Acquire) == 0
+            && self.outbox.is_empty()
+    }
+
+    /// Receives bytes, and the descriptors that came with them; `None` if there are none.
+    fn receive(&self, scratch: &mut [u8]) -> Option<usize> {
+        let mut descriptors = Vec::new();
+        let received = self.transport.receive(scratch, &mut descriptors);
+        if !descriptors.is_empty()
+            && let Some(local) = self.monitor.local::<Descriptors>()
+        {
+            local.arrive(descriptors);
+        }
+        match received {
+            Ok(0) => self.ended.store(true, Ordering::Release),
+            Ok(received) => {
+                // There may be more.
+                self.readable.store(true, Ordering::Release);
+                return Some(received);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.readable.store(true, Ordering::Release);
+                return Some(0);
+            }
+            Err(_) => {
+                self.outbox.kill();
+                self.ended.store(true, Ordering::Release);
+            }
+        }
+        None
+    }
+
+    /// Takes messages from `bytes` until the monitor is suspended. How many were out-of-band.
+    fn take_messages(self: &Arc<Self>, reader: &mut Reader, bytes: &mut &[u8]) -> usize {
+        let mut out_of_band = 0;
+        while let Some(message) = reader.read(bytes) {
+            let pending = self.monitor.receive(message);
+            match pending.band() {
+                Band::OutOfBand => {
+                    out_of_band += 1;
+                    self.monitor.execute(pending);
+                }
+                Band::InBand => {
+                    self.unanswered.fetch_add(1, Ordering::AcqRel);
+                    let job = Job { session: Arc::clone(self), pending };
+                    match self.producer.push(job) {
+                        Ok(Pushed::Ready) => {}
+                        // Or closed while it was read: nobody is left to be answered.
+                        Ok(Pushed::Suspended) | Err(_) => break,
+                    }
+                }
+            }
+            if out_of_band >= OUT_OF_BAND_PER_TURN || !self.accepts_input() {
+                break;
+            }
+        }
+        out_of_band
+    }
+
+    /// Sends nothing more, not even what is pending.
+    pub(crate) fn kill_output(&self) {
+        self.outbox.kill();
+    }
+
+    /// Ends the connection. Returns whether it had not been ended before.
+    pub(crate) fn close(&self) -> bool {
+        let first = !self.closed.swap(true, Ordering::AcqRel);
+        if first {
+            self.transport.shutdown();
+            drop(self.producer.close());
+        }
+        first
+    }
+
+    /// Writes what is pending, as far as the client takes it; whether that was all.
+    pub(crate) fn flush(&self) -> bool {
+        self.outbox.flush();
+        self.outbox.is_empty()
+    }
+
+    /// Throws away what the client has sent and nobody will read, so that it sees a clean end of
+    /// file and no reset.
+    pub(crate) fn discard_input(&self, scratch: &mut [u8]) {
+        for _ in 0..READS_PER_TURN {
+            match self.transport.receive(scratch, &mut Vec::new()) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+    }
+}
+
+/// Executes a request whose turn has come. `read` is called when reading from its session may go on.
+pub(crate) fn execute(popped: Popped<Job>, mut read: impl FnMut(&Arc<Session>)) {
+    let Popped { item: Job { session, pending }, resume, ticket, .. } = popped;
+    // Before the command runs: out-of-band commands may be waiting behind a full queue.
+    if resume.is_some() {
+        read(&session);
+    }
+    let had_oob = session.monitor.is_oob_enabled();
+    session.monitor.execute(pending);
+    let mut resumed = None;
+    if !had_oob && session.monitor.is_oob_enabled() {
+        resumed = session.producer.set_mode(Mode::UpTo(QUEUED_WITH_OOB));
+    }
+    resumed = resumed.or(ticket.done());
+    session.unanswered.fetch_sub(1, Ordering::AcqRel);
+    if resumed.is_some() || session.ended.load(Ordering::Acquire) {
+        read(&session);
+    }
+}
