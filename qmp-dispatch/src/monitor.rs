@@ -12,6 +12,9 @@ use qmp_proto::{
     SyntaxError,
 };
 
+use tracing::field::display;
+use tracing::{Level, event};
+
 use crate::context::CurrentScope;
 use crate::dispatcher::Texts;
 use crate::{Context, Dispatcher, Locals};
@@ -132,6 +135,14 @@ impl Monitor {
     /// What is [in-band](Pending::band) is to be queued, and executed when its turn has come; what
     /// is out-of-band is to be executed at once.
     pub fn receive(&self, message: Result<Message<'_>, SyntaxError>) -> Pending {
+        if let Ok(message) = &message {
+            event!(
+                name: "handle_qmp_command",
+                Level::TRACE,
+                monitor = %self.id,
+                request = %String::from_utf8_lossy(message.text()),
+            );
+        }
         let oob = self.is_oob_enabled();
         Pending(
             message.map_err(RequestError::from).and_then(|message| Request::parse(&message, oob)),
@@ -147,6 +158,13 @@ impl Monitor {
             Err(refused) => Some(Response { id: refused.id, result: Err(refused.error) }),
         };
         if let Some(response) = response {
+            event!(
+                name: "monitor_qmp_respond",
+                Level::TRACE,
+                monitor = %self.id,
+                id = response.id.as_ref().map(display),
+                error = response.result.as_ref().err().map(display),
+            );
             self.send(|text| response.write(self.layout, text));
         }
         // Only now: a client that negotiates takes the next message for the answer.
@@ -157,6 +175,23 @@ impl Monitor {
 
     fn serve(self: &Arc<Self>, request: Request) -> Option<Response> {
         let Request { command: name, arguments, id, band } = request;
+        let traced = id.as_ref().map(display);
+        match band {
+            Band::InBand => event!(
+                name: "monitor_qmp_cmd_in_band",
+                Level::TRACE,
+                monitor = %self.id,
+                id = traced,
+                command = name,
+            ),
+            Band::OutOfBand => event!(
+                name: "monitor_qmp_cmd_out_of_band",
+                Level::TRACE,
+                monitor = %self.id,
+                id = traced,
+                command = name,
+            ),
+        }
         let result = self.serve_command(&name, arguments, band).transpose()?;
         Some(Response { id, result })
     }

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a monitor promises, on a screen instead of a socket.
+
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use qmp_dispatch::proto::{
+    Error, ErrorClass, Layout, Reader, Timestamp, Value, Version, VersionTriple,
+};
+use qmp_dispatch::{
+    Context, Dispatcher, EmitError, EventType, Locals, Monitor, MonitorId, Output, Registry,
+    current,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(Default)]
+struct Screen(Mutex<String>);
+
+impl Screen {
+    /// What has been said since the last time.
+    fn take(&self) -> Vec<String> {
+        let said = std::mem::take(&mut *self.0.lock().unwrap());
+        said.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Output for Screen {
+    fn transmit(&self, text: &str) {
+        self.0.lock().unwrap().push_str(text);
+    }
+}
+
+const HAPPENED: EventType<Happened> = EventType::new("HAPPENED");
+const UNDECLARED: EventType<()> = EventType::new("UNDECLARED");
+
+#[derive(Serialize, JsonSchema)]
+struct Happened {
+    what: &'static str,
+}
+
+fn dispatcher(register: impl FnOnce(&mut Registry)) -> Dispatcher {
+    let mut registry = Registry::new();
+    registry.event(&HAPPENED).unwrap();
+    register(&mut registry);
+    let version =
+        Version { qemu: VersionTriple { major: 1, minor: 2, micro: 3 }, package: "test".into() };
+    Dispatcher::new(registry, version, || Timestamp { seconds: 1, microseconds: 2 })
+}
+
+fn connect(dispatcher: &Dispatcher) -> (Arc<Monitor>, Arc<Screen>) {
+    let screen = Arc::new(Screen::default());
+    let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
+    (monitor, screen)
+}
+
+fn feed(monitor: &Arc<Monitor>, input: &str) {
+    let mut reader = Reader::default();
+    let mut bytes = input.as_bytes();
+    while let Some(message) = reader.read(&mut bytes) {
+        monitor.execute(monitor.receive(message));
+    }
+}
+
+/// A monitor in command mode.
+fn negotiated(dispatcher: &Dispatcher) -> (Arc<Monitor>, Arc<Screen>) {
+    let (monitor, screen) = connect(dispatcher);
+    feed(&monitor, "{'execute': 'qmp_capabilities'}");
+    screen.take();
+    (monitor, screen)
+}
+
+#[track_caller]
+fn check(screen: &Screen, expected: &[&str]) {
+    assert_eq!(screen.take(), expected);
+}
+
+const NOTHING: fn(&Context) -> Result<(), Error> = |_| Ok(());
+
+#[test]
+fn only_negotiation_is_possible_before_negotiation() {
+    let dispatcher = dispatcher(|_| {});
+    let (monitor, screen) = connect(&dispatcher);
+    check(
+        &screen,
+        &[
+            r#"{"QMP": {"version": {"qemu": {"micro": 3, "minor": 2, "major": 1}, "package": "test"}, "capabilities": ["oob"]}}"#,
+        ],
+    );
+    feed(&monitor, "{'execute': 'query-version', 'id': 1}");
+    check(
+        &screen,
+        &[
+            r#"{"id": 1, "error": {"class": "CommandNotFound", "desc": "Expecting capabilities negotiation with 'qmp_capabilities'"}}"#,
+        ],
+    );
+    feed(&monitor, "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['no']}}");
+    assert!(!monitor.is_negotiated(), "a failure leaves the monitor as it was");
+    screen.take();
+    feed(&monitor, "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}");
+    check(&screen, &[r#"{"return": {}}"#]);
+    assert!(monitor.is_negotiated() && monitor.is_oob_enabled());
+}
+
+#[test]
+fn events_go_to_those_who_have_completed_negotiation_and_precede_the_response() {
+    let dispatcher = dispatcher(|registry| {
+        registry
+            .command("x-emit", |context: &Context| {
+                context.emit(&HAPPENED, &Happened { what: "it" })
+            })
+            .unwrap();
+    });
+    let (_stranger, stranger) = connect(&dispatcher);
+    stranger.take();
+    let (_listener, listener) = negotiated(&dispatcher);
+    let (monitor, screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'x-emit', 'id': 'a'}");
+    let event = r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "HAPPENED", "data": {"what": "it"}}"#;
+    check(&screen, &[event, r#"{"return": {}, "id": "a"}"#]);
+    check(&listener, &[event]);
+    check(&stranger, &[]);
+}
+
+#[test]
+fn a_failed_negotiation_lets_no_event_through() {
+    let dispatcher = dispatcher(|_| {});
+    let (monitor, screen) = connect(&dispatcher);
+    screen.take();
+    feed(&monitor, "{'execute': 'qmp_capabilities', 'arguments': {'enable': [1]}}");
+    dispatcher.emit(&HAPPENED, &Happened { what: "early" }).unwrap();
+    assert_eq!(screen.take().len(), 1, "only the error");
+}
+
+#[test]
+fn what_is_not_declared_cannot_be_emitted() {
+    let dispatcher = dispatcher(|_| {});
+    assert_eq!(dispatcher.emit(&UNDECLARED, &()), Err(EmitError::Undeclared("UNDECLARED")));
+}
+
+#[test]
+fn names_are_registered_once() {
+    dispatcher(|registry| {
+        registry.command("x-once", NOTHING).unwrap();
+        let refused = registry.command("x-once", NOTHING).unwrap_err();
+        assert_eq!(refused.to_string(), "'x-once' is registered already");
+        assert!(registry.command("query-version", NOTHING).is_err());
+    });
+}
+
+#[test]
+fn a_command_without_success_response_answers_only_failures() {
+    let dispatcher = dispatcher(|registry| {
+        registry.command("x-quiet", NOTHING).unwrap().no_success_response();
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'x-quiet'} {'execute': 'x-quiet', 'arguments': {'a': 1}}");
+    check(
+        &screen,
+        &[r#"{"error": {"class": "GenericError", "desc": "Parameter 'a' is unexpected"}}"#],
+    );
+}
+
+#[test]
+fn a_panic_is_an_error_response() {
+    let dispatcher = dispatcher(|registry| {
+        registry
+            .command("x-panic", |_: &Context| -> Result<(), Error> { panic!("on purpose") })
+            .unwrap();
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'x-panic', 'id': 1} {'execute': 'query-commands', 'id': 2}");
+    let said = screen.take();
+    assert_eq!(
+        said[0],
+        r#"{"id": 1, "error": {"class": "GenericError", "desc": "The command x-panic failed: internal error"}}"#
+    );
+    assert!(said[1].ends_with(r#""id": 2}"#));
+}
+
+#[test]
+fn out_of_band_is_for_commands_that_allow_it() {
+    let dispatcher = dispatcher(|registry| {
+        registry.command("x-quick", NOTHING).unwrap().allow_oob();
+    });
+    let (monitor, screen) = connect(&dispatcher);
+    feed(&monitor, "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}");
+    screen.take();
+    feed(&monitor, "{'exec-oob': 'x-quick', 'id': 1} {'exec-oob': 'query-version', 'id': 2}");
+    check(
+        &screen,
+        &[
+            r#"{"return": {}, "id": 1}"#,
+            r#"{"id": 2, "error": {"class": "GenericError", "desc": "The command query-version does not support OOB"}}"#,
+        ],
+    );
+}
+
+#[test]
+fn errors_of_the_embedder_become_error_responses() {
+    struct NoSuchDisk(String);
+    impl From<NoSuchDisk> for Error {
+        fn from(disk: NoSuchDisk) -> Error {
+            Error::new(ErrorClass::DeviceNotFound, format!("Device '{}' not found", disk.0))
+        }
+    }
+    #[derive(Deserialize, JsonSchema)]
+    struct Eject {
+        device: String,
+    }
+    let dispatcher = dispatcher(|registry| {
+        registry
+            .command("eject", |_: &Context, arguments: Eject| -> Result<(), NoSuchDisk> {
+                Err(NoSuchDisk(arguments.device))
+            })
+            .unwrap();
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'eject', 'arguments': {'device': 'cd'}}");
+    check(&screen, &[r#"{"error": {"class": "DeviceNotFound", "desc": "Device 'cd' not found"}}"#]);
+}
+
+#[test]
+fn a_pretty_monitor_is_told_the_same() {
+    let dispatcher = dispatcher(|_| {});
+    let screen = Arc::new(Screen::default());
+    let monitor = dispatcher.connect(screen.clone(), Layout::Pretty, Locals::default());
+    screen.take();
+    feed(&monitor, "{'execute': 'qmp_capabilities'}");
+    dispatcher.emit(&HAPPENED, &Happened { what: "it" }).unwrap();
+    let said = screen.take();
+    assert_eq!(said[..4], ["{", "    \"return\": {", "    }", "}"]);
+    assert_eq!(said.last().map(String::as_str), Some("}"));
+    assert!(said.contains(&"    \"event\": \"HAPPENED\",".to_owned()));
+}
+
+/// What a handler does, itself dispatching on other monitors.
+#[derive(Clone, Debug)]
+struct Visit {
+    monitor: usize,
+    inner: Vec<Visit>,
+    panics: bool,
+}
+
+fn visits() -> impl Strategy<Value = Vec<Visit>> {
+    let leaf = (0..3usize, any::<bool>()).prop_map(|(monitor, panics)| Visit {
+        monitor,
+        inner: Vec::new(),
+        panics,
+    });
+    let visit = leaf.prop_recursive(4, 24, 4, |inner| {
+        (0..3usize, prop::collection::vec(inner, 0..4), any::<bool>())
+            .prop_map(|(monitor, inner, panics)| Visit { monitor, inner, panics })
+    });
+    prop::collection::vec(visit, 1..4)
+}
+
+fn current_id() -> Option<MonitorId> {
+    current().map(|monitor| monitor.id())
+}
+
+/// Hands the visits to the handlers, which find theirs by its place in the list.
+#[derive(Default)]
+struct Plan {
+    monitors: Mutex<Vec<Arc<Monitor>>>,
+    next: Mutex<Vec<Visit>>,
+    wrong: Mutex<Vec<String>>,
+}
+
+impl Plan {
+    fn visit(&self, visit: Visit) {
+        let before = current_id();
+        let monitor = self.monitors.lock().unwrap()[visit.monitor].clone();
+        self.next.lock().unwrap().push(visit);
+        feed(&monitor, "{'execute': 'x-visit'}");
+        self.expect(before, "after an inner dispatch");
+    }
+
+    fn expect(&self, expected: Option<MonitorId>, when: &str) {
+        let got = current_id();
+        if got != expected {
+            let wrong = format!("{when}: {got:?} instead of {expected:?}");
+            self.wrong.lock().unwrap().push(wrong);
+        }
+    }
+
+    fn x_visit(&self, context: &Context) -> Result<(), Error> {
+        let visit = self.next.lock().unwrap().pop().expect("a visit is planned");
+        self.expect(Some(context.monitor().id()), "in the handler");
+        for inner in visit.inner {
+            self.visit(inner);
+        }
+        assert!(!visit.panics, "a planned panic");
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_current_monitor_is_restored_however_handlers_nest_and_end(visits in visits()) {
+        let plan = Arc::new(Plan::default());
+        let dispatcher = dispatcher(|registry| {
+            registry.with(plan.clone()).command("x-visit", Plan::x_visit).unwrap();
+        });
+        let monitors = (0..3).map(|_| negotiated(&dispatcher).0);
+        plan.monitors.lock().unwrap().extend(monitors);
+        for visit in visits {
+            plan.visit(visit);
+        }
+        prop_assert_eq!(current_id(), None);
+        let wrong = plan.wrong.lock().unwrap().clone();
+        prop_assert!(wrong.is_empty(), "{:?}", wrong);
+        plan.monitors.lock().unwrap().clear();
+    }
+}
+
+#[test]
+fn the_current_monitor_is_not_that_of_other_threads() {
+    let seen = Arc::new(Mutex::new(None));
+    let dispatcher = dispatcher(|registry| {
+        let seen = seen.clone();
+        registry
+            .command("x-look", move |context: &Context| -> Result<(), Error> {
+                let elsewhere = std::thread::spawn(current_id).join().unwrap();
+                let here = current_id() == Some(context.monitor().id());
+                *seen.lock().unwrap() = Some((here, elsewhere));
+                Ok(())
+            })
+            .unwrap();
+    });
+    let (monitor, _screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'x-look'}");
+    assert_eq!(*seen.lock().unwrap(), Some((true, None)));
+}
+
+#[test]
+fn introspection_and_dispatch_know_the_same_commands() {
+    let dispatcher = dispatcher(|registry| {
+        registry.command("x-known", NOTHING).unwrap().allow_oob();
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'query-commands'} {'execute': 'query-qmp-schema'}");
+    let said = screen.take();
+    let result = |line: &str| -> Vec<Value> {
+        let mut reader = Reader::default();
+        let mut bytes = line.as_bytes();
+        let message = reader.read(&mut bytes).unwrap().unwrap().value().unwrap();
+        message.get("return").unwrap().as_array().unwrap().to_vec()
+    };
+    let mut listed: Vec<_> =
+        result(&said[0]).iter().map(|command| command.get("name").cloned()).collect();
+    let mut described: Vec<_> = result(&said[1])
+        .iter()
+        .filter(|entry| entry.get("meta-type").and_then(Value::as_str) == Some("command"))
+        .map(|entry| entry.get("name").cloned())
+        .collect();
+    listed.sort_by_key(|name| format!("{name:?}"));
+    described.sort_by_key(|name| format!("{name:?}"));
+    assert_eq!(listed, described);
+    assert!(listed.contains(&Some("x-known".into())));
+}
