@@ -51,6 +51,25 @@ pub(crate) struct Core {
 pub(crate) struct Listening {
     pub(crate) listener: Box<dyn Listener>,
     pub(crate) layout: Layout,
+    cleaned_up: AtomicBool,
+}
+
+impl Listening {
+    pub(crate) fn new(listener: Box<dyn Listener>, layout: Layout) -> Listening {
+        Listening { listener, layout, cleaned_up: AtomicBool::new(false) }
+    }
+
+    fn clean_up(&self) {
+        if !self.cleaned_up.swap(true, Ordering::AcqRel) {
+            self.listener.clean_up();
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.clean_up();
+    }
 }
 
 impl Core {
@@ -233,8 +252,11 @@ impl Core {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Sends the clients what is left for them, for a while, and ends all connections.
+    /// Lets no more clients find the server, sends the others what is left for them, for a while,
+    /// and ends all connections.
     pub(crate) fn finish(&self) {
+        // Not left to the end of `self`: a thread that hangs in a command keeps it.
+        self.listening.iter().for_each(Listening::clean_up);
         let sessions: Vec<_> = self.sessions().values().cloned().collect();
         let deadline = Instant::now() + FLUSH_DEADLINE;
         let mut scratch = vec![0; SCRATCH];

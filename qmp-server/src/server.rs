@@ -85,7 +85,7 @@ impl Server {
     pub fn listen(mut self, listen: &Listen) -> Result<Server, ListenError> {
         let layout = if listen.pretty { Layout::Pretty } else { Layout::Compact };
         match open(&listen.address)? {
-            Opened::Listener(listener) => self.listening.push(Listening { listener, layout }),
+            Opened::Listener(listener) => self.listening.push(Listening::new(listener, layout)),
             Opened::Connection(transport) => self.connections.push((transport, layout)),
         }
         Ok(self)

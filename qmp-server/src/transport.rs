@@ -37,7 +37,7 @@ pub trait Transport: Send + Sync {
     fn shutdown(&self);
 }
 
-/// Accepts connections, and never blocks. Removes what it has left behind when it is dropped.
+/// Accepts connections, and never blocks.
 pub trait Listener: Send + Sync {
     /// What to poll for readiness.
     fn as_fd(&self) -> BorrowedFd<'_>;
@@ -48,6 +48,10 @@ pub trait Listener: Send + Sync {
     ///
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if no client waits.
     fn accept(&self) -> io::Result<Box<dyn Transport>>;
+
+    /// Removes what listening has left behind, such as a socket's file. Called when the server ends,
+    /// and not twice.
+    fn clean_up(&self) {}
 
     /// Where it listens, with the port that the system has chosen.
     fn address(&self) -> Address;

@@ -68,17 +68,15 @@ impl Listener for UnixSocket {
         Ok(Box::new(stream))
     }
 
-    fn address(&self) -> Address {
-        Address::Unix(self.path.clone())
-    }
-}
-
-impl Drop for UnixSocket {
-    fn drop(&mut self) {
+    fn clean_up(&self) {
         // Somebody may have put another socket in its place.
         if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
+    }
+
+    fn address(&self) -> Address {
+        Address::Unix(self.path.clone())
     }
 }
 
