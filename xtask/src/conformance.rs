@@ -2,7 +2,7 @@
 //! `cargo xtask conformance`: the runner of the crate `tests`, on our server unless told otherwise.
 
 use crate::command::{Outcome, cargo, run as run_command};
-use crate::workspace::release_server;
+use crate::workspace::{release_server, root};
 
 /// Options that say which server is meant, or that ask for none.
 const OTHER_SERVERS: [&str; 4] = ["--connect", "--spawn", "--help", "-h"];
@@ -11,7 +11,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut runner = cargo(["run", "--quiet", "--package", "tests", "--bin", "conformance", "--"]);
     if !names_a_server(arguments) {
         run_command(&mut cargo(["build", "--release", "--package", "qmp-server"]))?;
-        runner.args(["--spawn", &our_server()]);
+        runner.args(["--spawn", &our_server()]).arg("--deviations");
+        runner.arg(root().join("tests/conformance/deviations.jsonl"));
     }
     run_command(runner.args(arguments))
 }

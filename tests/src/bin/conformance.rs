@@ -30,6 +30,9 @@ struct Arguments {
     /// Directory or file of cases
     #[arg(long, value_name = "PATH")]
     cases: Vec<PathBuf>,
+    /// File of cases that replace those of the same category/name
+    #[arg(long, value_name = "PATH")]
+    deviations: Vec<PathBuf>,
     /// Run only cases whose category/name matches
     #[arg(long, value_name = "GLOB", value_parser = Glob::new)]
     only: Vec<Glob>,
@@ -88,6 +91,7 @@ impl Arguments {
         let defaults = Options::new(launch);
         Options {
             cases: if self.cases.is_empty() { defaults.cases } else { self.cases },
+            deviations: self.deviations,
             selection: Selection {
                 only: self.only,
                 flavor,

@@ -24,6 +24,8 @@ pub struct Options {
     pub launch: Launch,
     /// Files and directories of cases.
     pub cases: Vec<PathBuf>,
+    /// Files of cases that take the place of those of the same title: where the server is meant to differ from QEMU.
+    pub deviations: Vec<PathBuf>,
     /// Which of them.
     pub selection: Selection,
     /// The limit for one step.
@@ -41,12 +43,19 @@ impl Options {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/cases")
     }
 
+    /// The file of the cases in which our server is meant to differ from QEMU.
+    #[must_use]
+    pub fn own_deviations() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/deviations.jsonl")
+    }
+
     /// All cases but the slow ones on a server that is none of QEMU's.
     #[must_use]
     pub fn new(launch: Launch) -> Self {
         Self {
             launch,
             cases: vec![Self::own_cases()],
+            deviations: Vec::new(),
             selection: Selection::default(),
             step_limit: Duration::from_secs(5),
             patience: Duration::from_secs(5),
@@ -70,7 +79,14 @@ impl Options {
                 selection.without_pretty = !words.iter().any(|word| word.contains("{pretty}"));
             }
         }
-        Ok(selection.apply(case::load(&self.cases)?))
+        let mut cases = case::load(&self.cases)?;
+        for deviation in case::load(&self.deviations)? {
+            match cases.iter_mut().find(|case| case.title() == deviation.title()) {
+                Some(case) => *case = deviation,
+                None => return Err(format!("{} deviates from no case", deviation.title())),
+            }
+        }
+        Ok(selection.apply(cases))
     }
 }
 

@@ -11,6 +11,7 @@ fn the_reference_machine_passes_every_case() {
         ["serve", "--name", "confvm", "--paused", "--listen", "unix:{sock}", "--listen"];
     let command = [program].into_iter().chain(arguments).chain(["unix:{pretty},pretty=on"]);
     let options = Options {
+        deviations: vec![Options::own_deviations()],
         step_limit: server::LIMIT,
         patience: server::LIMIT,
         ..Options::new(Launch::Spawn(command.map(str::to_owned).collect()))
