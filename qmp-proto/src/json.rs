@@ -14,8 +14,12 @@ use serde::de::DeserializeOwned;
 pub use layout::Layout;
 pub use ser::EncodeError;
 
-use crate::parser::{Parser, Tree};
+use crate::lexer::{Kind, Token};
+use crate::parser::parse_well_formed;
 use crate::{DecodeError, Object, Value, from_value};
+
+/// Room for most results, so that they are written without moving.
+const USUAL_SIZE: usize = 128;
 
 /// The text of one JSON value, well-formed, in ASCII and on one line.
 ///
@@ -54,7 +58,7 @@ impl Json {
     /// [`EncodeError`] if the type's own serialization fails, or a map has keys that are neither
     /// text nor numbers nor truth values.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Json, EncodeError> {
-        let mut text = String::new();
+        let mut text = String::with_capacity(USUAL_SIZE);
         value.serialize(&mut ser::Serializer::new(&mut text))?;
         Ok(Json(text.into()))
     }
@@ -66,8 +70,7 @@ impl Json {
 
     /// Parses the text as any value.
     pub fn to_value(&self) -> Value {
-        // Well-formed by construction.
-        Parser::new(self.0.as_bytes()).value::<Tree>().unwrap_or_default()
+        parse_well_formed(self.0.as_bytes())
     }
 
     /// Parses the text as the given type.
@@ -87,18 +90,26 @@ impl Json {
         from_value(self.to_value())
     }
 
-    /// Takes over text that has been found to be well-formed. It is kept as it is if it is ASCII on
-    /// one line and plain JSON, and is written anew otherwise.
-    pub(crate) fn from_checked(text: &[u8]) -> Json {
-        let plain = text.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\'');
-        match std::str::from_utf8(text) {
-            Ok(text) if plain => Json(text.to_owned().into()),
-            _ => {
-                let value = Parser::new(text).value::<Tree>().unwrap_or_default();
-                let mut text = String::new();
-                ser::write_value(&value, &mut text);
-                Json(text.into())
+    /// Takes over the value that these tokens of `text` make. Its text is kept if it is plain JSON
+    /// in ASCII on one line, and is written anew otherwise.
+    pub(crate) fn from_checked(text: &[u8], tokens: &[Token]) -> Json {
+        let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
+            return Json::from(&Value::Null);
+        };
+        let value = &text[first.start..last.end];
+        // No short cut in this loop: like this it looks at many bytes at a time.
+        let on_one_line = value.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
+        let strict = |token: &Token| match token.kind {
+            Kind::PlainString => text[token.start] == b'"',
+            Kind::String => {
+                text[token.start] == b'"'
+                    && !text[token.start..token.end].windows(2).any(|pair| pair == b"\\'")
             }
+            _ => true,
+        };
+        match std::str::from_utf8(value) {
+            Ok(value) if on_one_line && tokens.iter().all(strict) => Json(value.to_owned().into()),
+            _ => Json::from(&parse_well_formed(value)),
         }
     }
 
@@ -135,7 +146,7 @@ impl fmt::Display for Json {
 
 impl From<&Value> for Json {
     fn from(value: &Value) -> Json {
-        let mut text = String::new();
+        let mut text = String::with_capacity(USUAL_SIZE);
         ser::write_value(value, &mut text);
         Json(text.into())
     }

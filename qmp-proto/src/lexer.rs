@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finds where tokens end. Mirrors the state machine of QEMU's `qobject/json-lexer.c`.
 
+use crate::scan::plain_run;
+
 /// What a byte can be at the start of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Blank,
-    OpenBrace,
-    CloseBrace,
-    OpenBracket,
-    CloseBracket,
-    /// Comma or colon.
-    Separator,
+    /// A token by itself.
+    Mark(Kind),
     Quote,
     Minus,
     Zero,
@@ -29,11 +27,12 @@ const fn classes() -> [Class; 256] {
     while byte < 256 {
         table[byte] = match byte as u8 {
             b' ' | b'\t' | b'\r' | b'\n' => Class::Blank,
-            b'{' => Class::OpenBrace,
-            b'}' => Class::CloseBrace,
-            b'[' => Class::OpenBracket,
-            b']' => Class::CloseBracket,
-            b',' | b':' => Class::Separator,
+            b'{' => Class::Mark(Kind::OpenBrace),
+            b'}' => Class::Mark(Kind::CloseBrace),
+            b'[' => Class::Mark(Kind::OpenBracket),
+            b']' => Class::Mark(Kind::CloseBracket),
+            b',' => Class::Mark(Kind::Comma),
+            b':' => Class::Mark(Kind::Colon),
             b'"' | b'\'' => Class::Quote,
             b'-' => Class::Minus,
             b'0' => Class::Zero,
@@ -41,20 +40,6 @@ const fn classes() -> [Class; 256] {
             b'a'..=b'z' => Class::Letter,
             _ => Class::Stray,
         };
-        byte += 1;
-    }
-    table
-}
-
-/// Whether a string goes on through this byte whatever the quotes: neither a quote, nor a
-/// backslash, nor a byte that strings cannot hold.
-static PLAIN: [bool; 256] = plain();
-
-const fn plain() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut byte = 0x20;
-    while byte < 0xFE {
-        table[byte] = !matches!(byte as u8, b'"' | b'\'' | b'\\');
         byte += 1;
     }
     table
@@ -91,16 +76,30 @@ enum State {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
+pub(crate) enum Kind {
     OpenBrace,
     CloseBrace,
     OpenBracket,
     CloseBracket,
-    /// Comma or colon.
-    Separator,
+    Comma,
+    Colon,
+    /// A string whose characters are all printable ASCII and stand for themselves.
+    PlainString,
+    /// Any other string.
     String,
-    Number,
+    /// A number without dot and exponent.
+    Integer,
+    /// Any other number.
+    Double,
     Keyword,
+}
+
+/// A token, and where it stands in the text of its message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +107,7 @@ pub(crate) enum Step {
     /// The input is used up, and the token at hand, if any, is not complete.
     Hungry,
     /// A token has ended; so many bytes long.
-    Token(Token, usize),
+    Token(Kind, usize),
     /// The token at hand, so many bytes with the one last read, cannot be one.
     Stray(usize),
     /// The token at hand is longer than a token may be.
@@ -120,12 +119,14 @@ pub(crate) struct Lexer {
     state: State,
     /// Bytes of the token at hand that came with earlier input.
     carried: usize,
+    /// The string at hand is a [`Kind::PlainString`] so far.
+    plain: bool,
     max_token: usize,
 }
 
 impl Lexer {
     pub(crate) fn new(max_token: usize) -> Lexer {
-        Lexer { state: State::Start, carried: 0, max_token }
+        Lexer { state: State::Start, carried: 0, plain: true, max_token }
     }
 
     pub(crate) fn is_between_tokens(&self) -> bool {
@@ -135,205 +136,186 @@ impl Lexer {
     /// Moves `at` over white space, or over what is skipped after an error; only between tokens.
     #[inline]
     pub(crate) fn skip(&mut self, input: &[u8], at: &mut usize) {
-        let mut rest = *at;
         if self.state == State::Recovery {
-            // Quotes mean nothing here, and a TAB is skipped where other control bytes are not.
-            while let Some(&byte) = input.get(rest) {
-                let ends = matches!(byte, b'{' | b'}' | b'[' | b']' | b',' | b':')
-                    || (byte < 0x20 && byte != b'\t')
-                    || byte >= 0xFE;
-                if ends {
-                    self.state = State::Start;
-                    break;
-                }
-                rest += 1;
-            }
+            self.recover(input, at);
         }
         if self.state == State::Start {
-            while let Some(&byte) = input.get(rest)
+            while let Some(&byte) = input.get(*at)
                 && CLASS[usize::from(byte)] == Class::Blank
             {
-                rest += 1;
+                *at += 1;
             }
         }
-        *at = rest;
+    }
+
+    fn recover(&mut self, input: &[u8], at: &mut usize) {
+        // Quotes mean nothing here, and a TAB is skipped where other control bytes are not.
+        while let Some(&byte) = input.get(*at) {
+            let ends = matches!(byte, b'{' | b'}' | b'[' | b']' | b',' | b':')
+                || (byte < 0x20 && byte != b'\t')
+                || byte >= 0xFE;
+            if ends {
+                self.state = State::Start;
+                break;
+            }
+            *at += 1;
+        }
     }
 
     /// Reads on from `input[*at]` to the end of the token at hand. A number or word ends *before*
     /// the first byte that does not continue it, which is left unread.
     #[inline]
     pub(crate) fn step(&mut self, input: &[u8], at: &mut usize) -> Step {
+        if self.state == State::Start {
+            let Some(&byte) = input.get(*at) else { return Step::Hungry };
+            match CLASS[usize::from(byte)] {
+                Class::Mark(kind) => {
+                    *at += 1;
+                    return Step::Token(kind, 1);
+                }
+                Class::Quote => self.state = State::String(byte),
+                Class::Minus => self.state = State::Minus,
+                Class::Zero => self.state = State::Zero,
+                Class::Digit => self.state = State::Integer,
+                Class::Letter => self.state = State::Keyword,
+                Class::Blank | Class::Stray => {
+                    *at += 1;
+                    self.state = State::Recovery;
+                    return Step::Stray(1);
+                }
+            }
+            return self.go_on(input, at, 1);
+        }
+        self.go_on(input, at, 0)
+    }
+
+    /// Reads on in a token of which the next `known` bytes have been looked at.
+    #[inline]
+    fn go_on(&mut self, input: &[u8], at: &mut usize, known: usize) -> Step {
         let start = *at;
         let room = self.max_token.saturating_add(1) - self.carried;
-        let end = input.len().min(start.saturating_add(room));
-        let input = &input[..end];
-        let mut rest = start;
-        let mut state = self.state;
-        let step = loop {
-            let Some(&byte) = input.get(rest) else {
-                let read = self.carried + (rest - start);
-                break if read > self.max_token { Step::TooLong } else { Step::Hungry };
-            };
-            let len = self.carried + (rest - start);
-            state = match state {
-                State::Start => {
-                    rest += 1;
-                    match CLASS[usize::from(byte)] {
-                        Class::Quote => State::String(byte),
-                        Class::Separator => break Step::Token(Token::Separator, 1),
-                        Class::OpenBrace => break Step::Token(Token::OpenBrace, 1),
-                        Class::CloseBrace => break Step::Token(Token::CloseBrace, 1),
-                        Class::OpenBracket => break Step::Token(Token::OpenBracket, 1),
-                        Class::CloseBracket => break Step::Token(Token::CloseBracket, 1),
-                        Class::Minus => State::Minus,
-                        Class::Zero => State::Zero,
-                        Class::Digit => State::Integer,
-                        Class::Letter => State::Keyword,
-                        Class::Blank | Class::Stray => break Step::Stray(1),
-                    }
-                }
-                State::String(quote) => {
-                    let run = plain_run(&input[rest..]);
-                    rest += run;
-                    match input.get(rest) {
-                        None => state,
-                        Some(&byte) => {
-                            rest += 1;
-                            if byte == quote {
-                                break Step::Token(Token::String, len + run + 1);
-                            } else if byte == b'\\' {
-                                State::Escape(quote)
-                            } else if !(0x20..0xFE).contains(&byte) {
-                                break Step::Stray(len + run + 1);
-                            } else {
-                                state
-                            }
-                        }
-                    }
-                }
-                State::Escape(quote) => {
-                    rest += 1;
-                    if !(0x20..0xFE).contains(&byte) {
-                        break Step::Stray(len + 1);
-                    }
-                    State::String(quote)
-                }
-                State::Keyword if byte.is_ascii_lowercase() => {
-                    rest += 1;
-                    state
-                }
-                State::Keyword => break Step::Token(Token::Keyword, len),
-                _ => match number(state, byte) {
-                    Number::Goes(next) => {
-                        rest += 1;
-                        next
-                    }
-                    Number::Ends => break Step::Token(Token::Number, len),
-                    Number::Stray => {
-                        rest += 1;
-                        break Step::Stray(len + 1);
-                    }
-                },
-            };
+        let input = &input[..input.len().min(start.saturating_add(room))];
+        let mut rest = start + known.min(input.len() - start);
+        let end = match self.state {
+            State::String(_) | State::Escape(_) => self.string(input, &mut rest),
+            State::Keyword => word(input, &mut rest),
+            _ => self.number(input, &mut rest),
         };
-        match step {
-            Step::Hungry => {
-                self.carried += rest - start;
-                self.state = state;
-            }
-            Step::Token(..) | Step::TooLong => self.restart(State::Start),
-            Step::Stray(_) => self.restart(State::Recovery),
-        }
         *at = rest;
-        step
+        let len = self.carried + (rest - start);
+        match end {
+            End::Input if len > self.max_token => {
+                self.restart(State::Start);
+                Step::TooLong
+            }
+            End::Input => {
+                self.carried = len;
+                Step::Hungry
+            }
+            End::Token(kind) => {
+                self.restart(State::Start);
+                Step::Token(kind, len)
+            }
+            End::Stray => {
+                self.restart(State::Recovery);
+                Step::Stray(len)
+            }
+        }
     }
 
     fn restart(&mut self, state: State) {
         self.carried = 0;
+        self.plain = true;
         self.state = state;
+    }
+
+    #[inline]
+    fn string(&mut self, input: &[u8], rest: &mut usize) -> End {
+        let (State::String(quote) | State::Escape(quote)) = self.state else { return End::Stray };
+        if matches!(self.state, State::String(_)) {
+            *rest += plain_run(&input[*rest..], quote);
+        }
+        while let Some(&byte) = input.get(*rest) {
+            *rest += 1;
+            let escaped = matches!(self.state, State::Escape(_));
+            if !(0x20..0xFE).contains(&byte) {
+                return End::Stray;
+            } else if escaped {
+                self.state = State::String(quote);
+            } else if byte == quote {
+                return End::Token(if self.plain { Kind::PlainString } else { Kind::String });
+            } else if byte == b'\\' {
+                self.plain = false;
+                self.state = State::Escape(quote);
+                continue;
+            } else {
+                self.plain = false;
+            }
+            *rest += plain_run(&input[*rest..], quote);
+        }
+        End::Input
+    }
+
+    #[inline]
+    fn number(&mut self, input: &[u8], rest: &mut usize) -> End {
+        while let Some(&byte) = input.get(*rest) {
+            self.state = match (self.state, byte) {
+                (State::Minus, b'0') => State::Zero,
+                (State::Minus | State::Integer, b'0'..=b'9') => State::Integer,
+                (State::Zero | State::Integer, b'.') => State::Dot,
+                (State::Dot | State::Fraction, b'0'..=b'9') => State::Fraction,
+                (State::Integer | State::Fraction, b'e' | b'E') => State::Exponent,
+                (State::Exponent, b'+' | b'-') => State::ExponentSign,
+                (State::Exponent | State::ExponentSign | State::ExponentDigits, b'0'..=b'9') => {
+                    State::ExponentDigits
+                }
+                (State::Zero, b'0'..=b'9')
+                | (State::Minus | State::Dot | State::Exponent | State::ExponentSign, _) => {
+                    *rest += 1;
+                    return End::Stray;
+                }
+                (State::Zero | State::Integer, _) => return End::Token(Kind::Integer),
+                _ => return End::Token(Kind::Double),
+            };
+            *rest += 1;
+        }
+        End::Input
     }
 }
 
-enum Number {
-    Goes(State),
-    Ends,
+/// Where reading on in a token has come to.
+enum End {
+    Input,
+    Token(Kind),
     Stray,
 }
 
-/// What `byte` does to a number in `state`.
-fn number(state: State, byte: u8) -> Number {
-    let next = match (state, byte) {
-        (State::Minus, b'0') => State::Zero,
-        (State::Minus | State::Integer, b'0'..=b'9') => State::Integer,
-        (State::Zero | State::Integer, b'.') => State::Dot,
-        (State::Dot | State::Fraction, b'0'..=b'9') => State::Fraction,
-        (State::Integer | State::Fraction, b'e' | b'E') => State::Exponent,
-        (State::Exponent, b'+' | b'-') => State::ExponentSign,
-        (State::Exponent | State::ExponentSign | State::ExponentDigits, b'0'..=b'9') => {
-            State::ExponentDigits
-        }
-        (State::Zero, b'0'..=b'9')
-        | (State::Minus | State::Dot | State::Exponent | State::ExponentSign, _) => {
-            return Number::Stray;
-        }
-        _ => return Number::Ends,
-    };
-    Number::Goes(next)
-}
-
-/// The number of leading bytes that mean nothing but themselves in a string.
 #[inline]
-fn plain_run(bytes: &[u8]) -> usize {
-    let mut run = 0;
-    // Eight bytes a turn: most bytes of a message are such bytes.
-    while let Some(chunk) = bytes[run..].first_chunk::<8>() {
-        if !all_plain(u64::from_le_bytes(*chunk)) {
-            break;
+fn word(input: &[u8], rest: &mut usize) -> End {
+    while let Some(byte) = input.get(*rest) {
+        if !byte.is_ascii_lowercase() {
+            return End::Token(Kind::Keyword);
         }
-        run += 8;
+        *rest += 1;
     }
-    while bytes.get(run).is_some_and(|&byte| PLAIN[usize::from(byte)]) {
-        run += 1;
-    }
-    run
+    End::Input
 }
 
-/// Whether all eight bytes are ASCII, not control characters, and neither quotes nor backslashes.
-#[inline]
-fn all_plain(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = ONES << 7;
-    // A byte of `differences` is zero where it is the byte looked for, and subtracting one then sets
-    // its highest bit. The borrow can only flag bytes above such a byte, so zero means none.
-    let equals = |byte: u8| {
-        let differences = word ^ (ONES * u64::from(byte));
-        differences.wrapping_sub(ONES) & !differences
-    };
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (word | control | equals(b'"') | equals(b'\'') | equals(b'\\')) & HIGHS == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_runs_end_at_the_first_special_byte_wherever_it_stands() {
-        for special in (0u8..=255).filter(|&byte| !PLAIN[usize::from(byte)]) {
-            for before in 0..20 {
-                let mut bytes = vec![b'x'; before];
-                bytes.push(special);
-                bytes.extend_from_slice(b"tail of plain text");
-                assert_eq!(plain_run(&bytes), before, "{special:#04x} after {before}");
-            }
-        }
-    }
-
-    #[test]
-    fn plain_runs_go_through_every_plain_byte() {
-        let plain: Vec<u8> = (0u8..=255).filter(|&byte| PLAIN[usize::from(byte)]).collect();
-        for from in 0..plain.len() {
-            assert_eq!(plain_run(&plain[from..]), plain.len() - from);
+/// The tokens of a text that is known to consist of tokens.
+pub(crate) fn tokens(text: &[u8]) -> Vec<Token> {
+    let mut lexer = Lexer::new(usize::MAX);
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    loop {
+        lexer.skip(text, &mut at);
+        match lexer.step(text, &mut at) {
+            Step::Token(kind, len) => tokens.push(Token { kind, start: at - len, end: at }),
+            // A number or word at the very end waits for what follows it.
+            Step::Hungry => match lexer.step(b" ", &mut 0) {
+                Step::Token(kind, len) => tokens.push(Token { kind, start: at - len, end: at }),
+                _ => return tokens,
+            },
+            Step::Stray(_) | Step::TooLong => return tokens,
         }
     }
 }

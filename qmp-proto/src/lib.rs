@@ -68,6 +68,7 @@ mod parser;
 mod reader;
 mod request;
 mod response;
+mod scan;
 mod server_message;
 mod syntax;
 mod unicode;

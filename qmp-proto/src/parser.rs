@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Parses the text of one message by recursive descent. Mirrors QEMU's `qobject/json-parser.c`,
+//! Parses one message by recursive descent over its tokens. Mirrors QEMU's `qobject/json-parser.c`,
 //! whose first error ends the message.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::SyntaxError;
+use crate::lexer::{Kind, Token, tokens};
 use crate::unicode::{decode, decode_lossy, scalar};
-use crate::value::{Number, Object, Value};
+use crate::value::{Number, ObjectBuilder, Value};
 
 /// What is made of a value while it is checked.
-pub(crate) trait Build {
+pub(crate) trait Build: Sized {
     type Value;
     type Array: Default;
-    type Object: Default;
 
     fn null() -> Self::Value;
     fn bool(value: bool) -> Self::Value;
-    fn number(text: &str) -> Self::Value;
+    /// `kind` tells integers from other numbers.
+    fn number(kind: Kind, text: &str) -> Self::Value;
     fn string(text: Cow<'_, str>) -> Self::Value;
     fn element(array: &mut Self::Array, value: Self::Value);
     fn array(array: Self::Array) -> Self::Value;
-    fn member(object: &mut Self::Object, name: &str, value: Self::Value);
-    fn object(object: Self::Object) -> Self::Value;
+    /// Parses the object that starts here.
+    fn object(parser: &mut Parser<'_>) -> Result<Self::Value, SyntaxError>;
 }
 
 /// Builds a [`Value`].
@@ -31,7 +32,6 @@ pub(crate) enum Tree {}
 impl Build for Tree {
     type Value = Value;
     type Array = Vec<Value>;
-    type Object = Object;
 
     fn null() -> Value {
         Value::Null
@@ -41,8 +41,8 @@ impl Build for Tree {
         Value::Bool(value)
     }
 
-    fn number(text: &str) -> Value {
-        Value::Number(number(text))
+    fn number(kind: Kind, text: &str) -> Value {
+        Value::Number(number(kind, text))
     }
 
     fn string(text: Cow<'_, str>) -> Value {
@@ -57,12 +57,14 @@ impl Build for Tree {
         Value::Array(array)
     }
 
-    fn member(object: &mut Object, name: &str, value: Value) {
-        object.push_new(name.to_owned(), value);
-    }
-
-    fn object(object: Object) -> Value {
-        Value::Object(object)
+    fn object(parser: &mut Parser<'_>) -> Result<Value, SyntaxError> {
+        let mut object = ObjectBuilder::default();
+        parser.members(|parser, name| {
+            let value = parser.value::<Tree>()?;
+            let former = object.insert(name.into_owned(), value);
+            if former.is_some() { Err(SyntaxError::DuplicateKey) } else { Ok(()) }
+        })?;
+        Ok(Value::Object(object.build()))
     }
 }
 
@@ -72,235 +74,212 @@ pub(crate) enum Check {}
 impl Build for Check {
     type Value = ();
     type Array = ();
-    type Object = ();
 
     fn null() {}
     fn bool(_value: bool) {}
-    fn number(_text: &str) {}
+    fn number(_kind: Kind, _text: &str) {}
     fn string(_text: Cow<'_, str>) {}
     fn element((): &mut (), (): ()) {}
     fn array((): ()) {}
-    fn member((): &mut (), _name: &str, (): ()) {}
-    fn object((): ()) {}
+
+    fn object(parser: &mut Parser<'_>) -> Result<(), SyntaxError> {
+        parser.distinct_members(|parser, _name| parser.value::<Check>())
+    }
 }
 
 /// An integer if it is spelt like one and fits, a double otherwise.
-fn number(text: &str) -> Number {
-    if let Ok(value) = text.parse::<i64>() {
-        Number::from(value)
-    } else if let Ok(value) = text.parse::<u64>() {
-        Number::from(value)
-    } else {
-        // The lexer lets nothing through that Rust would not read; what is too large is infinite.
-        Number::from(text.parse::<f64>().unwrap_or(f64::NAN))
+fn number(kind: Kind, text: &str) -> Number {
+    if kind == Kind::Integer {
+        if let Ok(value) = text.parse::<i64>() {
+            return Number::from(value);
+        }
+        if let Ok(value) = text.parse::<u64>() {
+            return Number::from(value);
+        }
     }
+    // The lexer lets nothing through that Rust would not read; what is too large is infinite.
+    Number::from(text.parse::<f64>().unwrap_or(f64::NAN))
+}
+
+/// Parses a text that is known to be well-formed as any value.
+pub(crate) fn parse_well_formed(text: &[u8]) -> Value {
+    Parser::new(text, &tokens(text)).value::<Tree>().unwrap_or_default()
 }
 
 pub(crate) struct Parser<'t> {
     text: &'t [u8],
+    /// The text again, if it is valid as a whole.
+    utf8: Option<&'t str>,
+    tokens: &'t [Token],
     at: usize,
     /// The names of the members read so far, of all open objects, for finding duplicates.
     names: Vec<Cow<'t, str>>,
 }
 
 impl<'t> Parser<'t> {
-    /// `text` must consist of tokens as the lexer delimits them.
-    pub(crate) fn new(text: &'t [u8]) -> Parser<'t> {
-        Parser { text, at: 0, names: Vec::new() }
+    /// `tokens` are those of `text`.
+    pub(crate) fn new(text: &'t [u8], tokens: &'t [Token]) -> Parser<'t> {
+        Parser { text, utf8: std::str::from_utf8(text).ok(), tokens, at: 0, names: Vec::new() }
     }
 
-    /// Where the parser stands in the text.
+    /// The number of tokens that have been parsed.
     pub(crate) fn position(&self) -> usize {
         self.at
     }
 
-    /// The first byte of the next token; 0 at the end.
+    /// The kind of the next token.
     #[inline]
-    pub(crate) fn peek(&mut self) -> u8 {
-        while let Some(&byte) = self.text.get(self.at) {
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-                return byte;
-            }
-            self.at += 1;
-        }
-        0
+    pub(crate) fn peek(&self) -> Option<Kind> {
+        self.tokens.get(self.at).map(|token| token.kind)
     }
 
     /// Parses the value that starts here.
     pub(crate) fn value<B: Build>(&mut self) -> Result<B::Value, SyntaxError> {
-        match self.peek() {
-            b'"' | b'\'' => self.string().map(B::string),
-            b'{' => {
-                let mut object = B::Object::default();
-                self.members(|parser, name| {
-                    let value = parser.value::<B>()?;
-                    B::member(&mut object, name, value);
-                    Ok(())
-                })?;
-                Ok(B::object(object))
+        let Some(&token) = self.tokens.get(self.at) else {
+            return Err(SyntaxError::ExpectingValue);
+        };
+        match token.kind {
+            Kind::PlainString | Kind::String => {
+                self.at += 1;
+                self.string(token).map(B::string)
             }
-            b'[' => self.array::<B>(),
-            b'-' | b'0'..=b'9' => {
-                let start = self.at;
-                self.skip_number();
-                Ok(B::number(self.ascii(start)))
+            Kind::OpenBrace => B::object(self),
+            Kind::OpenBracket => self.array::<B>(),
+            Kind::Integer | Kind::Double => {
+                self.at += 1;
+                Ok(B::number(token.kind, self.ascii(token.start, token.end)))
             }
-            b'a'..=b'z' => {
-                let start = self.at;
-                self.skip(|byte| byte.is_ascii_lowercase());
-                match self.ascii(start) {
+            Kind::Keyword => {
+                self.at += 1;
+                match self.ascii(token.start, token.end) {
                     "null" => Ok(B::null()),
                     "true" => Ok(B::bool(true)),
                     "false" => Ok(B::bool(false)),
                     keyword => Err(SyntaxError::InvalidKeyword(keyword.to_owned())),
                 }
             }
-            _ => Err(SyntaxError::ExpectingValue),
+            Kind::CloseBrace | Kind::CloseBracket | Kind::Comma | Kind::Colon => {
+                Err(SyntaxError::ExpectingValue)
+            }
         }
     }
 
     fn array<B: Build>(&mut self) -> Result<B::Value, SyntaxError> {
         let mut array = B::Array::default();
         self.at += 1;
-        if self.peek() == b']' {
+        if self.peek() == Some(Kind::CloseBracket) {
             self.at += 1;
             return Ok(B::array(array));
         }
         loop {
             let value = self.value::<B>()?;
             B::element(&mut array, value);
-            match self.peek() {
-                b',' => self.at += 1,
-                b']' => {
-                    self.at += 1;
-                    return Ok(B::array(array));
-                }
+            let separator = self.peek();
+            self.at += 1;
+            match separator {
+                Some(Kind::Comma) => {}
+                Some(Kind::CloseBracket) => return Ok(B::array(array)),
                 _ => return Err(SyntaxError::ListSeparator),
             }
         }
     }
 
-    /// Parses the object that starts here. `value` is called before the value of each member and
-    /// must parse it.
+    /// Parses the object that starts here. `member` is called before the value of each member; it
+    /// must parse it, and then refuse the member if there is one of that name already.
+    #[inline]
     pub(crate) fn members(
         &mut self,
-        mut value: impl FnMut(&mut Self, &str) -> Result<(), SyntaxError>,
+        mut member: impl FnMut(&mut Self, Cow<'t, str>) -> Result<(), SyntaxError>,
     ) -> Result<(), SyntaxError> {
-        let first = self.names.len();
-        let mut index = NameIndex::default();
         self.at += 1;
-        if self.peek() == b'}' {
+        if self.peek() == Some(Kind::CloseBrace) {
             self.at += 1;
             return Ok(());
         }
         loop {
             let name = self.name()?;
-            if self.peek() != b':' {
+            if self.peek() != Some(Kind::Colon) {
                 return Err(SyntaxError::MissingColon);
             }
             self.at += 1;
-            value(self, &name)?;
-            if index.add(&self.names[first..], &name) {
-                return Err(SyntaxError::DuplicateKey);
-            }
-            self.names.push(name);
-            match self.peek() {
-                b',' => self.at += 1,
-                b'}' => {
-                    self.at += 1;
-                    self.names.truncate(first);
-                    return Ok(());
-                }
+            member(self, name)?;
+            let separator = self.peek();
+            self.at += 1;
+            match separator {
+                Some(Kind::Comma) => {}
+                Some(Kind::CloseBrace) => return Ok(()),
                 _ => return Err(SyntaxError::DictSeparator),
             }
         }
     }
 
+    /// Like [`members`](Parser::members), but refuses duplicates itself.
+    pub(crate) fn distinct_members(
+        &mut self,
+        mut value: impl FnMut(&mut Self, &str) -> Result<(), SyntaxError>,
+    ) -> Result<(), SyntaxError> {
+        let first = self.names.len();
+        let mut index = NameIndex::default();
+        self.members(|parser, name| {
+            value(parser, &name)?;
+            let new = index.add(&parser.names[first..], Cow::clone(&name));
+            parser.names.push(name);
+            if new { Ok(()) } else { Err(SyntaxError::DuplicateKey) }
+        })?;
+        self.names.truncate(first);
+        Ok(())
+    }
+
     /// A name is parsed as any value first, so what is wrong inside it is reported as such.
+    #[inline]
     fn name(&mut self) -> Result<Cow<'t, str>, SyntaxError> {
-        if matches!(self.peek(), b'"' | b'\'') {
-            return self.string();
-        }
-        self.value::<Check>()?;
-        Err(SyntaxError::KeyNotString)
-    }
-
-    /// Moves to the end of the number that starts here, which the lexer has found to be complete. A
-    /// digit 0 is followed by nothing but a fraction: `0e5` are three tokens.
-    fn skip_number(&mut self) {
-        self.skip_one(b"-");
-        let zero = self.skip_one(b"0");
-        self.skip(|byte| !zero && byte.is_ascii_digit());
-        let fraction = self.skip_one(b".");
-        self.skip(|byte| fraction && byte.is_ascii_digit());
-        if (!zero || fraction) && self.skip_one(b"eE") {
-            self.skip_one(b"+-");
-            self.skip(|byte| byte.is_ascii_digit());
-        }
-    }
-
-    fn skip_one(&mut self, any_of: &[u8]) -> bool {
-        let found = self.text.get(self.at).is_some_and(|byte| any_of.contains(byte));
-        self.at += usize::from(found);
-        found
-    }
-
-    fn skip(&mut self, goes_on: impl Fn(u8) -> bool) {
-        while self.text.get(self.at).is_some_and(|&byte| goes_on(byte)) {
-            self.at += 1;
-        }
-    }
-
-    /// What has been skipped since `start`, which is a number or a word.
-    fn ascii(&self, start: usize) -> &'t str {
-        std::str::from_utf8(&self.text[start..self.at]).unwrap_or_default()
-    }
-
-    fn string(&mut self) -> Result<Cow<'t, str>, SyntaxError> {
-        let text = self.text;
-        let quote = text[self.at];
-        let start = self.at + 1;
-        let mut end = start;
-        let mut plain = true;
-        loop {
-            match text[end] {
-                byte if byte == quote => break,
-                b'\\' => {
-                    plain = false;
-                    end += 2;
-                }
-                byte => {
-                    plain &= byte.is_ascii();
-                    end += 1;
-                }
+        match self.tokens.get(self.at) {
+            Some(&token) if matches!(token.kind, Kind::PlainString | Kind::String) => {
+                self.at += 1;
+                self.string(token)
+            }
+            _ => {
+                self.value::<Check>()?;
+                Err(SyntaxError::KeyNotString)
             }
         }
-        self.at = end + 1;
-        if plain && let Ok(ascii) = std::str::from_utf8(&text[start..end]) {
-            return Ok(Cow::Borrowed(ascii));
+    }
+
+    #[inline]
+    fn string(&self, token: Token) -> Result<Cow<'t, str>, SyntaxError> {
+        if token.kind == Kind::PlainString {
+            return Ok(Cow::Borrowed(self.ascii(token.start + 1, token.end - 1)));
         }
-        unescape(&text[start..=end]).map(Cow::Owned)
+        unescape(&self.text[token.start + 1..token.end]).map(Cow::Owned)
+    }
+
+    /// A part of the text that the lexer has found to be ASCII.
+    #[inline]
+    fn ascii(&self, start: usize, end: usize) -> &'t str {
+        let ascii = match self.utf8 {
+            Some(text) => text.get(start..end),
+            None => std::str::from_utf8(&self.text[start..end]).ok(),
+        };
+        ascii.unwrap_or_default()
     }
 }
 
 /// Finds duplicate names: by comparing them one by one while they are few, by their hashes then.
 #[derive(Default)]
-struct NameIndex {
-    hashed: Option<HashSet<String>>,
+struct NameIndex<'t> {
+    hashed: Option<HashSet<Cow<'t, str>>>,
 }
 
-impl NameIndex {
+impl<'t> NameIndex<'t> {
     const FEW: usize = 16;
 
-    /// Whether `name` is one of `earlier` already. It is added to them by the caller.
-    fn add(&mut self, earlier: &[Cow<'_, str>], name: &str) -> bool {
+    /// Whether `name` is none of the `earlier` ones, to which the caller adds it.
+    #[inline]
+    fn add(&mut self, earlier: &[Cow<'t, str>], name: Cow<'t, str>) -> bool {
         if earlier.len() < Self::FEW {
-            return earlier.iter().any(|other| other == name);
+            return !earlier.contains(&name);
         }
-        let hashed = self
-            .hashed
-            .get_or_insert_with(|| earlier.iter().map(|name| name.clone().into_owned()).collect());
-        !hashed.insert(name.to_owned())
+        self.hashed.get_or_insert_with(|| earlier.iter().cloned().collect()).insert(name)
     }
 }
 
@@ -309,15 +288,15 @@ fn unescape(raw: &[u8]) -> Result<String, SyntaxError> {
     let mut text = String::with_capacity(raw.len());
     let mut at = 0;
     while at + 1 < raw.len() {
-        if raw[at] == b'\\' {
-            let (decoded, len) = escape(&raw[at..])?;
-            text.push(decoded);
-            at += len;
-        } else {
-            let (decoded, len) = decode(&raw[at..]);
-            text.push(decoded.ok_or(SyntaxError::InvalidUtf8)?);
-            at += len;
-        }
+        let (decoded, len) = match raw[at] {
+            b'\\' => escape(&raw[at..])?,
+            _ => {
+                let (decoded, len) = decode(&raw[at..]);
+                (decoded.ok_or(SyntaxError::InvalidUtf8)?, len)
+            }
+        };
+        text.push(decoded);
+        at += len;
     }
     Ok(text)
 }
@@ -365,12 +344,12 @@ mod tests {
 
     #[track_caller]
     fn check(text: &[u8], expected: Result<Value, &str>) {
-        let got = Parser::new(text).value::<Tree>();
+        let got = Parser::new(text, &tokens(text)).value::<Tree>();
         assert_eq!(
             got.as_ref().map_err(ToString::to_string),
             expected.as_ref().map_err(|e| format!("JSON parse error, {e}"))
         );
-        let checked = Parser::new(text).value::<Check>();
+        let checked = Parser::new(text, &tokens(text)).value::<Check>();
         assert_eq!(checked.err(), got.err(), "checking only");
     }
 
@@ -428,7 +407,8 @@ mod tests {
     fn duplicates_are_found_among_many_names() {
         let members: Vec<String> = (0..100).map(|index| format!("'n{index}': {{}}")).collect();
         let object = format!("{{{}}}", members.join(","));
-        assert!(Parser::new(object.as_bytes()).value::<Check>().is_ok());
+        let object = object.as_bytes();
+        assert!(Parser::new(object, &tokens(object)).value::<Check>().is_ok());
         for name in ["n0", "n15", "n16", "n17", "n99"] {
             let object = format!("{{{}, '{name}': 1}}", members.join(","));
             check(object.as_bytes(), Err("duplicate key"));
@@ -437,7 +417,8 @@ mod tests {
 
     #[test]
     fn a_keyword_is_cut_to_the_size_of_the_message_buffer() {
-        let error = Parser::new("a".repeat(2000).as_bytes()).value::<Check>().unwrap_err();
+        let text = b"a".repeat(2000);
+        let error = Parser::new(&text, &tokens(&text)).value::<Check>().unwrap_err();
         assert_eq!(error.to_string().len(), "JSON parse error, ".len() + 1023);
     }
 }

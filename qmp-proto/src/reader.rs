@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cuts a stream of bytes into messages. Mirrors QEMU's `qobject/json-streamer.c`.
 
-use std::borrow::Cow;
-
-use crate::lexer::{Lexer, Step, Token};
-use crate::parser::{self, Tree};
+use crate::lexer::{Kind, Lexer, Step, Token};
+use crate::parser::{Check, Parser, Tree};
 use crate::unicode::decode_lossy;
-use crate::{Limits, SyntaxError, Value};
+use crate::{Json, Limits, SyntaxError, Value};
 
 /// White space between two tokens that is longer than this is shortened where it is met, so that
 /// the text of a message is bounded by its tokens.
 const LONGEST_BLANK: usize = 32;
 
-/// The buffer for messages that come in pieces is not kept when it is larger than this.
-const KEPT_BUFFER: usize = 64 << 10;
+/// What a message has taken is kept for the next one, but no more than so many bytes and tokens.
+const KEPT_BYTES: usize = 64 << 10;
+const KEPT_TOKENS: usize = 4 << 10;
 
 /// Cuts a stream of bytes into messages, wherever it happens to be split.
 ///
@@ -45,41 +44,47 @@ pub struct Reader {
     count: Count,
     /// What earlier input held of the message at hand.
     buffer: Vec<u8>,
-    /// The message in `buffer` has been handed out.
+    /// The tokens of the message at hand.
+    tokens: Vec<Token>,
+    /// The message at hand has been handed out, or dropped.
     spent: bool,
 }
 
-/// What has been read of the message at hand.
+/// What has been read of the message at hand, besides the number of its tokens.
 #[derive(Debug, Default)]
 struct Count {
-    tokens: usize,
     bytes: usize,
     braces: isize,
     brackets: isize,
 }
 
 impl Count {
-    /// Counts one more token. Whether it completes the message.
-    fn add(&mut self, token: Token, len: usize, limits: &Limits) -> Result<bool, SyntaxError> {
-        match token {
-            Token::OpenBrace => self.braces += 1,
-            Token::CloseBrace => self.braces -= 1,
-            Token::OpenBracket => self.brackets += 1,
-            Token::CloseBracket => self.brackets -= 1,
-            Token::Separator | Token::String | Token::Number | Token::Keyword => {}
+    /// Counts one more token behind the `earlier` ones. Whether it completes the message.
+    #[inline]
+    fn add(
+        &mut self,
+        kind: Kind,
+        len: usize,
+        earlier: usize,
+        limits: &Limits,
+    ) -> Result<bool, SyntaxError> {
+        match kind {
+            Kind::OpenBrace => self.braces += 1,
+            Kind::CloseBrace => self.braces -= 1,
+            Kind::OpenBracket => self.brackets += 1,
+            Kind::CloseBracket => self.brackets -= 1,
+            _ => {}
         }
-        let nesting = limits.nesting.min(Limits::MAX_NESTING);
-        if self.bytes + len >= limits.token_bytes {
+        if len >= limits.token_bytes - self.bytes {
             return Err(SyntaxError::TokenSizeLimit);
         }
-        if self.tokens == limits.tokens {
+        if earlier >= limits.tokens {
             return Err(SyntaxError::TokenCountLimit);
         }
-        if self.braces + self.brackets > nesting as isize {
+        if self.braces + self.brackets > limits.nesting as isize {
             return Err(SyntaxError::NestingLimit);
         }
         self.bytes += len;
-        self.tokens += 1;
         let open = self.braces > 0 || self.brackets > 0;
         let overclosed = self.braces < 0 || self.brackets < 0;
         Ok(!open || overclosed)
@@ -97,10 +102,11 @@ impl Reader {
     /// A reader at the start of a stream.
     pub fn new(limits: Limits) -> Reader {
         Reader {
-            limits,
+            limits: Limits { nesting: limits.nesting.min(Limits::MAX_NESTING), ..limits },
             lexer: Lexer::new(limits.token_bytes),
             count: Count::default(),
             buffer: Vec::new(),
+            tokens: Vec::new(),
             spent: false,
         }
     }
@@ -118,8 +124,7 @@ impl Reader {
         input: &mut &'i [u8],
     ) -> Option<Result<Message<'r>, SyntaxError>> {
         if std::mem::take(&mut self.spent) {
-            self.buffer.clear();
-            self.buffer.shrink_to(KEPT_BUFFER);
+            self.clear();
         }
         let bytes = *input;
         // The message at hand is `buffer` and then `bytes[start..at]`.
@@ -127,13 +132,15 @@ impl Reader {
         let mut at = 0;
         let outcome = loop {
             if self.lexer.is_between_tokens() {
-                let blank = at;
                 self.lexer.skip(bytes, &mut at);
-                if self.count.tokens == 0 {
-                    start = at;
-                } else if at - blank > LONGEST_BLANK {
-                    self.buffer.extend_from_slice(&bytes[start..=blank]);
-                    start = at;
+                match self.tokens.last() {
+                    None => start = at,
+                    Some(last) if self.buffer.len() + (at - start) - last.end > LONGEST_BLANK => {
+                        self.buffer.extend_from_slice(&bytes[start..at]);
+                        self.buffer.truncate(last.end + 1);
+                        start = at;
+                    }
+                    Some(_) => {}
                 }
             }
             match self.lexer.step(bytes, &mut at) {
@@ -142,20 +149,25 @@ impl Reader {
                     *input = &[];
                     return None;
                 }
-                Step::Token(token, len) => match self.count.add(token, len, &self.limits) {
-                    Ok(false) => {}
-                    Ok(true) => break Ok(()),
-                    Err(error) => break Err(error),
-                },
+                Step::Token(kind, len) => {
+                    let end = self.buffer.len() + (at - start);
+                    match self.count.add(kind, len, self.tokens.len(), &self.limits) {
+                        Ok(complete) => {
+                            self.tokens.push(Token { kind, start: end - len, end });
+                            if complete {
+                                break Ok(());
+                            }
+                        }
+                        Err(error) => break Err(error),
+                    }
+                }
                 Step::TooLong => break Err(SyntaxError::TokenSizeLimit),
                 Step::Stray(len) => {
-                    let text = self.last_token(&bytes[start..at], len);
-                    break Err(SyntaxError::Stray(text));
+                    break Err(SyntaxError::Stray(self.last_token(&bytes[start..at], len)));
                 }
             }
         };
         *input = &bytes[at..];
-        self.count = Count::default();
         self.spent = true;
         Some(outcome.map(|()| {
             let text = if self.buffer.is_empty() {
@@ -164,24 +176,29 @@ impl Reader {
                 self.buffer.extend_from_slice(&bytes[start..at]);
                 &self.buffer[..]
             };
-            Message { text }
+            Message { text, tokens: &self.tokens }
         }))
     }
 
     /// Whether nothing of a message has been read that is not complete.
     pub fn is_idle(&self) -> bool {
-        self.count.tokens == 0 && self.lexer.is_between_tokens()
+        (self.spent || self.tokens.is_empty()) && self.lexer.is_between_tokens()
+    }
+
+    fn clear(&mut self) {
+        self.count = Count::default();
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BYTES);
+        self.tokens.clear();
+        self.tokens.shrink_to(KEPT_TOKENS);
     }
 
     /// The text of the token that ends with `piece`, up to its first NUL.
     fn last_token(&self, piece: &[u8], len: usize) -> String {
-        let token: Cow<'_, [u8]> = match piece.len().checked_sub(len) {
-            Some(from) => Cow::Borrowed(&piece[from..]),
-            None => {
-                let carried = self.buffer.len() - (len - piece.len());
-                Cow::Owned([&self.buffer[carried..], piece].concat())
-            }
-        };
+        let carried = len.saturating_sub(piece.len());
+        let token =
+            [&self.buffer[self.buffer.len() - carried..], &piece[piece.len() + carried - len..]];
+        let token = token.concat();
         let end = token.iter().position(|&byte| byte == 0);
         decode_lossy(&token[..end.unwrap_or(token.len())])
     }
@@ -194,6 +211,7 @@ impl Reader {
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'r> {
     text: &'r [u8],
+    tokens: &'r [Token],
 }
 
 impl<'r> Message<'r> {
@@ -209,7 +227,18 @@ impl<'r> Message<'r> {
     ///
     /// [`SyntaxError`] for the first thing that is wrong with it.
     pub fn value(&self) -> Result<Value, SyntaxError> {
-        parser::Parser::new(self.text).value::<Tree>()
+        self.parser().value::<Tree>()
+    }
+
+    /// The value where `parser`, which is one of this message, stands.
+    pub(crate) fn json(&self, parser: &mut Parser<'_>) -> Result<Json, SyntaxError> {
+        let from = parser.position();
+        parser.value::<Check>()?;
+        Ok(Json::from_checked(self.text, &self.tokens[from..parser.position()]))
+    }
+
+    pub(crate) fn parser(&self) -> Parser<'r> {
+        Parser::new(self.text, self.tokens)
     }
 }
 
@@ -304,8 +333,8 @@ mod tests {
     fn the_buffer_does_not_grow_with_white_space() {
         let mut reader = Reader::default();
         assert_eq!(read_all(&mut reader, b"[1"), [""; 0]);
-        for _ in 0..100 {
-            assert_eq!(read_all(&mut reader, &[b' '; 1000]), [""; 0]);
+        for len in [1000, 1, 2, 3, 31, 32, 33].repeat(100) {
+            assert_eq!(read_all(&mut reader, &[b' '].repeat(len)), [""; 0]);
         }
         assert!(reader.buffer.len() < 1000, "{}", reader.buffer.len());
         assert_eq!(read_all(&mut reader, b", 2]"), ["[1, 2]"]);
@@ -318,6 +347,6 @@ mod tests {
         assert_eq!(read_all(&mut reader, large.as_bytes()).len(), 0);
         assert_eq!(read_all(&mut reader, b"]").len(), 1);
         assert_eq!(read_all(&mut reader, b"").len(), 0);
-        assert!(reader.buffer.capacity() <= KEPT_BUFFER);
+        assert!(reader.buffer.capacity() <= KEPT_BYTES);
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients send: commands.
 
-use crate::parser::{Parser, Tree};
+use crate::lexer::Kind;
+use crate::parser::Tree;
 use crate::reader::Message;
 use crate::{Error, Json, Object, SyntaxError, Value};
 
@@ -78,10 +79,9 @@ impl Request {
     ///
     /// [`RequestError`] with QEMU's description of the first thing that is wrong.
     pub fn parse(message: &Message<'_>, oob: bool) -> Result<Request, RequestError> {
-        let members = Members::parse(message)?;
-        match members.into_ordinary(oob) {
-            Ok(request) => Ok(request),
-            Err(Unordinary) => Request::from_value(message.value()?, oob),
+        match Members::parse(message).and_then(|members| members.into_ordinary(oob)) {
+            Some(request) => Ok(request),
+            None => Request::from_value(message.value()?, oob),
         }
     }
 
@@ -160,49 +160,43 @@ struct Members {
     exec_oob: Option<Value>,
     arguments: Option<Value>,
     id: Option<Value>,
-    others: bool,
 }
 
-/// The message is no object, or one of the checks would fail.
-struct Unordinary;
-
 impl Members {
-    fn parse(message: &Message<'_>) -> Result<Members, SyntaxError> {
+    /// `None` if there is anything wrong, or a member that does not belong there.
+    fn parse(message: &Message<'_>) -> Option<Members> {
         let mut members = Members::default();
-        let mut parser = Parser::new(message.text());
-        if parser.peek() != b'{' {
-            members.others = true;
-            return Ok(members);
+        let mut parser = message.parser();
+        if parser.peek() != Some(Kind::OpenBrace) {
+            return None;
         }
-        parser.members(|parser, name| {
-            let value = parser.value::<Tree>()?;
-            match name {
-                "execute" => members.execute = Some(value),
-                "exec-oob" => members.exec_oob = Some(value),
-                "arguments" => members.arguments = Some(value),
-                "id" => members.id = Some(value),
-                _ => members.others = true,
-            }
-            Ok(())
-        })?;
-        Ok(members)
+        let parsed = parser.members(|parser, name| {
+            let member = match &*name {
+                "execute" => &mut members.execute,
+                "exec-oob" => &mut members.exec_oob,
+                "arguments" => &mut members.arguments,
+                "id" => &mut members.id,
+                _ => return Err(SyntaxError::DuplicateKey),
+            };
+            let former = member.replace(parser.value::<Tree>()?);
+            if former.is_some() { Err(SyntaxError::DuplicateKey) } else { Ok(()) }
+        });
+        parsed.ok().map(|()| members)
     }
 
-    fn into_ordinary(self, oob: bool) -> Result<Request, Unordinary> {
+    /// `None` if one of the checks would fail.
+    fn into_ordinary(self, oob: bool) -> Option<Request> {
         let (command, band) = match (self.execute, self.exec_oob) {
             (Some(Value::String(command)), None) => (command, Band::InBand),
             (None, Some(Value::String(command))) if oob => (command, Band::OutOfBand),
-            _ => return Err(Unordinary),
+            _ => return None,
         };
         let arguments = match self.arguments {
             None => Object::new(),
             Some(Value::Object(arguments)) => arguments,
-            Some(_) => return Err(Unordinary),
+            Some(_) => return None,
         };
-        if self.others {
-            return Err(Unordinary);
-        }
-        Ok(Request { command, arguments, id: self.id, band })
+        Some(Request { command, arguments, id: self.id, band })
     }
 }
 

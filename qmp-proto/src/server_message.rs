@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients and proxies receive.
 
-use crate::parser::{Check, Parser, Tree};
+use crate::lexer::Kind;
+use crate::parser::{Check, Tree};
 use crate::reader::Message;
 use crate::{
     DecodeError, Error, ErrorClass, Event, Greeting, Json, Response, SyntaxError, Timestamp, Value,
@@ -107,19 +108,19 @@ impl ServerMessage {
 impl Members {
     fn parse(message: &Message<'_>) -> Result<Members, ServerMessageError> {
         let mut members = Members::default();
-        let mut parser = Parser::new(message.text());
-        if parser.peek() != b'{' {
+        let mut parser = message.parser();
+        if parser.peek() != Some(Kind::OpenBrace) {
             message.value()?;
             return Err(ServerMessageError::NotAnObject);
         }
-        parser.members(|parser, name| {
+        parser.distinct_members(|parser, name| {
             match name {
                 "QMP" => members.greeting = Some(parser.value::<Tree>()?),
-                "return" => members.result = Some(checked(parser, message)?),
+                "return" => members.result = Some(message.json(parser)?),
                 "error" => members.error = Some(parser.value::<Tree>()?),
                 "event" => members.event = Some(parser.value::<Tree>()?),
                 "id" => members.id = Some(parser.value::<Tree>()?),
-                "data" => members.data = Some(checked(parser, message)?),
+                "data" => members.data = Some(message.json(parser)?),
                 "timestamp" => members.timestamp = Some(parser.value::<Tree>()?),
                 _ => parser.value::<Check>()?,
             }
@@ -127,14 +128,6 @@ impl Members {
         })?;
         Ok(members)
     }
-}
-
-/// The text of the value that starts here.
-fn checked(parser: &mut Parser<'_>, message: &Message<'_>) -> Result<Json, SyntaxError> {
-    parser.peek();
-    let start = parser.position();
-    parser.value::<Check>()?;
-    Ok(Json::from_checked(&message.text()[start..parser.position()]))
 }
 
 fn decode<T: serde::de::DeserializeOwned>(

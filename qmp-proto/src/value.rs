@@ -2,14 +2,16 @@
 //! JSON values as QEMU holds them: exact 64-bit integers, doubles, text, and objects without
 //! duplicate keys.
 
+mod builder;
 mod de;
 mod ser;
 
 use std::fmt;
 
+pub(crate) use builder::ObjectBuilder;
 pub use de::{DecodeError, from_object, from_value};
 
-use crate::order::qemu_order;
+use crate::order::Order;
 
 /// Any JSON value.
 ///
@@ -256,15 +258,11 @@ impl Object {
     /// The members in the order in which QEMU writes and checks them: by the buckets of its hash
     /// table, and the one added last first within a bucket.
     pub fn iter_in_qemu_order(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        qemu_order(self.members.iter().map(|(name, _)| name.as_str())).into_iter().map(|index| {
-            let (name, value) = &self.members[index];
+        let order = Order::of(self.members.iter().map(|(name, _)| name.as_str()));
+        (0..order.len()).map(move |place| {
+            let (name, value) = &self.members[order.at(place)];
             (name.as_str(), value)
         })
-    }
-
-    /// Adds a member whose name is known to be new.
-    pub(crate) fn push_new(&mut self, name: String, value: Value) {
-        self.members.push((name, value));
     }
 }
 
@@ -297,11 +295,11 @@ impl IntoIterator for Object {
 /// A later member replaces an earlier one of the same name.
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Object {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(members: I) -> Object {
-        let mut object = Object::new();
+        let mut object = ObjectBuilder::default();
         for (name, value) in members {
-            object.insert(name, value);
+            object.insert(name.into(), value.into());
         }
-        object
+        object.build()
     }
 }
 

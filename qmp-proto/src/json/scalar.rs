@@ -3,27 +3,23 @@
 
 use std::fmt::Write;
 
+use crate::scan::plain_run;
 use crate::unicode::scalar;
 
-/// Whether a byte stands for itself in a string.
-const fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
-}
-
+#[inline]
 pub(super) fn write_string(text: &str, out: &mut String) {
-    out.reserve(text.len() + 2);
     out.push('"');
     let mut rest = text;
-    while let Some(special) = rest.bytes().position(|byte| !is_plain(byte)) {
-        let (plain, tail) = rest.split_at(special);
+    loop {
+        let (plain, tail) = rest.split_at(plain_run(rest.as_bytes(), b'"'));
         out.push_str(plain);
         let mut chars = tail.chars();
-        if let Some(character) = chars.next() {
-            write_escape(character, out);
+        match chars.next() {
+            None => break,
+            Some(special) => write_escape(special, out),
         }
         rest = chars.as_str();
     }
-    out.push_str(rest);
     out.push('"');
 }
 

@@ -9,7 +9,7 @@ use serde::de::{
     IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::{Number, Object, Repr, Value};
+use super::{Number, Object, ObjectBuilder, Repr, Value};
 
 /// A value does not have the shape of the type that was asked for.
 ///
@@ -121,11 +121,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut object = Object::new();
+        let mut object = ObjectBuilder::default();
         while let Some((name, value)) = map.next_entry::<String, Value>()? {
             object.insert(name, value);
         }
-        Ok(Value::Object(object))
+        Ok(Value::Object(object.build()))
     }
 }
 

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How many allocations it takes to read a small command.
+
+mod samples;
+
+use qmp_proto::{Reader, Request};
+
+fn main() {
+    println!("allocations per command, with its parts kept:");
+    let mut reader = Reader::default();
+    for message in samples::SMALL {
+        let mut input = message.as_bytes();
+        let mut request = None;
+        let allocated = allocation_counter::measure(|| {
+            let message = reader.read(&mut input).expect("complete").expect("well-formed");
+            request = Request::parse(&message, true).ok();
+        });
+        assert!(request.is_some());
+        println!("  {}  {message}", allocated.count_total);
+    }
+}
