@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an idle producer costs, by an allocator that counts. One test, as the count is of the whole process.
+
+use std::alloc::System;
+
+use qmp_queue::{Mode, Producer, Queue};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const PRODUCERS: usize = if cfg!(miri) { 1_000 } else { 100_000 };
+const STATED: usize = 256;
+
+fn bytes_held(region: &Region<'_, System>) -> usize {
+    let stats = region.change();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+#[test]
+fn an_idle_producer_takes_no_more_than_stated() {
+    let queue = Queue::<[u64; 32]>::new();
+    let mut producers = Vec::with_capacity(PRODUCERS);
+    let region = Region::new(ALLOCATOR);
+    producers.extend((0..PRODUCERS).map(|_| queue.register(Mode::default())));
+    let fresh = bytes_held(&region) / PRODUCERS + size_of::<Producer<[u64; 32]>>();
+    println!("an idle producer takes {fresh} bytes, its handle included");
+    assert!(fresh <= STATED, "{fresh} bytes");
+
+    // Having been busy leaves nothing behind: what items took is shared by all.
+    for producer in &producers {
+        while producer.push([0; 32]).is_ok() {
+            drop(queue.try_pop());
+            if producer.stats().unwrap().served == 8 {
+                break;
+            }
+        }
+    }
+    let after_service = bytes_held(&region) / PRODUCERS + size_of::<Producer<[u64; 32]>>();
+    assert!(after_service <= STATED, "{after_service} bytes once it has been busy");
+
+    drop(producers);
+    let again: Vec<_> = (0..PRODUCERS).map(|_| queue.register(Mode::default())).collect();
+    let reused = (bytes_held(&region) - size_of_val(&again[..])) / PRODUCERS;
+    assert!(reused <= STATED, "{reused} bytes once others have come and gone");
+}
