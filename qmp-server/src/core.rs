@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub(crate) struct Core {
     stopped: Condvar,
     /// A client could not be accepted, for want of descriptors.
     accept_again: AtomicBool,
+    /// How many threads have returned.
+    returned: AtomicUsize,
 }
 
 /// A listener, and how its monitors are to be.
@@ -89,6 +91,7 @@ impl Core {
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
             accept_again: AtomicBool::new(false),
+            returned: AtomicUsize::new(0),
         });
         for (token, listening) in (0..).zip(&core.listening) {
             core.poller.add(listening.listener.as_fd(), token)?;
@@ -99,8 +102,16 @@ impl Core {
         Ok(core)
     }
 
-    /// What each thread does until the server is stopped.
-    pub(crate) fn work(self: &Arc<Self>) {
+    /// What each of `threads` threads does until the server is stopped. The last one to return ends
+    /// all connections.
+    pub(crate) fn work(self: &Arc<Self>, threads: usize) {
+        self.serve();
+        if self.returned.fetch_add(1, Ordering::AcqRel) + 1 == threads {
+            self.finish();
+        }
+    }
+
+    fn serve(self: &Arc<Self>) {
         let mut scratch = vec![0; SCRATCH];
         let mut ready = Vec::new();
         while !self.is_stopping() {
@@ -295,7 +306,8 @@ impl Role {
 
     /// Takes the role until the guard is dropped; `None` if another thread has it.
     fn take(&self) -> Option<RoleGuard<'_>> {
-        (!self.0.swap(true, Ordering::AcqRel)).then_some(RoleGuard(self))
+        // Made only when the role was free: dropping the guard frees it.
+        (!self.0.swap(true, Ordering::AcqRel)).then(|| RoleGuard(self))
     }
 }
 

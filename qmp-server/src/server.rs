@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -116,11 +116,15 @@ impl Server {
         for index in 0..THREADS {
             let core = Arc::clone(&core);
             let working = working.clone();
-            thread::Builder::new().name(format!("qmp-io-{index}")).spawn(move || {
-                core.work();
+            let handle = core.clone();
+            let work = move || {
+                core.work(THREADS);
                 drop(core);
                 drop(working);
-            })?;
+            };
+            let spawned = thread::Builder::new().name(format!("qmp-io-{index}")).spawn(work);
+            // The threads that run already are not left behind.
+            spawned.inspect_err(|_| handle.stop())?;
         }
         Ok(ServerHandle { core, finished })
     }
@@ -154,8 +158,10 @@ impl ServerHandle {
     pub fn wait(self) {
         self.core.wait_for_stop();
         // Nothing is ever sent: this waits for the threads to drop their ends.
-        let _ = self.finished.recv_timeout(FINISH_DEADLINE);
-        self.core.finish();
+        if self.finished.recv_timeout(FINISH_DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("a command does not end, and is left alone");
+            self.core.finish();
+        }
     }
 }
 
