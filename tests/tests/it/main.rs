@@ -7,6 +7,8 @@ mod call;
 mod command_line;
 /// The recorded cases.
 mod conformance;
+/// The server as a library.
+mod embedded;
 /// Coming and going: clients, signals, sockets.
 mod lifecycle;
 /// Many clients at once, each with its own ids.

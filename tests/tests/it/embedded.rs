@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The server as a library, with commands that block until the test says otherwise.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use qmp_dispatch::proto::{Error, Version, VersionTriple};
+use qmp_dispatch::{Context, Dispatcher, EventType, Registry};
+use qmp_server::{Control, Server, ServerHandle, wall_clock};
+use tempfile::TempDir;
+use tests::endpoint::Endpoint;
+use tests::json::Json;
+use tests::server::Client;
+
+const NOISE: EventType<String> = EventType::new("NOISE");
+
+/// What goes on in the commands: each run of `x-block` tells that it has begun, and waits.
+struct Blocking {
+    began: Sender<()>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Blocking {
+    fn x_block(&self, _: &Context) -> Result<(), Error> {
+        self.began.send(()).map_err(|_| Error::generic("the test has ended"))?;
+        let go_on = self.go_on.lock().unwrap();
+        go_on.recv().map_err(|_| Error::generic("the test has ended"))
+    }
+}
+
+/// A running server, and the test's hold on its blocking commands.
+struct Embedded {
+    server: Option<ServerHandle>,
+    dispatcher: Dispatcher,
+    endpoint: Endpoint,
+    began: Receiver<()>,
+    go_on: Option<Sender<()>>,
+    _dir: TempDir,
+}
+
+impl Embedded {
+    fn start() -> Embedded {
+        let (tell_began, began) = channel();
+        let (go_on, wait_for_go_on) = channel();
+        let blocking = Blocking { began: tell_began, go_on: Mutex::new(wait_for_go_on) };
+
+        let mut registry = Registry::new();
+        registry.event(&NOISE).unwrap();
+        registry.with(Arc::new(blocking)).command("x-block", Blocking::x_block).unwrap();
+        registry
+            .command("x-quick", |_: &Context| Ok::<_, Error>("quick".to_owned()))
+            .unwrap()
+            .allow_oob();
+        registry
+            .command("x-end", |context: &Context| -> Result<(), Error> {
+                context.monitor().local::<Control>().expect("a server").shutdown();
+                Ok(())
+            })
+            .unwrap();
+        let version = Version {
+            qemu: VersionTriple { major: 0, minor: 0, micro: 1 },
+            package: "test".into(),
+        };
+        let dispatcher = Dispatcher::new(registry, version, wall_clock);
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        let listen = format!("unix:{}", path.display()).parse().unwrap();
+        let server = Server::new(dispatcher.clone()).listen(&listen).unwrap().spawn().unwrap();
+        Embedded {
+            server: Some(server),
+            dispatcher,
+            endpoint: Endpoint::Unix(path),
+            began,
+            go_on: Some(go_on),
+            _dir: dir,
+        }
+    }
+
+    fn client(&self, capabilities: &str) -> Client {
+        let mut client = Client::connect(&self.endpoint);
+        client.negotiate(&format!(r#"{{"enable": [{capabilities}]}}"#));
+        client
+    }
+
+    fn wait_until_blocked(&self) {
+        self.began.recv().unwrap();
+    }
+
+    fn unblock(&self) {
+        self.go_on.as_ref().unwrap().send(()).unwrap();
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        // What still blocks fails now.
+        drop(self.go_on.take());
+        if let Some(server) = self.server.take() {
+            server.control().shutdown();
+            server.wait();
+        }
+    }
+}
+
+fn block(id: usize) -> String {
+    format!(r#"{{"execute": "x-block", "id": {id}}}"#)
+}
+
+fn blocked_returns(id: usize) -> String {
+    format!(r#"{{"return": {{}}, "id": {id}}}"#)
+}
+
+const QUICK: &str = r#"{"exec-oob": "x-quick", "id": "oob"}"#;
+const QUICK_RETURNS: &str = r#"{"return": "quick", "id": "oob"}"#;
+
+#[test]
+fn out_of_band_commands_are_answered_while_an_in_band_command_blocks() {
+    let embedded = Embedded::start();
+    let mut blocked = embedded.client(r#""oob""#);
+    let mut other = embedded.client(r#""oob""#);
+
+    // In the same write, by the same client, and by another one.
+    blocked.send(&format!("{}{QUICK}", block(1)));
+    blocked.expect(QUICK_RETURNS);
+    embedded.wait_until_blocked();
+    blocked.send(QUICK);
+    blocked.expect(QUICK_RETURNS);
+    other.send(QUICK);
+    other.expect(QUICK_RETURNS);
+
+    embedded.unblock();
+    blocked.expect(&blocked_returns(1));
+}
+
+#[test]
+fn in_band_commands_of_others_wait_for_the_one_that_blocks() {
+    let embedded = Embedded::start();
+    let mut blocked = embedded.client("");
+    let mut other = embedded.client(r#""oob""#);
+    blocked.send(&block(1));
+    embedded.wait_until_blocked();
+    other.send(&format!(r#"{{"execute": "x-quick", "id": "in"}}{QUICK}"#));
+    other.expect(QUICK_RETURNS);
+    embedded.unblock();
+    blocked.expect(&blocked_returns(1));
+    other.expect(r#"{"return": "quick", "id": "in"}"#);
+}
+
+/// QEMU's rule: behind `n` slow in-band commands, the reply to an out-of-band one comes first if `n` is at most
+/// eight, and after `n - 8` in-band replies otherwise.
+#[test]
+fn an_out_of_band_command_waits_for_room_in_the_queue() {
+    for slow in [1, 8, 9, 12] {
+        let embedded = Embedded::start();
+        let mut client = embedded.client(r#""oob""#);
+        let commands: String = (0..slow).map(block).collect();
+        client.send(&format!("{commands}{QUICK}"));
+        let before = usize::saturating_sub(slow, 8);
+        for id in 0..before {
+            embedded.unblock();
+            client.expect(&blocked_returns(id));
+        }
+        client.expect(QUICK_RETURNS);
+        for id in before..slow {
+            embedded.unblock();
+            client.expect(&blocked_returns(id));
+        }
+    }
+}
+
+#[test]
+fn without_oob_one_command_is_read_at_a_time() {
+    let embedded = Embedded::start();
+    let mut client = embedded.client("");
+    client.send(&format!(r#"{}{{"exec-oob": "x-quick", "id": 2}}{}"#, block(1), block(3)));
+    embedded.wait_until_blocked();
+    assert!(embedded.began.try_recv().is_err(), "the second waits for the first");
+    embedded.unblock();
+    client.expect(&blocked_returns(1));
+    assert_eq!(client.receive().get("id").map(ToString::to_string).as_deref(), Some("2"));
+    embedded.wait_until_blocked();
+    embedded.unblock();
+    client.expect(&blocked_returns(3));
+}
+
+#[test]
+fn a_busy_client_is_served_no_more_often_than_a_polite_one() {
+    let embedded = Embedded::start();
+    let mut gate = embedded.client("");
+    let mut greedy = embedded.client(r#""oob""#);
+    let mut polite = embedded.client("");
+    gate.send(&block(0));
+    embedded.wait_until_blocked();
+    // All of these wait behind the one that blocks. The greedy one fills its queue and waits for
+    // the answer that says so; the polite one comes last.
+    greedy.send(&format!("{}{QUICK}", (1..=8).map(block).collect::<String>().as_str()));
+    polite.send(&block(100));
+    // Seven are queued and so is the eighth; the reader stops there until one is taken.
+    embedded.unblock();
+    gate.expect(&blocked_returns(0));
+
+    // Served least recently: the greedy one negotiated before the polite one.
+    embedded.wait_until_blocked();
+    embedded.unblock();
+    greedy.expect(QUICK_RETURNS);
+    greedy.expect(&blocked_returns(1));
+    embedded.wait_until_blocked();
+    embedded.unblock();
+    polite.expect(&blocked_returns(100));
+    for id in 2..=8 {
+        embedded.wait_until_blocked();
+        embedded.unblock();
+        greedy.expect(&blocked_returns(id));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_its_command_runs_harms_nobody() {
+    let embedded = Embedded::start();
+    let mut leaving = embedded.client("");
+    let mut staying = embedded.client("");
+    leaving.send(&block(1));
+    embedded.wait_until_blocked();
+    drop(leaving);
+    staying.send(&block(2));
+    embedded.unblock();
+    embedded.wait_until_blocked();
+    embedded.unblock();
+    staying.expect(&blocked_returns(2));
+}
+
+#[test]
+fn a_client_that_only_listens_gets_events_of_all_threads_in_one_order() {
+    const THREADS: usize = 4;
+    const EACH: usize = 50;
+    let embedded = Embedded::start();
+    let mut listeners = [embedded.client(""), embedded.client("")];
+    thread::scope(|scope| {
+        for from in 0..THREADS {
+            let dispatcher = &embedded.dispatcher;
+            scope.spawn(move || {
+                for index in 0..EACH {
+                    dispatcher.emit(&NOISE, &format!("{from}:{index}")).unwrap();
+                }
+            });
+        }
+    });
+    let heard = listeners.each_mut().map(|listener| {
+        let data = |event: Json| event.get("data").unwrap().to_string();
+        (0..THREADS * EACH).map(|_| data(listener.receive())).collect::<Vec<_>>()
+    });
+    assert_eq!(heard[0], heard[1]);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody_and_loses_no_response() {
+    const COMMANDS: usize = 2000;
+    let embedded = Embedded::start();
+    let mut lazy = embedded.client("");
+    let mut other = embedded.client("");
+    let commands = r#"{"execute": "query-qmp-schema"}"#.repeat(COMMANDS);
+    thread::scope(|scope| {
+        let (lazy, commands) = (&mut lazy, &commands);
+        let sending = scope.spawn(move || {
+            lazy.send(commands);
+            lazy
+        });
+        for _ in 0..100 {
+            assert_eq!(other.execute("x-quick").as_str(), Some("quick"));
+        }
+        let lazy = sending.join().unwrap();
+        for _ in 0..COMMANDS {
+            assert!(lazy.receive().get("return").is_some());
+        }
+        assert_eq!(lazy.execute("x-quick").as_str(), Some("quick"));
+    });
+}
+
+#[test]
+fn the_end_of_the_server_answers_what_is_being_executed_and_nothing_else() {
+    let mut embedded = Embedded::start();
+    let mut client = embedded.client("");
+    let mut idle = embedded.client("");
+    client.send(r#"{"execute": "x-end", "id": 1}{"execute": "x-quick", "id": 2}"#);
+    client.expect(r#"{"return": {}, "id": 1}"#);
+    client.expect_end();
+    idle.expect_end();
+    embedded.server.take().unwrap().wait();
+    let Endpoint::Unix(path) = &embedded.endpoint else { panic!("a Unix socket") };
+    assert!(!path.exists(), "the socket is removed");
+}
