@@ -1,5 +1,104 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! QAPI's view of Rust types.
+//!
+//! QEMU describes its commands in a schema language, QAPI, and generates from it what checks
+//! arguments and what `query-qmp-schema` reports. Here, the same follows from Rust types: from a
+//! type that implements [`JsonSchema`](schemars::JsonSchema), [`arguments_of`] and [`type_of`] make
+//! a model of the QAPI type, once, when a command or event is registered.
+//!
+//! - [`Arguments::check`] refuses wrong arguments with QEMU's first error, in QEMU's words, before
+//!   serde sees them. What it accepts, serde can deserialize ([`Arguments::prepare`] says when).
+//! - [`Introspection`] writes the result of `query-qmp-schema`.
+//!
+//! # How Rust types map to QAPI types
+//!
+//! | Rust, with serde's attributes | QAPI |
+//! |---|---|
+//! | `String`, `char`, `PathBuf`, … | `str` |
+//! | `bool`, `f64` and `f32` | `bool`, `number` |
+//! | `i8` … `i64`, `u8` … `u64`, `isize`, `usize` | an integer type of that width; `int` to introspection |
+//! | `NonZero…`, `#[schemars(range(…))]` | the same, with narrower bounds |
+//! | `serde_json::Value` | `any` |
+//! | another type with `#[schemars(with = "serde_json::Value")]`, such as [`qmp_proto::Value`] | `any` |
+//! | `Vec<T>`, sets | array |
+//! | struct | struct, its members in the order of declaration |
+//! | `Option<T>`, `#[serde(default)]` as a member | optional member |
+//! | `#[serde(flatten)]` of a struct | base, its members where the field is declared: first, usually |
+//! | enum without content | enum |
+//! | enum with `#[serde(tag = "…")]` | union, the tag and the variants' members |
+//! | `#[serde(flatten)]` of such an enum | union with a base: the tag, the other fields, the variants |
+//! | enum with `#[serde(tag = "…", content = "…")]` | union whose variants have one member |
+//! | enum with `#[serde(untagged)]` | alternate, if each variant has a JSON type of its own |
+//! | `Box<T>`, newtype structs | what they contain |
+//! | `()` | no arguments, no result, no data; `null` as a member |
+//! | struct or map with `#[serde(flatten)] HashMap<String, serde_json::Value>` | struct that accepts any other members |
+//!
+//! Names are those on the wire, after `rename` and `rename_all`; QAPI has them in `kebab-case`.
+//! Aliases and `deny_unknown_fields` change nothing: there is one name for a member, and members
+//! without a declaration are always refused. Doc comments are kept as documentation.
+//!
+//! Not in QAPI, and a [`SchemaError`]: tuples and arrays of fixed length, enums with content and
+//! without a tag, maps to anything but any value, options that are not members, integers of 128
+//! bits.
+//!
+//! # Attributes
+//!
+//! | Attribute | Where | What |
+//! |---|---|---|
+//! | `#[deprecated]` | type, field, variant | feature `deprecated` |
+//! | `#[schemars(extend("x-qapi-features" = ["unstable"]))]` | type, field, variant | these features |
+//! | `#[schemars(extend("x-qapi-order" = ["id", "type"]))]` | struct, enum | these members or values come first, in this order |
+//! | `#[schemars(extend("x-qapi-tag-type" = "JobType"))]` | tagged enum, or the struct that it is flattened into | the name of the enum that is the type of the tag |
+//!
+//! In an enum of which some variants have attributes or doc comments, those come after the others
+//! unless `x-qapi-order` says otherwise. The type of a tag is called like the union with `Kind`
+//! behind it; if there is an enum of the given name and with the same values already, they are one.
+//!
+//! # Example
+//!
+//! ```
+//! use qmp_dispatch::qapi::arguments_of;
+//! use qmp_proto::{Object, Value};
+//!
+//! /// What to back up, and how.
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! #[serde(rename_all = "kebab-case")]
+//! struct Backup {
+//!     node_name: String,
+//!     speed: Option<u32>,
+//!     #[serde(flatten)]
+//!     target: Target,
+//! }
+//!
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! #[serde(tag = "target", rename_all = "kebab-case")]
+//! enum Target {
+//!     File { filename: String },
+//!     Nothing,
+//! }
+//!
+//! let backup = arguments_of::<Backup>()?;
+//! let refused = |members: &[(&str, Value)]| {
+//!     let arguments = Object::from_iter(members.iter().cloned());
+//!     backup.check(&arguments).unwrap_err().desc.into_owned()
+//! };
+//! let (target, node) = (("target", "file".into()), ("node-name", "disk0".into()));
+//! assert_eq!(refused(&[]), "Parameter 'target' is missing");
+//! assert_eq!(refused(&[target.clone()]), "Parameter 'node-name' is missing");
+//! assert_eq!(refused(&[target.clone(), node.clone()]), "Parameter 'filename' is missing");
+//! assert_eq!(
+//!     refused(&[target, node, ("speed", Value::from(1i64 << 32))]),
+//!     "Parameter 'speed' expects uint32_t"
+//! );
+//! # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+//! ```
+//!
+//! # Where this is not QEMU
+//!
+//! - Bounds narrower than the width of an integer are checked here, in words that QEMU's commands
+//!   use for it (`Parameter 'x' expects an integer in the range of 1 to 255`).
+//! - Members that any value fits keep infinite numbers out: serde_json has none, they become null.
+//! - QAPI has no arrays of arrays, and no structs that accept any other members; here, they work.
 
 mod check;
 mod derive;
