@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an item costs, held against what else one might use. All figures of a line are from the same run, their rounds
-//! interleaved, and each is the median of its rounds.
+//! What an item costs, held against what else one might use. All figures of a line are from the
+//! same run, their rounds interleaved, and each is the median of its rounds.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -183,7 +183,8 @@ fn line(what: &str, ours: f64, theirs: f64) {
     println!("  {what:<30} {ours:>9.1} ns against {theirs:>9.1} ns: {:>5.2}x", ours / theirs);
 }
 
-/// Something with items of several producers in it. The popper's part is its own, so that no lock is needed for it.
+/// Something with items of several producers in it. The popper's part is its own, so that no lock
+/// is needed for it.
 trait Contended: Sync {
     type Popper;
     fn popper(&self) -> Self::Popper;
@@ -193,7 +194,8 @@ trait Contended: Sync {
     fn pop(&self, popper: &mut Self::Popper) -> bool;
 }
 
-/// Nanoseconds per popped item, with `pushers` threads that push to their share of the producers in turn.
+/// Nanoseconds per popped item, with `pushers` threads that push to their share of the producers in
+/// turn.
 fn contend<C: Contended>(time: Duration, pushers: usize, contended: &C) -> f64 {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -383,8 +385,8 @@ fn nanos_per(count: usize, mut body: impl FnMut()) -> f64 {
     start.elapsed().as_nanos() as f64 / count as f64
 }
 
-/// The medians of `rounds` rounds, after one to warm up. Each round takes everything once, so that what disturbs the machine for a while disturbs
-/// all alike.
+/// The medians of `rounds` rounds, after one to warm up. Each round takes everything once, so that
+/// what disturbs the machine for a while disturbs all alike.
 fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> Vec<f64> {
     let mut samples = vec![Vec::with_capacity(rounds); measures.len()];
     for round in 0..=rounds {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The discipline itself: a plain data structure that takes no lock but those of the lanes, calls no hook and reads no
-//! clock.
+//! The discipline itself: a plain data structure that takes no lock but those of the lanes, calls
+//! no hook and reads no clock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ pub(crate) type ResumeHook = Arc<dyn Fn(Resume) + Send + Sync>;
 
 const NONE: u32 = u32::MAX;
 
-/// Where to find a producer. Its slot may be another one's by the time somebody looks, its id never.
+/// Where to find a producer. Its slot may be another one's by the time somebody looks, its id
+/// never.
 #[derive(Clone, Copy)]
 pub(crate) struct Key {
     pub(crate) id: ProducerId,
@@ -49,8 +50,8 @@ pub(crate) struct Taken<T> {
     pub(crate) resumed: Option<Resumed>,
 }
 
-/// What a cleared or removed producer leaves. Whoever gets this drops it after the lock is released: items and hooks
-/// are the user's, and so is what their `Drop` does.
+/// What a cleared or removed producer leaves. Whoever gets this drops it after the lock is
+/// released: items and hooks are the user's, and so is what their `Drop` does.
 #[must_use]
 pub(crate) struct Removed<T> {
     pub(crate) items: Vec<T>,
@@ -349,7 +350,8 @@ impl<T> Fair<T> {
                 let node = self.items.remove(slot.head)?;
                 item = node.item;
                 slot.head = node.next;
-                // An item that is popped in the other mode is in progress, and its producer as suspended as before.
+                // An item that is popped in the other mode is in progress, and its producer as
+                // suspended as before.
                 resumed = match slot.mode {
                     Mode::UpTo(limit) => slot.queued as usize == limit.get(),
                     Mode::OneInProgress => false,
@@ -432,7 +434,8 @@ impl<T> Fair<T> {
         self.finished = true;
     }
 
-    /// Takes every producer and every item out, the items in the order in which they would have been popped.
+    /// Takes every producer and every item out, the items in the order in which they would have
+    /// been popped.
     pub(crate) fn close(&mut self) -> Remains<T> {
         self.take_all_back();
         self.finished = true;
@@ -487,8 +490,8 @@ impl<T> Fair<T> {
         self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id)
     }
 
-    /// Producers that push and go away while nobody pops must not grow `ready`. Waiting until half of it is in vain
-    /// makes the sweep's cost per operation constant.
+    /// Producers that push and go away while nobody pops must not grow `ready`. Waiting until half
+    /// of it is in vain makes the sweep's cost per operation constant.
     fn forget_vain_places(&mut self) {
         const NOT_WORTH_IT: usize = 32;
         if self.vain_places < NOT_WORTH_IT || self.vain_places < self.ready.len() / 2 {

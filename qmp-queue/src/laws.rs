@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The laws, each on its own, and the linear list that the whole is defined by, over random histories.
+//! The laws, each on its own, and the linear list that the whole is defined by, over random
+//! histories.
 //!
-//! Loans are invisible to users, so a history has them at random places and no law knows of them. That is why these tests are not
-//! beside those in `tests`: what lends there is contention.
+//! Loans are invisible to users, so a history has them at random places and no law knows of them.
+//! That is why these tests are not beside those in `tests`: what lends there is contention.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -235,7 +236,8 @@ impl Run {
     }
 }
 
-/// The discipline by definition: a list that is scanned from its head, whose served member moves to its tail.
+/// The discipline by definition: a list that is scanned from its head, whose served member moves to
+/// its tail.
 #[derive(Default)]
 struct LinearList {
     members: Vec<Member>,
@@ -393,7 +395,8 @@ proptest! {
         }
     }
 
-    /// Between two servings of a producer that had something to pop all the while, every other one is served at most once.
+    /// Between two servings of a producer that had something to pop all the while, every other one
+    /// is served at most once.
     #[test]
     fn fairness_bound(ops in history()) {
         let mut queued = HashMap::<ProducerId, usize>::new();
@@ -450,7 +453,8 @@ proptest! {
         }
     }
 
-    /// Every accepted item is popped or handed back exactly once, and every other one handed back at once.
+    /// Every accepted item is popped or handed back exactly once, and every other one handed back
+    /// at once.
     #[test]
     fn conservation(ops in history()) {
         let mut queued = HashSet::new();
@@ -466,7 +470,8 @@ proptest! {
         prop_assert!(queued.is_empty(), "the last step closes the queue");
     }
 
-    /// An operation resumes those that were suspended before it and are not after it, each once, and nobody else.
+    /// An operation resumes those that were suspended before it and are not after it, each once,
+    /// and nobody else.
     #[test]
     fn resume_exactly_once(ops in history()) {
         for step in Run::steps(&ops) {

@@ -4,14 +4,15 @@ use std::num::NonZeroUsize;
 
 /// How many items a producer may have with the queue before it is suspended.
 ///
-/// Whether a producer is suspended is never stored, only derived from its mode, the number of its queued items and
-/// the number of its items in progress. So a change of mode takes effect at once, whatever is queued.
+/// Whether a producer is suspended is never stored, only derived from its mode, the number of its
+/// queued items and the number of its items in progress. So a change of mode takes effect at once,
+/// whatever is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// One item at a time: suspended while an item of this producer is queued or in progress.
     ///
-    /// An item is in progress from being popped in this mode until its [`Ticket`](crate::Ticket) is done. An item
-    /// popped while its producer was in the other mode never counts as in progress.
+    /// An item is in progress from being popped in this mode until its [`Ticket`](crate::Ticket) is
+    /// done. An item popped while its producer was in the other mode never counts as in progress.
     OneInProgress,
     /// Suspended while this many items, or more, are queued. What has been popped no longer counts.
     UpTo(NonZeroUsize),

@@ -11,7 +11,8 @@ use crate::{Mode, ProducerStats};
 
 /// One producer's end of the queue, made by [`Queue::register`](crate::Queue::register).
 ///
-/// Dropping it closes it: its queued items are dropped, nobody else's. Items already popped are not affected.
+/// Dropping it closes it: its queued items are dropped, nobody else's. Items already popped are not
+/// affected.
 ///
 /// ```
 /// use qmp_queue::{Mode, PushError, Pushed, Queue};
@@ -50,8 +51,8 @@ impl<T> Producer<T> {
     ///
     /// # Errors
     ///
-    /// The item comes back as [`PushError::Full`] while the producer is suspended, and as [`PushError::Closed`]
-    /// once the producer or the queue is closed.
+    /// The item comes back as [`PushError::Full`] while the producer is suspended, and as
+    /// [`PushError::Closed`] once the producer or the queue is closed.
     #[inline]
     pub fn push(&self, item: T) -> Result<Pushed, PushError<T>> {
         let item = match self.lane.offer(item) {
@@ -82,8 +83,9 @@ impl<T> Producer<T> {
         Ok(if accepted.suspended { Pushed::Suspended } else { Pushed::Ready })
     }
 
-    /// Changes the mode, whatever is queued or in progress. Answers a [`Resume`] if that ends a suspension; one
-    /// that it begins shows in [`is_suspended`](Producer::is_suspended). Nothing happens on a closed producer.
+    /// Changes the mode, whatever is queued or in progress. Answers a [`Resume`] if that ends a
+    /// suspension; one that it begins shows in [`is_suspended`](Producer::is_suspended). Nothing
+    /// happens on a closed producer.
     ///
     /// ```
     /// use qmp_queue::{Mode, Pushed, Queue};
@@ -103,7 +105,8 @@ impl<T> Producer<T> {
         deliver(self.id(), resumed)
     }
 
-    /// Whether a push would be refused as [`PushError::Full`]. A closed producer is never suspended.
+    /// Whether a push would be refused as [`PushError::Full`]. A closed producer is never
+    /// suspended.
     pub fn is_suspended(&self) -> bool {
         self.shared.lock().fair.suspended(self.key)
     }
@@ -125,8 +128,9 @@ impl<T> Producer<T> {
         Cleared { items: removed.items, resume: deliver(self.id(), removed.resumed) }
     }
 
-    /// Closes this producer and takes back what it has queued. Pushes are refused as [`PushError::Closed`] from now
-    /// on. A suspended producer is resumed, though one of its items be in progress. Closing a closed producer does nothing.
+    /// Closes this producer and takes back what it has queued. Pushes are refused as
+    /// [`PushError::Closed`] from now on. A suspended producer is resumed, though one of its items
+    /// be in progress. Closing a closed producer does nothing.
     pub fn close(&self) -> Cleared<T> {
         let removed = self.shared.lock().fair.remove(self.key);
         Cleared { items: removed.items, resume: deliver(self.id(), removed.resumed) }

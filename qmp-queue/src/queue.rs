@@ -13,11 +13,12 @@ use crate::shared::{Shared, State, WakeHook, deliver};
 use crate::sync::MutexGuard;
 use crate::{Mode, Producer, ProducerStats, Ticket};
 
-/// The consumer's handle: registers producers and takes their items, the least recently served producer's first.
+/// The consumer's handle: registers producers and takes their items, the least recently served
+/// producer's first.
 ///
-/// A clone is another handle to the same queue. When the last one is dropped the queue is [closed](Queue::close), and
-/// what was queued is dropped: without a handle nobody could ever pop it. Producers and tickets
-/// do not keep it open.
+/// A clone is another handle to the same queue. When the last one is dropped the queue is
+/// [closed](Queue::close), and what was queued is dropped: without a handle nobody could ever pop
+/// it. Producers and tickets do not keep it open.
 ///
 /// ```
 /// use qmp_queue::{Mode, Queue};
@@ -79,11 +80,12 @@ impl QueueBuilder {
         Self::default()
     }
 
-    /// Calls `hook` once each time the queue goes from idle (nothing queued) to busy, for consumers that sleep
-    /// in a poll loop of their own: let it write to an eventfd or a pipe, say.
+    /// Calls `hook` once each time the queue goes from idle (nothing queued) to busy, for consumers
+    /// that sleep in a poll loop of their own: let it write to an eventfd or a pipe, say.
     ///
-    /// The thread that pushed calls it, after the item has become visible to poppers and without any lock held, so it may use the queue.
-    /// Should it panic, the panic is caught and dropped after Rust's panic hook has reported it, and the push stands.
+    /// The thread that pushed calls it, after the item has become visible to poppers and without
+    /// any lock held, so it may use the queue. Should it panic, the panic is caught and dropped
+    /// after Rust's panic hook has reported it, and the push stands.
     ///
     /// By default, there is none.
     #[must_use]
@@ -92,8 +94,8 @@ impl QueueBuilder {
         self
     }
 
-    /// Keeps the time of each producer's last serving for [`ProducerStats::last_served`]. This reads the clock
-    /// at every pop, which may well double what a pop costs.
+    /// Keeps the time of each producer's last serving for [`ProducerStats::last_served`]. This
+    /// reads the clock at every pop, which may well double what a pop costs.
     ///
     /// By default, this is off.
     #[must_use]
@@ -125,16 +127,18 @@ impl<T> Queue<T> {
         QueueBuilder::new().build()
     }
 
-    /// A queue that calls `hook` once per idle-to-busy transition, as described at [`QueueBuilder::wake_hook`].
+    /// A queue that calls `hook` once per idle-to-busy transition, as described at
+    /// [`QueueBuilder::wake_hook`].
     pub fn with_wake_hook(hook: impl Fn() + Send + Sync + 'static) -> Self {
         QueueBuilder::new().wake_hook(hook).build()
     }
 
     /// Registers a producer, ahead of all others in the order of service.
     ///
-    /// Its [`Resume`]s are returned by the operations that bring them about. Where such an operation has nobody to return them to
-    /// (a [`Ticket`] or a [`Producer`] that is just dropped, the last [`Queue`] handle that goes away) they are lost, though
-    /// [`Producer::is_suspended`] always tells the truth; if that may happen, use
+    /// Its [`Resume`]s are returned by the operations that bring them about. Where such an
+    /// operation has nobody to return them to (a [`Ticket`] or a [`Producer`] that is just dropped,
+    /// the last [`Queue`] handle that goes away) they are lost, though [`Producer::is_suspended`]
+    /// always tells the truth; if that may happen, use
     /// [`register_with_hook`](Queue::register_with_hook).
     ///
     /// On a queue that is closed or finished, the producer is closed from the start.
@@ -142,12 +146,14 @@ impl<T> Queue<T> {
         self.register_as(mode, None)
     }
 
-    /// Registers a producer like [`register`](Queue::register), whose every [`Resume`] goes to `hook`, whatever brought it
-    /// about, and is never returned: an item popped from a full queue, a [`Ticket`] dropped by a consumer that unwinds, the end of the queue.
+    /// Registers a producer like [`register`](Queue::register), whose every [`Resume`] goes to
+    /// `hook`, whatever brought it about, and is never returned: an item popped from a full queue,
+    /// a [`Ticket`] dropped by a consumer that unwinds, the end of the queue.
     ///
-    /// The thread whose operation resumes the producer calls the hook, without any lock held, so it may use the queue and
-    /// the producer. By then other operations may have suspended the producer again. Should the hook panic, the panic is caught and
-    /// dropped after Rust's panic hook has reported it, and the operation stands.
+    /// The thread whose operation resumes the producer calls the hook, without any lock held, so it
+    /// may use the queue and the producer. By then other operations may have suspended the producer
+    /// again. Should the hook panic, the panic is caught and dropped after Rust's panic hook has
+    /// reported it, and the operation stands.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -178,7 +184,8 @@ impl<T> Queue<T> {
         Producer::new(Arc::clone(&self.shared), key, lane)
     }
 
-    /// Takes the oldest item of the least recently served producer that has one; `None` if nothing is queued.
+    /// Takes the oldest item of the least recently served producer that has one; `None` if nothing
+    /// is queued.
     #[inline]
     pub fn try_pop(&self) -> Option<Popped<T>> {
         let mut state = self.shared.lock();
@@ -186,8 +193,8 @@ impl<T> Queue<T> {
         Some(self.popped(state, taken))
     }
 
-    /// Takes an item like [`try_pop`](Queue::try_pop), and sleeps until there is one. `None` when the queue is
-    /// [closed](Queue::close), or [finished](Queue::finish) and empty.
+    /// Takes an item like [`try_pop`](Queue::try_pop), and sleeps until there is one. `None` when
+    /// the queue is [closed](Queue::close), or [finished](Queue::finish) and empty.
     pub fn pop(&self) -> Option<Popped<T>> {
         let mut state = self.shared.lock();
         loop {
@@ -207,8 +214,8 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`PopTimeoutError::Timeout`] if nothing was queued in that time, [`PopTimeoutError::Closed`] where
-    /// [`pop`](Queue::pop) says `None`.
+    /// [`PopTimeoutError::Timeout`] if nothing was queued in that time, [`PopTimeoutError::Closed`]
+    /// where [`pop`](Queue::pop) says `None`.
     pub fn pop_timeout(&self, timeout: Duration) -> Result<Popped<T>, PopTimeoutError> {
         // A time too far off to be represented is never reached.
         let deadline = Instant::now().checked_add(timeout);
@@ -243,7 +250,8 @@ impl<T> Queue<T> {
 
     #[inline]
     fn popped(&self, state: MutexGuard<'_, State<T>>, taken: Taken<T>) -> Popped<T> {
-        // A push into a busy queue may have woken nobody, and one that found it idle wakes only one of several sleepers.
+        // A push into a busy queue may have woken nobody, and one that found it idle wakes only one
+        // of several sleepers.
         let somebody_sleeps = taken.more && state.sleepers > 0;
         drop(state);
         if somebody_sleeps {
@@ -260,12 +268,14 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Receives a token each time the queue has gone from idle to busy, for consumers that wait in a `select!`.
+    /// Receives a token each time the queue has gone from idle to busy, for consumers that wait in
+    /// a `select!`.
     ///
-    /// The channel has room for one token and a token that finds it full is dropped, so a token says "look", not how much
-    /// there is: after receiving one, [pop](Queue::try_pop) until there is [no more](Popped::more), or see to it that
-    /// somebody does. Nothing else takes tokens out, so there may be one though all has been popped meanwhile. Once
-    /// the queue is [closed](Queue::close) or [finished](Queue::finish), the channel is disconnected.
+    /// The channel has room for one token and a token that finds it full is dropped, so a token
+    /// says "look", not how much there is: after receiving one, [pop](Queue::try_pop) until there
+    /// is [no more](Popped::more), or see to it that somebody does. Nothing else takes tokens out,
+    /// so there may be one though all has been popped meanwhile. Once the queue is
+    /// [closed](Queue::close) or [finished](Queue::finish), the channel is disconnected.
     ///
     /// ```
     /// use crossbeam_channel::{never, select};
@@ -308,18 +318,20 @@ impl<T> Queue<T> {
 
     /// Closes the queue and all its producers at once, and hands back what was queued.
     ///
-    /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on, whoever sleeps in a pop
-    /// wakes up with nothing, [`wakeups`](Queue::wakeups) is disconnected, and every suspended producer is resumed, though one of its items
-    /// be in progress. Closing a closed queue does nothing.
+    /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on, whoever
+    /// sleeps in a pop wakes up with nothing, [`wakeups`](Queue::wakeups) is disconnected, and
+    /// every suspended producer is resumed, though one of its items be in progress. Closing a
+    /// closed queue does nothing.
     pub fn close(&self) -> Closed<T> {
         close(&self.shared)
     }
 
     /// Closes the queue to new items and producers, and leaves what is queued to be popped.
     ///
-    /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on. Whoever sleeps in a pop
-    /// wakes up with nothing, and later pops answer so once all is popped. [`wakeups`](Queue::wakeups) is disconnected.
-    /// Suspended producers are resumed as their items are popped and done.
+    /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on. Whoever
+    /// sleeps in a pop wakes up with nothing, and later pops answer so once all is popped.
+    /// [`wakeups`](Queue::wakeups) is disconnected. Suspended producers are resumed as their items
+    /// are popped and done.
     pub fn finish(&self) {
         self.shared.lock().fair.finish();
         self.shared.wake_all_for_good();
@@ -327,9 +339,9 @@ impl<T> Queue<T> {
 
     /// Looks at every producer, in no particular order.
     ///
-    /// Each producer's figures are of one moment, those of different producers of different moments: the lock is taken
-    /// for a few producers at a time and never while the caller looks at one, however many there are. One that is
-    /// registered or closed meanwhile may be missed.
+    /// Each producer's figures are of one moment, those of different producers of different
+    /// moments: the lock is taken for a few producers at a time and never while the caller looks at
+    /// one, however many there are. One that is registered or closed meanwhile may be missed.
     pub fn stats(&self) -> impl Iterator<Item = ProducerStats> + '_ {
         let mut next = Some(0);
         let mut page = Vec::new().into_iter();

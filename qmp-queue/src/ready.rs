@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The producers that have something to pop, in the order in which they are to be served.
 //!
-//! A producer's place is its stamp: the lowest goes first. Serving gives a stamp above all others and registering one
-//! below all others, so nearly every insertion is at one of the two ends; the exception, a producer that was idle while others
-//! were served, is kept aside in a heap. The next one is the lower of the two heads.
+//! A producer's place is its stamp: the lowest goes first. Serving gives a stamp above all others
+//! and registering one below all others, so nearly every insertion is at one of the two ends; the
+//! exception, a producer that was idle while others were served, is kept aside in a heap. The next
+//! one is the lower of the two heads.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

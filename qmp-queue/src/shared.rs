@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The discipline behind a lock, and everybody's way of hearing of it.
 //!
-//! Nothing of the user's runs while the lock is held: no hook, and no `Drop` of an item or hook. So a panic of theirs
-//! finds the structure whole, and they may call back into the queue.
+//! Nothing of the user's runs while the lock is held: no hook, and no `Drop` of an item or hook. So
+//! a panic of theirs finds the structure whole, and they may call back into the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, TryLockError};
@@ -80,7 +80,8 @@ impl<T> Shared<T> {
     }
 }
 
-/// Hands a resume to the producer's hook or, for want of one, to the caller. Called without the lock.
+/// Hands a resume to the producer's hook or, for want of one, to the caller. Called without the
+/// lock.
 #[inline]
 pub(crate) fn deliver(producer: ProducerId, resumed: Option<Resumed>) -> Option<Resume> {
     let Resumed(hook) = resumed?;
@@ -92,8 +93,8 @@ pub(crate) fn deliver(producer: ProducerId, resumed: Option<Resumed>) -> Option<
     None
 }
 
-/// A hook runs in the middle of somebody else's operation, whose outcome its panic must not swallow. The panic has
-/// been reported by the panic hook by the time it is caught.
+/// A hook runs in the middle of somebody else's operation, whose outcome its panic must not
+/// swallow. The panic has been reported by the panic hook by the time it is caught.
 fn contain(hook: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(hook));
 }

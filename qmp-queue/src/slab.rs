@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Values under stable, reused indices, stored in chunks.
 //!
-//! Growing allocates one more chunk and moves nothing, so no insertion ever copies what a hundred thousand others hold
-//! while a lock is held, and no spare capacity is proportional to the number of values.
+//! Growing allocates one more chunk and moves nothing, so no insertion ever copies what a hundred
+//! thousand others hold while a lock is held, and no spare capacity is proportional to the number
+//! of values.
 
 const CHUNK: usize = 64;
 const NONE: u32 = u32::MAX;

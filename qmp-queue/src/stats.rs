@@ -6,7 +6,8 @@ use crate::{Mode, ProducerId};
 
 /// What an operator may want to know of one producer, as of one moment.
 ///
-/// From [`Producer::stats`](crate::Producer::stats) for one, from [`Queue::stats`](crate::Queue::stats) for all.
+/// From [`Producer::stats`](crate::Producer::stats) for one, from
+/// [`Queue::stats`](crate::Queue::stats) for all.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProducerStats {
@@ -28,7 +29,8 @@ pub struct ProducerStats {
 }
 
 impl ProducerStats {
-    /// The time since this producer's last item was popped; `None` where [`last_served`](Self::last_served) is.
+    /// The time since this producer's last item was popped; `None` where
+    /// [`last_served`](Self::last_served) is.
     pub fn since_served(&self) -> Option<Duration> {
         self.last_served.map(|at| at.elapsed())
     }

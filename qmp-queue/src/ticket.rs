@@ -9,9 +9,10 @@ use crate::shared::{Shared, deliver};
 
 /// Stands for a popped item that is being dealt with.
 ///
-/// In [`Mode::OneInProgress`](crate::Mode::OneInProgress), its producer is suspended until the ticket is
-/// [done](Ticket::done), on whatever thread and however late. Dropping a ticket is being done, so a consumer that panics resumes the producer too;
-/// the [`Resume`] then goes to the producer's [hook](crate::Queue::register_with_hook) if it has one.
+/// In [`Mode::OneInProgress`](crate::Mode::OneInProgress), its producer is suspended until the
+/// ticket is [done](Ticket::done), on whatever thread and however late. Dropping a ticket is being
+/// done, so a consumer that panics resumes the producer too; the [`Resume`] then goes to the
+/// producer's [hook](crate::Queue::register_with_hook) if it has one.
 ///
 /// ```
 /// use qmp_queue::{Mode, Pushed, Queue};

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The crate's own sources on shuttle's primitives: each test runs many times, under schedules that shuttle chooses at
-//! every lock, wait and atomic access. A wake-up or resume that gets lost is a deadlock then, which shuttle reports with the
-//! schedule that led there.
+//! The crate's own sources on shuttle's primitives: each test runs many times, under schedules that
+//! shuttle chooses at every lock, wait and atomic access. A wake-up or resume that gets lost is a
+//! deadlock then, which shuttle reports with the schedule that led there.
 //!
-//! Shuttle rather than loom, because all data here is behind locks, so the order of lock operations is what matters and
-//! not the memory model, and because scenarios of this size (three or four threads, condition variables) are beyond loom's exhaustive
-//! search.
+//! Shuttle rather than loom, because all data here is behind locks, so the order of lock operations
+//! is what matters and not the memory model, and because scenarios of this size (three or four
+//! threads, condition variables) are beyond loom's exhaustive search.
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
@@ -104,7 +104,8 @@ fn register_with_bell(queue: &Queue<usize>, mode: Mode) -> (Producer<usize>, Bel
     (queue.register_with_hook(mode, move |_| hook.ring()), bell)
 }
 
-/// Two producers with back-pressure, two sleeping poppers: everything arrives, in order, and everybody goes home.
+/// Two producers with back-pressure, two sleeping poppers: everything arrives, in order, and
+/// everybody goes home.
 #[test]
 fn push_pop_suspend_resume_finish() {
     explore(|| {
@@ -179,7 +180,8 @@ fn a_producer_shared_by_two_threads() {
     });
 }
 
-/// As many sleeping poppers as items, each of which takes only one: a push that wakes nobody is made up for by a pop.
+/// As many sleeping poppers as items, each of which takes only one: a push that wakes nobody is
+/// made up for by a pop.
 #[test]
 fn every_item_wakes_a_sleeper() {
     explore(|| {
@@ -265,7 +267,8 @@ fn no_token_is_lost() {
     });
 }
 
-/// Whatever the moment of closing, each accepted item is popped or handed back, and each suspension ended once.
+/// Whatever the moment of closing, each accepted item is popped or handed back, and each suspension
+/// ended once.
 #[test]
 fn close_while_pushing_and_popping() {
     explore(|| {
@@ -344,7 +347,8 @@ fn close_a_producer_while_popping() {
     });
 }
 
-/// The mode changes while items are pushed, popped and done: at the end there have been as many resumes as suspensions.
+/// The mode changes while items are pushed, popped and done: at the end there have been as many
+/// resumes as suspensions.
 #[test]
 fn change_the_mode_while_popping() {
     explore(|| {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an idle producer costs, by an allocator that counts. One test, as the count is of the whole process.
+//! What an idle producer costs, by an allocator that counts. One test, as the count is of the whole
+//! process.
 
 use std::alloc::System;
 
