@@ -4,6 +4,8 @@
 //! Mirrors `qobject_input_visitor` and the visitors that QEMU generates: members in the order of
 //! their declaration, nested ones before the next sibling, what is left over at the end.
 
+use std::iter::Peekable;
+
 use qmp_proto::{Error, Object, Value};
 
 use super::hash_order::first_left;
@@ -28,7 +30,7 @@ impl<'m> Checker<'m> {
         object: &Object,
         path: &Path<'_>,
     ) -> Result<(), Error> {
-        let seen = self.members(ty, object, path)?;
+        let seen = self.members(ty, object, &mut object.iter().peekable(), path)?;
         if seen.count == object.len() || seen.open {
             return Ok(());
         }
@@ -39,16 +41,22 @@ impl<'m> Checker<'m> {
         Err(Error::generic(format!("Parameter '{}' is unexpected", path.member(name))))
     }
 
-    /// Checks the members that the type knows.
-    fn members(
+    /// Checks the members that the type knows. `next` goes through the members as they come, which
+    /// is often the order of declaration.
+    fn members<'o>(
         &mut self,
         ty: &model::Object,
-        object: &Object,
+        object: &'o Object,
+        next: &mut Peekable<impl Iterator<Item = (&'o str, &'o Value)>>,
         path: &Path<'_>,
     ) -> Result<Seen, Error> {
         let mut seen = Seen { count: 0, open: ty.open };
         for member in &ty.members {
-            match object.get(&member.name) {
+            let value = match next.next_if(|(name, _)| *name == member.name) {
+                Some((_, value)) => Some(value),
+                None => object.get(&member.name),
+            };
+            match value {
                 Some(value) => {
                     self.value(&member.ty, value, &path.member(&member.name))?;
                     seen.count += 1;
@@ -61,7 +69,7 @@ impl<'m> Checker<'m> {
             }
         }
         if let Some(branch) = self.branch(ty, object) {
-            let inner = self.members(branch, object, path)?;
+            let inner = self.members(branch, object, next, path)?;
             seen = Seen { count: seen.count + inner.count, open: seen.open || inner.open };
         }
         Ok(seen)
