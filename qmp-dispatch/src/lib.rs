@@ -97,3 +97,8 @@ pub use handler::Handler;
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
 pub use registry::{Command, Group, RegisterError, Registry};
+
+/// Its example is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

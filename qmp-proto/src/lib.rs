@@ -85,3 +85,8 @@ pub use response::Response;
 pub use server_message::{ServerMessage, ServerMessageError};
 pub use syntax::SyntaxError;
 pub use value::{DecodeError, Number, Object, Value, from_object, from_value};
+
+/// Its example is run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -74,3 +74,8 @@ pub fn version() -> Version {
         package: "qmp-server".into(),
     }
 }
+
+/// Its example is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -19,3 +19,8 @@ pub mod json;
 pub mod process;
 pub mod programs;
 pub mod server;
+
+/// The example of the project's front page is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
