@@ -2,7 +2,8 @@
 //! How fast messages are read and written, compared with `serde_json` on the same messages.
 //!
 //! Both are measured in turns, many times over; what is printed is the median of the ratios, so that whatever else the
-//! machine does hits both alike. A ratio above 1 means that this crate is faster.
+//! machine does hits both alike. A ratio above 1 means that this crate is faster. An argument selects the
+//! comparisons whose name contains it.
 
 mod samples;
 
@@ -48,6 +49,10 @@ fn main() {
 
 /// Prints how many times longer `theirs` takes than `ours`.
 fn compare(what: &str, mut ours: impl FnMut(), mut theirs: impl FnMut()) {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if wanted.is_some_and(|wanted| !what.contains(&wanted)) {
+        return;
+    }
     let our_runs = runs_per_turn(&mut ours);
     let their_runs = runs_per_turn(&mut theirs);
     let mut times: Vec<(f64, f64)> =

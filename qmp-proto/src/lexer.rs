@@ -173,7 +173,15 @@ impl Lexer {
                     *at += 1;
                     return Step::Token(kind, 1);
                 }
-                Class::Quote => self.state = State::String(byte),
+                Class::Quote => {
+                    // Most strings are plain, and complete.
+                    let run = plain_run(&input[*at + 1..], byte);
+                    if input.get(*at + 1 + run) == Some(&byte) && run + 2 <= self.max_token {
+                        *at += run + 2;
+                        return Step::Token(Kind::PlainString, run + 2);
+                    }
+                    self.state = State::String(byte);
+                }
                 Class::Minus => self.state = State::Minus,
                 Class::Zero => self.state = State::Zero,
                 Class::Digit => self.state = State::Integer,

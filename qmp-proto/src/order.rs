@@ -4,34 +4,56 @@
 
 use std::cmp::Reverse;
 
+/// What the bytes of a name count, one after the other and over again. Sixteen bits are enough for
+/// what comes to 32 in QEMU: it takes the lowest nine in the end.
+const WEIGHTS: [u16; 24] = {
+    let mut weights = [0; 24];
+    let mut index = 0;
+    while index < 24 {
+        weights[index] = (1u32 << (index * 5 % 24)) as u16;
+        index += 1;
+    }
+    weights
+};
+
 /// The bucket of a member with this name.
 #[inline]
-pub(crate) fn bucket(name: &str) -> u32 {
-    let mut len = 0u32;
-    let mut shift = 0;
-    let mut sum = 0u32;
-    let mut add = |byte: u8| {
-        sum = sum.wrapping_add(u32::from(byte) << shift);
-        len = len.wrapping_add(1);
-        shift = if shift < 19 { shift + 5 } else { shift - 19 };
-    };
-    for &byte in name.as_bytes() {
-        // Modified UTF-8: a NUL is hashed as the two bytes that QEMU keeps it in.
-        if byte == 0 {
-            add(0xC0);
-            add(0x80);
-        } else {
-            add(byte);
+pub(crate) fn bucket(name: &str) -> u16 {
+    let mut sum = 0u16;
+    let mut has_nul = false;
+    for bytes in name.as_bytes().chunks(WEIGHTS.len()) {
+        for (&byte, weight) in bytes.iter().zip(WEIGHTS) {
+            has_nul |= byte == 0;
+            sum = sum.wrapping_add(u16::from(byte).wrapping_mul(weight));
         }
     }
-    let mixed = 0x238F_13AF_u32.wrapping_mul(len).wrapping_add(sum);
-    1_103_515_243_u32.wrapping_mul(mixed).wrapping_add(12_345) % 512
+    if has_nul {
+        return bucket_with_nul(name);
+    }
+    mix(sum, name.len())
+}
+
+/// Modified UTF-8: a NUL is hashed as the two bytes that QEMU keeps it in.
+#[cold]
+fn bucket_with_nul(name: &str) -> u16 {
+    let bytes = name.bytes().flat_map(|byte| if byte == 0 { vec![0xC0, 0x80] } else { vec![byte] });
+    let (sum, len) =
+        bytes.zip(WEIGHTS.into_iter().cycle()).fold((0u16, 0), |(sum, len), (byte, weight)| {
+            (sum.wrapping_add(u16::from(byte).wrapping_mul(weight)), len + 1)
+        });
+    mix(sum, len)
+}
+
+fn mix(sum: u16, len: usize) -> u16 {
+    let mixed = (0x238F_13AF_u32 as u16).wrapping_mul(len as u16).wrapping_add(sum);
+    (1_103_515_243_u32 as u16).wrapping_mul(mixed).wrapping_add(12_345) % 512
 }
 
 /// The indices of members in the order of QEMU's output.
 ///
 /// Most objects are small; their order fits in here.
 pub(crate) enum Order {
+    AsAdded { len: usize },
     Few { order: [u8; FEW], len: usize },
     Many(Vec<usize>),
 }
@@ -39,39 +61,45 @@ pub(crate) enum Order {
 const FEW: usize = 16;
 
 impl Order {
-    /// `names` come in the order of insertion.
-    pub(crate) fn of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Order {
-        let len = names.len();
+    /// `buckets` are those of the members, in the order of insertion.
+    #[inline]
+    pub(crate) fn of(buckets: impl ExactSizeIterator<Item = u16> + Clone) -> Order {
+        let len = buckets.len();
+        if buckets.clone().is_sorted_by(|earlier, later| earlier < later) {
+            return Order::AsAdded { len };
+        }
         if len > FEW {
-            let mut order: Vec<(u32, usize)> =
-                names.enumerate().map(|(index, name)| (bucket(name), index)).collect();
+            let mut order: Vec<(u16, usize)> =
+                buckets.enumerate().map(|(index, bucket)| (bucket, index)).collect();
             order.sort_unstable_by_key(|&(bucket, index)| (bucket, Reverse(index)));
             return Order::Many(order.into_iter().map(|(_, index)| index).collect());
         }
-        let mut buckets = [0; FEW];
+        let mut sorted = [0; FEW];
         let mut order = [0; FEW];
-        for (index, name) in names.enumerate() {
-            let bucket = bucket(name);
+        for (index, bucket) in buckets.enumerate() {
             let mut at = index;
-            while at > 0 && bucket <= buckets[at - 1] {
-                (buckets[at], order[at]) = (buckets[at - 1], order[at - 1]);
+            while at > 0 && bucket <= sorted[at - 1] {
+                (sorted[at], order[at]) = (sorted[at - 1], order[at - 1]);
                 at -= 1;
             }
-            (buckets[at], order[at]) = (bucket, index as u8);
+            (sorted[at], order[at]) = (bucket, index as u8);
         }
         Order::Few { order, len }
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         match self {
-            Order::Few { len, .. } => *len,
+            Order::AsAdded { len } | Order::Few { len, .. } => *len,
             Order::Many(order) => order.len(),
         }
     }
 
     /// The index of the member that comes at this place.
+    #[inline]
     pub(crate) fn at(&self, place: usize) -> usize {
         match self {
+            Order::AsAdded { .. } => place,
             Order::Few { order, .. } => order[place].into(),
             Order::Many(order) => order[place],
         }
@@ -110,8 +138,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_nul_counts_as_two_bytes() {
+        let modified = [b'a', 0xC0, 0x80, b'b', 0xC0, 0x80];
+        let sum = modified
+            .iter()
+            .zip(WEIGHTS)
+            .map(|(&byte, weight)| u16::from(byte).wrapping_mul(weight));
+        assert_eq!(bucket("a\0b\0"), mix(sum.fold(0, u16::wrapping_add), modified.len()));
+    }
+
     fn order(names: &[&str]) -> Vec<usize> {
-        let order = Order::of(names.iter().copied());
+        let order = Order::of(names.iter().map(|name| bucket(name)));
         (0..order.len()).map(|place| order.at(place)).collect()
     }
 

@@ -132,15 +132,12 @@ impl Reader {
         let mut at = 0;
         let outcome = loop {
             if self.lexer.is_between_tokens() {
+                let blank = at;
                 self.lexer.skip(bytes, &mut at);
-                match self.tokens.last() {
-                    None => start = at,
-                    Some(last) if self.buffer.len() + (at - start) - last.end > LONGEST_BLANK => {
-                        self.buffer.extend_from_slice(&bytes[start..at]);
-                        self.buffer.truncate(last.end + 1);
-                        start = at;
-                    }
-                    Some(_) => {}
+                if self.tokens.is_empty() {
+                    start = at;
+                } else if at > blank {
+                    self.shorten_blank(bytes, &mut start, at);
                 }
             }
             match self.lexer.step(bytes, &mut at) {
@@ -178,6 +175,18 @@ impl Reader {
             };
             Message { text, tokens: &self.tokens }
         }))
+    }
+
+    /// Keeps one byte of the white space behind the last token, which ends at `bytes[at]`, if there is
+    /// too much of it.
+    #[inline]
+    fn shorten_blank(&mut self, bytes: &[u8], start: &mut usize, at: usize) {
+        let end = self.tokens.last().map_or(0, |token| token.end);
+        if self.buffer.len() + (at - *start) - end > LONGEST_BLANK {
+            self.buffer.extend_from_slice(&bytes[*start..at]);
+            self.buffer.truncate(end + 1);
+            *start = at;
+        }
     }
 
     /// Whether nothing of a message has been read that is not complete.

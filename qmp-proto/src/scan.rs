@@ -13,10 +13,17 @@ pub(crate) fn plain_run(bytes: &[u8], quote: u8) -> usize {
         }
         run += 8;
     }
-    let rest = bytes[run..].iter();
-    run + rest
-        .take_while(|&&byte| matches!(byte, b' '..=b'~') && byte != quote && byte != b'\\')
-        .count()
+    // What is left is looked at together with bytes in front of it, which are plain.
+    if let Some(chunk) = bytes.last_chunk::<8>() {
+        let special = special_bytes(u64::from_le_bytes(*chunk), quote);
+        return bytes.len() - 8 + (special.trailing_zeros() as usize / 8).min(8);
+    }
+    bytes.iter().take_while(|&&byte| is_plain(byte, quote)).count()
+}
+
+#[inline]
+fn is_plain(byte: u8, quote: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != quote && byte != b'\\'
 }
 
 /// The highest bit of each byte that does not stand for itself. Only the lowest one that is set can
@@ -42,13 +49,12 @@ mod tests {
     fn a_run_ends_at_the_first_special_byte_wherever_it_stands() {
         for quote in [b'"', b'\''] {
             for byte in 0..=255 {
-                let plain = matches!(byte, b' '..=b'~') && byte != quote && byte != b'\\';
                 for before in 0..20 {
                     for filler in [b' ', b'x', b'~', b'!', b'[', b']'] {
                         let mut bytes = vec![filler; before];
                         bytes.push(byte);
                         bytes.extend([filler; 20]);
-                        let expected = if plain { before + 21 } else { before };
+                        let expected = if is_plain(byte, quote) { before + 21 } else { before };
                         assert_eq!(
                             plain_run(&bytes, quote),
                             expected,

@@ -9,18 +9,26 @@ use crate::unicode::scalar;
 #[inline]
 pub(super) fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    let mut rest = text;
-    loop {
-        let (plain, tail) = rest.split_at(plain_run(rest.as_bytes(), b'"'));
-        out.push_str(plain);
-        let mut chars = tail.chars();
-        match chars.next() {
-            None => break,
-            Some(special) => write_escape(special, out),
-        }
-        rest = chars.as_str();
+    let plain = plain_run(text.as_bytes(), b'"');
+    if plain == text.len() {
+        out.push_str(text);
+    } else {
+        write_specials(text, plain, out);
     }
     out.push('"');
+}
+
+/// Writes the inside of a string that does not consist of plain bytes only; so many lead it.
+fn write_specials(mut text: &str, mut plain: usize, out: &mut String) {
+    loop {
+        let (run, rest) = text.split_at(plain);
+        out.push_str(run);
+        let mut rest = rest.chars();
+        let Some(special) = rest.next() else { break };
+        write_escape(special, out);
+        text = rest.as_str();
+        plain = plain_run(text.as_bytes(), b'"');
+    }
 }
 
 fn write_escape(character: char, out: &mut String) {

@@ -9,7 +9,8 @@ use serde::de::{
     IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::{Number, Object, ObjectBuilder, Repr, Value};
+use super::number::Repr;
+use super::{Number, Object, ObjectBuilder, Value};
 
 /// A value does not have the shape of the type that was asked for.
 ///

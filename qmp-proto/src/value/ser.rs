@@ -3,7 +3,8 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{Number, Object, Repr, Value};
+use super::number::Repr;
+use super::{Number, Object, Value};
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

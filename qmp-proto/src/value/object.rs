@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Objects, whose members have no order of their own but one in which QEMU writes them.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::Value;
+use crate::order::{Order, bucket};
+
+/// The members of an object, each name once, in the order in which they were added.
+///
+/// Written in QEMU's order, which is that of a hash table and not that of insertion. Mirrors
+/// `QDict`.
+///
+/// ```
+/// use qmp_proto::{Object, Value};
+///
+/// let mut object = Object::new();
+/// assert_eq!(object.insert("id", 1), None);
+/// assert_eq!(object.insert("id", 2), Some(Value::from(1)));
+/// assert_eq!(object.len(), 1);
+/// ```
+#[derive(Clone, Default)]
+pub struct Object {
+    members: Vec<Member>,
+}
+
+#[derive(Clone)]
+struct Member {
+    /// Of QEMU's hash table, which decides on the order in which members are written.
+    bucket: u16,
+    name: String,
+    value: Value,
+}
+
+impl Member {
+    #[inline]
+    fn new(name: String, value: Value) -> Member {
+        Member { bucket: bucket(&name), name, value }
+    }
+}
+
+impl Object {
+    /// An object without members.
+    pub const fn new() -> Object {
+        Object { members: Vec::new() }
+    }
+
+    /// The number of members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are no members.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The value of the member `name`. Looks at one member after the other.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        let member = self.members.iter().find(|member| member.name == name)?;
+        Some(&member.value)
+    }
+
+    /// Whether there is a member `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Adds a member, or replaces the value of the one of that name and returns the former value.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
+        let new = Member::new(name.into(), value.into());
+        let same = |old: &&mut Member| old.bucket == new.bucket && old.name == new.name;
+        match self.members.iter_mut().find(same) {
+            Some(old) => Some(std::mem::replace(&mut old.value, new.value)),
+            None => {
+                self.members.push(new);
+                None
+            }
+        }
+    }
+
+    /// Takes the member `name` out.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        let index = self.members.iter().position(|member| member.name == name)?;
+        Some(self.members.remove(index).value)
+    }
+
+    /// The members in the order in which they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.members.iter().map(|member| (member.name.as_str(), &member.value))
+    }
+
+    /// The members in the order in which QEMU writes and checks them: by the buckets of its hash
+    /// table, and the one added last first within a bucket.
+    pub fn iter_in_qemu_order(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        let order = Order::of(self.members.iter().map(|member| member.bucket));
+        (0..order.len()).map(move |place| {
+            let member = &self.members[order.at(place)];
+            (member.name.as_str(), &member.value)
+        })
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Object) -> bool {
+        fn sorted(object: &Object) -> Vec<(&str, &Value)> {
+            let mut members: Vec<_> = object.iter().collect();
+            members.sort_unstable_by_key(|&(name, _)| name);
+            members
+        }
+        self.len() == other.len() && sorted(self) == sorted(other)
+    }
+}
+
+impl IntoIterator for Object {
+    type Item = (String, Value);
+    type IntoIter = IntoMembers;
+
+    fn into_iter(self) -> IntoMembers {
+        IntoMembers(self.members.into_iter())
+    }
+}
+
+/// The members of an object, in the order in which they were added.
+pub struct IntoMembers(std::vec::IntoIter<Member>);
+
+impl fmt::Debug for IntoMembers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntoMembers").field("len", &self.0.len()).finish()
+    }
+}
+
+impl Iterator for IntoMembers {
+    type Item = (String, Value);
+
+    fn next(&mut self) -> Option<(String, Value)> {
+        self.0.next().map(|member| (member.name, member.value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for IntoMembers {}
+
+/// A later member replaces an earlier one of the same name.
+impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Object {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(members: I) -> Object {
+        let mut object = ObjectBuilder::default();
+        for (name, value) in members {
+            object.insert(name.into(), value.into());
+        }
+        object.build()
+    }
+}
+
+/// Puts an object together. Unlike [`Object::insert`], which looks at all members, it takes about
+/// the same time for each of very many members.
+#[derive(Default)]
+pub(crate) struct ObjectBuilder {
+    object: Object,
+    /// Where the members are, as soon as there are more than a few.
+    index: Option<HashMap<String, usize>>,
+}
+
+impl ObjectBuilder {
+    const FEW: usize = 16;
+
+    /// As [`Object::insert`].
+    #[inline]
+    pub(crate) fn insert(&mut self, name: String, value: Value) -> Option<Value> {
+        if self.object.len() < Self::FEW {
+            return self.object.insert(name, value);
+        }
+        let index = self.index.get_or_insert_with(|| {
+            let names = self.object.iter().map(|(name, _)| name.to_owned());
+            names.enumerate().map(|(at, name)| (name, at)).collect()
+        });
+        match index.get(&name) {
+            Some(&at) => Some(std::mem::replace(&mut self.object.members[at].value, value)),
+            None => {
+                index.insert(name.clone(), self.object.len());
+                self.object.members.push(Member::new(name, value));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn build(self) -> Object {
+        self.object
+    }
+}
