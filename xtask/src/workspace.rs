@@ -27,6 +27,11 @@ pub(crate) fn target_dir() -> PathBuf {
     target.map_or_else(|| root().join("target"), Path::to_owned)
 }
 
+/// Our server, built for debugging.
+pub(crate) fn debug_server() -> PathBuf {
+    target_dir().join("debug/qmp-server")
+}
+
 /// Our server, built for release.
 pub(crate) fn release_server() -> PathBuf {
     target_dir().join("release/qmp-server")
