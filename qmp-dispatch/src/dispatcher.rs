@@ -131,6 +131,11 @@ impl Dispatcher {
         })
     }
 
+    /// Lets no event be emitted while the guard lives.
+    pub(crate) fn hold_events(&self) -> impl Drop + use<'_> {
+        self.monitors()
+    }
+
     fn monitors(&self) -> std::sync::MutexGuard<'_, Monitors> {
         self.shared.monitors.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which functions can serve a command.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use qmp_proto::{Error, Json, Object, from_object};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Context;
+use crate::reply::Reply;
+use crate::{Context, Responder};
 
 /// A function that serves a command, with the help of some state `S` or without (`S = ()`):
 ///
@@ -100,30 +104,128 @@ where
     }
 }
 
-/// A handler whose types have been forgotten: checked arguments in, the text of the result out.
-pub(crate) type ErasedHandler =
-    Box<dyn Fn(&Context, Object) -> Result<Json, Error> + Send + Sync + 'static>;
+/// A function that serves a command, and answers later: as a [`Handler`], but with a
+/// [`Responder<T>`](Responder) as its last parameter, and without a result.
+///
+/// Implemented for functions; there is no need to implement it by hand.
+pub trait DeferredHandler<S: ?Sized, Shape>: Send + Sync + 'static {
+    /// What the command takes; `()` if nothing.
+    type Arguments: DeserializeOwned + JsonSchema;
+    /// What the command returns; `()` if nothing.
+    type Result: Serialize + JsonSchema + 'static;
 
-/// Forgets the types of a handler, which keeps `state` alive.
-pub(crate) fn erase<S, H, Shape>(
-    state: impl AsRef<S> + Send + Sync + 'static,
-    handler: H,
-) -> ErasedHandler
+    /// Begins to serve one request.
+    fn begin(
+        &self,
+        state: &S,
+        context: &Context,
+        arguments: Self::Arguments,
+        responder: Responder<Self::Result>,
+    );
+}
+
+impl<F, A, T> DeferredHandler<(), (Stateless, A, T)> for F
 where
-    S: ?Sized,
-    H: Handler<S, Shape>,
+    F: Fn(&Context, A, Responder<T>) + Send + Sync + 'static,
+    A: DeserializeOwned + JsonSchema,
+    T: Serialize + JsonSchema + 'static,
 {
-    Box::new(move |context, arguments| {
-        let arguments =
-            from_object(arguments).map_err(|error| Error::generic(error.to_string()))?;
-        let result = handler.call(state.as_ref(), context, arguments)?;
-        encode_result(&result)
-    })
+    type Arguments = A;
+    type Result = T;
+
+    fn begin(&self, (): &(), context: &Context, arguments: A, responder: Responder<T>) {
+        self(context, arguments, responder);
+    }
+}
+
+impl<F, T> DeferredHandler<(), (Stateless, T)> for F
+where
+    F: Fn(&Context, Responder<T>) + Send + Sync + 'static,
+    T: Serialize + JsonSchema + 'static,
+{
+    type Arguments = ();
+    type Result = T;
+
+    fn begin(&self, (): &(), context: &Context, (): (), responder: Responder<T>) {
+        self(context, responder);
+    }
+}
+
+impl<F, S, A, T> DeferredHandler<S, (A, T)> for F
+where
+    F: Fn(&S, &Context, A, Responder<T>) + Send + Sync + 'static,
+    S: ?Sized,
+    A: DeserializeOwned + JsonSchema,
+    T: Serialize + JsonSchema + 'static,
+{
+    type Arguments = A;
+    type Result = T;
+
+    fn begin(&self, state: &S, context: &Context, arguments: A, responder: Responder<T>) {
+        self(state, context, arguments, responder);
+    }
+}
+
+impl<F, S, T> DeferredHandler<S, (T,)> for F
+where
+    F: Fn(&S, &Context, Responder<T>) + Send + Sync + 'static,
+    S: ?Sized,
+    T: Serialize + JsonSchema + 'static,
+{
+    type Arguments = ();
+    type Result = T;
+
+    fn begin(&self, state: &S, context: &Context, (): (), responder: Responder<T>) {
+        self(state, context, responder);
+    }
+}
+
+/// A handler whose types have been forgotten. The arguments that it gets have been checked.
+pub(crate) enum ErasedHandler {
+    /// Gives the text of the result.
+    AtOnce(AtOnce),
+    /// Sends it later.
+    Deferred(Deferred),
+}
+
+type AtOnce = Box<dyn Fn(&Context, Object) -> Result<Json, Error> + Send + Sync>;
+type Deferred = Box<dyn Fn(&Context, Object, Reply) + Send + Sync>;
+
+impl ErasedHandler {
+    /// Forgets the types of a handler, which keeps `state` alive.
+    pub(crate) fn at_once<S, H, Shape>(state: Arc<S>, handler: H) -> ErasedHandler
+    where
+        S: ?Sized + Send + Sync + 'static,
+        H: Handler<S, Shape>,
+    {
+        ErasedHandler::AtOnce(Box::new(move |context, arguments| {
+            let result = handler.call(&state, context, decode(arguments)?)?;
+            encode_result(&result)
+        }))
+    }
+
+    /// Forgets the types of a handler that answers later.
+    pub(crate) fn deferred<S, H, Shape>(state: Arc<S>, handler: H) -> ErasedHandler
+    where
+        S: ?Sized + Send + Sync + 'static,
+        H: DeferredHandler<S, Shape>,
+    {
+        ErasedHandler::Deferred(Box::new(move |context, arguments, reply| {
+            match decode(arguments) {
+                Ok(arguments) => handler.begin(&state, context, arguments, Responder::new(reply)),
+                Err(error) => reply.send(Err(error)),
+            }
+        }))
+    }
+}
+
+fn decode<A: DeserializeOwned>(arguments: Object) -> Result<A, Error> {
+    from_object(arguments).map_err(|error| Error::generic(error.to_string()))
 }
 
 /// The text of a result; a unit result is the empty object, as in QEMU.
-fn encode_result<T: Serialize + 'static>(result: &T) -> Result<Json, Error> {
-    if (result as &dyn std::any::Any).is::<()>() {
+pub(crate) fn encode_result<T: Serialize + 'static>(result: &T) -> Result<Json, Error> {
+    if (result as &dyn Any).is::<()>() {
         return Ok(Json::EMPTY_OBJECT);
     }
     Json::encode(result).map_err(|error| Error::generic(error.to_string()))

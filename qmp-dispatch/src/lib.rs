@@ -64,7 +64,7 @@
 //! let mut input: &[u8] = b"{'execute': 'qmp_capabilities'}
 //!     {'execute': 'block_resize', 'arguments': {'device': 'disk0', 'size': '1G'}, 'id': 1}";
 //! while let Some(message) = reader.read(&mut input) {
-//!     monitor.execute(monitor.receive(message));
+//!     monitor.execute(monitor.receive(message), || ());
 //! }
 //!
 //! let said = screen.0.lock().unwrap();
@@ -87,16 +87,18 @@ mod monitor;
 mod protocol_commands;
 pub mod qapi;
 mod registry;
+mod reply;
 
 pub use qmp_proto as proto;
 
 pub use context::{Context, current};
 pub use dispatcher::Dispatcher;
 pub use event::{EmitError, EventType};
-pub use handler::Handler;
+pub use handler::{DeferredHandler, Handler, Stateless};
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
 pub use registry::{Command, Group, RegisterError, Registry};
+pub use reply::Responder;
 
 /// Its example is compiled.
 #[cfg(doctest)]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use qmp_proto::{
-    Band, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError, Response,
-    SyntaxError,
+    Band, Error, ErrorClass, Greeting, Json, Layout, Message, Object, Request, RequestError,
+    Response, SyntaxError, Value,
 };
 
 use tracing::field::display;
@@ -17,7 +17,9 @@ use tracing::{Level, event};
 
 use crate::context::CurrentScope;
 use crate::dispatcher::Texts;
-use crate::{Context, Dispatcher, Locals};
+use crate::handler::ErasedHandler;
+use crate::reply::Reply;
+use crate::{Command, Context, Dispatcher, Locals};
 
 /// Where a monitor's output goes.
 ///
@@ -151,58 +153,52 @@ impl Monitor {
 
     /// Executes a request, and sends the response to the client.
     ///
-    /// The handler runs on this thread. Should it panic, the client gets a `GenericError`.
-    pub fn execute(self: &Arc<Self>, pending: Pending) {
-        let response = match pending.0 {
-            Ok(request) => self.serve(request),
-            Err(refused) => Some(Response { id: refused.id, result: Err(refused.error) }),
-        };
-        if let Some(response) = response {
-            event!(
-                name: "monitor_qmp_respond",
-                Level::TRACE,
-                monitor = %self.id,
-                id = response.id.as_ref().map(display),
-                error = response.result.as_ref().err().map(display),
-            );
-            self.send(|text| response.write(self.layout, text));
-        }
-        // Only now: a client that negotiates takes the next message for the answer.
-        if self.is_negotiated() {
-            self.listening.store(true, Ordering::Release);
+    /// The handler runs on this thread. Should it panic, the client gets a `GenericError`. `done` is
+    /// called when the response has been transmitted: before this returns, or later and elsewhere
+    /// if the command [answers later](crate::Registry::deferred_command). Until then, no other
+    /// in-band request of this monitor must be executed.
+    pub fn execute(self: &Arc<Self>, pending: Pending, done: impl FnOnce() + Send + 'static) {
+        match pending.0 {
+            Ok(request) => self.serve(request, done),
+            Err(refused) => {
+                self.respond(refused.id, Err(refused.error), true);
+                done();
+            }
         }
     }
 
-    fn serve(self: &Arc<Self>, request: Request) -> Option<Response> {
+    fn serve(self: &Arc<Self>, request: Request, done: impl FnOnce() + Send + 'static) {
         let Request { command: name, arguments, id, band } = request;
-        let traced = id.as_ref().map(display);
-        match band {
-            Band::InBand => event!(
-                name: "monitor_qmp_cmd_in_band",
-                Level::TRACE,
-                monitor = %self.id,
-                id = traced,
-                command = name,
-            ),
-            Band::OutOfBand => event!(
-                name: "monitor_qmp_cmd_out_of_band",
-                Level::TRACE,
-                monitor = %self.id,
-                id = traced,
-                command = name,
-            ),
+        self.trace_command(&name, id.as_ref(), band);
+        let (command, arguments) = match self.check(&name, arguments, band) {
+            Ok(checked) => checked,
+            Err(error) => {
+                self.respond(id, Err(error), true);
+                return done();
+            }
+        };
+        let context = Context::new(Arc::clone(self), band);
+        match command.handler() {
+            ErasedHandler::AtOnce(handler) => {
+                let result = self.run(command, || handler(&context, arguments));
+                self.respond(id, result.and_then(|result| result), command.has_success_response());
+                done();
+            }
+            ErasedHandler::Deferred(handler) => {
+                let reply = Reply::new(Arc::clone(self), command, id, Box::new(done));
+                // Should it panic, the reply is dropped, and so the client is answered.
+                let _ = self.run(command, || handler(&context, arguments, reply));
+            }
         }
-        let result = self.serve_command(&name, arguments, band).transpose()?;
-        Some(Response { id, result })
     }
 
-    /// The result of the command; `None` if it succeeded and has no success response.
-    fn serve_command(
-        self: &Arc<Self>,
+    /// Finds the command, and checks that it may be executed with these arguments, in QEMU's order.
+    fn check(
+        &self,
         name: &str,
-        arguments: qmp_proto::Object,
+        arguments: Object,
         band: Band,
-    ) -> Result<Option<Json>, Error> {
+    ) -> Result<(&Command, Object), Error> {
         if !self.is_negotiated() && name != "qmp_capabilities" {
             return Err(Error::new(
                 ErrorClass::CommandNotFound,
@@ -214,19 +210,68 @@ impl Monitor {
         if band == Band::OutOfBand && !command.allows_oob() {
             return Err(Error::generic(format!("The command {name} does not support OOB")));
         }
-        let arguments = command.arguments().prepare(arguments)?;
-        let context = Context::new(Arc::clone(self), band);
-        let result = {
-            let _scope = CurrentScope::enter(Arc::clone(self));
-            catch_unwind(AssertUnwindSafe(|| command.call(&context, arguments)))
-        };
-        match result {
-            Ok(result) => result.map(|json| command.has_success_response().then_some(json)),
-            Err(panic) => {
-                let reason = panic_message(&*panic);
-                tracing::error!(monitor = %self.id, command = name, reason, "handler panicked");
-                Err(Error::generic(format!("The command {name} failed: internal error")))
-            }
+        Ok((command, command.arguments().prepare(arguments)?))
+    }
+
+    /// Runs a handler, with this as the current monitor. An error if it panics.
+    fn run<T>(
+        self: &Arc<Self>,
+        command: &Command,
+        handler: impl FnOnce() -> T,
+    ) -> Result<T, Error> {
+        let _scope = CurrentScope::enter(Arc::clone(self));
+        catch_unwind(AssertUnwindSafe(handler)).map_err(|panic| {
+            let reason = panic_message(&*panic);
+            tracing::error!(monitor = %self.id, command = command.name(), reason, "handler panicked");
+            Error::generic(format!("The command {} failed: internal error", command.name()))
+        })
+    }
+
+    /// Sends the outcome of a command, unless it has succeeded and has no success response.
+    pub(crate) fn respond(
+        &self,
+        id: Option<Value>,
+        result: Result<Json, Error>,
+        success_response: bool,
+    ) {
+        event!(
+            name: "monitor_qmp_respond",
+            Level::TRACE,
+            monitor = %self.id,
+            id = id.as_ref().map(display),
+            error = result.as_ref().err().map(display),
+        );
+        // A client that negotiates takes the next message for the answer, and misses no event after
+        // it.
+        let begins_to_listen = self.is_negotiated() && !self.listening.load(Ordering::Acquire);
+        let no_event_meanwhile = begins_to_listen.then(|| self.dispatcher.hold_events());
+        if success_response || result.is_err() {
+            let response = Response { id, result };
+            self.send(|text| response.write(self.layout, text));
+        }
+        if begins_to_listen {
+            self.listening.store(true, Ordering::Release);
+        }
+        drop(no_event_meanwhile);
+    }
+
+    fn trace_command(&self, command: &str, id: Option<&Value>, band: Band) {
+        let id = id.map(display);
+        match band {
+            Band::InBand => event!(
+                name: "monitor_qmp_cmd_in_band",
+                Level::TRACE,
+                monitor = %self.id,
+                id,
+                command,
+            ),
+            Band::OutOfBand => event!(
+                name: "monitor_qmp_cmd_out_of_band",
+                Level::TRACE,
+                monitor = %self.id,
+                id,
+                command,
+            ),
         }
     }
 

@@ -8,14 +8,20 @@ use qmp_proto::{Error, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::handler::ErasedHandler;
 use crate::{Context, RegisterError, Registry};
 
 pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
     registry.command("qmp_capabilities", qmp_capabilities)?;
-    registry.erased::<(), described::VersionInfo>("query-version", Box::new(query_version))?;
+    registry.erased::<(), described::VersionInfo>(
+        "query-version",
+        ErasedHandler::AtOnce(Box::new(query_version)),
+    )?;
     registry.command("query-commands", query_commands)?;
-    registry
-        .erased::<(), Vec<described::SchemaInfo>>("query-qmp-schema", Box::new(query_qmp_schema))?;
+    registry.erased::<(), Vec<described::SchemaInfo>>(
+        "query-qmp-schema",
+        ErasedHandler::AtOnce(Box::new(query_qmp_schema)),
+    )?;
     Ok(())
 }
 

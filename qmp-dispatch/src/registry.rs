@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use qmp_proto::{Error, Json, Object};
 use schemars::JsonSchema;
 
-use crate::handler::{ErasedHandler, erase};
+use crate::handler::ErasedHandler;
 use crate::qapi::{Arguments, SchemaError, Type, arguments_of, type_of};
-use crate::{Context, EventType, Handler, protocol_commands};
+use crate::{DeferredHandler, EventType, Handler, protocol_commands};
 
 /// The commands and events of a server.
 ///
@@ -118,9 +117,8 @@ impl Command {
         &self.result
     }
 
-    /// Runs the handler; `arguments` have been checked.
-    pub(crate) fn call(&self, context: &Context, arguments: Object) -> Result<Json, Error> {
-        (self.handler)(context, arguments)
+    pub(crate) fn handler(&self) -> &ErasedHandler {
+        &self.handler
     }
 }
 
@@ -164,7 +162,25 @@ impl Registry {
     where
         H: Handler<(), Shape>,
     {
-        self.erased::<H::Arguments, H::Result>(name, erase(Arc::new(()), handler))
+        let handler = ErasedHandler::at_once(Arc::new(()), handler);
+        self.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    /// Registers a command whose function answers later; see [`DeferredHandler`] for its form.
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](Registry::command).
+    pub fn deferred_command<H, Shape>(
+        &mut self,
+        name: &'static str,
+        handler: H,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        H: DeferredHandler<(), Shape>,
+    {
+        let handler = ErasedHandler::deferred(Arc::new(()), handler);
+        self.erased::<H::Arguments, H::Result>(name, handler)
     }
 
     /// Registers commands that share some state.
@@ -266,7 +282,25 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     where
         H: Handler<S, Shape>,
     {
-        let handler = erase(Arc::clone(&self.state), handler);
+        let handler = ErasedHandler::at_once(Arc::clone(&self.state), handler);
+        self.registry.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    /// Registers a command whose function of the state answers later; see [`DeferredHandler`] for
+    /// its form.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::command`].
+    pub fn deferred_command<H, Shape>(
+        &mut self,
+        name: &'static str,
+        handler: H,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        H: DeferredHandler<S, Shape>,
+    {
+        let handler = ErasedHandler::deferred(Arc::clone(&self.state), handler);
         self.registry.erased::<H::Arguments, H::Result>(name, handler)
     }
 }

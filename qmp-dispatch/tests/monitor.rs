@@ -58,7 +58,7 @@ fn feed(monitor: &Arc<Monitor>, input: &str) {
     let mut reader = Reader::default();
     let mut bytes = input.as_bytes();
     while let Some(message) = reader.read(&mut bytes) {
-        monitor.execute(monitor.receive(message));
+        monitor.execute(monitor.receive(message), || ());
     }
 }
 
