@@ -6,8 +6,10 @@
 //! and executes what is queued. So the usual request is read, executed and answered on one thread,
 //! and while one command blocks, the other threads go on reading.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ use crate::{Listener, Transport};
 const FIRST_SESSION: Token = 1 << 32;
 
 /// What a thread reads at a time.
-const SCRATCH: usize = 64 << 10;
+const SCRATCH_SIZE: usize = 64 << 10;
 
 /// How long the clients of a server that ends may take to read what is left for them.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
@@ -36,7 +38,8 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 pub(crate) struct Core {
     poller: Poller,
     queue: Queue<Job>,
-    dispatching: Role,
+    /// Somebody has the [`Turn`].
+    dispatching: AtomicBool,
     dispatcher: Dispatcher,
     listening: Vec<Listening>,
     sessions: Mutex<HashMap<Token, Arc<Session>>>,
@@ -83,7 +86,7 @@ impl Core {
         let core = Arc::new(Core {
             poller: Poller::new()?,
             queue: Queue::new(),
-            dispatching: Role::default(),
+            dispatching: AtomicBool::new(false),
             dispatcher,
             listening,
             sessions: Mutex::default(),
@@ -112,55 +115,62 @@ impl Core {
     }
 
     fn serve(self: &Arc<Self>) {
-        let mut scratch = vec![0; SCRATCH];
+        SCRATCH.set(Some(vec![0; SCRATCH_SIZE].into()));
+        WORKS_FOR.set(Arc::as_ptr(self));
         let mut ready = Vec::new();
         while !self.is_stopping() {
-            let nothing_to_do = self.queue.is_empty() || self.dispatching.is_taken();
+            let nothing_to_do = self.queue.is_empty() || self.dispatching.load(Ordering::Acquire);
             if let Err(error) = self.poller.wait(nothing_to_do, &mut ready) {
                 tracing::error!(%error, "cannot wait for clients");
                 self.stop();
             }
             for ready in ready.drain(..) {
-                self.handle(ready, &mut scratch);
+                self.handle(ready);
             }
-            self.dispatch(&mut scratch);
+            self.dispatch();
         }
     }
 
-    fn handle(self: &Arc<Self>, ready: Ready, scratch: &mut [u8]) {
+    fn handle(self: &Arc<Self>, ready: Ready) {
         if ready.token < FIRST_SESSION {
             return self.accept(ready.token);
         }
         let session = self.sessions().get(&ready.token).cloned();
         if let Some(session) = session {
-            let next = session.ready(ready.writable, scratch);
-            self.follow(&session, next);
+            session.ready(ready.writable);
+            self.read(&session);
         }
     }
 
-    /// Executes what is queued now, if no other thread is doing so. What is queued meanwhile waits
-    /// until the others have been read from again.
-    fn dispatch(&self, scratch: &mut [u8]) {
-        let Some(_role) = self.dispatching.take() else { return };
-        for _ in 0..self.queue.len() {
-            if self.is_stopping() {
-                return;
+    /// Reads from a session on this thread, or has another thread do it if this one cannot.
+    pub(crate) fn read(&self, session: &Arc<Session>) {
+        let next = match SCRATCH.take() {
+            Some(mut scratch) => {
+                let next = session.read(&mut scratch);
+                SCRATCH.set(Some(scratch));
+                next
             }
-            let Some(popped) = self.queue.try_pop() else { return };
-            execute(popped, |session| {
-                let next = session.read(scratch);
-                self.follow(session, next);
-            });
-        }
-    }
-
-    fn follow(&self, session: &Arc<Session>, next: Next) {
+            None => Next::Again,
+        };
         match next {
             Next::Wait => {}
             Next::Again => {
                 let _ = self.poller.repeat(session.transport.as_fd(), session.token);
             }
             Next::Close => self.close(session),
+        }
+    }
+
+    /// Executes what is queued now, as long as no other thread is doing so. What is queued meanwhile
+    /// waits until the others have been read from again.
+    fn dispatch(self: &Arc<Self>) {
+        for _ in 0..self.queue.len() {
+            let Some(turn) = Turn::take(self) else { return };
+            if self.is_stopping() {
+                return;
+            }
+            let Some(popped) = self.queue.try_pop() else { return };
+            execute(self, popped, turn);
         }
     }
 
@@ -270,7 +280,7 @@ impl Core {
         self.listening.iter().for_each(Listening::clean_up);
         let sessions: Vec<_> = self.sessions().values().cloned().collect();
         let deadline = Instant::now() + FLUSH_DEADLINE;
-        let mut scratch = vec![0; SCRATCH];
+        let mut scratch = vec![0; SCRATCH_SIZE];
         for session in &sessions {
             while !session.flush() {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -295,26 +305,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Something that one thread does at a time, and no thread waits for.
-#[derive(Default)]
-struct Role(AtomicBool);
+thread_local! {
+    /// What a thread of a server reads into; `None` on other threads, and while it is being used.
+    static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    /// Whose thread this is; null on other threads.
+    static WORKS_FOR: Cell<*const Core> = const { Cell::new(ptr::null()) };
+}
 
-impl Role {
-    fn is_taken(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
+/// The role of the dispatcher: whoever has it executes one in-band request, and has it until that
+/// has been answered.
+pub(crate) struct Turn {
+    core: Arc<Core>,
+}
 
-    /// Takes the role until the guard is dropped; `None` if another thread has it.
-    fn take(&self) -> Option<RoleGuard<'_>> {
-        // Made only when the role was free: dropping the guard frees it.
-        (!self.0.swap(true, Ordering::AcqRel)).then(|| RoleGuard(self))
+impl Turn {
+    /// `None` if somebody has it.
+    fn take(core: &Arc<Core>) -> Option<Turn> {
+        // Made only when the role was free: dropping it frees the role.
+        let free = !core.dispatching.swap(true, Ordering::AcqRel);
+        free.then(|| Turn { core: Arc::clone(core) })
     }
 }
 
-struct RoleGuard<'a>(&'a Role);
-
-impl Drop for RoleGuard<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.store(false, Ordering::Release);
+        // Not just a store: whoever failed to take the turn has queued something, which is seen below.
+        self.core.dispatching.swap(false, Ordering::AcqRel);
+        // The server's own threads look at the queue before they wait.
+        let own_thread = ptr::eq(WORKS_FOR.get(), Arc::as_ptr(&self.core));
+        if !own_thread && !self.core.queue.is_empty() {
+            self.core.poller.wake();
+        }
     }
 }

@@ -14,12 +14,15 @@ pub(crate) struct Poller {
     epoll: OwnedFd,
     /// Readable for ever once it has been written to.
     stop: OwnedFd,
+    /// Becomes readable anew, and so is reported, each time it is written to.
+    wake: OwnedFd,
 }
 
 /// Names what has become ready.
 pub(crate) type Token = u64;
 
 const STOP: Token = u64::MAX;
+const WAKE: Token = u64::MAX - 1;
 
 /// What a token's descriptor has become ready for.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +36,9 @@ impl Poller {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
-        Ok(Poller { epoll, stop })
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
+        Ok(Poller { epoll, stop, wake })
     }
 
     /// Reports for `token` when `fd` becomes readable or writable, and whether it is so already.
@@ -77,5 +82,10 @@ impl Poller {
     /// Wakes all threads that wait, now and from now on.
     pub(crate) fn stop(&self) {
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+
+    /// Wakes a thread that waits, if one does, or the next one that would.
+    pub(crate) fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use qmp_dispatch::proto::{Band, Limits, Reader};
 use qmp_dispatch::{Monitor, Pending};
-use qmp_queue::{Mode, Popped, Producer, Pushed};
+use qmp_queue::{Mode, Popped, Producer, Pushed, Ticket};
 
 use crate::Transport;
+use crate::core::{Core, Turn};
 use crate::descriptors::Descriptors;
 use crate::outbox::Outbox;
 use crate::poller::Token;
@@ -95,13 +96,13 @@ impl Session {
         }
     }
 
-    /// The transport has become ready: there may be something to read, or room to write.
-    pub(crate) fn ready(self: &Arc<Self>, writable: bool, scratch: &mut [u8]) -> Next {
+    /// The transport has become ready: there is room to write, or something to
+    /// [read](Session::read).
+    pub(crate) fn ready(&self, writable: bool) {
         self.readable.store(true, Ordering::Release);
         if writable && !self.outbox.is_empty() {
             self.outbox.flush();
         }
-        self.read(scratch)
     }
 
     /// Reads until the monitor is suspended or there is nothing more. Executes what is out-of-band,
@@ -208,7 +209,7 @@ impl Session {
             match pending.band() {
                 Band::OutOfBand => {
                     out_of_band += 1;
-                    self.monitor.execute(pending);
+                    self.monitor.execute(pending, || ());
                 }
                 Band::InBand => {
                     self.unanswered.fetch_add(1, Ordering::AcqRel);
@@ -260,22 +261,31 @@ impl Session {
     }
 }
 
-/// Executes a request whose turn has come. `read` is called when reading from its session may go on.
-pub(crate) fn execute(popped: Popped<Job>, mut read: impl FnMut(&Arc<Session>)) {
+/// Executes a request whose turn has come. `turn` ends when it has been answered.
+pub(crate) fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
     let Popped { item: Job { session, pending }, resume, ticket, .. } = popped;
     // Before the command runs: out-of-band commands may be waiting behind a full queue.
     if resume.is_some() {
-        read(&session);
+        core.read(&session);
     }
-    let had_oob = session.monitor.is_oob_enabled();
-    session.monitor.execute(pending);
-    let mut resumed = None;
-    if !had_oob && session.monitor.is_oob_enabled() {
-        resumed = session.producer.set_mode(Mode::UpTo(QUEUED_WITH_OOB));
-    }
-    resumed = resumed.or(ticket.done());
-    session.unanswered.fetch_sub(1, Ordering::AcqRel);
-    if resumed.is_some() || session.ended.load(Ordering::Acquire) {
-        read(&session);
+    let monitor = Arc::clone(&session.monitor);
+    let had_oob = monitor.is_oob_enabled();
+    let core = Arc::clone(core);
+    monitor.execute(pending, move || session.answered(&core, ticket, had_oob, turn));
+}
+
+impl Session {
+    /// An in-band request has been answered: the monitor may be resumed, and the next one executed.
+    fn answered(self: Arc<Self>, core: &Arc<Core>, ticket: Ticket<Job>, had_oob: bool, turn: Turn) {
+        let mut resumed = None;
+        if !had_oob && self.monitor.is_oob_enabled() {
+            resumed = self.producer.set_mode(Mode::UpTo(QUEUED_WITH_OOB));
+        }
+        resumed = resumed.or(ticket.done());
+        self.unanswered.fetch_sub(1, Ordering::AcqRel);
+        if resumed.is_some() || self.ended.load(Ordering::Acquire) {
+            core.read(&self);
+        }
+        drop(turn);
     }
 }

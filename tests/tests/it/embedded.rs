@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use qmp_dispatch::proto::{Error, Version, VersionTriple};
-use qmp_dispatch::{Context, Dispatcher, EventType, Registry};
+use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
 use qmp_server::{Control, Server, ServerHandle, wall_clock};
 use tempfile::TempDir;
 use tests::endpoint::Endpoint;
@@ -29,6 +29,16 @@ impl Blocking {
     }
 }
 
+/// Hands the responders of `x-later` to the test.
+struct Later(Sender<Responder<String>>);
+
+impl Later {
+    fn x_later(&self, _: &Context, responder: Responder<String>) {
+        // If the test has ended, the responder is dropped.
+        let _ = self.0.send(responder);
+    }
+}
+
 /// A running server, and the test's hold on its blocking commands.
 struct Embedded {
     server: Option<ServerHandle>,
@@ -36,6 +46,7 @@ struct Embedded {
     endpoint: Endpoint,
     began: Receiver<()>,
     go_on: Option<Sender<()>>,
+    responders: Receiver<Responder<String>>,
     _dir: TempDir,
 }
 
@@ -48,6 +59,11 @@ impl Embedded {
         let mut registry = Registry::new();
         registry.event(&NOISE).unwrap();
         registry.with(Arc::new(blocking)).command("x-block", Blocking::x_block).unwrap();
+        let (hand_over, responders) = channel();
+        registry
+            .with(Arc::new(Later(hand_over)))
+            .deferred_command("x-later", Later::x_later)
+            .unwrap();
         registry
             .command("x-quick", |_: &Context| Ok::<_, Error>("quick".to_owned()))
             .unwrap()
@@ -74,6 +90,7 @@ impl Embedded {
             endpoint: Endpoint::Unix(path),
             began,
             go_on: Some(go_on),
+            responders,
             _dir: dir,
         }
     }
@@ -214,6 +231,45 @@ fn a_busy_client_is_served_no_more_often_than_a_polite_one() {
         embedded.unblock();
         greedy.expect(&blocked_returns(id));
     }
+}
+
+#[test]
+fn a_command_that_answers_later_blocks_other_in_band_commands_and_no_thread() {
+    let embedded = Embedded::start();
+    let mut client = embedded.client(r#""oob""#);
+    let mut other = embedded.client("");
+    client.send(r#"{"execute": "x-later", "id": 1}{"execute": "x-later", "id": 2}"#);
+    let first = embedded.responders.recv().unwrap();
+    other.send(r#"{"execute": "x-quick", "id": 3}"#);
+    // More of them than the server has threads.
+    for _ in 0..4 {
+        client.send(QUICK);
+        client.expect(QUICK_RETURNS);
+    }
+    assert!(embedded.responders.try_recv().is_err(), "one in-band command at a time");
+
+    first.respond(Ok::<_, Error>("from the test's thread".to_owned()));
+    client.expect(r#"{"return": "from the test's thread", "id": 1}"#);
+    other.expect(r#"{"return": "quick", "id": 3}"#);
+    let second = embedded.responders.recv().unwrap();
+    drop(second);
+    client.expect(
+        r#"{"id": 2, "error": {"class": "GenericError", "desc": "The command x-later was not answered"}}"#,
+    );
+}
+
+#[test]
+fn an_answer_to_a_client_that_has_left_goes_nowhere() {
+    let embedded = Embedded::start();
+    let mut leaving = embedded.client("");
+    let mut staying = embedded.client(r#""oob""#);
+    leaving.send(r#"{"execute": "x-later"}"#);
+    let responder = embedded.responders.recv().unwrap();
+    drop(leaving);
+    staying.send(QUICK);
+    staying.expect(QUICK_RETURNS);
+    responder.respond(Ok::<_, Error>("nobody hears this".to_owned()));
+    assert_eq!(staying.execute("x-quick").as_str(), Some("quick"));
 }
 
 #[test]
