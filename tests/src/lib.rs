@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod connection;
 pub mod difffuzz;
 pub mod endpoint;
+pub mod fuzz;
 pub mod inputs;
 pub mod json;
 pub mod process;

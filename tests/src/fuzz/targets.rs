@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What must hold for any input.
+
+use qmp_proto::{Json, Layout, Limits, Reader, Request, Response, ServerMessage, Value};
+
+use crate::inputs::Random;
+use crate::json;
+
+/// Something to be fed.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Takes any input, or panics.
+    pub run: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "reader", run: reader },
+    Target { name: "request", run: request },
+    Target { name: "writer", run: writer },
+];
+
+/// How the input is cut into pieces does not matter, whatever the limits.
+fn reader(input: &[u8]) {
+    // The input itself decides on the rest, so that it is all that is needed to see a failure again.
+    let mut random =
+        Random::new(input.iter().fold(0, |sum: u64, &byte| sum.rotate_left(5) ^ u64::from(byte)));
+    let mut limit = |usual: usize| if random.one_in(2) { usual } else { random.below(40) };
+    let usual = Limits::default();
+    let limits = Limits {
+        token_bytes: limit(usual.token_bytes),
+        tokens: limit(usual.tokens),
+        nesting: limit(usual.nesting),
+    };
+    let whole = outcomes(limits, [input]);
+    assert_eq!(outcomes(limits, input.chunks(1)), whole, "byte by byte, {limits:?}");
+    let len = 1 + random.below(20);
+    assert_eq!(outcomes(limits, input.chunks(len)), whole, "{len} bytes at a time, {limits:?}");
+}
+
+/// What a reader with these limits finds in the pieces.
+fn outcomes<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+    let mut reader = Reader::new(limits);
+    let mut outcomes = Vec::new();
+    for mut piece in pieces {
+        while let Some(message) = reader.read(&mut piece) {
+            outcomes.push(match message.and_then(|message| message.value()) {
+                Ok(value) => value.to_string(),
+                Err(error) => error.to_string(),
+            });
+        }
+        assert!(piece.is_empty());
+    }
+    outcomes.push(format!("idle: {}", reader.is_idle()));
+    outcomes
+}
+
+/// The check of a request agrees with the general parser, and what has been accepted reads as it is written.
+fn request(input: &[u8]) {
+    let (mut reader, mut input) = (Reader::default(), input);
+    while let Some(message) = reader.read(&mut input) {
+        let Ok(message) = message else { continue };
+        let value = message.value();
+        for oob in [false, true] {
+            match Request::parse(&message, oob) {
+                Ok(request) => {
+                    let value = value.as_ref().expect("a request is a value");
+                    let arguments = value.get("arguments").and_then(Value::as_object).cloned();
+                    assert_eq!(request.arguments, arguments.unwrap_or_default());
+                    assert_eq!(request.id.as_ref(), value.get("id"));
+                    let mut text = String::new();
+                    request.write(&mut text);
+                    check_settles(&text, rewrite_request);
+                }
+                Err(refused) => match &value {
+                    Ok(value) => assert_eq!(refused.id.as_ref(), value.get("id")),
+                    Err(error) => assert_eq!(refused.error.desc, error.to_string()),
+                },
+            }
+        }
+        if let Ok(server_message) = ServerMessage::parse(&message) {
+            let text = write(&server_message, Layout::Compact);
+            check_settles(&text, |text| rewrite(text, Layout::Compact));
+        }
+    }
+}
+
+/// What is written is laid out as QEMU does, whatever is in it, and reads as the same again.
+fn writer(input: &[u8]) {
+    let (mut reader, mut input) = (Reader::default(), input);
+    while let Some(message) = reader.read(&mut input) {
+        let Ok(value) = message.and_then(|message| message.value()) else { continue };
+        let response = Response { id: Some(value.clone()), result: Ok(Json::from(&value)) };
+        for (layout, checked) in
+            [(Layout::Compact, json::Layout::Compact), (Layout::Pretty, json::Layout::Pretty)]
+        {
+            let mut text = String::new();
+            response.write(layout, &mut text);
+            let body = text.strip_suffix("\r\n").expect("CR LF at the end").replace("\r\n", "\n");
+            assert_eq!(json::Json::parse(&body).expect("JSON").to_text(checked), body);
+            check_settles(&text, |text| rewrite(text, layout));
+        }
+    }
+}
+
+fn write(message: &ServerMessage, layout: Layout) -> String {
+    let mut text = String::new();
+    match message {
+        ServerMessage::Greeting(greeting) => greeting.write(layout, &mut text),
+        ServerMessage::Response(response) => response.write(layout, &mut text),
+        ServerMessage::Event(event) => event.write(layout, &mut text),
+    }
+    text
+}
+
+/// Checks that a message keeps its form when it is read and written.
+///
+/// It may change the first time: `-0` is what the double is written as, and an integer when it is read. And members of
+/// one bucket of QEMU's hash table change places every time, so that two times bring them back.
+#[track_caller]
+fn check_settles(text: &str, rewrite: impl Fn(&str) -> String) {
+    let settled = rewrite(text);
+    assert_eq!(rewrite(&rewrite(&settled)), settled);
+}
+
+fn rewrite_request(text: &str) -> String {
+    let mut again = String::new();
+    let request = with_message(text, |message| Request::parse(&message, true));
+    request.expect("a request").write(&mut again);
+    again
+}
+
+fn rewrite(text: &str, layout: Layout) -> String {
+    let message = with_message(text, |message| ServerMessage::parse(&message));
+    write(&message.expect("a message of a server"), layout)
+}
+
+fn with_message<T>(text: &str, parse: impl FnOnce(qmp_proto::Message<'_>) -> T) -> T {
+    let mut reader = Reader::default();
+    let mut input = text.as_bytes();
+    parse(reader.read(&mut input).expect("complete").expect("well-formed tokens"))
+}
