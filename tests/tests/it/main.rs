@@ -7,6 +7,8 @@ mod call;
 mod command_line;
 /// The recorded cases.
 mod conformance;
+/// Random input, and what QEMU makes of it.
+mod difffuzz;
 /// The server as a library.
 mod embedded;
 /// Coming and going: clients, signals, sockets.
