@@ -13,6 +13,10 @@ cargo xtask TASK
                                   hold another server against them; --help lists the options
     bench [queue|proto|dispatch|server|all]
                                   run the benchmarks of one crate, or of all that have any
+    difffuzz [--count N] [--seed S] [OPTION]...
+                                  compare our server with QEMU on random input
+    fuzz [reader|request|writer] [--seconds N] [--seed S]
+                                  look for input that qmp-proto cannot cope with
     help                          this text
 ";
 

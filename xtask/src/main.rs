@@ -4,6 +4,8 @@
 mod bench;
 mod command;
 mod conformance;
+mod difffuzz;
+mod fuzz;
 mod help;
 mod install;
 mod test;
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(rest),
         "conformance" => conformance::run(rest),
         "bench" => bench::run(rest),
+        "difffuzz" => difffuzz::run(rest),
+        "fuzz" => fuzz::run(rest),
         "help" | "--help" | "-h" => help::run(),
         unknown => Err(Failure::Usage(format!(
             "no task is called '{unknown}', `cargo xtask help` lists them"

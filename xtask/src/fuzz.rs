@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask fuzz`: random input for the parts of `qmp-proto`, by the crate `tests`.
+
+use crate::command::{Outcome, cargo, run as run_command};
+
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let program = ["run", "--quiet", "--release", "--package", "tests", "--bin", "fuzz", "--"];
+    run_command(cargo(program).args(arguments))
+}
