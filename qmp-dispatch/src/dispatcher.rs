@@ -4,12 +4,14 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use qmp_proto::{Capability, Event, Greeting, Json, Layout, Timestamp, Version};
 use serde::Serialize;
 
 use crate::monitor::{Monitor, MonitorId, Output};
 use crate::qapi::{CommandInfo, Introspection};
+use crate::throttle::Throttle;
 use crate::{EmitError, EventType, Locals, Registry};
 
 /// The commands and events of a server, and its monitors. Cloning gives another handle.
@@ -21,9 +23,11 @@ pub struct Dispatcher {
 struct Shared {
     registry: Registry,
     version: Version,
-    clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    clock: Box<dyn Fn() -> Time + Send + Sync>,
     /// The result of `query-qmp-schema`, made when it is first asked for.
     schema: OnceLock<Json>,
+    /// Called when something is due earlier than what was known to be.
+    timeout_hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
     monitors: Mutex<Monitors>,
 }
 
@@ -31,23 +35,48 @@ struct Shared {
 struct Monitors {
     connected: Vec<Weak<Monitor>>,
     last_id: u64,
+    throttle: Throttle,
+}
+
+/// What time it is. Time is never read in this crate, it is told.
+///
+/// ```
+/// use std::time::{Duration, Instant, SystemTime};
+///
+/// use qmp_dispatch::Time;
+/// use qmp_dispatch::proto::Timestamp;
+///
+/// let start = Instant::now();
+/// let clock = move || Time {
+///     wall: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
+///     monotonic: start.elapsed(),
+/// };
+/// assert!(clock().wall.seconds > 0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time {
+    /// The time of day, for the timestamps of events.
+    pub wall: Timestamp,
+    /// The time since some fixed moment, which never goes back; for rate limits.
+    pub monotonic: Duration,
 }
 
 impl Dispatcher {
     /// A dispatcher without monitors.
     ///
-    /// `version` is what greetings and `query-version` report. `clock` tells the wall-clock time, as
-    /// which an event occurs when it is emitted.
+    /// `version` is what greetings and `query-version` report. `clock` is asked for the time whenever
+    /// an event is emitted.
     pub fn new(
         registry: Registry,
         version: Version,
-        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+        clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Dispatcher {
         let shared = Shared {
             registry,
             version,
             clock: Box::new(clock),
             schema: OnceLock::new(),
+            timeout_hook: OnceLock::new(),
             monitors: Mutex::default(),
         };
         Dispatcher { shared: Arc::new(shared) }
@@ -87,18 +116,54 @@ impl Dispatcher {
         if !self.shared.registry.declares(name) {
             return Err(EmitError::Undeclared(name));
         }
-        let data = match (data as &dyn Any).is::<()>() {
+        let encoded = match (data as &dyn Any).is::<()>() {
             true => None,
             false => Some(Json::encode(data).map_err(|source| EmitError::Data { name, source })?),
         };
         // Held until the last monitor has it, so that the order is the same for all.
-        let monitors = self.monitors();
-        let event = Event { name: name.into(), data, timestamp: (self.shared.clock)() };
-        let mut texts = Texts::new(&event);
-        for monitor in monitors.connected.iter().filter_map(Weak::upgrade) {
-            monitor.deliver(&mut texts);
+        let mut monitors = self.monitors();
+        let now = (self.shared.clock)();
+        let event_now = Event { name: name.into(), data: encoded, timestamp: now.wall };
+        if event.interval().is_zero() {
+            monitors.deliver(&event_now);
+            return Ok(());
+        }
+        let before = monitors.throttle.next_end();
+        monitors.deliver_due(now.monotonic);
+        let key = (name, event.key(data));
+        let offered = monitors.throttle.offer(now.monotonic, event.interval(), key, event_now);
+        if let Some(event) = offered {
+            monitors.deliver(&event);
+        }
+        let after = monitors.throttle.next_end();
+        drop(monitors);
+        if after.is_some_and(|after| before.is_none_or(|before| after < before))
+            && let Some(hook) = self.shared.timeout_hook.get()
+        {
+            hook();
         }
         Ok(())
+    }
+
+    /// How long until [`handle_timeout`](Dispatcher::handle_timeout) is to be called; `None` if
+    /// nothing is waiting for time to pass. Ask again after every call, and when the
+    /// [hook](Dispatcher::set_timeout_hook) says so.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        let next = self.monitors().throttle.next_end()?;
+        Some(next.saturating_sub((self.shared.clock)().monotonic))
+    }
+
+    /// Sends what was held back by rate limits and is due now.
+    pub fn handle_timeout(&self) {
+        let now = (self.shared.clock)().monotonic;
+        self.monitors().deliver_due(now);
+    }
+
+    /// Has a function called whenever the [timeout](Dispatcher::timeout) has become shorter, on the
+    /// thread that has caused it. Only the first hook is kept; whether this one is.
+    pub fn set_timeout_hook(&self, hook: impl Fn() + Send + Sync + 'static) -> bool {
+        self.shared.timeout_hook.set(Box::new(hook)).is_ok()
     }
 
     /// What greetings and `query-version` report.
@@ -150,6 +215,21 @@ impl fmt::Debug for Dispatcher {
     }
 }
 
+impl Monitors {
+    fn deliver(&self, event: &Event) {
+        let mut texts = Texts::new(event);
+        for monitor in self.connected.iter().filter_map(Weak::upgrade) {
+            monitor.deliver(&mut texts);
+        }
+    }
+
+    fn deliver_due(&mut self, now: Duration) {
+        for event in self.throttle.due(now) {
+            self.deliver(&event);
+        }
+    }
+}
+
 /// An event as it goes to many monitors: written once per layout.
 pub(crate) struct Texts<'e> {
     event: &'e Event,
@@ -160,6 +240,10 @@ pub(crate) struct Texts<'e> {
 impl<'e> Texts<'e> {
     fn new(event: &'e Event) -> Texts<'e> {
         Texts { event, compact: None, pretty: None }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.event.name
     }
 
     pub(crate) fn in_layout(&mut self, layout: Layout) -> &str {

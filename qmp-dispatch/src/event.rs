@@ -2,7 +2,7 @@
 //! Kinds of events.
 
 use std::fmt;
-use std::marker::PhantomData;
+use std::time::Duration;
 
 use qmp_proto::{EncodeError, Error};
 
@@ -28,13 +28,61 @@ use qmp_proto::{EncodeError, Error};
 /// ```
 pub struct EventType<T> {
     name: &'static str,
-    data: PhantomData<fn(&T)>,
+    interval: Duration,
+    key: fn(&T) -> String,
 }
 
 impl<T> EventType<T> {
-    /// The kind of events with this name.
+    /// The kind of events with this name. There is no limit to how often they are sent.
     pub const fn new(name: &'static str) -> EventType<T> {
-        EventType { name, data: PhantomData }
+        EventType { name, interval: Duration::ZERO, key: |_| String::new() }
+    }
+
+    /// Sends these events at most once per interval: the first at once; of those that follow within
+    /// the interval, the last when it ends. Mirrors the limits of QEMU's `monitor/monitor.c`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::EventType;
+    ///
+    /// const RTC_CHANGE: EventType<i64> =
+    ///     EventType::new("RTC_CHANGE").at_most_every(Duration::from_secs(1));
+    /// ```
+    #[must_use]
+    pub const fn at_most_every(mut self, interval: Duration) -> EventType<T> {
+        self.interval = interval;
+        self
+    }
+
+    /// Limits events apart from each other whose data give different keys, such as those of
+    /// different devices. Without this, all events of the kind are similar.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::EventType;
+    ///
+    /// struct Change {
+    ///     id: String,
+    /// }
+    ///
+    /// const VSERPORT_CHANGE: EventType<Change> = EventType::new("VSERPORT_CHANGE")
+    ///     .at_most_every(Duration::from_secs(1))
+    ///     .similar_by(|change: &Change| change.id.clone());
+    /// ```
+    #[must_use]
+    pub const fn similar_by(mut self, key: fn(&T) -> String) -> EventType<T> {
+        self.key = key;
+        self
+    }
+
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    pub(crate) fn key(&self, data: &T) -> String {
+        (self.key)(data)
     }
 
     /// The name, as clients see it.

@@ -22,8 +22,8 @@
 //! ```
 //! use std::sync::{Arc, Mutex};
 //!
-//! use qmp_dispatch::proto::{Error, Layout, Reader, Timestamp, Version, VersionTriple};
-//! use qmp_dispatch::{Context, Dispatcher, Locals, Output, Registry};
+//! use qmp_dispatch::proto::{Error, Layout, Reader, Version, VersionTriple};
+//! use qmp_dispatch::{Context, Dispatcher, Locals, Output, Registry, Time};
 //! use schemars::JsonSchema;
 //! use serde::Deserialize;
 //!
@@ -56,7 +56,7 @@
 //!     qemu: VersionTriple { major: 0, minor: 1, micro: 0 },
 //!     package: "example".into(),
 //! };
-//! let dispatcher = Dispatcher::new(registry, version, Timestamp::default);
+//! let dispatcher = Dispatcher::new(registry, version, Time::default);
 //!
 //! let screen = Arc::new(Screen::default());
 //! let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
@@ -88,11 +88,12 @@ mod protocol_commands;
 pub mod qapi;
 mod registry;
 mod reply;
+mod throttle;
 
 pub use qmp_proto as proto;
 
 pub use context::{Context, current};
-pub use dispatcher::Dispatcher;
+pub use dispatcher::{Dispatcher, Time};
 pub use event::{EmitError, EventType};
 pub use handler::{DeferredHandler, Handler, Stateless};
 pub use locals::Locals;

@@ -4,8 +4,8 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use qmp_proto::{
     Band, Error, ErrorClass, Greeting, Json, Layout, Message, Object, Request, RequestError,
@@ -71,7 +71,11 @@ pub struct Monitor {
     oob: AtomicBool,
     /// The client has been told that negotiation is complete, and gets events.
     listening: AtomicBool,
+    event_filter: OnceLock<EventFilter>,
 }
+
+/// Whether the client gets events of this name.
+type EventFilter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A request that has been received, or the refusal that keeps its place in the queue.
 #[derive(Debug)]
@@ -104,6 +108,7 @@ impl Monitor {
             negotiated: AtomicBool::new(false),
             oob: AtomicBool::new(false),
             listening: AtomicBool::new(false),
+            event_filter: OnceLock::new(),
         }
     }
 
@@ -130,6 +135,14 @@ impl Monitor {
     /// Whether the client has enabled out-of-band execution.
     pub fn is_oob_enabled(&self) -> bool {
         self.oob.load(Ordering::Acquire)
+    }
+
+    /// Sends only those events to the client whose names the filter accepts. Only the first filter is
+    /// kept; whether this one is.
+    ///
+    /// The filter is called while an event is being emitted, and must not emit one itself.
+    pub fn set_event_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) -> bool {
+        self.event_filter.set(Box::new(filter)).is_ok()
     }
 
     /// Takes what the reader has found: a message, or an error in its place.
@@ -294,7 +307,8 @@ impl Monitor {
 
     /// Sends an event if the client is to get any.
     pub(crate) fn deliver(&self, event: &mut Texts<'_>) {
-        if self.listening.load(Ordering::Acquire) {
+        let wanted = self.event_filter.get().is_none_or(|wanted| wanted(event.name()));
+        if wanted && self.listening.load(Ordering::Acquire) {
             self.output.transmit_event(event.in_layout(self.layout));
         }
     }

@@ -2,13 +2,14 @@
 //! What a monitor promises, on a screen instead of a socket.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use qmp_dispatch::proto::{
     Error, ErrorClass, Layout, Reader, Timestamp, Value, Version, VersionTriple,
 };
 use qmp_dispatch::{
-    Context, Dispatcher, EmitError, EventType, Locals, Monitor, MonitorId, Output, Registry,
+    Context, Dispatcher, EmitError, EventType, Locals, Monitor, MonitorId, Output, Registry, Time,
     current,
 };
 use schemars::JsonSchema;
@@ -45,7 +46,8 @@ fn dispatcher(register: impl FnOnce(&mut Registry)) -> Dispatcher {
     register(&mut registry);
     let version =
         Version { qemu: VersionTriple { major: 1, minor: 2, micro: 3 }, package: "test".into() };
-    Dispatcher::new(registry, version, || Timestamp { seconds: 1, microseconds: 2 })
+    let wall = Timestamp { seconds: 1, microseconds: 2 };
+    Dispatcher::new(registry, version, move || Time { wall, monotonic: Duration::ZERO })
 }
 
 fn connect(dispatcher: &Dispatcher) -> (Arc<Monitor>, Arc<Screen>) {
@@ -232,6 +234,53 @@ fn a_pretty_monitor_is_told_the_same() {
     assert_eq!(said[..4], ["{", "    \"return\": {", "    }", "}"]);
     assert_eq!(said.last().map(String::as_str), Some("}"));
     assert!(said.contains(&"    \"event\": \"HAPPENED\",".to_owned()));
+}
+
+#[test]
+fn limited_events_are_held_back_until_time_has_passed() {
+    const LIMITED: EventType<&'static str> =
+        EventType::new("LIMITED").at_most_every(Duration::from_secs(1));
+    let now = Arc::new(Mutex::new(0));
+    let mut registry = Registry::new();
+    registry.event(&LIMITED).unwrap();
+    let version =
+        Version { qemu: VersionTriple { major: 1, minor: 2, micro: 3 }, package: "".into() };
+    let clock = now.clone();
+    let dispatcher = Dispatcher::new(registry, version, move || {
+        let seconds = *clock.lock().unwrap();
+        let wall = Timestamp { seconds, microseconds: 0 };
+        Time { wall, monotonic: Duration::from_secs(seconds.unsigned_abs()) }
+    });
+    let earlier = Arc::new(Mutex::new(0));
+    let hook = earlier.clone();
+    assert!(dispatcher.set_timeout_hook(move || *hook.lock().unwrap() += 1));
+    let (monitor, screen) = negotiated(&dispatcher);
+    let (filtered, nothing) = negotiated(&dispatcher);
+    assert!(filtered.set_event_filter(|name| name != "LIMITED"));
+
+    assert_eq!(dispatcher.timeout(), None);
+    for data in ["first", "second", "third"] {
+        dispatcher.emit(&LIMITED, &data).unwrap();
+    }
+    let event = |seconds: i64, data: &str| {
+        format!(
+            r#"{{"timestamp": {{"seconds": {seconds}, "microseconds": 0}}, "event": "LIMITED", "data": "{data}"}}"#
+        )
+    };
+    check(&screen, &[&event(0, "first")]);
+    assert_eq!(dispatcher.timeout(), Some(Duration::from_secs(1)));
+    assert_eq!(*earlier.lock().unwrap(), 1, "told once that there is something to wait for");
+
+    *now.lock().unwrap() = 1;
+    assert_eq!(dispatcher.timeout(), Some(Duration::ZERO));
+    dispatcher.handle_timeout();
+    check(&screen, &[&event(0, "third")]);
+    *now.lock().unwrap() = 2;
+    dispatcher.handle_timeout();
+    assert_eq!(dispatcher.timeout(), None);
+    check(&screen, &[]);
+    check(&nothing, &[]);
+    drop(monitor);
 }
 
 /// What a handler does, itself dispatching on other monitors.

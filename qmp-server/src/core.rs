@@ -99,6 +99,15 @@ impl Core {
         for (token, listening) in (0..).zip(&core.listening) {
             core.poller.add(listening.listener.as_fd(), token)?;
         }
+        let waker = Arc::downgrade(&core);
+        let wake = move || {
+            if let Some(core) = waker.upgrade() {
+                core.poller.wake();
+            }
+        };
+        if !core.dispatcher.set_timeout_hook(wake) {
+            tracing::warn!("another server keeps the time of this dispatcher");
+        }
         for (transport, layout) in connections {
             core.connect(transport, layout, None)?;
         }
@@ -120,9 +129,14 @@ impl Core {
         let mut ready = Vec::new();
         while !self.is_stopping() {
             let nothing_to_do = self.queue.is_empty() || self.dispatching.load(Ordering::Acquire);
-            if let Err(error) = self.poller.wait(nothing_to_do, &mut ready) {
+            let timeout = self.dispatcher.timeout();
+            let timeout = if nothing_to_do { timeout } else { Some(Duration::ZERO) };
+            if let Err(error) = self.poller.wait(timeout, &mut ready) {
                 tracing::error!(%error, "cannot wait for clients");
                 self.stop();
+            }
+            if timeout.is_some() {
+                self.dispatcher.handle_timeout();
             }
             for ready in ready.drain(..) {
                 self.handle(ready);

@@ -36,8 +36,10 @@ mod session;
 mod trace_points;
 mod transport;
 
-use std::time::SystemTime;
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime};
 
+use qmp_dispatch::Time;
 use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
 
 pub use address::{Address, AddressError, Listen};
@@ -48,13 +50,15 @@ pub use server::{ListenError, Server, ServerHandle};
 pub use trace_points::TracePoints;
 pub use transport::{Listener, Transport};
 
-/// The wall-clock time, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).
-pub fn wall_clock() -> Timestamp {
-    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+/// The time as the system tells it, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).
+pub fn system_time() -> Time {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let wall = match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => Timestamp::from_unix(since),
         // What QEMU says when it cannot tell the time.
         Err(_) => Timestamp { seconds: -1, microseconds: -1 },
-    }
+    };
+    Time { wall, monotonic: START.elapsed() }
 }
 
 /// The version of this crate, in QEMU's structure.

@@ -3,10 +3,11 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 /// Any number of threads may [`wait`](Poller::wait) at a time; each change of readiness is told to
 /// one of them. It is told once: what is not read or written to the end is not told again.
@@ -59,13 +60,12 @@ impl Poller {
         EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET
     }
 
-    /// Waits for reports, if `block` says so, and appends them to `ready`.
-    pub(crate) fn wait(&self, block: bool, ready: &mut Vec<Ready>) -> io::Result<()> {
+    /// Waits for reports, at most for `timeout` if there is one, and appends them to `ready`.
+    pub(crate) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         // Few at a time, so that other threads get some, too.
         let mut events = Vec::with_capacity(64);
-        let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = if block { None } else { Some(&at_once) };
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout) {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -39,7 +39,7 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(5);
 ///     qemu: VersionTriple { major: 0, minor: 1, micro: 0 },
 ///     package: "example".into(),
 /// };
-/// let dispatcher = Dispatcher::new(registry, version, qmp_server::wall_clock);
+/// let dispatcher = Dispatcher::new(registry, version, qmp_server::system_time);
 ///
 /// let folder = std::env::temp_dir().join(format!("qmp-doc-{}", std::process::id()));
 /// std::fs::create_dir_all(&folder)?;

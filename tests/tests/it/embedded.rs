@@ -7,7 +7,7 @@ use std::thread;
 
 use qmp_dispatch::proto::{Error, Version, VersionTriple};
 use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
-use qmp_server::{Control, Server, ServerHandle, wall_clock};
+use qmp_server::{Control, Server, ServerHandle, system_time};
 use tempfile::TempDir;
 use tests::endpoint::Endpoint;
 use tests::json::Json;
@@ -78,7 +78,7 @@ impl Embedded {
             qemu: VersionTriple { major: 0, minor: 0, micro: 1 },
             package: "test".into(),
         };
-        let dispatcher = Dispatcher::new(registry, version, wall_clock);
+        let dispatcher = Dispatcher::new(registry, version, system_time);
 
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");

@@ -9,7 +9,7 @@ use std::thread;
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
     Address, Control, Listen, MachineOptions, Server, ShutdownCause, TracePoints, register_machine,
-    shut_down, version, wall_clock,
+    shut_down, system_time, version,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -38,7 +38,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
         trace_points,
     };
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
-    let dispatcher = Dispatcher::new(registry, version(), wall_clock);
+    let dispatcher = Dispatcher::new(registry, version(), system_time);
 
     // Before there is a socket to remove.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
