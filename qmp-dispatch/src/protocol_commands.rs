@@ -2,23 +2,22 @@
 //! The commands that belong to the protocol itself. Mirrors `qapi/control.json` and
 //! `qapi/introspect.json`.
 
-mod described;
-
 use qmp_proto::{Error, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::handler::ErasedHandler;
+use crate::qapi::SchemaInfo;
 use crate::{Context, RegisterError, Registry};
 
 pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
     registry.command("qmp_capabilities", qmp_capabilities)?;
-    registry.erased::<(), described::VersionInfo>(
+    registry.erased::<(), VersionInfo>(
         "query-version",
         ErasedHandler::AtOnce(Box::new(query_version)),
     )?;
     registry.command("query-commands", query_commands)?;
-    registry.erased::<(), Vec<described::SchemaInfo>>(
+    registry.erased::<(), Vec<SchemaInfo>>(
         "query-qmp-schema",
         ErasedHandler::AtOnce(Box::new(query_qmp_schema)),
     )?;
@@ -39,6 +38,22 @@ enum QMPCapability {
 fn qmp_capabilities(context: &Context, arguments: QmpCapabilities) -> Result<(), Error> {
     let oob = arguments.enable.is_some_and(|enable| !enable.is_empty());
     context.monitor().negotiate(oob)
+}
+
+/// The QAPI type of [`qmp_proto::Version`], whose members come in another order.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "this only describes another type")]
+struct VersionInfo {
+    qemu: VersionTriple,
+    package: String,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "this only describes another type")]
+struct VersionTriple {
+    major: i64,
+    minor: i64,
+    micro: i64,
 }
 
 fn query_version(context: &Context, _: qmp_proto::Object) -> Result<Json, Error> {
