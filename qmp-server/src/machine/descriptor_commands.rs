@@ -39,6 +39,7 @@ struct RemoveFd {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(extend("x-qapi-order" = ["fdset-id", "fd"]))]
 struct AddfdInfo {
     fd: i64,
     fdset_id: i64,
@@ -46,6 +47,7 @@ struct AddfdInfo {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(extend("x-qapi-order" = ["fdset-id", "fds"]))]
 struct FdsetInfo {
     fds: Vec<FdsetFdInfo>,
     fdset_id: i64,

@@ -68,7 +68,7 @@ impl HumanMonitor {
             ["info", "status"] => match self.machine.run_state() {
                 RunState::Running => "VM status: running".to_owned(),
                 RunState::Paused => "VM status: paused".to_owned(),
-                state => format!("VM status: paused ({})", state.name()),
+                state => format!("VM status: paused ({state})"),
             },
             ["stop" | "s"] => return silent(self.machine.stop(context)),
             ["cont" | "c"] => return silent(self.machine.cont(context)),

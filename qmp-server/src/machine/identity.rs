@@ -37,10 +37,38 @@ struct TargetInfo {
 }
 
 #[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the machine is an x86_64, the others are for introspection")]
 enum SysEmuTarget {
-    #[serde(rename = "x86_64")]
+    Aarch64,
+    Alpha,
+    Arm,
+    Avr,
+    Hppa,
+    I386,
+    Loongarch64,
+    M68k,
+    Microblaze,
+    Microblazeel,
+    Mips,
+    Mips64,
+    Mips64el,
+    Mipsel,
+    Or1k,
+    Ppc,
+    Ppc64,
+    Riscv32,
+    Riscv64,
+    Rx,
+    S390x,
+    Sh4,
+    Sh4eb,
+    Sparc,
+    Sparc64,
+    Tricore,
     X86_64,
+    Xtensa,
+    Xtensaeb,
 }
 
 pub(super) fn register(

@@ -2,6 +2,7 @@
 //! Whether the machine runs, and what stops it: `query-status`, `stop`, `cont`, `system_*`, `quit`,
 //! `set-action`, `watchdog-set-action`. Mirrors `qapi/run-state.json` and `system/runstate.c`.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qmp_dispatch::proto::Error;
@@ -19,21 +20,30 @@ const SHUTDOWN: EventType<Shutdown> = EventType::new("SHUTDOWN");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "this machine is in four of these states, QEMU's can be in all")]
 pub(super) enum RunState {
-    Prelaunch,
-    Running,
+    Debug,
+    Inmigrate,
+    InternalError,
+    IoError,
     Paused,
+    Postmigrate,
+    Prelaunch,
+    FinishMigrate,
+    RestoreVm,
+    Running,
+    SaveVm,
     Shutdown,
+    Suspended,
+    Watchdog,
+    GuestPanicked,
+    Colo,
 }
 
-impl RunState {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            RunState::Prelaunch => "prelaunch",
-            RunState::Running => "running",
-            RunState::Paused => "paused",
-            RunState::Shutdown => "shutdown",
-        }
+/// The name, as in QAPI.
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -42,12 +52,28 @@ impl RunState {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ShutdownCause {
+    /// Nothing: the machine is not being shut down.
+    None,
+    /// An error on the host.
+    HostError,
     /// The command `quit`.
     HostQmpQuit,
     /// The command `system_reset`.
     HostQmpSystemReset,
     /// A signal to the process.
     HostSignal,
+    /// Somebody at the user interface, by closing the window for example.
+    HostUi,
+    /// The guest, by ACPI or another device.
+    GuestShutdown,
+    /// The guest's reset, of a machine that shuts down instead.
+    GuestReset,
+    /// The guest's panic, of a machine that shuts down then.
+    GuestPanic,
+    /// The reset of a part of the guest, of which clients are not told.
+    SubsystemReset,
+    /// The state of the machine being replaced by that of a snapshot.
+    SnapshotLoad,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -63,6 +89,7 @@ struct Reset {
 }
 
 #[derive(Serialize, JsonSchema)]
+#[schemars(extend("x-qapi-order" = ["running", "status"]))]
 struct StatusInfo {
     status: RunState,
     running: bool,
@@ -181,7 +208,7 @@ impl Machine {
         match state.run_state {
             RunState::Running => Ok(()),
             RunState::Shutdown => Err(Error::generic("Resetting the Virtual Machine is required")),
-            RunState::Prelaunch | RunState::Paused => {
+            _ => {
                 state.run_state = RunState::Running;
                 Ok(context.emit(&RESUME, &())?)
             }

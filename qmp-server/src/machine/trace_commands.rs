@@ -34,7 +34,9 @@ struct TraceEventInfo {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "every trace point here is available")]
 enum TraceEventState {
+    Unavailable,
     Disabled,
     Enabled,
 }

@@ -27,7 +27,7 @@ struct Yank {
 }
 
 pub(super) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
-    registry.command("query-yank", query_yank)?;
+    registry.command("query-yank", query_yank)?.allow_oob();
     registry.command("yank", yank)?.allow_oob();
     Ok(())
 }
