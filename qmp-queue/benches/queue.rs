@@ -12,31 +12,42 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use qmp_queue::{Mode, Producer, PushError, Queue};
 
-const SIZES: [usize; 4] = [1, 100, 10_000, 100_000];
 const LIMIT: usize = 8;
 
 fn main() {
     // `cargo test --benches` passes no `--bench`, and wants to know only whether this runs.
     let scale =
         if std::env::args().any(|arg| arg == "--bench") { Scale::BENCH } else { Scale::TRY };
+    memory();
     idle_producers(&scale);
     against_a_channel(&scale);
     against_a_scan(&scale);
-    memory();
 }
 
+/// Rounds are short and many, so that what else the machine does spoils some rounds, not the median.
 struct Scale {
     rounds: usize,
     items: usize,
+    contended_rounds: usize,
     contended: Duration,
     sizes: &'static [usize],
 }
 
 impl Scale {
-    const BENCH: Scale =
-        Scale { rounds: 15, items: 200_000, contended: Duration::from_millis(120), sizes: &SIZES };
-    const TRY: Scale =
-        Scale { rounds: 1, items: 200, contended: Duration::from_millis(1), sizes: &[1, 100] };
+    const BENCH: Scale = Scale {
+        rounds: 1001,
+        items: 4_000,
+        contended_rounds: 21,
+        contended: Duration::from_millis(60),
+        sizes: &[1, 100, 10_000, 100_000],
+    };
+    const TRY: Scale = Scale {
+        rounds: 1,
+        items: 200,
+        contended_rounds: 1,
+        contended: Duration::from_millis(1),
+        sizes: &[1, 100],
+    };
 }
 
 fn idle_producers(scale: &Scale) {
@@ -143,9 +154,10 @@ fn against_a_channel(scale: &Scale) {
     line("one at a time, one thread", medians[0], medians[1]);
     line("eight at a time, one thread", medians[2], medians[3]);
     let medians = interleave(
-        scale.rounds,
+        scale.contended_rounds,
         &mut [
-            Box::new(|| contend(scale.contended, 1, &Fair::new(1))) as Box<dyn FnMut() -> f64>,
+            Box::new(|| contend(scale.contended, 1, &Fair(Bench::new(1))))
+                as Box<dyn FnMut() -> f64>,
             Box::new(|| contend(scale.contended, 1, &Channel::new())),
         ],
     );
@@ -155,25 +167,36 @@ fn against_a_channel(scale: &Scale) {
 
 fn against_a_scan(scale: &Scale) {
     println!(
-        "two threads pushing, one popping, against a Mutex<VecDeque> per producer and a linear scan"
+        "two threads pushing, one popping, against a Mutex<VecDeque> per producer and a linear"
+    );
+    println!(
+        "scan: of a list that is the popper's own, so that no producer can come or go and nobody"
+    );
+    println!("else can pop, and of one behind a lock, as QEMU's is");
+    println!(
+        "  {:>9} {:>5} {:>12} {:>21} {:>21}",
+        "producers", "busy", "ours", "own list", "locked list"
     );
     for &size in scale.sizes {
-        for (busy, label) in [(1, "one busy"), (size, "all busy")] {
-            if size == 1 && label == "one busy" {
-                continue;
-            }
+        for busy in if size == 1 { vec![1] } else { vec![1, size] } {
+            let fair = Busy { busy, contended: Fair(Bench::new(size)) };
+            let own_list = Busy { busy, contended: Scan::new(size) };
+            let locked_list = Busy { busy, contended: LockedScan::new(size) };
             let medians = interleave(
-                scale.rounds,
+                scale.contended_rounds,
                 &mut [
-                    Box::new(|| {
-                        contend(scale.contended, 2, &Busy { busy, ..Busy::of(Fair::new(size)) })
-                    }) as Box<dyn FnMut() -> f64>,
-                    Box::new(|| {
-                        contend(scale.contended, 2, &Busy { busy, ..Busy::of(Scan::new(size)) })
-                    }),
+                    Box::new(|| contend(scale.contended, 2, &fair)) as Box<dyn FnMut() -> f64>,
+                    Box::new(|| contend(scale.contended, 2, &own_list)),
+                    Box::new(|| contend(scale.contended, 2, &locked_list)),
                 ],
             );
-            line(&format!("{size} producers, {label}"), medians[0], medians[1]);
+            let [ours, own_list, locked_list] = medians[..] else { unreachable!("three measures") };
+            println!(
+                "  {size:>9} {:>5} {ours:>9.1} ns {own_list:>12.1} ns {:>4.2}x {locked_list:>12.1} ns {:>4.2}x",
+                if busy == size { "all" } else { "one" },
+                ours / own_list,
+                ours / locked_list,
+            );
         }
     }
     println!();
@@ -248,13 +271,6 @@ struct Busy<C> {
     busy: usize,
 }
 
-impl<C: Contended> Busy<C> {
-    fn of(contended: C) -> Self {
-        let busy = contended.producers();
-        Self { contended, busy }
-    }
-}
-
 impl<C: Contended> Contended for Busy<C> {
     type Popper = C::Popper;
     fn popper(&self) -> C::Popper {
@@ -273,12 +289,6 @@ impl<C: Contended> Contended for Busy<C> {
 
 struct Fair(Bench);
 
-impl Fair {
-    fn new(size: usize) -> Self {
-        Self(Bench::new(size))
-    }
-}
-
 impl Contended for Fair {
     type Popper = ();
     fn popper(&self) {}
@@ -293,7 +303,27 @@ impl Contended for Fair {
     }
 }
 
-/// The popper scans from the head of its list and moves whom it has served to the tail.
+/// Serves the first producer of `order` that has an item, and moves it to the end.
+fn scan(producers: &[Mutex<VecDeque<u64>>], order: &mut VecDeque<usize>) -> bool {
+    for place in 0..order.len() {
+        if producers[order[place]].lock().unwrap().pop_front().map(black_box).is_some() {
+            let served = order.remove(place);
+            order.extend(served);
+            return true;
+        }
+    }
+    false
+}
+
+fn push_if_room(producer: &Mutex<VecDeque<u64>>, item: u64) -> bool {
+    let mut items = producer.lock().unwrap();
+    let room = items.len() < LIMIT;
+    if room {
+        items.push_back(item);
+    }
+    room
+}
+
 struct Scan(Vec<Mutex<VecDeque<u64>>>);
 
 impl Scan {
@@ -311,22 +341,35 @@ impl Contended for Scan {
         self.0.len()
     }
     fn push(&self, producer: usize, item: u64) -> bool {
-        let mut items = self.0[producer].lock().unwrap();
-        let room = items.len() < LIMIT;
-        if room {
-            items.push_back(item);
-        }
-        room
+        push_if_room(&self.0[producer], item)
     }
     fn pop(&self, order: &mut VecDeque<usize>) -> bool {
-        for place in 0..order.len() {
-            if self.0[order[place]].lock().unwrap().pop_front().map(black_box).is_some() {
-                let served = order.remove(place);
-                order.extend(served);
-                return true;
-            }
-        }
-        false
+        scan(&self.0, order)
+    }
+}
+
+struct LockedScan {
+    producers: Vec<Mutex<VecDeque<u64>>>,
+    order: Mutex<VecDeque<usize>>,
+}
+
+impl LockedScan {
+    fn new(size: usize) -> Self {
+        Self { producers: Scan::new(size).0, order: Mutex::new((0..size).collect()) }
+    }
+}
+
+impl Contended for LockedScan {
+    type Popper = ();
+    fn popper(&self) {}
+    fn producers(&self) -> usize {
+        self.producers.len()
+    }
+    fn push(&self, producer: usize, item: u64) -> bool {
+        push_if_room(&self.producers[producer], item)
+    }
+    fn pop(&self, (): &mut ()) -> bool {
+        scan(&self.producers, &mut self.order.lock().unwrap())
     }
 }
 
@@ -362,12 +405,12 @@ fn memory() {
     };
     let bench = Bench::new(IDLE);
     let after = resident().unwrap_or(before);
-    let handles = IDLE * size_of::<Producer<u64>>();
     let total = after.saturating_sub(before) as f64 / IDLE as f64;
     println!(
-        "memory per idle producer, from the resident set with {IDLE} of them: {total:.0} bytes, {} of them its handle",
-        handles / IDLE,
+        "memory per idle producer, from the resident set with {IDLE} of them: {total:.0} bytes,",
     );
+    println!("  {} of them its handle", size_of::<Producer<u64>>());
+    println!();
     drop(bench);
 }
 

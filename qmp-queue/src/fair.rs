@@ -3,19 +3,25 @@
 //! no hook and reads no clock.
 
 use std::collections::VecDeque;
+use std::mem;
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::lane::{Lane, Loan, Offer};
+use crate::lane::{Lane, Loan, Offer, ResumeHook};
 use crate::mode::Mode;
-use crate::outcome::{ProducerId, Resume};
+use crate::outcome::ProducerId;
 use crate::ready::{Place, Ready, Stamp};
 use crate::slab::Slab;
 use crate::stats::ProducerStats;
 
-pub(crate) type ResumeHook = Arc<dyn Fn(Resume) + Send + Sync>;
-
 const NONE: u32 = u32::MAX;
+
+/// The capacity of a new buffer: what most producers may fill.
+const BUFFER: usize = Mode::DEFAULT_LIMIT.get();
+
+/// How many producers without items keep their buffers.
+const WARM: usize = 64;
 
 /// Where to find a producer. Its slot may be another one's by the time somebody looks, its id
 /// never.
@@ -51,12 +57,12 @@ pub(crate) struct Taken<T> {
 }
 
 /// What a cleared or removed producer leaves. Whoever gets this drops it after the lock is
-/// released: items and hooks are the user's, and so is what their `Drop` does.
+/// released: items and hooks (in the lane) are the user's, and so is what their `Drop` does.
 #[must_use]
 pub(crate) struct Removed<T> {
     pub(crate) items: Vec<T>,
     pub(crate) resumed: Option<Resumed>,
-    pub(crate) _hook: Option<ResumeHook>,
+    pub(crate) _lane: Option<Arc<Lane<T>>>,
 }
 
 /// What is left when the whole queue closes; to be dropped like [`Removed`].
@@ -64,7 +70,7 @@ pub(crate) struct Removed<T> {
 pub(crate) struct Remains<T> {
     pub(crate) items: Vec<(ProducerId, T)>,
     pub(crate) resumed: Vec<(ProducerId, Resumed)>,
-    pub(crate) _hooks: Vec<ResumeHook>,
+    pub(crate) _lanes: Vec<Arc<Lane<T>>>,
 }
 
 struct Slot<T> {
@@ -75,69 +81,44 @@ struct Slot<T> {
     placed: bool,
     /// The items are in the lane, and none here.
     lent: bool,
-    /// Oldest and newest of the linked list of items.
-    head: u32,
-    tail: u32,
-    queued: u32,
+    /// The lane has a resume hook. Looking there would cost as much as all the rest of a pop.
+    hooked: bool,
+    /// Has a buffer only while there is something in it, or while the slot is `warm`.
+    items: VecDeque<T>,
+    warm: bool,
     in_progress: u32,
     served: u64,
-    last_served: Option<Instant>,
-    hook: Option<ResumeHook>,
+    /// In nanoseconds after the queue's start; 0 for never.
+    last_served: u64,
     lane: Arc<Lane<T>>,
 }
 
-struct Node<T> {
-    item: T,
-    next: u32,
-}
-
 impl<T> Slot<T> {
-    #[inline]
+    #[inline(always)]
     fn suspended(&self) -> bool {
         self.mode.suspends(self.depth(), self.in_progress as usize)
     }
 
     fn depth(&self) -> usize {
-        if self.lent { self.lane.len() } else { self.queued as usize }
+        if self.lent { self.lane.len() } else { self.items.len() }
     }
 
     /// There is something to pop, or there may be without the queue having heard of it.
     fn is_ready(&self) -> bool {
-        self.queued > 0 || self.lent
-    }
-
-    #[inline]
-    fn append(&mut self, items: &mut Slab<Node<T>>, item: T) {
-        let node = items.insert(Node { item, next: NONE });
-        if self.queued == 0 {
-            self.head = node;
-        } else if let Some(last) = items.get_mut(self.tail) {
-            last.next = node;
-        }
-        self.tail = node;
-        self.queued += 1;
-    }
-
-    fn take_all(&mut self, items: &mut Slab<Node<T>>) -> impl Iterator<Item = T> {
-        self.queued = 0;
-        std::iter::from_fn(|| {
-            let node = items.remove(self.head)?;
-            self.head = node.next;
-            Some(node.item)
-        })
+        !self.items.is_empty() || self.lent
     }
 
     /// To be called after a change, with what [`suspended`](Slot::suspended) said before it.
-    #[inline]
+    #[inline(always)]
     fn resumed(&self, was_suspended: bool) -> Option<Resumed> {
         (was_suspended && !self.suspended()).then(|| self.resume())
     }
 
     fn resume(&self) -> Resumed {
-        Resumed(self.hook.clone())
+        Resumed(if self.hooked { self.lane.hook() } else { None })
     }
 
-    fn stats(&self) -> ProducerStats {
+    fn stats(&self, start: Instant) -> ProducerStats {
         ProducerStats {
             producer: self.id,
             mode: self.mode,
@@ -145,21 +126,27 @@ impl<T> Slot<T> {
             in_progress: self.in_progress as usize,
             suspended: self.suspended(),
             served: self.served,
-            last_served: self.last_served,
+            last_served: (self.last_served > 0)
+                .then(|| start + Duration::from_nanos(self.last_served)),
         }
     }
 }
 
 pub(crate) struct Fair<T> {
     slots: Slab<Slot<T>>,
-    items: Slab<Node<T>>,
+    /// Buffers that no producer has items in, kept so that an idle producer needs none and a busy one
+    /// allocates none.
+    spare: Vec<VecDeque<T>>,
+    /// The slots that have run empty last, which are likely to be pushed to next.
+    warm: VecDeque<u32>,
     ready: Ready,
     /// Places in `ready` whose producer has nothing queued or is gone.
     vain_places: usize,
     /// How many items are here, and how many producers have theirs in their lanes.
     queued: usize,
     lent: usize,
-    next_id: u64,
+    start: Instant,
+    next_id: NonZeroU64,
     next_first: Stamp,
     next_last: Stamp,
     finished: bool,
@@ -169,12 +156,14 @@ impl<T> Fair<T> {
     pub(crate) fn new() -> Self {
         Self {
             slots: Slab::new(),
-            items: Slab::new(),
+            spare: Vec::new(),
+            warm: VecDeque::new(),
             ready: Ready::default(),
             vain_places: 0,
             queued: 0,
             lent: 0,
-            next_id: 0,
+            start: Instant::now(),
+            next_id: NonZeroU64::MIN,
             next_first: -1,
             next_last: 0,
             finished: false,
@@ -182,8 +171,8 @@ impl<T> Fair<T> {
     }
 
     /// Nothing is queued, and nothing can be without the queue hearing of it.
-    #[inline]
-    fn is_idle(&self) -> bool {
+    #[inline(always)]
+    pub(crate) fn is_idle(&self) -> bool {
         self.queued == 0 && self.lent == 0
     }
 
@@ -204,14 +193,9 @@ impl<T> Fair<T> {
     }
 
     /// A finished queue hands out the id of a producer that is closed already.
-    pub(crate) fn register(
-        &mut self,
-        mode: Mode,
-        hook: Option<ResumeHook>,
-        lane: Arc<Lane<T>>,
-    ) -> Key {
+    pub(crate) fn register(&mut self, mode: Mode, lane: Arc<Lane<T>>) -> Key {
         let id = ProducerId(self.next_id);
-        self.next_id += 1;
+        self.next_id = self.next_id.saturating_add(1);
         if self.finished {
             return Key { id, slot: NONE };
         }
@@ -223,19 +207,18 @@ impl<T> Fair<T> {
             stamp,
             placed: false,
             lent: false,
-            head: NONE,
-            tail: NONE,
-            queued: 0,
+            hooked: lane.hook().is_some(),
+            items: VecDeque::new(),
+            warm: false,
             in_progress: 0,
             served: 0,
-            last_served: None,
-            hook,
+            last_served: 0,
             lane,
         });
         Key { id, slot }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, key: Key, item: T) -> Result<Accepted, Refused<T>> {
         if self.finished {
             return Err(Refused::Closed(item));
@@ -253,17 +236,20 @@ impl<T> Fair<T> {
                     return Ok(Accepted { suspended, was_idle: false });
                 }
             };
-        } else if slot.mode.suspends(slot.queued as usize, slot.in_progress as usize) {
+        } else if slot.mode.suspends(slot.items.len(), slot.in_progress as usize) {
             return Err(Refused::Full(item));
         }
         if !slot.placed {
             slot.placed = true;
             self.ready.insert(Place { stamp: slot.stamp, slot: key.slot });
-        } else if slot.queued == 0 {
+        } else if slot.items.is_empty() {
             self.vain_places -= 1;
         }
-        slot.append(&mut self.items, item);
-        let suspended = slot.mode.suspends(slot.queued as usize, slot.in_progress as usize);
+        if slot.items.capacity() == 0 {
+            slot.items = self.spare.pop().unwrap_or_else(|| VecDeque::with_capacity(BUFFER));
+        }
+        slot.items.push_back(item);
+        let suspended = slot.mode.suspends(slot.items.len(), slot.in_progress as usize);
         let was_idle = self.is_idle();
         self.queued += 1;
         Ok(Accepted { suspended, was_idle })
@@ -280,11 +266,10 @@ impl<T> Fair<T> {
         let Mode::UpTo(limit) = slot.mode else {
             return;
         };
-        if slot.lent || slot.queued == 0 {
+        if slot.lent || slot.items.is_empty() {
             return;
         }
-        let mut items = VecDeque::with_capacity(2 * slot.queued as usize);
-        items.extend(slot.take_all(&mut self.items));
+        let items = mem::take(&mut slot.items);
         self.queued -= items.len();
         slot.lane.lend(Loan { items, limit });
         slot.lent = true;
@@ -301,9 +286,10 @@ impl<T> Fair<T> {
         self.lent -= 1;
         let items = slot.lane.take_back().map(|loan| loan.items).unwrap_or_default();
         self.vain_places += usize::from(items.is_empty());
-        for item in items {
-            slot.append(&mut self.items, item);
-            self.queued += 1;
+        self.queued += items.len();
+        slot.items = items;
+        if slot.items.is_empty() {
+            spare(&mut self.spare, &mut slot.items);
         }
     }
 
@@ -319,7 +305,7 @@ impl<T> Fair<T> {
     }
 
     /// `now` is what the producer's `last_served` will say.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self, now: Option<Instant>) -> Option<Taken<T>> {
         if self.is_idle() {
             return None;
@@ -338,49 +324,75 @@ impl<T> Fair<T> {
             };
             let (item, resumed);
             if slot.lent {
-                let Some(from_lane) = slot.lane.pop() else {
-                    slot.lent = false;
-                    slot.placed = false;
-                    self.lent -= 1;
-                    continue;
-                };
-                item = from_lane.item;
-                resumed = from_lane.resumed;
+                match slot.lane.pop() {
+                    Ok(from_lane) => {
+                        item = from_lane.item;
+                        resumed = from_lane.resumed;
+                    }
+                    Err(ended) => {
+                        slot.lent = false;
+                        slot.placed = false;
+                        self.lent -= 1;
+                        if let Some(mut loan) = ended {
+                            spare(&mut self.spare, &mut loan.items);
+                        }
+                        continue;
+                    }
+                }
             } else {
-                let node = self.items.remove(slot.head)?;
-                item = node.item;
-                slot.head = node.next;
                 // An item that is popped in the other mode is in progress, and its producer as
                 // suspended as before.
                 resumed = match slot.mode {
-                    Mode::UpTo(limit) => slot.queued as usize == limit.get(),
+                    Mode::UpTo(limit) => slot.items.len() == limit.get(),
                     Mode::OneInProgress => false,
                 };
-                slot.queued -= 1;
+                item = slot.items.pop_front()?;
                 self.queued -= 1;
+                if slot.items.is_empty() && !slot.warm {
+                    slot.warm = true;
+                    self.warm.push_back(place.slot);
+                }
             }
             let in_progress = slot.mode == Mode::OneInProgress;
             slot.in_progress += u32::from(in_progress);
             slot.served += 1;
-            slot.last_served = now;
+            if let Some(now) = now {
+                slot.last_served =
+                    now.saturating_duration_since(self.start).as_nanos().max(1) as u64;
+            }
             slot.stamp = self.next_last;
             self.next_last += 1;
             slot.placed = slot.is_ready();
             if slot.placed {
                 self.ready.insert(Place { stamp: slot.stamp, slot: place.slot });
             }
-            return Some(Taken {
+            let taken = Taken {
                 item,
                 producer: Key { id: slot.id, slot: place.slot },
                 in_progress,
                 resumed: resumed.then(|| slot.resume()),
                 more: !self.is_idle(),
-            });
+            };
+            if self.warm.len() > WARM {
+                self.cool();
+            }
+            return Some(taken);
+        }
+    }
+
+    /// Takes the buffer from the producer that has been empty for longest, if it still is.
+    fn cool(&mut self) {
+        let coldest = self.warm.pop_front().and_then(|index| self.slots.get_mut(index));
+        if let Some(slot) = coldest {
+            slot.warm = false;
+            if slot.items.is_empty() {
+                spare(&mut self.spare, &mut slot.items);
+            }
         }
     }
 
     /// An item that was popped as `in_progress` is finished.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn done(&mut self, key: Key) -> Option<Resumed> {
         let slot = self.slot_mut(key)?;
         let was_suspended = slot.suspended();
@@ -400,16 +412,15 @@ impl<T> Fair<T> {
     pub(crate) fn clear(&mut self, key: Key) -> Removed<T> {
         self.take_back(key);
         let Some(slot) = self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id) else {
-            return Removed { items: Vec::new(), resumed: None, _hook: None };
+            return Removed { items: Vec::new(), resumed: None, _lane: None };
         };
         let was_suspended = slot.suspended();
-        let mut items = Vec::with_capacity(slot.queued as usize);
-        items.extend(slot.take_all(&mut self.items));
+        let items: Vec<_> = mem::take(&mut slot.items).into();
         self.queued -= items.len();
         self.vain_places += usize::from(slot.placed && !items.is_empty());
         let resumed = slot.resumed(was_suspended);
         self.forget_vain_places();
-        Removed { items, resumed, _hook: None }
+        Removed { items, resumed, _lane: None }
     }
 
     /// Takes a producer out, and its queued items with it.
@@ -423,7 +434,7 @@ impl<T> Fair<T> {
             if was_suspended && removed.resumed.is_none() {
                 removed.resumed = Some(slot.resume());
             }
-            removed._hook = slot.hook;
+            removed._lane = Some(slot.lane);
         }
         removed
     }
@@ -442,7 +453,7 @@ impl<T> Fair<T> {
         let mut remains = Remains {
             items: Vec::with_capacity(self.queued),
             resumed: Vec::new(),
-            _hooks: Vec::new(),
+            _lanes: Vec::new(),
         };
         for index in 0..self.slots.end() {
             if let Some(slot) = self.slots.get(index).filter(|slot| slot.suspended()) {
@@ -454,17 +465,18 @@ impl<T> Fair<T> {
         }
         for index in 0..self.slots.end() {
             if let Some(slot) = self.slots.remove(index) {
-                remains._hooks.extend(slot.hook);
+                remains._lanes.push(slot.lane);
             }
         }
         self.slots = Slab::new();
-        self.items = Slab::new();
+        self.spare = Vec::new();
+        self.warm = VecDeque::new();
         self.ready = Ready::default();
         self.vain_places = 0;
         remains
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn suspended(&self, key: Key) -> bool {
         self.slots.get(key.slot).is_some_and(|slot| slot.id == key.id && slot.suspended())
     }
@@ -474,18 +486,22 @@ impl<T> Fair<T> {
     }
 
     pub(crate) fn stats(&self, key: Key) -> Option<ProducerStats> {
-        self.slots.get(key.slot).filter(|slot| slot.id == key.id).map(Slot::stats)
+        self.slots.get(key.slot).filter(|slot| slot.id == key.id).map(|slot| slot.stats(self.start))
     }
 
     /// The producers in some slots from `start` on, and where to go on; `None` at the end.
     pub(crate) fn stats_from(&self, start: u32, into: &mut Vec<ProducerStats>) -> Option<u32> {
         const SLOTS_AT_A_TIME: u32 = 64;
         let end = self.slots.end().min(start.saturating_add(SLOTS_AT_A_TIME));
-        into.extend((start..end).filter_map(|index| self.slots.get(index)).map(Slot::stats));
+        into.extend(
+            (start..end)
+                .filter_map(|index| self.slots.get(index))
+                .map(|slot| slot.stats(self.start)),
+        );
         (end < self.slots.end()).then_some(end)
     }
 
-    #[inline]
+    #[inline(always)]
     fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<T>> {
         self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id)
     }
@@ -506,5 +522,14 @@ impl<T> Fair<T> {
             _ => false,
         });
         self.vain_places = 0;
+    }
+}
+
+/// Keeps the buffer of a producer that has nothing queued, unless it is an unusually large one.
+#[inline(always)]
+fn spare<T>(spare: &mut Vec<VecDeque<T>>, items: &mut VecDeque<T>) {
+    let items = mem::take(items);
+    if (1..=BUFFER).contains(&items.capacity()) {
+        spare.push(items);
     }
 }

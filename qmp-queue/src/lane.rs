@@ -11,9 +11,12 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
+use crate::outcome::Resume;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
+
+pub(crate) type ResumeHook = Arc<dyn Fn(Resume) + Send + Sync>;
 
 const NOT_LENT: u8 = 0;
 const OPEN: u8 = 1;
@@ -24,6 +27,8 @@ pub(crate) struct Lane<T> {
     /// only.
     hint: AtomicU8,
     loan: Mutex<Option<Loan<T>>>,
+    /// The producer's own, kept here as it is seldom needed.
+    hook: Option<ResumeHook>,
 }
 
 pub(crate) struct Loan<T> {
@@ -50,11 +55,15 @@ pub(crate) struct FromLane<T> {
 }
 
 impl<T> Lane<T> {
-    pub(crate) fn new() -> Self {
-        Self { hint: AtomicU8::new(NOT_LENT), loan: Mutex::new(None) }
+    pub(crate) fn new(hook: Option<ResumeHook>) -> Self {
+        Self { hint: AtomicU8::new(NOT_LENT), loan: Mutex::new(None), hook }
     }
 
-    #[inline]
+    pub(crate) fn hook(&self) -> Option<ResumeHook> {
+        self.hook.clone()
+    }
+
+    #[inline(always)]
     pub(crate) fn offer(&self, item: T) -> Offer<T> {
         match self.hint.load(Ordering::Relaxed) {
             NOT_LENT => return Offer::NotLent(item),
@@ -87,36 +96,37 @@ impl<T> Lane<T> {
         guard.take()
     }
 
-    /// Takes the oldest item. If there is none, the loan has ended.
-    #[inline]
-    pub(crate) fn pop(&self) -> Option<FromLane<T>> {
+    /// Takes the oldest item. If there is none, the loan has ended and is handed back.
+    #[inline(always)]
+    pub(crate) fn pop(&self) -> Result<FromLane<T>, Option<Loan<T>>> {
         let mut guard = self.lock();
-        let loan = guard.as_mut()?;
+        let Some(loan) = guard.as_mut() else {
+            return Err(None);
+        };
         let was_full = loan.is_full();
         let Some(item) = loan.items.pop_front() else {
             self.hint.store(NOT_LENT, Ordering::Relaxed);
-            *guard = None;
-            return None;
+            return Err(guard.take());
         };
         let resumed = was_full && !loan.is_full();
         if resumed {
             self.hint.store(OPEN, Ordering::Relaxed);
         }
-        Some(FromLane { item, resumed })
+        Ok(FromLane { item, resumed })
     }
 
     pub(crate) fn len(&self) -> usize {
         self.lock().as_ref().map_or(0, |loan| loan.items.len())
     }
 
-    #[inline]
+    #[inline(always)]
     fn lock(&self) -> MutexGuard<'_, Option<Loan<T>>> {
         self.loan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Loan<T> {
-    #[inline]
+    #[inline(always)]
     fn is_full(&self) -> bool {
         self.items.len() >= self.limit.get()
     }

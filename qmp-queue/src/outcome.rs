@@ -2,6 +2,7 @@
 //! What the operations answer.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use thiserror::Error;
 
@@ -11,9 +12,9 @@ use crate::Ticket;
 ///
 /// Ids are ordered by registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProducerId(pub(crate) u64);
+pub struct ProducerId(pub(crate) NonZeroU64);
 
-/// The serial number of the registration, from 0.
+/// The serial number of the registration, from 1.
 impl fmt::Display for ProducerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -70,16 +70,7 @@ impl<T> Producer<T> {
         if contended {
             state.fair.lend(self.key);
         }
-        let somebody_sleeps = state.sleepers > 0;
-        // Read under the lock: a consumer that takes the token later is then sure to find the item.
-        let token_is_out = accepted.was_idle && self.shared.wakeups.is_full();
-        drop(state);
-        if somebody_sleeps {
-            self.shared.pushed.notify_one();
-        }
-        if accepted.was_idle {
-            self.shared.wake(token_is_out);
-        }
+        self.shared.wake(state, accepted.was_idle);
         Ok(if accepted.suspended { Pushed::Suspended } else { Pushed::Ready })
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::fair::{Remains, ResumeHook, Taken};
-use crate::lane::Lane;
+use crate::fair::{Remains, Taken};
+use crate::lane::{Lane, ResumeHook};
 use crate::outcome::{Closed, PopTimeoutError, Popped, Resume};
 use crate::shared::{Shared, State, WakeHook, deliver};
 use crate::sync::MutexGuard;
@@ -179,14 +179,15 @@ impl<T> Queue<T> {
     }
 
     fn register_as(&self, mode: Mode, hook: Option<ResumeHook>) -> Producer<T> {
-        let lane = Arc::new(Lane::new());
-        let key = self.shared.lock().fair.register(mode, hook, Arc::clone(&lane));
+        let lane = Arc::new(Lane::new(hook));
+        let key = self.shared.lock().fair.register(mode, Arc::clone(&lane));
         Producer::new(Arc::clone(&self.shared), key, lane)
     }
 
     /// Takes the oldest item of the least recently served producer that has one; `None` if nothing
     /// is queued.
-    #[inline]
+    // By force, here and further down: handing an item up in memory costs as much as a lock.
+    #[inline(always)]
     pub fn try_pop(&self) -> Option<Popped<T>> {
         let mut state = self.shared.lock();
         let taken = state.fair.pop(self.now())?;
@@ -243,12 +244,12 @@ impl<T> Queue<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn now(&self) -> Option<Instant> {
         self.shared.service_times.then(Instant::now)
     }
 
-    #[inline]
+    #[inline(always)]
     fn popped(&self, state: MutexGuard<'_, State<T>>, taken: Taken<T>) -> Popped<T> {
         // A push into a busy queue may have woken nobody, and one that found it idle wakes only one
         // of several sleepers.
@@ -257,14 +258,15 @@ impl<T> Queue<T> {
         if somebody_sleeps {
             self.shared.pushed.notify_one();
         }
-        let ticket =
-            Ticket::new(taken.in_progress.then(|| (Arc::clone(&self.shared), taken.producer)));
+        let resume = deliver(taken.producer.id, taken.resumed);
+        let open =
+            if taken.in_progress { Some((Arc::clone(&self.shared), taken.producer)) } else { None };
         Popped {
             item: taken.item,
             producer: taken.producer.id,
             more: taken.more,
-            resume: deliver(taken.producer.id, taken.resumed),
-            ticket,
+            resume,
+            ticket: Ticket::new(open),
         }
     }
 
@@ -298,7 +300,7 @@ impl<T> Queue<T> {
     /// # Ok::<(), qmp_queue::PushError<i32>>(())
     /// ```
     pub fn wakeups(&self) -> &Receiver<()> {
-        &self.shared.wakeups
+        self.shared.wakeups()
     }
 
     /// How many items are queued, from all producers together.
@@ -333,8 +335,9 @@ impl<T> Queue<T> {
     /// [`wakeups`](Queue::wakeups) is disconnected. Suspended producers are resumed as their items
     /// are popped and done.
     pub fn finish(&self) {
-        self.shared.lock().fair.finish();
-        self.shared.wake_all_for_good();
+        let mut state = self.shared.lock();
+        state.fair.finish();
+        self.shared.wake_for_good(state);
     }
 
     /// Looks at every producer, in no particular order.
@@ -359,8 +362,9 @@ impl<T> Queue<T> {
 }
 
 fn close<T>(shared: &Shared<T>) -> Closed<T> {
-    let Remains { items, resumed, _hooks } = shared.lock().fair.close();
-    shared.wake_all_for_good();
+    let mut state = shared.lock();
+    let Remains { items, resumed, _lanes } = state.fair.close();
+    shared.wake_for_good(state);
     let resumes = resumed
         .into_iter()
         .filter_map(|(producer, resumed)| deliver(producer, Some(resumed)))

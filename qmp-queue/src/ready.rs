@@ -26,7 +26,7 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, place: Place) {
         if self.line.back().is_none_or(|last| last.stamp < place.stamp) {
             self.line.push_back(place);
@@ -37,7 +37,7 @@ impl Ready {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop_first(&mut self) -> Option<Place> {
         match (self.line.front(), self.aside.peek()) {
             (Some(first), Some(Reverse(other))) if other < first => {

@@ -5,7 +5,7 @@
 //! a panic of theirs finds the structure whole, and they may call back into the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{PoisonError, TryLockError};
+use std::sync::{OnceLock, PoisonError, TryLockError};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -19,38 +19,36 @@ pub(crate) struct State<T> {
     pub(crate) fair: Fair<T>,
     /// How many threads sleep in a blocking pop.
     pub(crate) sleepers: usize,
+    /// Once somebody has asked for wake-ups, and until the queue is closed.
+    waker: Option<Sender<()>>,
 }
 
 pub(crate) struct Shared<T> {
     state: Mutex<State<T>>,
     pub(crate) pushed: Condvar,
-    pub(crate) wakeups: Receiver<()>,
-    /// Gone once the queue is closed, which disconnects `wakeups`.
-    waker: Mutex<Option<Sender<()>>>,
+    wakeups: OnceLock<Receiver<()>>,
     wake_hook: Option<WakeHook>,
     pub(crate) service_times: bool,
 }
 
 impl<T> Shared<T> {
     pub(crate) fn new(wake_hook: Option<WakeHook>, service_times: bool) -> Self {
-        let (waker, wakeups) = crossbeam_channel::bounded(1);
         Self {
-            state: Mutex::new(State { fair: Fair::new(), sleepers: 0 }),
+            state: Mutex::new(State { fair: Fair::new(), sleepers: 0, waker: None }),
             pushed: Condvar::new(),
-            wakeups,
-            waker: Mutex::new(Some(waker)),
+            wakeups: OnceLock::new(),
             wake_hook,
             service_times,
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Also says whether somebody else had the lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lock_contended(&self) -> (MutexGuard<'_, State<T>>, bool) {
         match self.state.try_lock() {
             Ok(state) => (state, false),
@@ -59,30 +57,56 @@ impl<T> Shared<T> {
         }
     }
 
-    /// The queue has gone from idle to busy. Called without the lock.
-    #[inline]
-    pub(crate) fn wake(&self, token_is_out: bool) {
-        if !token_is_out
-            && let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner)
-        {
-            // Full means that a token is out again, and whoever takes that one will look.
+    pub(crate) fn wakeups(&self) -> &Receiver<()> {
+        self.wakeups.get_or_init(|| {
+            let (waker, wakeups) = crossbeam_channel::bounded(1);
+            let mut state = self.lock();
+            if !state.fair.finished() {
+                if !state.fair.is_idle() {
+                    // It went from idle to busy when nobody had asked yet.
+                    let _ = waker.try_send(());
+                }
+                state.waker = Some(waker);
+            }
+            wakeups
+        })
+    }
+
+    /// After a push: releases the lock, then wakes whoever is to hear of it.
+    #[inline(always)]
+    pub(crate) fn wake(&self, state: MutexGuard<'_, State<T>>, was_idle: bool) {
+        let somebody_sleeps = state.sleepers > 0;
+        // Looked at under the lock, so that a consumer that takes this very token later is sure to
+        // find the item.
+        let waker = match &state.waker {
+            Some(waker) if was_idle && !waker.is_full() => Some(waker.clone()),
+            _ => None,
+        };
+        drop(state);
+        if somebody_sleeps {
+            self.pushed.notify_one();
+        }
+        if let Some(waker) = waker {
+            // If it is full by now there is a token, and whoever takes that one will look.
             let _ = waker.try_send(());
         }
-        if let Some(hook) = &self.wake_hook {
+        if was_idle && let Some(hook) = &self.wake_hook {
             contain(hook);
         }
     }
 
-    /// Everybody who waits for items learns that none will come. Called without the lock.
-    pub(crate) fn wake_all_for_good(&self) {
+    /// After closing: releases the lock, then tells everybody who waits for items.
+    pub(crate) fn wake_for_good(&self, mut state: MutexGuard<'_, State<T>>) {
+        let waker = state.waker.take();
+        drop(state);
+        drop(waker);
         self.pushed.notify_all();
-        drop(self.waker.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
 /// Hands a resume to the producer's hook or, for want of one, to the caller. Called without the
 /// lock.
-#[inline]
+#[inline(always)]
 pub(crate) fn deliver(producer: ProducerId, resumed: Option<Resumed>) -> Option<Resume> {
     let Resumed(hook) = resumed?;
     let resume = Resume { producer };

@@ -33,7 +33,7 @@ impl<V> Slab<V> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, value: V) -> u32 {
         if self.vacant != NONE {
             let index = self.vacant;
@@ -57,7 +57,7 @@ impl<V> Slab<V> {
         index
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(&mut self, index: u32) -> Option<V> {
         let vacant = self.vacant;
         let entry = self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)?;
@@ -72,7 +72,7 @@ impl<V> Slab<V> {
         Some(value)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, index: u32) -> Option<&V> {
         match self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)? {
             Entry::Occupied(value) => Some(value),
@@ -80,7 +80,7 @@ impl<V> Slab<V> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut V> {
         match self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)? {
             Entry::Occupied(value) => Some(value),

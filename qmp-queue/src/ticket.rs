@@ -36,28 +36,32 @@ pub struct Ticket<T> {
 }
 
 impl<T> Ticket<T> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(open: Option<(Arc<Shared<T>>, Key)>) -> Self {
         Self { open }
     }
 
     /// The item has been dealt with. Answers a [`Resume`] if its producer was suspended for it.
     #[must_use = "the producer stays silent until somebody tells it to go on"]
-    #[inline]
+    #[inline(always)]
     pub fn done(mut self) -> Option<Resume> {
         self.settle()
     }
 
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self) -> Option<Resume> {
         let (shared, producer) = self.open.take()?;
-        let resumed = shared.lock().fair.done(producer);
-        deliver(producer.id, resumed)
+        done(&shared, producer)
     }
 }
 
+fn done<T>(shared: &Shared<T>, producer: Key) -> Option<Resume> {
+    let resumed = shared.lock().fair.done(producer);
+    deliver(producer.id, resumed)
+}
+
 impl<T> Drop for Ticket<T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         let _ = self.settle();
     }

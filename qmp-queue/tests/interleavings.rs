@@ -242,6 +242,8 @@ fn no_wake_up_is_lost() {
 fn no_token_is_lost() {
     explore(|| {
         let queue = Queue::new();
+        // Asked for beforehand, as shuttle cannot look into the `OnceLock` that a first time takes.
+        let _ = queue.wakeups();
         let producers: Vec<_> = (0..2).map(|_| Arc::new(queue.register(up_to(8)))).collect();
         let pushers: Vec<_> = producers
             .iter()
