@@ -2,8 +2,10 @@
 //! JSON text in QEMU's form.
 
 mod layout;
+mod name;
 mod scalar;
 mod ser;
+mod tree;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -115,11 +117,11 @@ impl Json {
 
     /// Writes a value whose serialization cannot fail.
     pub(crate) fn write_value(value: &Value, out: &mut String) {
-        ser::write_value(value, out);
+        tree::write_value(value, out);
     }
 
     pub(crate) fn write_object(object: &Object, out: &mut String) {
-        ser::write_value(object, out);
+        tree::write_object(object, out);
     }
 
     pub(crate) fn write_integer(value: i64, out: &mut String) {
@@ -147,7 +149,7 @@ impl fmt::Display for Json {
 impl From<&Value> for Json {
     fn from(value: &Value) -> Json {
         let mut text = String::with_capacity(USUAL_SIZE);
-        ser::write_value(value, &mut text);
+        tree::write_value(value, &mut text);
         Json(text.into())
     }
 }

@@ -59,11 +59,14 @@ impl Build for Tree {
 
     fn object(parser: &mut Parser<'_>) -> Result<Value, SyntaxError> {
         let mut object = ObjectBuilder::default();
-        parser.members(|parser, name| {
+        let mut name = parser.first_name()?;
+        while let Some(new) = name {
             let value = parser.value::<Tree>()?;
-            let former = object.insert(name.into_owned(), value);
-            if former.is_some() { Err(SyntaxError::DuplicateKey) } else { Ok(()) }
-        })?;
+            if object.insert(new.into_owned(), value).is_some() {
+                return Err(SyntaxError::DuplicateKey);
+            }
+            name = parser.next_name()?;
+        }
         Ok(Value::Object(object.build()))
     }
 }
@@ -83,7 +86,24 @@ impl Build for Check {
     fn array((): ()) {}
 
     fn object(parser: &mut Parser<'_>) -> Result<(), SyntaxError> {
-        parser.distinct_members(|parser, _name| parser.value::<Check>())
+        let mut names = DistinctNames::new(parser);
+        let mut name = parser.first_name()?;
+        while let Some(new) = name {
+            parser.value::<Check>()?;
+            names.add(parser, new)?;
+            name = parser.next_name()?;
+        }
+        names.forget(parser);
+        Ok(())
+    }
+}
+
+fn keyword<B: Build>(text: &str) -> Result<B::Value, SyntaxError> {
+    match text {
+        "null" => Ok(B::null()),
+        "true" => Ok(B::bool(true)),
+        "false" => Ok(B::bool(false)),
+        _ => Err(SyntaxError::InvalidKeyword(text.to_owned())),
     }
 }
 
@@ -151,12 +171,7 @@ impl<'t> Parser<'t> {
             }
             Kind::Keyword => {
                 self.at += 1;
-                match self.ascii(token.start, token.end) {
-                    "null" => Ok(B::null()),
-                    "true" => Ok(B::bool(true)),
-                    "false" => Ok(B::bool(false)),
-                    keyword => Err(SyntaxError::InvalidKeyword(keyword.to_owned())),
-                }
+                keyword::<B>(self.ascii(token.start, token.end))
             }
             Kind::CloseBrace | Kind::CloseBracket | Kind::Comma | Kind::Colon => {
                 Err(SyntaxError::ExpectingValue)
@@ -184,65 +199,47 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Parses the object that starts here. `member` is called before the value of each member; it
-    /// must parse it, and then refuse the member if there is one of that name already.
+    /// Opens the object that starts here, and goes to the value of its first member.
     #[inline]
-    pub(crate) fn members(
-        &mut self,
-        mut member: impl FnMut(&mut Self, Cow<'t, str>) -> Result<(), SyntaxError>,
-    ) -> Result<(), SyntaxError> {
+    pub(crate) fn first_name(&mut self) -> Result<Option<Cow<'t, str>>, SyntaxError> {
         self.at += 1;
         if self.peek() == Some(Kind::CloseBrace) {
             self.at += 1;
-            return Ok(());
+            return Ok(None);
         }
-        loop {
-            let name = self.name()?;
-            if self.peek() != Some(Kind::Colon) {
-                return Err(SyntaxError::MissingColon);
-            }
-            self.at += 1;
-            member(self, name)?;
-            let separator = self.peek();
-            self.at += 1;
-            match separator {
-                Some(Kind::Comma) => {}
-                Some(Kind::CloseBrace) => return Ok(()),
-                _ => return Err(SyntaxError::DictSeparator),
-            }
-        }
+        self.name().map(Some)
     }
 
-    /// Like [`members`](Parser::members), but refuses duplicates itself.
-    pub(crate) fn distinct_members(
-        &mut self,
-        mut value: impl FnMut(&mut Self, &str) -> Result<(), SyntaxError>,
-    ) -> Result<(), SyntaxError> {
-        let first = self.names.len();
-        let mut index = NameIndex::default();
-        self.members(|parser, name| {
-            value(parser, &name)?;
-            let new = index.add(&parser.names[first..], Cow::clone(&name));
-            parser.names.push(name);
-            if new { Ok(()) } else { Err(SyntaxError::DuplicateKey) }
-        })?;
-        self.names.truncate(first);
-        Ok(())
+    /// Goes on behind the value of a member to the value of the next one.
+    #[inline]
+    pub(crate) fn next_name(&mut self) -> Result<Option<Cow<'t, str>>, SyntaxError> {
+        let separator = self.peek();
+        self.at += 1;
+        match separator {
+            Some(Kind::Comma) => self.name().map(Some),
+            Some(Kind::CloseBrace) => Ok(None),
+            _ => Err(SyntaxError::DictSeparator),
+        }
     }
 
     /// A name is parsed as any value first, so what is wrong inside it is reported as such.
     #[inline]
     fn name(&mut self) -> Result<Cow<'t, str>, SyntaxError> {
-        match self.tokens.get(self.at) {
+        let name = match self.tokens.get(self.at) {
             Some(&token) if matches!(token.kind, Kind::PlainString | Kind::String) => {
                 self.at += 1;
-                self.string(token)
+                self.string(token)?
             }
             _ => {
                 self.value::<Check>()?;
-                Err(SyntaxError::KeyNotString)
+                return Err(SyntaxError::KeyNotString);
             }
+        };
+        if self.peek() != Some(Kind::Colon) {
+            return Err(SyntaxError::MissingColon);
         }
+        self.at += 1;
+        Ok(name)
     }
 
     #[inline]
@@ -264,22 +261,42 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// Finds duplicate names: by comparing them one by one while they are few, by their hashes then.
-#[derive(Default)]
-struct NameIndex<'t> {
+/// Finds duplicate names in an object: by comparing them one by one while they are few, by their
+/// hashes then.
+pub(crate) struct DistinctNames<'t> {
+    /// Where the names of this object begin among those of all open ones.
+    first: usize,
     hashed: Option<HashSet<Cow<'t, str>>>,
 }
 
-impl<'t> NameIndex<'t> {
+impl<'t> DistinctNames<'t> {
     const FEW: usize = 16;
 
-    /// Whether `name` is none of the `earlier` ones, to which the caller adds it.
+    pub(crate) fn new(parser: &Parser<'t>) -> DistinctNames<'t> {
+        DistinctNames { first: parser.names.len(), hashed: None }
+    }
+
     #[inline]
-    fn add(&mut self, earlier: &[Cow<'t, str>], name: Cow<'t, str>) -> bool {
-        if earlier.len() < Self::FEW {
-            return !earlier.contains(&name);
-        }
-        self.hashed.get_or_insert_with(|| earlier.iter().cloned().collect()).insert(name)
+    pub(crate) fn add(
+        &mut self,
+        parser: &mut Parser<'t>,
+        name: Cow<'t, str>,
+    ) -> Result<(), SyntaxError> {
+        let earlier = &parser.names[self.first..];
+        let new = match earlier.len() {
+            0..Self::FEW => !earlier.contains(&name),
+            _ => {
+                let collect = || earlier.iter().cloned().collect();
+                self.hashed.get_or_insert_with(collect).insert(name.clone())
+            }
+        };
+        parser.names.push(name);
+        if new { Ok(()) } else { Err(SyntaxError::DuplicateKey) }
+    }
+
+    /// The object is complete.
+    pub(crate) fn forget(self, parser: &mut Parser<'t>) {
+        parser.names.truncate(self.first);
     }
 }
 

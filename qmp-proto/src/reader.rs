@@ -202,14 +202,12 @@ impl Reader {
         self.tokens.shrink_to(KEPT_TOKENS);
     }
 
-    /// The text of the token that ends with `piece`, up to its first NUL.
-    fn last_token(&self, piece: &[u8], len: usize) -> String {
-        let carried = len.saturating_sub(piece.len());
-        let token =
-            [&self.buffer[self.buffer.len() - carried..], &piece[piece.len() + carried - len..]];
-        let token = token.concat();
+    /// The text of the token at the end of `buffer` and then `piece`, up to its first NUL.
+    fn last_token(&mut self, piece: &[u8], len: usize) -> String {
+        self.buffer.extend_from_slice(piece);
+        let token = &self.buffer[self.buffer.len() - len..];
         let end = token.iter().position(|&byte| byte == 0);
-        decode_lossy(&token[..end.unwrap_or(token.len())])
+        decode_lossy(&token[..end.unwrap_or(len)])
     }
 }
 

@@ -170,18 +170,21 @@ impl Members {
         if parser.peek() != Some(Kind::OpenBrace) {
             return None;
         }
-        let parsed = parser.members(|parser, name| {
-            let member = match &*name {
+        let mut name = parser.first_name().ok()?;
+        while let Some(new) = name {
+            let member = match &*new {
                 "execute" => &mut members.execute,
                 "exec-oob" => &mut members.exec_oob,
                 "arguments" => &mut members.arguments,
                 "id" => &mut members.id,
-                _ => return Err(SyntaxError::DuplicateKey),
+                _ => return None,
             };
-            let former = member.replace(parser.value::<Tree>()?);
-            if former.is_some() { Err(SyntaxError::DuplicateKey) } else { Ok(()) }
-        });
-        parsed.ok().map(|()| members)
+            if member.replace(parser.value::<Tree>().ok()?).is_some() {
+                return None;
+            }
+            name = parser.next_name().ok()?;
+        }
+        Some(members)
     }
 
     /// `None` if one of the checks would fail.

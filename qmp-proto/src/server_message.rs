@@ -2,7 +2,7 @@
 //! What clients and proxies receive.
 
 use crate::lexer::Kind;
-use crate::parser::{Check, Tree};
+use crate::parser::{Check, DistinctNames, Tree};
 use crate::reader::Message;
 use crate::{
     DecodeError, Error, ErrorClass, Event, Greeting, Json, Response, SyntaxError, Timestamp, Value,
@@ -113,19 +113,22 @@ impl Members {
             message.value()?;
             return Err(ServerMessageError::NotAnObject);
         }
-        parser.distinct_members(|parser, name| {
-            match name {
+        let mut names = DistinctNames::new(&parser);
+        let mut name = parser.first_name()?;
+        while let Some(new) = name {
+            match &*new {
                 "QMP" => members.greeting = Some(parser.value::<Tree>()?),
-                "return" => members.result = Some(message.json(parser)?),
+                "return" => members.result = Some(message.json(&mut parser)?),
                 "error" => members.error = Some(parser.value::<Tree>()?),
                 "event" => members.event = Some(parser.value::<Tree>()?),
                 "id" => members.id = Some(parser.value::<Tree>()?),
-                "data" => members.data = Some(message.json(parser)?),
+                "data" => members.data = Some(message.json(&mut parser)?),
                 "timestamp" => members.timestamp = Some(parser.value::<Tree>()?),
                 _ => parser.value::<Check>()?,
             }
-            Ok(())
-        })?;
+            names.add(&mut parser, new)?;
+            name = parser.next_name()?;
+        }
         Ok(members)
     }
 }

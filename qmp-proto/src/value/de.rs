@@ -3,13 +3,13 @@
 
 use std::fmt;
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{
     self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess,
     IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
 use super::number::Repr;
+use super::object::IntoMembers;
 use super::{Number, Object, ObjectBuilder, Value};
 
 /// A value does not have the shape of the type that was asked for.
@@ -123,8 +123,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = ObjectBuilder::default();
-        while let Some((name, value)) = map.next_entry::<String, Value>()? {
-            object.insert(name, value);
+        while let Some(name) = map.next_key()? {
+            object.insert(name, map.next_value()?);
         }
         Ok(Value::Object(object.build()))
     }
@@ -149,17 +149,9 @@ impl<'de> Deserializer<'de> for Value {
             Value::Number(Number(Repr::Unsigned(value))) => visitor.visit_u64(value),
             Value::Number(Number(Repr::Double(value))) => visitor.visit_f64(value),
             Value::String(text) => visitor.visit_string(text),
-            Value::Array(array) => {
-                let mut elements = SeqDeserializer::new(array.into_iter());
-                let value = visitor.visit_seq(&mut elements)?;
-                elements.end()?;
-                Ok(value)
-            }
+            Value::Array(array) => Elements(array.into_iter()).visit(visitor),
             Value::Object(object) => {
-                let mut members = MapDeserializer::new(object.into_iter());
-                let value = visitor.visit_map(&mut members)?;
-                members.end()?;
-                Ok(value)
+                Members { rest: object.into_iter(), value: Value::Null }.visit(visitor)
             }
         }
     }
@@ -210,6 +202,78 @@ impl<'de> Deserializer<'de> for Value {
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
         unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// What serde brings for arrays and objects does the same, with so much more stack for each level of
+/// nesting that a client could exhaust it.
+struct Elements(std::vec::IntoIter<Value>);
+
+impl Elements {
+    fn visit<'de, V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, DecodeError> {
+        let value = visitor.visit_seq(&mut self)?;
+        match self.0.len() {
+            0 => Ok(value),
+            left => Err(de::Error::custom(format_args!("{left} elements too many"))),
+        }
+    }
+}
+
+impl<'de> SeqAccess<'de> for Elements {
+    type Error = DecodeError;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, DecodeError> {
+        match self.0.next() {
+            Some(element) => seed.deserialize(element).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.0.len())
+    }
+}
+
+struct Members {
+    rest: IntoMembers,
+    /// Of the member whose name has been taken.
+    value: Value,
+}
+
+impl Members {
+    fn visit<'de, V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, DecodeError> {
+        let value = visitor.visit_map(&mut self)?;
+        match self.rest.len() {
+            0 => Ok(value),
+            left => Err(de::Error::custom(format_args!("{left} members too many"))),
+        }
+    }
+}
+
+impl<'de> MapAccess<'de> for Members {
+    type Error = DecodeError;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, DecodeError> {
+        let Some((name, value)) = self.rest.next() else { return Ok(None) };
+        self.value = value;
+        seed.deserialize(name.into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<S::Value, DecodeError> {
+        seed.deserialize(std::mem::take(&mut self.value))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len())
     }
 }
 

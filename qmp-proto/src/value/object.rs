@@ -180,6 +180,12 @@ impl ObjectBuilder {
         if self.object.len() < Self::FEW {
             return self.object.insert(name, value);
         }
+        self.insert_among_many(name, value)
+    }
+
+    // Kept out of the parser, which recurses: this would take much of its stack.
+    #[inline(never)]
+    fn insert_among_many(&mut self, name: String, value: Value) -> Option<Value> {
         let index = self.index.get_or_insert_with(|| {
             let names = self.object.iter().map(|(name, _)| name.to_owned());
             names.enumerate().map(|(at, name)| (name, at)).collect()
