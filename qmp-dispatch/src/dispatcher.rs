@@ -3,14 +3,17 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use qmp_proto::{Capability, Event, Greeting, Json, Layout, Timestamp, Version};
 use serde::Serialize;
 
+use crate::deadline::{DeadlineKey, Deadlines};
 use crate::monitor::{Monitor, MonitorId, Output};
 use crate::qapi::{CommandInfo, Introspection};
+use crate::reply::WeakReply;
 use crate::throttle::Throttle;
 use crate::{EmitError, EventType, Locals, Registry};
 
@@ -26,6 +29,9 @@ struct Shared {
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     /// The result of `query-qmp-schema`, made when it is first asked for.
     schema: OnceLock<Json>,
+    /// The machine is yet to be initialized.
+    preconfig: AtomicBool,
+    deadlines: Mutex<Deadlines>,
     /// Called when something is due earlier than what was known to be.
     timeout_hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
     monitors: Mutex<Monitors>,
@@ -76,6 +82,8 @@ impl Dispatcher {
             version,
             clock: Box::new(clock),
             schema: OnceLock::new(),
+            preconfig: AtomicBool::new(false),
+            deadlines: Mutex::default(),
             timeout_hook: OnceLock::new(),
             monitors: Mutex::default(),
         };
@@ -122,7 +130,7 @@ impl Dispatcher {
         };
         // Held until the last monitor has it, so that the order is the same for all.
         let mut monitors = self.monitors();
-        let now = (self.shared.clock)();
+        let now = self.now();
         let event_now = Event { name: name.into(), data: encoded, timestamp: now.wall };
         if event.interval().is_zero() {
             monitors.deliver(&event_now);
@@ -137,11 +145,7 @@ impl Dispatcher {
         }
         let after = monitors.throttle.next_end();
         drop(monitors);
-        if after.is_some_and(|after| before.is_none_or(|before| after < before))
-            && let Some(hook) = self.shared.timeout_hook.get()
-        {
-            hook();
-        }
+        self.tell_if_earlier(before, after);
         Ok(())
     }
 
@@ -150,14 +154,41 @@ impl Dispatcher {
     /// [hook](Dispatcher::set_timeout_hook) says so.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        let next = self.monitors().throttle.next_end()?;
-        Some(next.saturating_sub((self.shared.clock)().monotonic))
+        let window = self.monitors().throttle.next_end();
+        let deadline = self.deadlines().next();
+        let next = window.into_iter().chain(deadline).min()?;
+        Some(next.saturating_sub(self.now().monotonic))
     }
 
-    /// Sends what was held back by rate limits and is due now.
+    /// Does what is due now: sends what was held back by rate limits, and an error to those whose
+    /// commands have passed their deadline.
     pub fn handle_timeout(&self) {
-        let now = (self.shared.clock)().monotonic;
+        let now = self.now().monotonic;
         self.monitors().deliver_due(now);
+        let due = self.deadlines().due(now);
+        due.into_iter().for_each(WeakReply::expire);
+    }
+
+    pub(crate) fn add_deadline(&self, after: Duration, reply: WeakReply) -> DeadlineKey {
+        let at = self.now().monotonic.saturating_add(after);
+        let mut deadlines = self.deadlines();
+        let before = deadlines.next();
+        let key = deadlines.add(at, reply);
+        drop(deadlines);
+        self.tell_if_earlier(before, Some(at));
+        key
+    }
+
+    pub(crate) fn remove_deadline(&self, key: DeadlineKey) {
+        self.deadlines().remove(key);
+    }
+
+    fn tell_if_earlier(&self, before: Option<Duration>, after: Option<Duration>) {
+        if after.is_some_and(|after| before.is_none_or(|before| after < before))
+            && let Some(hook) = self.shared.timeout_hook.get()
+        {
+            hook();
+        }
     }
 
     /// Has a function called whenever the [timeout](Dispatcher::timeout) has become shorter, on the
@@ -169,6 +200,26 @@ impl Dispatcher {
     /// What greetings and `query-version` report.
     pub fn version(&self) -> &Version {
         &self.shared.version
+    }
+
+    /// Enables or disables a command, for all monitors, from now on. Whether there is one of that
+    /// name. Introspection shows it all the same, as in QEMU.
+    pub fn set_enabled(&self, command: &str, enabled: bool) -> bool {
+        let command = self.registry().find(command);
+        if let Some(command) = command {
+            command.set_enabled(enabled);
+        }
+        command.is_some()
+    }
+
+    /// Says whether the machine is yet to be initialized. Meanwhile, only commands that
+    /// [allow it](crate::Command::allow_preconfig) can be executed. Mirrors QEMU's `--preconfig`.
+    pub fn set_preconfig(&self, preconfig: bool) {
+        self.shared.preconfig.store(preconfig, Ordering::Release);
+    }
+
+    pub(crate) fn is_preconfig(&self) -> bool {
+        self.shared.preconfig.load(Ordering::Acquire)
     }
 
     /// The commands and events.
@@ -186,7 +237,7 @@ impl Dispatcher {
                     arguments: command.arguments().as_type(),
                     result: command.result(),
                     allow_oob: command.allows_oob(),
-                    features: &[],
+                    features: command.features(),
                 });
             }
             for event in self.registry().events() {
@@ -201,7 +252,17 @@ impl Dispatcher {
         self.monitors()
     }
 
-    fn monitors(&self) -> std::sync::MutexGuard<'_, Monitors> {
+    /// What time it is.
+    pub(crate) fn now(&self) -> Time {
+        (self.shared.clock)()
+    }
+
+    /// Never locked together with the monitors.
+    fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
+        self.shared.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn monitors(&self) -> MutexGuard<'_, Monitors> {
         self.shared.monitors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -79,9 +79,11 @@
 //! ```
 
 mod context;
+mod deadline;
 mod dispatcher;
 mod event;
 mod handler;
+mod intercept;
 mod locals;
 mod monitor;
 mod protocol_commands;
@@ -96,6 +98,7 @@ pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Time};
 pub use event::{EmitError, EventType};
 pub use handler::{DeferredHandler, Handler, Stateless};
+pub use intercept::{Call, Interceptor};
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
 pub use registry::{Command, Group, RegisterError, Registry};

@@ -3,13 +3,14 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use qmp_proto::{
     Band, Error, ErrorClass, Greeting, Json, Layout, Message, Object, Request, RequestError,
-    Response, SyntaxError, Value,
+    Response, SyntaxError,
 };
 
 use tracing::field::display;
@@ -18,7 +19,8 @@ use tracing::{Level, event};
 use crate::context::CurrentScope;
 use crate::dispatcher::Texts;
 use crate::handler::ErasedHandler;
-use crate::reply::Reply;
+use crate::intercept::Intercepted;
+use crate::reply::{Answer, Reply};
 use crate::{Command, Context, Dispatcher, Locals};
 
 /// Where a monitor's output goes.
@@ -174,31 +176,46 @@ impl Monitor {
         match pending.0 {
             Ok(request) => self.serve(request, done),
             Err(refused) => {
-                self.respond(refused.id, Err(refused.error), true);
+                let RequestError { error, id, .. } = refused;
+                self.respond(Answer::to(id, None), Err(error));
                 done();
             }
         }
     }
 
     fn serve(self: &Arc<Self>, request: Request, done: impl FnOnce() + Send + 'static) {
+        self.trace_command(&request);
+        let (intercepted, flow) = Intercepted::enter(self, &request);
         let Request { command: name, arguments, id, band } = request;
-        self.trace_command(&name, id.as_ref(), band);
+        let mut answer = Answer::to(id, intercepted);
+        if let ControlFlow::Break(result) = flow {
+            self.respond(answer, result);
+            return done();
+        }
         let (command, arguments) = match self.check(&name, arguments, band) {
             Ok(checked) => checked,
             Err(error) => {
-                self.respond(id, Err(error), true);
+                self.respond(answer, Err(error));
                 return done();
             }
         };
+        answer.success_response = command.has_success_response();
         let context = Context::new(Arc::clone(self), band);
         match command.handler() {
-            ErasedHandler::AtOnce(handler) => {
+            ErasedHandler::AtOnce(handler) if command.deadline_after().is_none() => {
                 let result = self.run(command, || handler(&context, arguments));
-                self.respond(id, result.and_then(|result| result), command.has_success_response());
+                self.respond(answer, result.and_then(|result| result));
+                done();
+            }
+            ErasedHandler::AtOnce(handler) => {
+                // The deadline answers in its place, but the handler runs on.
+                let reply = Reply::new(self, command, answer, Box::new(|| ()));
+                let result = self.run(command, || handler(&context, arguments));
+                reply.send(result.and_then(|result| result));
                 done();
             }
             ErasedHandler::Deferred(handler) => {
-                let reply = Reply::new(Arc::clone(self), command, id, Box::new(done));
+                let reply = Reply::new(self, command, answer, Box::new(done));
                 // Should it panic, the reply is dropped, and so the client is answered.
                 let _ = self.run(command, || handler(&context, arguments, reply));
             }
@@ -212,16 +229,26 @@ impl Monitor {
         arguments: Object,
         band: Band,
     ) -> Result<(&Command, Object), Error> {
+        let not_found = |desc: String| Error::new(ErrorClass::CommandNotFound, desc);
         if !self.is_negotiated() && name != "qmp_capabilities" {
-            return Err(Error::new(
-                ErrorClass::CommandNotFound,
-                "Expecting capabilities negotiation with 'qmp_capabilities'",
+            return Err(not_found(
+                "Expecting capabilities negotiation with 'qmp_capabilities'".to_owned(),
             ));
         }
         let registry = self.dispatcher.registry();
         let command = registry.find(name).ok_or_else(|| Error::command_not_found(name))?;
+        if !command.is_enabled() {
+            return Err(not_found(format!(
+                "The command {name} has been disabled for this instance"
+            )));
+        }
         if band == Band::OutOfBand && !command.allows_oob() {
             return Err(Error::generic(format!("The command {name} does not support OOB")));
+        }
+        if self.dispatcher.is_preconfig() && !command.allows_preconfig() {
+            return Err(Error::generic(format!(
+                "The command '{name}' is permitted only after machine initialization has completed"
+            )));
         }
         Ok((command, command.arguments().prepare(arguments)?))
     }
@@ -241,12 +268,11 @@ impl Monitor {
     }
 
     /// Sends the outcome of a command, unless it has succeeded and has no success response.
-    pub(crate) fn respond(
-        &self,
-        id: Option<Value>,
-        result: Result<Json, Error>,
-        success_response: bool,
-    ) {
+    pub(crate) fn respond(self: &Arc<Self>, answer: Answer, result: Result<Json, Error>) {
+        let Answer { id, success_response, intercepted } = answer;
+        if let Some(intercepted) = intercepted {
+            intercepted.leave(self, &result);
+        }
         event!(
             name: "monitor_qmp_respond",
             Level::TRACE,
@@ -268,8 +294,9 @@ impl Monitor {
         drop(no_event_meanwhile);
     }
 
-    fn trace_command(&self, command: &str, id: Option<&Value>, band: Band) {
-        let id = id.map(display);
+    fn trace_command(&self, request: &Request) {
+        let Request { command, id, band, .. } = request;
+        let id = id.as_ref().map(display);
         match band {
             Band::InBand => event!(
                 name: "monitor_qmp_cmd_in_band",

@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 
 use crate::handler::ErasedHandler;
 use crate::qapi::{Arguments, SchemaError, Type, arguments_of, type_of};
-use crate::{DeferredHandler, EventType, Handler, protocol_commands};
+use crate::{DeferredHandler, EventType, Handler, Interceptor, protocol_commands};
 
 /// The commands and events of a server.
 ///
@@ -43,6 +45,8 @@ pub struct Registry {
     commands: Vec<Command>,
     indices: HashMap<&'static str, usize>,
     events: Vec<EventDeclaration>,
+    /// The outermost first.
+    interceptors: Vec<Box<dyn Interceptor>>,
 }
 
 /// A command or event could not be registered.
@@ -76,7 +80,11 @@ pub struct Command {
     result: Type,
     handler: ErasedHandler,
     allow_oob: bool,
+    allow_preconfig: bool,
     success_response: bool,
+    features: Vec<String>,
+    deadline: Option<Duration>,
+    enabled: AtomicBool,
 }
 
 impl Command {
@@ -94,9 +102,66 @@ impl Command {
         self
     }
 
+    /// Allows the command to be executed while the machine is yet to be initialized; see
+    /// [`Dispatcher::set_preconfig`](crate::Dispatcher::set_preconfig). Off by default.
+    pub fn allow_preconfig(&mut self) -> &mut Command {
+        self.allow_preconfig = true;
+        self
+    }
+
+    /// Marks the command as deprecated: it is still there, and will go. The same as a
+    /// [feature](Command::feature) of that name.
+    pub fn deprecated(&mut self) -> &mut Command {
+        self.feature("deprecated")
+    }
+
+    /// Marks the command as unstable: it may change or go at any time. The same as a
+    /// [feature](Command::feature) of that name.
+    pub fn unstable(&mut self) -> &mut Command {
+        self.feature("unstable")
+    }
+
+    /// Adds a feature, which introspection shows to clients.
+    pub fn feature(&mut self, name: impl Into<String>) -> &mut Command {
+        self.features.push(name.into());
+        self
+    }
+
+    /// Answers with an error if there is no answer after so long; one that comes later is dropped and
+    /// logged. A handler is not interrupted, and one that blocks its thread goes on holding up
+    /// others. Works as well as somebody calls
+    /// [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout). No deadline by default.
+    pub fn deadline(&mut self, after: Duration) -> &mut Command {
+        self.deadline = Some(after);
+        self
+    }
+
     /// The name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The features, `deprecated` and `unstable` included.
+    pub fn features(&self) -> &[String] {
+        &self.features
+    }
+
+    /// Whether the command may be executed while the machine is yet to be initialized.
+    pub fn allows_preconfig(&self) -> bool {
+        self.allow_preconfig
+    }
+
+    /// Whether the command is [enabled](crate::Dispatcher::set_enabled).
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    pub(crate) fn deadline_after(&self) -> Option<Duration> {
+        self.deadline
     }
 
     /// Whether the command may be executed out-of-band.
@@ -141,10 +206,17 @@ impl Default for Registry {
 impl Registry {
     /// A registry with the commands of the protocol itself.
     pub fn new() -> Registry {
-        let mut registry =
-            Registry { commands: Vec::new(), indices: HashMap::new(), events: Vec::new() };
+        let mut registry = Registry {
+            commands: Vec::new(),
+            indices: HashMap::new(),
+            events: Vec::new(),
+            interceptors: Vec::new(),
+        };
         protocol_commands::register(&mut registry)
             .expect("the commands of the protocol have names and types of their own");
+        for command in &mut registry.commands {
+            command.allow_preconfig();
+        }
         registry
     }
 
@@ -203,6 +275,41 @@ impl Registry {
         Ok(())
     }
 
+    /// Adds an interceptor, inside of those that have been added before.
+    pub fn intercept(&mut self, interceptor: impl Interceptor) {
+        self.interceptors.push(Box::new(interceptor));
+    }
+
+    /// Moves all commands, events and interceptors of another registry here; the protocol's own
+    /// commands, which every registry has, stay as they are here. For groups of commands that are
+    /// registered apart.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError::Duplicate`] if both have a command or event of the same name. Nothing has been
+    /// moved then.
+    pub fn merge(&mut self, other: Registry) -> Result<(), RegisterError> {
+        let own = Registry::new();
+        let commands: Vec<Command> =
+            other.commands.into_iter().filter(|command| own.find(command.name).is_none()).collect();
+        let taken = |name: &&'static str| self.find(name).is_some() || self.declares(name);
+        let names = commands.iter().map(Command::name);
+        if let Some(name) = names.chain(other.events.iter().map(|event| event.name)).find(taken) {
+            return Err(RegisterError::Duplicate(name));
+        }
+        for command in commands {
+            self.indices.insert(command.name, self.commands.len());
+            self.commands.push(command);
+        }
+        self.events.extend(other.events);
+        self.interceptors.extend(other.interceptors);
+        Ok(())
+    }
+
+    pub(crate) fn interceptors(&self) -> &[Box<dyn Interceptor>] {
+        &self.interceptors
+    }
+
     /// The names of all commands, in the order of registration.
     pub fn command_names(&self) -> impl Iterator<Item = &'static str> {
         self.commands.iter().map(Command::name)
@@ -245,7 +352,11 @@ impl Registry {
             result,
             handler,
             allow_oob: false,
+            allow_preconfig: false,
             success_response: true,
+            features: Vec::new(),
+            deadline: None,
+            enabled: AtomicBool::new(true),
         });
         Ok(&mut self.commands[index])
     }

@@ -3,13 +3,16 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use qmp_proto::{Error, Json, Value};
 use serde::Serialize;
 
-use crate::Monitor;
+use crate::deadline::DeadlineKey;
 use crate::handler::encode_result;
+use crate::intercept::Intercepted;
+use crate::{Command, Dispatcher, Monitor};
 
 /// Answers a command, once, from wherever its work ends: another thread, a callback, a future.
 ///
@@ -46,58 +49,106 @@ impl<T: Serialize + 'static> Responder<T> {
 
 impl<T> fmt::Debug for Responder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Responder").field(&self.reply.command()).finish()
+        f.debug_tuple("Responder").field(&self.reply.command).finish()
     }
 }
 
-/// The answer that a request is still owed.
+/// What is needed to answer a request.
+pub(crate) struct Answer {
+    pub(crate) id: Option<Value>,
+    pub(crate) success_response: bool,
+    pub(crate) intercepted: Option<Intercepted>,
+}
+
+impl Answer {
+    pub(crate) fn to(id: Option<Value>, intercepted: Option<Intercepted>) -> Answer {
+        Answer { id, success_response: true, intercepted }
+    }
+}
+
+/// The answer that a request is still owed, by whoever has this, or by the deadline.
 pub(crate) struct Reply {
+    command: &'static str,
     /// `None` when it has been given.
-    owed: Option<Owed>,
+    owed: Arc<Mutex<Option<Owed>>>,
+    deadline: Option<(Dispatcher, DeadlineKey)>,
 }
 
 struct Owed {
     monitor: Arc<Monitor>,
-    command: &'static str,
-    id: Option<Value>,
-    success_response: bool,
+    answer: Answer,
     done: Box<dyn FnOnce() + Send>,
+}
+
+impl Owed {
+    fn settle(self, result: Result<Json, Error>) {
+        self.monitor.respond(self.answer, result);
+        (self.done)();
+    }
 }
 
 impl Reply {
     /// `done` is called when the answer has been transmitted.
     pub(crate) fn new(
-        monitor: Arc<Monitor>,
-        command: &crate::Command,
-        id: Option<Value>,
+        monitor: &Arc<Monitor>,
+        command: &Command,
+        answer: Answer,
         done: Box<dyn FnOnce() + Send>,
     ) -> Reply {
-        let success_response = command.has_success_response();
-        Reply { owed: Some(Owed { monitor, command: command.name(), id, success_response, done }) }
+        let monitor = Arc::clone(monitor);
+        let dispatcher = monitor.dispatcher().clone();
+        let owed = Arc::new(Mutex::new(Some(Owed { monitor, answer, done })));
+        let deadline = command.deadline_after().map(|after| {
+            let weak = WeakReply { command: command.name(), after, owed: Arc::downgrade(&owed) };
+            let key = dispatcher.add_deadline(after, weak);
+            (dispatcher, key)
+        });
+        Reply { command: command.name(), owed, deadline }
     }
 
-    fn command(&self) -> Option<&'static str> {
-        self.owed.as_ref().map(|owed| owed.command)
-    }
-
-    pub(crate) fn send(mut self, result: Result<Json, Error>) {
-        self.settle(|_| result);
-    }
-
-    fn settle(&mut self, result: impl FnOnce(&'static str) -> Result<Json, Error>) {
-        if let Some(owed) = self.owed.take() {
-            let result = result(owed.command);
-            owed.monitor.respond(owed.id, result, owed.success_response);
-            (owed.done)();
+    pub(crate) fn send(self, result: Result<Json, Error>) {
+        match take(&self.owed) {
+            Some(owed) => owed.settle(result),
+            None => {
+                tracing::warn!(command = self.command, "an answer came after its deadline");
+            }
         }
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.settle(|command| {
-            tracing::error!(command, "a responder was dropped without an answer");
-            Err(Error::generic(format!("The command {command} was not answered")))
-        });
+        if let Some((dispatcher, key)) = self.deadline.take() {
+            dispatcher.remove_deadline(key);
+        }
+        if let Some(owed) = take(&self.owed) {
+            tracing::error!(command = self.command, "a responder was dropped without an answer");
+            let error = format!("The command {} was not answered", self.command);
+            owed.settle(Err(Error::generic(error)));
+        }
     }
+}
+
+/// An answer as the deadline sees it.
+pub(crate) struct WeakReply {
+    command: &'static str,
+    after: Duration,
+    owed: Weak<Mutex<Option<Owed>>>,
+}
+
+impl WeakReply {
+    /// Answers with an error, if there is no answer yet.
+    pub(crate) fn expire(self) {
+        let Some(owed) = self.owed.upgrade().and_then(|owed| take(&owed)) else { return };
+        let WeakReply { command, after, .. } = self;
+        tracing::warn!(command, ?after, "no answer within the deadline");
+        let seconds = after.as_secs_f64();
+        owed.settle(Err(Error::generic(format!(
+            "The command {command} was not answered within {seconds} seconds"
+        ))));
+    }
+}
+
+fn take(owed: &Mutex<Option<Owed>>) -> Option<Owed> {
+    owed.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

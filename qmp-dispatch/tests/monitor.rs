@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a monitor promises, on a screen instead of a socket.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use qmp_dispatch::proto::{
-    Error, ErrorClass, Layout, Reader, Timestamp, Value, Version, VersionTriple,
+    Error, ErrorClass, Json, Layout, Reader, Timestamp, Value, Version, VersionTriple,
 };
 use qmp_dispatch::{
-    Context, Dispatcher, EmitError, EventType, Locals, Monitor, MonitorId, Output, Registry, Time,
-    current,
+    Call, Context, Dispatcher, EmitError, EventType, Interceptor, Locals, Monitor, MonitorId,
+    Output, Registry, Responder, Time, current,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -281,6 +283,204 @@ fn limited_events_are_held_back_until_time_has_passed() {
     check(&screen, &[]);
     check(&nothing, &[]);
     drop(monitor);
+}
+
+#[test]
+fn commands_can_be_disabled_and_wait_for_initialization() {
+    let dispatcher = dispatcher(|registry| {
+        registry.command("x-late", NOTHING).unwrap();
+        registry.command("x-early", NOTHING).unwrap().allow_preconfig();
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    dispatcher.set_preconfig(true);
+    feed(&monitor, "{'execute': 'x-early'} {'execute': 'x-late'}");
+    check(
+        &screen,
+        &[
+            r#"{"return": {}}"#,
+            r#"{"error": {"class": "GenericError", "desc": "The command 'x-late' is permitted only after machine initialization has completed"}}"#,
+        ],
+    );
+    dispatcher.set_preconfig(false);
+    assert!(dispatcher.set_enabled("x-early", false));
+    assert!(!dispatcher.set_enabled("x-unknown", false));
+    feed(&monitor, "{'execute': 'x-early'} {'execute': 'x-late'}");
+    check(
+        &screen,
+        &[
+            r#"{"error": {"class": "CommandNotFound", "desc": "The command x-early has been disabled for this instance"}}"#,
+            r#"{"return": {}}"#,
+        ],
+    );
+    dispatcher.set_enabled("x-early", true);
+    feed(&monitor, "{'execute': 'x-early'}");
+    check(&screen, &[r#"{"return": {}}"#]);
+}
+
+#[test]
+fn features_are_shown_to_clients() {
+    let dispatcher = dispatcher(|registry| {
+        registry.command("x-old", NOTHING).unwrap().deprecated().feature("slow");
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'query-qmp-schema'}");
+    let schema = screen.take().concat();
+    assert!(schema.contains(r#""features": ["deprecated", "slow"]"#), "{schema}");
+}
+
+#[test]
+fn registries_are_merged_whole_or_not_at_all() {
+    let mut registry = Registry::new();
+    registry.command("x-mine", NOTHING).unwrap();
+    let mut group = Registry::new();
+    group.command("x-yours", NOTHING).unwrap();
+    group.event(&HAPPENED).unwrap();
+    registry.merge(group).unwrap();
+    assert!(registry.command_names().any(|name| name == "x-yours"));
+    assert!(registry.event(&HAPPENED).is_err(), "its events have come, too");
+
+    let mut clashing = Registry::new();
+    clashing.command("x-third", NOTHING).unwrap();
+    clashing.command("x-mine", NOTHING).unwrap();
+    assert!(registry.merge(clashing).is_err());
+    assert!(!registry.command_names().any(|name| name == "x-third"));
+}
+
+/// Writes down what it sees, and answers one command itself.
+struct Witness(&'static str, Arc<Mutex<Vec<String>>>);
+
+impl Interceptor for Witness {
+    fn before(&self, call: &Call<'_>) -> ControlFlow<Result<Json, Error>> {
+        let Witness(name, seen) = self;
+        seen.lock().unwrap().push(format!("{name} before {}", call.request.command));
+        if *name == "inner" && call.request.command == "x-forbidden" {
+            return ControlFlow::Break(Err(Error::generic("not for you")));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn after(&self, call: &Call<'_>, outcome: &Result<Json, Error>, duration: Duration) {
+        let Witness(name, seen) = self;
+        let Call { request, monitor, .. } = call;
+        assert!(monitor.is_negotiated() && duration.is_zero());
+        let outcome = if outcome.is_ok() { "success" } else { "failure" };
+        seen.lock().unwrap().push(format!("{name} after {} {outcome}", request.command));
+    }
+}
+
+#[test]
+fn interceptors_see_every_command_from_outside_in_and_inside_out() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let responders = Arc::new(Mutex::new(Vec::new()));
+    let dispatcher = dispatcher(|registry| {
+        registry.intercept(Witness("outer", seen.clone()));
+        registry.intercept(Witness("inner", seen.clone()));
+        let responders = responders.clone();
+        registry
+            .deferred_command("x-later", move |_: &Context, responder: Responder<()>| {
+                responders.lock().unwrap().push(responder);
+            })
+            .unwrap();
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    let expect =
+        |expected: &[&str]| assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
+    expect(&[
+        "outer before qmp_capabilities",
+        "inner before qmp_capabilities",
+        "inner after qmp_capabilities success",
+        "outer after qmp_capabilities success",
+    ]);
+    feed(&monitor, "{'execute': 'x-forbidden', 'id': 1}");
+    expect(&[
+        "outer before x-forbidden",
+        "inner before x-forbidden",
+        "outer after x-forbidden failure",
+    ]);
+    check(&screen, &[r#"{"id": 1, "error": {"class": "GenericError", "desc": "not for you"}}"#]);
+    feed(&monitor, "{'execute': 'x-unknown'}");
+    assert_eq!(seen.lock().unwrap().len(), 4);
+    seen.lock().unwrap().clear();
+
+    feed(&monitor, "{'execute': 'x-later'}");
+    expect(&["outer before x-later", "inner before x-later"]);
+    responders.lock().unwrap().pop().unwrap().respond(Ok::<_, Error>(()));
+    expect(&["inner after x-later success", "outer after x-later success"]);
+}
+
+#[test]
+fn after_its_deadline_a_command_is_answered_with_an_error_and_its_own_answer_is_dropped() {
+    let now = Arc::new(Mutex::new(Duration::ZERO));
+    let responders = Arc::new(Mutex::new(Vec::new()));
+    let mut registry = Registry::new();
+    let handed = responders.clone();
+    registry
+        .deferred_command("x-later", move |_: &Context, responder: Responder<()>| {
+            handed.lock().unwrap().push(responder);
+        })
+        .unwrap()
+        .deadline(Duration::from_millis(1500));
+    let handler_time = now.clone();
+    registry
+        .command("x-slow", move |context: &Context| -> Result<(), Error> {
+            *handler_time.lock().unwrap() += Duration::from_secs(10);
+            // What another thread would do meanwhile.
+            context.dispatcher().handle_timeout();
+            Ok(())
+        })
+        .unwrap()
+        .deadline(Duration::from_secs(9));
+    let version =
+        Version { qemu: VersionTriple { major: 1, minor: 2, micro: 3 }, package: "".into() };
+    let clock = now.clone();
+    let dispatcher = Dispatcher::new(registry, version, move || Time {
+        wall: Timestamp::default(),
+        monotonic: *clock.lock().unwrap(),
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    let execute = |command: &str| {
+        let done = Arc::new(AtomicUsize::new(0));
+        let counter = done.clone();
+        let mut reader = Reader::default();
+        let mut bytes = command.as_bytes();
+        let pending = monitor.receive(reader.read(&mut bytes).unwrap());
+        monitor.execute(pending, move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        done
+    };
+
+    // In time.
+    let done = execute("{'execute': 'x-later', 'id': 1}");
+    assert_eq!(dispatcher.timeout(), Some(Duration::from_millis(1500)));
+    responders.lock().unwrap().pop().unwrap().respond(Ok::<_, Error>(()));
+    check(&screen, &[r#"{"return": {}, "id": 1}"#]);
+    assert_eq!((done.load(Ordering::Relaxed), dispatcher.timeout()), (1, None));
+
+    // Late: what waits behind it goes on at the deadline.
+    let done = execute("{'execute': 'x-later', 'id': 2}");
+    *now.lock().unwrap() += Duration::from_millis(1500);
+    dispatcher.handle_timeout();
+    check(
+        &screen,
+        &[
+            r#"{"id": 2, "error": {"class": "GenericError", "desc": "The command x-later was not answered within 1.5 seconds"}}"#,
+        ],
+    );
+    assert_eq!(done.load(Ordering::Relaxed), 1);
+    responders.lock().unwrap().pop().unwrap().respond(Ok::<_, Error>(()));
+    check(&screen, &[]);
+    assert_eq!(done.load(Ordering::Relaxed), 1);
+
+    // A handler that blocks is not done before it returns.
+    let done = execute("{'execute': 'x-slow', 'id': 3}");
+    check(
+        &screen,
+        &[
+            r#"{"id": 3, "error": {"class": "GenericError", "desc": "The command x-slow was not answered within 9 seconds"}}"#,
+        ],
+    );
+    assert_eq!(done.load(Ordering::Relaxed), 1);
 }
 
 /// What a handler does, itself dispatching on other monitors.
