@@ -230,10 +230,7 @@ impl<'t> Parser<'t> {
                 self.at += 1;
                 self.string(token)?
             }
-            _ => {
-                self.value::<Check>()?;
-                return Err(SyntaxError::KeyNotString);
-            }
+            _ => return Err(self.no_name()),
         };
         if self.peek() != Some(Kind::Colon) {
             return Err(SyntaxError::MissingColon);
@@ -242,12 +239,20 @@ impl<'t> Parser<'t> {
         Ok(name)
     }
 
+    #[cold]
+    fn no_name(&mut self) -> SyntaxError {
+        match self.value::<Check>() {
+            Ok(()) => SyntaxError::KeyNotString,
+            Err(error) => error,
+        }
+    }
+
     #[inline]
     fn string(&self, token: Token) -> Result<Cow<'t, str>, SyntaxError> {
         if token.kind == Kind::PlainString {
             return Ok(Cow::Borrowed(self.ascii(token.start + 1, token.end - 1)));
         }
-        unescape(&self.text[token.start + 1..token.end]).map(Cow::Owned)
+        unescape(&self.text[token.start + 1..token.end])
     }
 
     /// A part of the text that the lexer has found to be ASCII.
@@ -301,7 +306,8 @@ impl<'t> DistinctNames<'t> {
 }
 
 /// Decodes what is between the quotes of a string; `raw` ends with the closing quote.
-fn unescape(raw: &[u8]) -> Result<String, SyntaxError> {
+#[inline(never)]
+fn unescape<'t>(raw: &[u8]) -> Result<Cow<'t, str>, SyntaxError> {
     let mut text = String::with_capacity(raw.len());
     let mut at = 0;
     while at + 1 < raw.len() {
@@ -315,7 +321,7 @@ fn unescape(raw: &[u8]) -> Result<String, SyntaxError> {
         text.push(decoded);
         at += len;
     }
-    Ok(text)
+    Ok(Cow::Owned(text))
 }
 
 /// The character that the escape sequence at the start of `raw` stands for, and its length.
