@@ -7,6 +7,7 @@
 //! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program
 //!   `conformance` is its command line.
 //! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU.
+//! - [`schema`] reads what `query-qmp-schema` returns.
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
 
@@ -19,6 +20,7 @@ pub mod inputs;
 pub mod json;
 pub mod process;
 pub mod programs;
+pub mod schema;
 pub mod server;
 
 /// The example of the project's front page is compiled.

@@ -11,6 +11,8 @@ mod conformance;
 mod difffuzz;
 /// The server as a library.
 mod embedded;
+/// `query-qmp-schema`, held against QEMU's and read as clients read it.
+mod introspection;
 /// Coming and going: clients, signals, sockets.
 mod lifecycle;
 /// Many clients at once, each with its own ids.
