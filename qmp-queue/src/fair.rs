@@ -134,7 +134,7 @@ impl<T> Slot<T> {
 
 pub(crate) struct Fair<T> {
     slots: Slab<Slot<T>>,
-    /// Buffers that no producer has items in, kept so that an idle producer needs none and a busy one
+    /// Buffers that no producer has items in, so that an idle producer needs none and a busy one
     /// allocates none.
     spare: Vec<VecDeque<T>>,
     /// The slots that have run empty last, which are likely to be pushed to next.
@@ -289,7 +289,7 @@ impl<T> Fair<T> {
         self.queued += items.len();
         slot.items = items;
         if slot.items.is_empty() {
-            spare(&mut self.spare, &mut slot.items);
+            spare(&mut self.spare, &mut slot.items, self.ready.len());
         }
     }
 
@@ -309,6 +309,9 @@ impl<T> Fair<T> {
     pub(crate) fn pop(&mut self, now: Option<Instant>) -> Option<Taken<T>> {
         if self.is_idle() {
             return None;
+        }
+        if self.warm.len() > WARM {
+            self.cool();
         }
         loop {
             let place = self.ready.pop_first()?;
@@ -334,7 +337,7 @@ impl<T> Fair<T> {
                         slot.placed = false;
                         self.lent -= 1;
                         if let Some(mut loan) = ended {
-                            spare(&mut self.spare, &mut loan.items);
+                            spare(&mut self.spare, &mut loan.items, self.ready.len());
                         }
                         continue;
                     }
@@ -366,17 +369,13 @@ impl<T> Fair<T> {
             if slot.placed {
                 self.ready.insert(Place { stamp: slot.stamp, slot: place.slot });
             }
-            let taken = Taken {
+            return Some(Taken {
                 item,
                 producer: Key { id: slot.id, slot: place.slot },
                 in_progress,
                 resumed: resumed.then(|| slot.resume()),
                 more: !self.is_idle(),
-            };
-            if self.warm.len() > WARM {
-                self.cool();
-            }
-            return Some(taken);
+            });
         }
     }
 
@@ -386,7 +385,7 @@ impl<T> Fair<T> {
         if let Some(slot) = coldest {
             slot.warm = false;
             if slot.items.is_empty() {
-                spare(&mut self.spare, &mut slot.items);
+                spare(&mut self.spare, &mut slot.items, self.ready.len());
             }
         }
     }
@@ -525,11 +524,12 @@ impl<T> Fair<T> {
     }
 }
 
-/// Keeps the buffer of a producer that has nothing queued, unless it is an unusually large one.
+/// Keeps the buffer of a producer that has nothing queued, unless it is an unusually large one or
+/// there are enough for those that are `ready` now: memory is to follow the load down again.
 #[inline(always)]
-fn spare<T>(spare: &mut Vec<VecDeque<T>>, items: &mut VecDeque<T>) {
+fn spare<T>(spare: &mut Vec<VecDeque<T>>, items: &mut VecDeque<T>, ready: usize) {
     let items = mem::take(items);
-    if (1..=BUFFER).contains(&items.capacity()) {
+    if (1..=BUFFER).contains(&items.capacity()) && spare.len() < WARM + ready {
         spare.push(items);
     }
 }

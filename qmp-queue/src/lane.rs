@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where a producer's items are while the queue's lock is in demand.
 //!
-//! A push that has to wait for the queue's lock lends the producer's items to its lane, which has a
-//! lock of its own. As long as the loan lasts, its producer keeps a place in the line, so it can
-//! push without touching the queue, even if there is nothing in the lane for a while. A pop that
-//! comes by and finds nothing ends the loan, as does everything else but pushing and popping. A
-//! queue whose lock is never contended never lends, and pays for one lock only.
+//! A push that has to wait for the queue's lock, and some after it, lend their producers' items to
+//! lanes, each of which has a lock of its own. As long as the loan lasts, its producer keeps a place
+//! in the line, so it can push without touching the queue, even if there is nothing in the lane for
+//! a while. A pop that comes by and finds nothing ends the loan, as does everything else but pushing
+//! and popping. A queue whose lock is never contended never lends, and pays for one lock only.
 //!
 //! Lock order: the queue's, then a lane's.
 

@@ -75,7 +75,8 @@
 //!
 //! - A thread sleeps in [`Queue::pop`] or [`Queue::pop_timeout`].
 //! - A `select!` loop has [`Queue::wakeups`] among its channels.
-//! - A poll loop of whatever kind has a [wake-up hook](QueueBuilder::wake_hook) that writes to a descriptor.
+//! - A poll loop of whatever kind has a [wake-up hook](QueueBuilder::wake_hook) that writes to a
+//!   descriptor.
 //!
 //! The latter two are woken once when the queue goes from idle to busy, so they go on popping while
 //! there is [more](Popped::more). As a pop takes one item only, they can look after other things in
@@ -92,15 +93,18 @@
 //!
 //! # What it promises
 //!
-//! - **Nothing is lost.** Every item is popped, handed back, or dropped because its owner was told to drop it: by
-//!   dropping its [`Producer`], or the last [`Queue`] handle.
-//! - **No user code under a lock.** Hooks are called, and items dropped, when no lock is held; they may use the queue, and panic.
-//! - **No ABA.** A [`ProducerId`] is never used again; a ticket or handle that outlives its producer does nothing.
-//! - **Memory.** An idle producer takes at most 256 bytes with its handle, whatever it had queued before; storage for items is shared,
-//!   and is kept for reuse at its largest.
-//! - **Complexity.** Push and pop are O(log r) for r producers with items at worst, and O(1) if those are served in turn. After
-//!   contention, a pop may also look once at each of the producers that were served meanwhile and have nothing any more, which those servings
-//!   pay for.
+//! - **Nothing is lost.** Every item is popped, handed back, or dropped because somebody asked for
+//!   it: by dropping its [`Producer`], or the last [`Queue`] handle.
+//! - **No user code under a lock.** Hooks are called, and items dropped, when no lock is held. They
+//!   may use the queue, and panic.
+//! - **No mistaken identity.** A [`ProducerId`] is never used again, and a ticket that outlives its
+//!   producer does nothing.
+//! - **Memory.** An idle producer takes at most 256 bytes, its handle included and its hook not.
+//!   What items are kept in passes from producer to producer; after a burst, only what producers
+//!   themselves take is kept for the next.
+//! - **Complexity.** Push and pop are O(log r) for r producers with items at worst, and O(1) if
+//!   those are served in turn. After contention, a pop may also look once at each of the producers
+//!   that were served meanwhile and have nothing any more, which those servings pay for.
 //!
 //! Not included: priorities, weights, time limits for items, and an `async` interface (a
 //! [hook](QueueBuilder::wake_hook) that wakes a task is a few lines).

@@ -97,7 +97,8 @@ pub struct Popped<T> {
     pub item: T,
     /// Who pushed it.
     pub producer: ProducerId,
-    /// Whether more items were queued, from any producer, when this one was taken.
+    /// Whether more items may be queued, from any producer. While this is true nobody is woken, so
+    /// pop again before going to sleep. It may be true for nothing where several threads push.
     pub more: bool,
     /// The producer is to be resumed right away, before the item is dealt with.
     pub resume: Option<Resume>,

@@ -9,6 +9,9 @@ use crate::outcome::{Cleared, ProducerId, PushError, Pushed, Resume};
 use crate::shared::{Shared, deliver};
 use crate::{Mode, ProducerStats};
 
+/// Where one push had to wait for the queue, others will: so many of the next lend too.
+const LENDING: u32 = 64;
+
 /// One producer's end of the queue, made by [`Queue::register`](crate::Queue::register).
 ///
 /// Dropping it closes it: its queued items are dropped, nobody else's. Items already popped are not
@@ -68,6 +71,10 @@ impl<T> Producer<T> {
             Err(Refused::Closed(item)) => return Err(PushError::Closed(item)),
         };
         if contended {
+            state.lending = LENDING;
+        }
+        if state.lending > 0 {
+            state.lending -= 1;
             state.fair.lend(self.key);
         }
         self.shared.wake(state, accepted.was_idle);

@@ -19,6 +19,8 @@ pub(crate) struct State<T> {
     pub(crate) fair: Fair<T>,
     /// How many threads sleep in a blocking pop.
     pub(crate) sleepers: usize,
+    /// How many more pushes lend, though they have not waited themselves.
+    pub(crate) lending: u32,
     /// Once somebody has asked for wake-ups, and until the queue is closed.
     waker: Option<Sender<()>>,
 }
@@ -34,7 +36,7 @@ pub(crate) struct Shared<T> {
 impl<T> Shared<T> {
     pub(crate) fn new(wake_hook: Option<WakeHook>, service_times: bool) -> Self {
         Self {
-            state: Mutex::new(State { fair: Fair::new(), sleepers: 0, waker: None }),
+            state: Mutex::new(State { fair: Fair::new(), sleepers: 0, lending: 0, waker: None }),
             pushed: Condvar::new(),
             wakeups: OnceLock::new(),
             wake_hook,

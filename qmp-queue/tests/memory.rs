@@ -41,6 +41,12 @@ fn an_idle_producer_takes_no_more_than_stated() {
     assert!(after_service <= STATED, "{after_service} bytes once it has been busy");
 
     drop(producers);
+    let before = bytes_held(&region);
+    for _ in 0..PRODUCERS {
+        assert!(queue.register(Mode::default()).push([0; 32]).is_ok());
+    }
+    assert!(bytes_held(&region) < before + 64 * 1024, "clients that come, push and go");
+
     let again: Vec<_> = (0..PRODUCERS).map(|_| queue.register(Mode::default())).collect();
     let reused = (bytes_held(&region) - size_of_val(&again[..])) / PRODUCERS;
     assert!(reused <= STATED, "{reused} bytes once others have come and gone");

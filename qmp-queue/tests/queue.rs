@@ -338,6 +338,17 @@ mod wake_up {
     }
 
     #[test]
+    fn whoever_asks_for_tokens_late_gets_one_for_what_is_queued() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(8));
+        push(&producer, ());
+        assert_eq!(queue.wakeups().try_recv(), Ok(()));
+        let closed = Queue::<()>::new();
+        closed.finish();
+        assert!(closed.wakeups().recv().is_err());
+    }
+
+    #[test]
     fn a_sleeping_popper_gets_the_item() {
         let queue = Queue::new();
         let producer = queue.register(up_to(8));
