@@ -9,6 +9,7 @@
 //! - [`Arguments::check`] refuses wrong arguments with QEMU's first error, in QEMU's words, before
 //!   serde sees them. What it accepts, serde can deserialize ([`Arguments::prepare`] says when).
 //! - [`Introspection`] writes the result of `query-qmp-schema`.
+//! - A [`Policy`] says what becomes of what is deprecated or unstable, in both.
 //!
 //! # How Rust types map to QAPI types
 //!
@@ -107,6 +108,8 @@ mod hash_order;
 mod introspection;
 mod model;
 mod path;
+mod policy;
+mod rewrite;
 mod schema_info;
 mod schema_schema;
 mod types;
@@ -114,5 +117,6 @@ mod unsigned;
 
 pub use error::{Problem, SchemaError};
 pub use introspection::{CommandInfo, Introspection};
+pub use policy::{InputPolicy, OutputPolicy, Policy};
 pub use schema_info::{MetaType, SchemaEnumMember, SchemaInfo, SchemaMember, SchemaVariant};
 pub use types::{Arguments, Type, arguments_of, type_of};

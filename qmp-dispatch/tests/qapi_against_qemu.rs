@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-use qmp_dispatch::qapi::{Arguments, CommandInfo, Introspection, Type, arguments_of, type_of};
+use qmp_dispatch::qapi::{
+    Arguments, CommandInfo, InputPolicy, Introspection, OutputPolicy, Policy, SchemaInfo, Type,
+    arguments_of, type_of,
+};
 use qmp_proto::{Json, Value as QmpValue};
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
@@ -22,9 +25,10 @@ struct Qemu {
 }
 
 impl Qemu {
-    fn start() -> Qemu {
+    fn start(policy: &str) -> Qemu {
         let mut process = Command::new("qemu-system-x86_64")
             .args(["-machine", "none", "-nodefaults", "-nographic", "-S", "-qmp", "stdio"])
+            .args(["-compat", policy])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -228,22 +232,27 @@ fn canonical(entry: &Value) -> Value {
     let mut entry = entry.clone();
     if entry["meta-type"] == "enum" {
         for key in ["members", "values"] {
-            let values = entry[key].as_array_mut().unwrap();
-            values.sort_by_key(ToString::to_string);
+            if let Some(Value::Array(values)) = entry.get_mut(key) {
+                values.sort_by_key(ToString::to_string);
+            }
         }
     }
     entry
 }
 
-fn introspect(entries: &Entries, unmasked: bool) -> Vec<Value> {
+fn features(entry: &Value) -> Vec<String> {
+    match entry.get("features") {
+        Some(features) => serde_json::from_value(features.clone()).unwrap(),
+        None => Vec::new(),
+    }
+}
+
+fn introspect(entries: &Entries, unmasked: bool, policy: Policy) -> Vec<Value> {
     let mut introspection = Introspection::new();
-    introspection.unmasked(unmasked);
+    introspection.unmasked(unmasked).policy(policy);
     for entry in &entries.all {
         let name = text(&entry["name"]);
-        let features: Vec<String> = match entry.get("features") {
-            Some(features) => serde_json::from_value(features.clone()).unwrap(),
-            None => Vec::new(),
-        };
+        let features = features(entry);
         match text(&entry["meta-type"]) {
             "command" => {
                 introspection.command(&CommandInfo {
@@ -261,6 +270,7 @@ fn introspect(entries: &Entries, unmasked: bool) -> Vec<Value> {
         }
     }
     let schema = Json::encode(&introspection.finish()).unwrap();
+    let schema = type_of::<Vec<SchemaInfo>>().unwrap().without_hidden(&policy, schema);
     serde_json::from_str(schema.as_str().replace("q_empty", "0").as_str()).unwrap()
 }
 
@@ -280,22 +290,37 @@ fn assert_numbers_by_first_use(entries: &[Value]) {
     }
 }
 
-/// Names are compared, too: without masking, ours are those numbers that QEMU uses. It skips some,
-/// of types that it is built without.
 #[test]
 #[ignore = "needs qemu-system-x86_64"]
 fn the_schema_of_qemu_is_written_as_qemu_writes_it() {
-    let entries = Entries::query(&mut Qemu::start());
+    check_schema("deprecated-input=accept", Policy::default());
+}
+
+#[test]
+#[ignore = "needs qemu-system-x86_64"]
+fn what_qemu_hides_is_hidden() {
+    use OutputPolicy::Hide;
+    let deprecated = Policy { deprecated_output: Hide, ..Policy::default() };
+    let unstable = Policy { unstable_output: Hide, ..Policy::default() };
+    check_schema("deprecated-output=hide", deprecated);
+    check_schema("unstable-output=hide", unstable);
+}
+
+/// Names are compared, too: without masking, ours are those numbers that QEMU uses. It skips some,
+/// of types that it is built without.
+fn check_schema(compat: &str, policy: Policy) {
+    let entries = Entries::query(&mut Qemu::start("deprecated-input=accept"));
     DYNAMIC.with_borrow_mut(|(_, definitions)| *definitions = entries.definitions());
-    let mut ours = introspect(&entries, true);
-    let mut theirs = entries.all.clone();
+    let mut ours = introspect(&entries, true, policy);
+    let mut theirs = Entries::query(&mut Qemu::start(compat)).all;
     // QEMU lists some types that are only used by what it is built without.
     let names: HashSet<&Value> = ours.iter().map(|entry| &entry["name"]).collect();
     theirs.retain(|entry| names.contains(&entry["name"]));
-    assert!(entries.all.len() - theirs.len() < 10);
-    // Such a command may have been the first to use a type, so that QEMU lists it earlier.
+    assert!(entries.all.len() - theirs.len() < 20);
+    // Such a command, or a hidden one, may have been the first to use a type, so that QEMU lists it
+    // earlier.
     let in_place = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours["name"] == theirs["name"]);
-    assert!(in_place.count() > theirs.len() / 2);
+    assert!(in_place.count() > theirs.len() / 2 || policy.deprecated_output == OutputPolicy::Hide);
     let by_name = |entry: &Value| text(&entry["name"]).to_owned();
     ours.sort_by_key(by_name);
     theirs.sort_by_key(by_name);
@@ -304,7 +329,7 @@ fn the_schema_of_qemu_is_written_as_qemu_writes_it() {
         assert_eq!(keys(ours), keys(theirs));
     }
     assert_eq!(ours.len(), theirs.len());
-    assert_numbers_by_first_use(&introspect(&entries, false));
+    assert_numbers_by_first_use(&introspect(&entries, false, policy));
 }
 
 fn keys(value: &Value) -> Vec<&String> {
@@ -431,23 +456,41 @@ fn without_type_name(description: &str) -> &str {
 #[test]
 #[ignore = "needs qemu-system-x86_64"]
 fn wrong_arguments_are_refused_in_the_words_of_qemu() {
-    let mut qemu = Qemu::start();
+    check_refusals("deprecated-input=accept", Policy::default());
+}
+
+#[test]
+#[ignore = "needs qemu-system-x86_64"]
+fn what_the_policy_rejects_is_refused_in_the_words_of_qemu() {
+    let policy = Policy {
+        deprecated_input: InputPolicy::Reject,
+        unstable_input: InputPolicy::Reject,
+        ..Policy::default()
+    };
+    check_refusals("deprecated-input=reject,unstable-input=reject", policy);
+}
+
+fn check_refusals(compat: &str, policy: Policy) {
+    let mut qemu = Qemu::start(compat);
     let entries = Entries::query(&mut qemu);
     DYNAMIC.with_borrow_mut(|(_, definitions)| *definitions = entries.definitions());
     // Not checked by generated code, or not available.
     let special = ["device_add", "qmp_capabilities"];
-    let commands: Vec<(&str, &Value, Arguments)> = entries
+    let commands: Vec<(&str, &Value, Arguments, Vec<String>)> = entries
         .all
         .iter()
         .filter(|entry| entry["meta-type"] == "command" && entry["arg-type"] != "0")
-        .map(|entry| (text(&entry["name"]), &entry["arg-type"], arguments(&entry["arg-type"])))
+        .map(|entry| {
+            let arguments = arguments(&entry["arg-type"]);
+            (text(&entry["name"]), &entry["arg-type"], arguments, features(entry))
+        })
         .filter(|(name, ..)| !special.contains(name))
         .collect();
     let rounds = std::env::var("QAPI_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5000);
     let mut generator = Generator { entries: &entries, state: 0x9E37_79B9_7F4A_7C15 };
     let mut kinds = BTreeMap::new();
     for round in 0..rounds {
-        let (name, ty, arguments) = &commands[generator.one_of(commands.len())];
+        let (name, ty, arguments, features) = &commands[generator.one_of(commands.len())];
         let mut object = generator.object(&entries.by_name[text(ty)], 0);
         // Whatever else is right, the command is not executed.
         let count = if round % 10 == 0 { generator.one_of(100) } else { generator.one_of(5) };
@@ -458,10 +501,16 @@ fn wrong_arguments_are_refused_in_the_words_of_qemu() {
         let reply = qemu.execute(name, &object);
         let theirs = comparable(reply["error"]["desc"].as_str().expect("an error"));
         let ours: QmpValue = serde_json::from_value(object.clone()).unwrap();
-        let ours = arguments.check(ours.as_object().unwrap()).expect_err("an error");
+        let ours = policy
+            .check_command(name, features)
+            .and_then(|()| arguments.check_with(&policy, ours.as_object().unwrap()))
+            .expect_err("an error");
         let ours = comparable(&ours.desc);
         assert_eq!(without_type_name(&ours), without_type_name(&theirs), "{name} {object}");
-        let kind: String = ours.split('\'').step_by(2).collect();
+        let kind: String = match ours.split_once(" disabled by policy") {
+            Some((kind, _)) => kind.split_whitespace().take(2).collect(),
+            None => ours.split('\'').step_by(2).collect(),
+        };
         *kinds.entry(kind).or_insert(0) += 1;
     }
     println!("{kinds:#?}");

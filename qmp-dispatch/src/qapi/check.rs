@@ -11,17 +11,19 @@ use qmp_proto::{Error, Object, Value};
 use super::hash_order::first_left;
 use super::model::{self, Builtin, Integer, Kind, Model, TypeRef};
 use super::path::Path;
+use super::policy::Policy;
 
 /// Walks values and types together.
 pub(crate) struct Checker<'m> {
     model: &'m Model,
+    policy: &'m Policy,
     /// Whether a negative number was found that stands for a large unsigned one.
     pub(crate) wraps: bool,
 }
 
 impl<'m> Checker<'m> {
-    pub(crate) fn new(model: &'m Model) -> Checker<'m> {
-        Checker { model, wraps: false }
+    pub(crate) fn new(model: &'m Model, policy: &'m Policy) -> Checker<'m> {
+        Checker { model, policy, wraps: false }
     }
 
     pub(crate) fn object(
@@ -56,31 +58,26 @@ impl<'m> Checker<'m> {
                 Some((_, value)) => Some(value),
                 None => object.get(&member.name),
             };
+            if value.is_none() && member.optional {
+                continue;
+            }
+            self.policy.check_member(&member.name, &member.features)?;
             match value {
                 Some(value) => {
                     self.value(&member.ty, value, &path.member(&member.name))?;
                     seen.count += 1;
                 }
-                None if member.optional => {}
                 None => {
                     let path = path.member(&member.name);
                     return Err(Error::generic(format!("Parameter '{path}' is missing")));
                 }
             }
         }
-        if let Some(branch) = self.branch(ty, object) {
+        if let Some(branch) = self.model.branch(ty, object) {
             let inner = self.members(branch, object, next, path)?;
             seen = Seen { count: seen.count + inner.count, open: seen.open || inner.open };
         }
         Ok(seen)
-    }
-
-    /// The members that the value of the tag adds.
-    fn branch(&self, ty: &model::Object, object: &Object) -> Option<&'m model::Object> {
-        let union = ty.union.as_ref()?;
-        let value = object.get(&ty.members[union.tag].name)?.as_str()?;
-        let case = union.cases.iter().find(|case| case.value == value)?;
-        self.model.object(case.ty.as_ref()?)
     }
 
     /// The names of the members that the type knows and the object has, in the order in which they
@@ -91,7 +88,7 @@ impl<'m> Checker<'m> {
     {
         let members = ty.members.iter().map(|member| member.name.as_str());
         names.extend(members.filter(|name| object.contains(name)));
-        if let Some(branch) = self.branch(ty, object) {
+        if let Some(branch) = self.model.branch(ty, object) {
             self.known_names(branch, object, names);
         }
     }
@@ -109,13 +106,13 @@ impl<'m> Checker<'m> {
             TypeRef::Named(index) => {
                 let definition = self.model.definition(*index);
                 match &definition.kind {
-                    Kind::Enum(values) => enum_value(values, value, path),
+                    Kind::Enum(values) => self.enum_value(values, value, path),
                     Kind::Object(object) => {
                         let value = value.as_object().ok_or_else(|| wrong_type(path, "object"))?;
                         self.object(object, value, path)
                     }
                     Kind::Alternate(branches) => {
-                        match branches.iter().find(|ty| self.may_be(ty, value)) {
+                        match branches.iter().find(|ty| may_be(self.model, ty, value)) {
                             Some(branch) => self.value(branch, value, path),
                             // Not the whole path: it is said by the generated code, which knows
                             // the name only.
@@ -167,10 +164,26 @@ impl<'m> Checker<'m> {
         }
     }
 
-    /// Whether an alternate takes this branch for the value, going by its JSON type.
-    pub(crate) fn may_be(&self, branch: &TypeRef, value: &Value) -> bool {
-        json_type(self.model, branch) == Some(JsonType::of(value))
+    fn enum_value(
+        &self,
+        values: &[model::EnumValue],
+        value: &Value,
+        path: &Path<'_>,
+    ) -> Result<(), Error> {
+        let text = value.as_str().ok_or_else(|| wrong_type(path, "string"))?;
+        match values.iter().find(|value| value.name == text) {
+            Some(value) => self.policy.check_value(&value.name, &value.features),
+            None => {
+                let name = path.bare();
+                Err(Error::generic(format!("Parameter '{name}' does not accept value '{text}'")))
+            }
+        }
     }
+}
+
+/// Whether an alternate takes this branch for the value, going by its JSON type.
+pub(crate) fn may_be(model: &Model, branch: &TypeRef, value: &Value) -> bool {
+    json_type(model, branch) == Some(JsonType::of(value))
 }
 
 struct Seen {
@@ -182,15 +195,6 @@ struct Seen {
 /// of the same 64 bits.
 pub(crate) fn unsigned(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| Some(value.as_i64()?.cast_unsigned()))
-}
-
-fn enum_value(values: &[model::EnumValue], value: &Value, path: &Path<'_>) -> Result<(), Error> {
-    let text = value.as_str().ok_or_else(|| wrong_type(path, "string"))?;
-    if values.iter().any(|value| value.name == text) {
-        return Ok(());
-    }
-    let name = path.bare();
-    Err(Error::generic(format!("Parameter '{name}' does not accept value '{text}'")))
 }
 
 fn wrong_type(path: &Path<'_>, expected: &str) -> Error {

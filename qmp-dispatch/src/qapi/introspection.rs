@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::model::{Builtin, Case, Definition, Kind, Member, Model, Object, TypeRef, Union};
+use super::policy::Policy;
 use super::schema_info::{MetaType, SchemaEnumMember, SchemaInfo, SchemaMember, SchemaVariant};
 use super::types::{EMPTY_NAME, Type};
 
@@ -59,6 +60,7 @@ pub struct Introspection {
     model: Model,
     by_name: HashMap<String, Vec<usize>>,
     unmasked: bool,
+    policy: Policy,
 }
 
 /// A command or an event.
@@ -87,6 +89,15 @@ impl Introspection {
     /// different shape have the same. For people and generators. By default, names are masked.
     pub fn unmasked(&mut self, unmasked: bool) -> &mut Introspection {
         self.unmasked = unmasked;
+        self
+    }
+
+    /// Leaves out what a policy hides. By default, nothing is.
+    ///
+    /// As in QEMU, that is what is deprecated, commands, events and members, but neither values of
+    /// enums nor what is unstable. Clients can still be told the names of all commands.
+    pub fn policy(&mut self, policy: Policy) -> &mut Introspection {
+        self.policy = policy;
         self
     }
 
@@ -286,9 +297,12 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn write(mut self) -> Vec<SchemaInfo> {
-        let entities = &self.introspection.entities;
-        let mut entries: Vec<SchemaInfo> =
-            entities.iter().map(|entity| self.entity(entity)).collect();
+        let Introspection { entities, policy, .. } = self.introspection;
+        let mut entries: Vec<SchemaInfo> = entities
+            .iter()
+            .filter(|entity| policy.describes(&entity.features))
+            .map(|entity| self.entity(entity))
+            .collect();
         let mut next = 0;
         while next < self.uses.len() {
             let (name, ty) = self.uses[next].clone();
@@ -418,7 +432,12 @@ impl Writer<'_> {
                 members: branches.iter().map(|branch| self.use_type(branch)).collect(),
             },
             Kind::Object(object) => MetaType::Object {
-                members: object.members.iter().map(|member| self.member(member)).collect(),
+                members: object
+                    .members
+                    .iter()
+                    .filter(|member| self.introspection.policy.describes(&member.features))
+                    .map(|member| self.member(member))
+                    .collect(),
                 union: object.union.as_ref().map(|union| {
                     let tag = object.members[union.tag].name.clone();
                     (tag, union.cases.iter().map(|case| self.variant(case)).collect())

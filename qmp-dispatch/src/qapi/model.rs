@@ -24,6 +24,22 @@ impl Model {
             TypeRef::Builtin(_) | TypeRef::Array(_) => None,
         }
     }
+
+    /// The members of all objects.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.definitions.iter().flat_map(|definition| match &definition.kind {
+            Kind::Object(object) => object.members.as_slice(),
+            Kind::Enum(_) | Kind::Alternate(_) => &[],
+        })
+    }
+
+    /// The members that the value of the tag adds.
+    pub(crate) fn branch(&self, ty: &Object, object: &qmp_proto::Object) -> Option<&Object> {
+        let union = ty.union.as_ref()?;
+        let value = object.get(&ty.members[union.tag].name)?.as_str()?;
+        let case = union.cases.iter().find(|case| case.value == value)?;
+        self.object(case.ty.as_ref()?)
+    }
 }
 
 /// A use of a type.

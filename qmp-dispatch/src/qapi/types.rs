@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use qmp_proto::{Error, Object, from_object};
+use qmp_proto::{Error, Json, Object, from_object};
 use schemars::JsonSchema;
 use schemars::generate::Contract;
 use serde::de::DeserializeOwned;
@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 use super::check::Checker;
 use super::derive::derive;
 use super::error::{Problem, SchemaError};
-use super::model::{self, Builtin, Kind, Model, TypeRef};
+use super::model::{self, Builtin, Kind, Member, Model, TypeRef};
+use super::policy::Policy;
+use super::rewrite::Rewriter;
 use super::unsigned;
 
 /// The QAPI type of a Rust type, in the direction from server to client: results of commands and
@@ -121,6 +123,39 @@ impl Type {
         }
     }
 
+    /// A result or data of this type, without the members that a policy hides. It is left as it is
+    /// if the type has none of those.
+    ///
+    /// ```
+    /// use qmp_dispatch::qapi::{OutputPolicy, Policy, type_of};
+    /// use qmp_proto::Json;
+    ///
+    /// #[derive(serde::Serialize, schemars::JsonSchema)]
+    /// struct Info {
+    ///     name: String,
+    ///     #[schemars(extend("x-qapi-features" = ["unstable"]))]
+    ///     score: u8,
+    /// }
+    ///
+    /// let policy = Policy { unstable_output: OutputPolicy::Hide, ..Policy::default() };
+    /// let info = Json::encode(&[Info { name: "n".into(), score: 7 }]).unwrap();
+    /// let shown = type_of::<Vec<Info>>()?.without_hidden(&policy, info);
+    /// assert_eq!(shown.as_str(), r#"[{"name": "n"}]"#);
+    /// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+    /// ```
+    #[must_use]
+    pub fn without_hidden(&self, policy: &Policy, json: Json) -> Json {
+        let keeps = |member: &Member| policy.shows(&member.features);
+        match &self.root {
+            Some(root) if !policy.shows_everything() && !self.model.members().all(keeps) => {
+                let rewriter =
+                    Rewriter { model: &self.model, keeps, builtin: |_: &_, value| value };
+                Json::from(&rewriter.value(root, json.to_value()))
+            }
+            _ => json,
+        }
+    }
+
     fn object(&self) -> Option<&model::Object> {
         self.model.object(self.root.as_ref()?)
     }
@@ -189,7 +224,17 @@ impl Arguments {
     ///
     /// QEMU's first error, in its words.
     pub fn check(&self, arguments: &Object) -> Result<(), Error> {
-        self.checked(arguments).map(drop)
+        self.check_with(&Policy::default(), arguments)
+    }
+
+    /// As [`check`](Arguments::check), under a policy for what is deprecated or unstable: members
+    /// and values of enums.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Arguments::check), and what the policy rejects.
+    pub fn check_with(&self, policy: &Policy, arguments: &Object) -> Result<(), Error> {
+        self.checked(policy, arguments).map(drop)
     }
 
     /// Checks arguments and makes them ready for serde: QEMU takes negative numbers for unsigned
@@ -203,7 +248,16 @@ impl Arguments {
     ///
     /// Those of [`check`](Arguments::check).
     pub fn prepare(&self, arguments: Object) -> Result<Object, Error> {
-        let wraps = self.checked(&arguments)?;
+        self.prepare_with(&Policy::default(), arguments)
+    }
+
+    /// As [`prepare`](Arguments::prepare), under a policy for what is deprecated or unstable.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_with`](Arguments::check_with).
+    pub fn prepare_with(&self, policy: &Policy, arguments: Object) -> Result<Object, Error> {
+        let wraps = self.checked(policy, &arguments)?;
         match self.0.object() {
             Some(object) if wraps => Ok(unsigned::wrap(&self.0.model, object, arguments)),
             _ => Ok(arguments),
@@ -221,10 +275,10 @@ impl Arguments {
     }
 
     /// Whether there are negative numbers for unsigned members.
-    fn checked(&self, arguments: &Object) -> Result<bool, Error> {
+    fn checked(&self, policy: &Policy, arguments: &Object) -> Result<bool, Error> {
         static NOTHING: model::Object =
             model::Object { members: Vec::new(), union: None, open: false };
-        let mut checker = Checker::new(&self.0.model);
+        let mut checker = Checker::new(&self.0.model, policy);
         let object = self.0.object().unwrap_or(&NOTHING);
         checker.object(object, arguments, &super::path::Path::ARGUMENTS)?;
         Ok(checker.wraps)
