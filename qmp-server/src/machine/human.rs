@@ -30,7 +30,9 @@ pub(super) fn register(
     machine: Arc<Machine>,
 ) -> Result<(), RegisterError> {
     let mut group = registry.with(Arc::new(HumanMonitor { identity, machine }));
-    group.command("human-monitor-command", HumanMonitor::human_monitor_command)?;
+    group
+        .command("human-monitor-command", HumanMonitor::human_monitor_command)?
+        .feature("savevm-monitor-nodes");
     Ok(())
 }
 
