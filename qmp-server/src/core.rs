@@ -32,6 +32,10 @@ const FIRST_SESSION: Token = 1 << 32;
 /// What a thread reads at a time.
 const SCRATCH_SIZE: usize = 64 << 10;
 
+/// So many commands are executed before the clients are looked at again, so that whoever has just
+/// sent one does not wait for all that others keep sending.
+const COMMANDS_PER_ROUND: usize = 32;
+
 /// How long the clients of a server that ends may take to read what is left for them.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -175,10 +179,10 @@ impl Core {
         }
     }
 
-    /// Executes what is queued now, as long as no other thread is doing so. What is queued meanwhile
-    /// waits until the others have been read from again.
+    /// Executes what is queued, as long as no other thread is doing so, and until it is time to read
+    /// from the others again.
     fn dispatch(self: &Arc<Self>) {
-        for _ in 0..self.queue.len() {
+        for _ in 0..COMMANDS_PER_ROUND {
             let Some(turn) = Turn::take(self) else { return };
             if self.is_stopping() {
                 return;
