@@ -100,7 +100,9 @@ impl Session {
     /// [read](Session::read).
     pub(crate) fn ready(&self, writable: bool) {
         self.readable.store(true, Ordering::Release);
-        if writable && !self.outbox.is_empty() {
+        // Whatever it seems to hold: a thread may just have found that no more fits, and this is not
+        // told again.
+        if writable {
             self.outbox.flush();
         }
     }
