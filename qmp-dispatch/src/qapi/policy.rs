@@ -95,11 +95,20 @@ impl Policy {
         [self.deprecated_output, self.unstable_output] == [OutputPolicy::Accept; 2]
     }
 
+    #[inline]
     pub(crate) fn check_member(&self, name: &str, features: &[String]) -> Result<(), Error> {
+        // Most have none, and this is asked for each.
+        if features.is_empty() {
+            return Ok(());
+        }
         self.check(ErrorClass::GenericError, "parameter", name, features)
     }
 
+    #[inline]
     pub(crate) fn check_value(&self, name: &str, features: &[String]) -> Result<(), Error> {
+        if features.is_empty() {
+            return Ok(());
+        }
         self.check(ErrorClass::GenericError, "value", name, features)
     }
 
@@ -121,9 +130,6 @@ impl Policy {
         name: &str,
         features: &[F],
     ) -> Result<(), Error> {
-        if features.is_empty() {
-            return Ok(());
-        }
         for (feature, adjective, policy) in [
             ("deprecated", "Deprecated", self.deprecated_input),
             ("unstable", "Unstable", self.unstable_input),

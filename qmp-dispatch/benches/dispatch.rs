@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a command costs from the parsed request to the encoded response, held against `serde_json`
+//! doing nothing but the (de)serialization: arguments from a tree that is parsed already, response
+//! to a string. And from text to text, held against the same of `serde_json`. All figures of a run
+//! are measured in turns, and each is the median of its rounds.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use qmp_dispatch::proto::{Error, Layout, Reader, Version, VersionTriple};
+use qmp_dispatch::{
+    Context, Dispatcher, Locals, Monitor, Output, Pending, RegisterError, Registry, Time,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+const QUERY: &str = r#"{"execute": "query-status", "id": "libvirt-17"}"#;
+const RESIZE: &str = r#"{"execute": "block_resize", "arguments": {"node-name": "drive-virtio-disk0", "size": 10737418240, "force": true, "mode": "full", "speed": 1048576}, "id": "libvirt-18"}"#;
+
+fn main() -> Result<(), RegisterError> {
+    // `cargo test --benches` passes no `--bench`, and wants to know only whether this runs.
+    let scale =
+        if std::env::args().any(|arg| arg == "--bench") { Scale::BENCH } else { Scale::TRY };
+    against_serde_json(&scale)?;
+    among_commands(&scale)
+}
+
+struct Scale {
+    rounds: usize,
+    requests: usize,
+}
+
+impl Scale {
+    const BENCH: Scale = Scale { rounds: 501, requests: 200 };
+    const TRY: Scale = Scale { rounds: 1, requests: 20 };
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct StatusInfo {
+    status: RunState,
+    running: bool,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum RunState {
+    Running,
+    GuestPanicked,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+struct BlockResize {
+    node_name: String,
+    size: u64,
+    force: Option<bool>,
+    mode: PreallocMode,
+    speed: Option<i64>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum PreallocMode {
+    Off,
+    Full,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+struct Resized {
+    node_name: String,
+    size: u64,
+    mode: PreallocMode,
+}
+
+fn status() -> StatusInfo {
+    let status = black_box(RunState::Running);
+    StatusInfo { status, running: true }
+}
+
+fn resize(new: BlockResize) -> Resized {
+    black_box((new.force, new.speed));
+    Resized { node_name: new.node_name, size: new.size, mode: new.mode }
+}
+
+/// What a program without dispatcher would read, knowing which command it is.
+#[derive(Deserialize)]
+struct Request<A> {
+    #[serde(rename = "execute")]
+    _command: String,
+    arguments: Option<A>,
+    id: serde_json::Value,
+}
+
+#[derive(Serialize)]
+struct Response<T> {
+    #[serde(rename = "return")]
+    result: T,
+    id: serde_json::Value,
+}
+
+fn against_serde_json(scale: &Scale) -> Result<(), RegisterError> {
+    let mut registry = Registry::new();
+    registry.command("query-status", |_: &Context| Ok::<_, Error>(status()))?;
+    registry
+        .command("block_resize", |_: &Context, new: BlockResize| Ok::<_, Error>(resize(new)))?;
+    let ours = Ours::new(registry);
+    let medians = interleave(
+        scale.rounds,
+        &mut [
+            Box::new(|| ours.execute(scale.requests, || QUERY)) as Box<dyn FnMut() -> f64>,
+            Box::new(|| from_tree::<(), _>(scale.requests, QUERY, |_| status())),
+            Box::new(|| ours.execute(scale.requests, || RESIZE)),
+            Box::new(|| from_tree::<BlockResize, _>(scale.requests, RESIZE, resize_some)),
+            Box::new(|| ours.serve(scale.requests, QUERY)),
+            Box::new(|| from_text::<(), _>(scale.requests, QUERY, |_| status())),
+            Box::new(|| ours.serve(scale.requests, RESIZE)),
+            Box::new(|| from_text::<BlockResize, _>(scale.requests, RESIZE, resize_some)),
+        ],
+    );
+    println!("from the parsed request to the encoded response, against serde_json");
+    line("no arguments", medians[0], medians[1]);
+    line("five arguments", medians[2], medians[3]);
+    println!("from the text of the request to that of the response, against serde_json");
+    line("no arguments", medians[4], medians[5]);
+    line("five arguments", medians[6], medians[7]);
+    Ok(())
+}
+
+fn resize_some(new: Option<BlockResize>) -> Option<Resized> {
+    new.map(resize)
+}
+
+fn among_commands(scale: &Scale) -> Result<(), RegisterError> {
+    const NUMBERS: [usize; 3] = [10, 100, 1_000];
+    let mut served = Vec::new();
+    for number in NUMBERS {
+        let mut registry = Registry::new();
+        let mut requests = Vec::new();
+        for index in 0..number {
+            let name: &'static str = format!("query-something-{index}").leak();
+            registry.command(name, |_: &Context| Ok::<_, Error>(status()))?;
+            requests.push(format!(r#"{{"execute": "{name}", "id": "libvirt-17"}}"#));
+        }
+        served.push((Ours::new(registry), requests));
+    }
+    let mut measures: Vec<Box<dyn FnMut() -> f64>> = Vec::new();
+    for all in [true, false] {
+        for (ours, requests) in &served {
+            let used = &requests[..if all { requests.len() } else { 10 }];
+            measures.push(Box::new(move || {
+                let mut next = used.iter().cycle();
+                ours.execute(scale.requests, || next.next().map_or("", String::as_str))
+            }));
+        }
+    }
+    let medians = interleave(scale.rounds, &mut measures);
+    println!("no arguments, with so many commands registered");
+    println!("  {:>9} {:>16} {:>16}", "commands", "all in turn", "ten of them");
+    let (all, ten) = medians.split_at(NUMBERS.len());
+    for ((number, all_used), ten_used) in NUMBERS.iter().zip(all).zip(ten) {
+        println!(
+            "  {number:>9} {all_used:>8.0} ns {:>4.2}x {ten_used:>8.0} ns {:>4.2}x",
+            all_used / all[0],
+            ten_used / ten[0],
+        );
+    }
+    Ok(())
+}
+
+fn line(what: &str, ours: f64, theirs: f64) {
+    println!("  {what:<16} {ours:>6.0} ns against {theirs:>6.0} ns: {:>5.2}x", ours / theirs);
+}
+
+/// Somebody who reads everything and keeps nothing.
+struct Nowhere;
+
+impl Output for Nowhere {
+    fn transmit(&self, text: &str) {
+        black_box(text);
+    }
+}
+
+/// A negotiated monitor.
+struct Ours(Arc<Monitor>);
+
+impl Ours {
+    fn new(registry: Registry) -> Ours {
+        let version = Version {
+            qemu: VersionTriple { major: 0, minor: 1, micro: 0 },
+            package: "bench".into(),
+        };
+        let dispatcher = Dispatcher::new(registry, version, Time::default);
+        let monitor = dispatcher.connect(Arc::new(Nowhere), Layout::Compact, Locals::default());
+        let ours = Ours(monitor);
+        ours.0.execute(ours.receive(r#"{"execute": "qmp_capabilities"}"#), || ());
+        ours
+    }
+
+    fn receive(&self, text: &str) -> Pending {
+        let mut reader = Reader::default();
+        let message = reader.read(&mut text.as_bytes()).expect("a message");
+        self.0.receive(message)
+    }
+
+    /// Nanoseconds per request that has been received already.
+    fn execute<'t>(&self, count: usize, mut text: impl FnMut() -> &'t str) -> f64 {
+        let received: Vec<Pending> = (0..count).map(|_| self.receive(text())).collect();
+        nanos_each(received, |pending| self.0.execute(pending, || ()))
+    }
+
+    /// Nanoseconds per request from its text.
+    fn serve(&self, count: usize, text: &str) -> f64 {
+        let mut reader = Reader::default();
+        nanos_each(vec![text; count], |text| {
+            let mut input = black_box(text).as_bytes();
+            while let Some(message) = reader.read(&mut input) {
+                self.0.execute(self.0.receive(message), || ());
+            }
+        })
+    }
+}
+
+fn from_tree<A: for<'de> Deserialize<'de>, T: Serialize>(
+    count: usize,
+    text: &str,
+    run: impl Fn(Option<A>) -> T,
+) -> f64 {
+    let parsed: Vec<_> = (0..count)
+        .map(|_| serde_json::from_str::<Request<serde_json::Value>>(text).expect("a request"))
+        .collect();
+    nanos_each(parsed, |request| {
+        let arguments = request.arguments.map(|tree| serde_json::from_value(tree).expect("right"));
+        answer(Response { result: run(arguments), id: request.id });
+    })
+}
+
+fn from_text<A: for<'de> Deserialize<'de>, T: Serialize>(
+    count: usize,
+    text: &str,
+    run: impl Fn(Option<A>) -> T,
+) -> f64 {
+    nanos_each(vec![text; count], |text| {
+        let request: Request<A> =
+            serde_json::from_slice(black_box(text).as_bytes()).expect("a request");
+        answer(Response { result: run(request.arguments), id: request.id });
+    })
+}
+
+fn answer<T: Serialize>(response: Response<T>) {
+    black_box(serde_json::to_string(&response).expect("text"));
+}
+
+fn nanos_each<T>(items: Vec<T>, mut body: impl FnMut(T)) -> f64 {
+    let count = items.len();
+    let start = Instant::now();
+    for item in items {
+        body(item);
+    }
+    start.elapsed().as_nanos() as f64 / count as f64
+}
+
+/// Runs all measures in turns, and gives the median of each.
+fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> Vec<f64> {
+    let mut samples = vec![Vec::with_capacity(rounds); measures.len()];
+    for round in 0..=rounds {
+        for (measure, samples) in measures.iter_mut().zip(&mut samples) {
+            let sample = measure();
+            // The first round warms up.
+            if round > 0 {
+                samples.push(sample);
+            }
+        }
+    }
+    let median = |mut samples: Vec<f64>| {
+        samples.sort_by(f64::total_cmp);
+        samples[samples.len() / 2]
+    };
+    samples.into_iter().map(median).collect()
+}
