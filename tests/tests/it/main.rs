@@ -19,6 +19,8 @@ mod lifecycle;
 mod many_clients;
 /// The client from crates.io.
 mod qapi_client;
+/// Handlers that take and return the types of that client.
+mod qapi_types;
 /// QEMU's own Python client and its shell.
 mod qemu_qmp;
 /// Sockets and `socat`, with input that no library would write.
