@@ -121,12 +121,14 @@ impl Dispatcher {
         data: &T,
     ) -> Result<(), EmitError> {
         let name = event.name();
-        if !self.shared.registry.declares(name) {
-            return Err(EmitError::Undeclared(name));
-        }
+        let registry = self.registry();
+        let declared = registry.find_event(name).ok_or(EmitError::Undeclared(name))?;
         let encoded = match (data as &dyn Any).is::<()>() {
             true => None,
-            false => Some(Json::encode(data).map_err(|source| EmitError::Data { name, source })?),
+            false => {
+                let json = Json::encode(data).map_err(|source| EmitError::Data { name, source })?;
+                Some(declared.data.without_hidden(registry.policy(), json))
+            }
         };
         // Held until the last monitor has it, so that the order is the same for all.
         let mut monitors = self.monitors();
@@ -231,6 +233,7 @@ impl Dispatcher {
     pub(crate) fn schema(&self) -> &Json {
         self.shared.schema.get_or_init(|| {
             let mut introspection = Introspection::new();
+            introspection.policy(*self.registry().policy());
             for command in self.registry().commands() {
                 introspection.command(&CommandInfo {
                     name: command.name(),

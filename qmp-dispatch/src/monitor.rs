@@ -39,6 +39,9 @@ pub trait Output: Send + Sync {
     }
 }
 
+/// Most responses are no longer than this many bytes, and are written without growing their buffer.
+const USUAL_MESSAGE: usize = 256;
+
 /// Names a monitor; unique within its [`Dispatcher`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MonitorId(u64);
@@ -199,7 +202,7 @@ impl Monitor {
                 return done();
             }
         };
-        answer.success_response = command.has_success_response();
+        answer.command = Some(command.name());
         let context = Context::new(Arc::clone(self), band);
         match command.handler() {
             ErasedHandler::AtOnce(handler) if command.deadline_after().is_none() => {
@@ -237,6 +240,7 @@ impl Monitor {
         }
         let registry = self.dispatcher.registry();
         let command = registry.find(name).ok_or_else(|| Error::command_not_found(name))?;
+        registry.policy().check_command(name, command.features())?;
         if !command.is_enabled() {
             return Err(not_found(format!(
                 "The command {name} has been disabled for this instance"
@@ -250,7 +254,7 @@ impl Monitor {
                 "The command '{name}' is permitted only after machine initialization has completed"
             )));
         }
-        Ok((command, command.arguments().prepare(arguments)?))
+        Ok((command, command.arguments().prepare_with(registry.policy(), arguments)?))
     }
 
     /// Runs a handler, with this as the current monitor. An error if it panics.
@@ -269,7 +273,15 @@ impl Monitor {
 
     /// Sends the outcome of a command, unless it has succeeded and has no success response.
     pub(crate) fn respond(self: &Arc<Self>, answer: Answer, result: Result<Json, Error>) {
-        let Answer { id, success_response, intercepted } = answer;
+        let Answer { id, command, intercepted } = answer;
+        let registry = self.dispatcher.registry();
+        let command = command.and_then(|name| registry.find(name));
+        let result = match command {
+            Some(command) => {
+                result.map(|json| command.result().without_hidden(registry.policy(), json))
+            }
+            None => result,
+        };
         if let Some(intercepted) = intercepted {
             intercepted.leave(self, &result);
         }
@@ -284,7 +296,7 @@ impl Monitor {
         // it.
         let begins_to_listen = self.is_negotiated() && !self.listening.load(Ordering::Acquire);
         let no_event_meanwhile = begins_to_listen.then(|| self.dispatcher.hold_events());
-        if success_response || result.is_err() {
+        if result.is_err() || command.is_none_or(Command::has_success_response) {
             let response = Response { id, result };
             self.send(|text| response.write(self.layout, text));
         }
@@ -341,7 +353,7 @@ impl Monitor {
     }
 
     fn send(&self, write: impl FnOnce(&mut String)) {
-        let mut text = String::new();
+        let mut text = String::with_capacity(USUAL_MESSAGE);
         write(&mut text);
         self.output.transmit(&text);
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 
 use crate::handler::ErasedHandler;
-use crate::qapi::{Arguments, SchemaError, Type, arguments_of, type_of};
+use crate::qapi::{Arguments, Policy, SchemaError, Type, arguments_of, type_of};
 use crate::{DeferredHandler, EventType, Handler, Interceptor, protocol_commands};
 
 /// The commands and events of a server.
@@ -47,6 +47,7 @@ pub struct Registry {
     events: Vec<EventDeclaration>,
     /// The outermost first.
     interceptors: Vec<Box<dyn Interceptor>>,
+    policy: Policy,
 }
 
 /// A command or event could not be registered.
@@ -211,6 +212,7 @@ impl Registry {
             indices: HashMap::new(),
             events: Vec::new(),
             interceptors: Vec::new(),
+            policy: Policy::default(),
         };
         protocol_commands::register(&mut registry)
             .expect("the commands of the protocol have names and types of their own");
@@ -267,7 +269,7 @@ impl Registry {
     /// [`RegisterError`] if the name is taken, or the type of the data has no counterpart in QAPI.
     pub fn event<T: JsonSchema>(&mut self, event: &EventType<T>) -> Result<(), RegisterError> {
         let name = event.name();
-        if self.declares(name) {
+        if self.find_event(name).is_some() {
             return Err(RegisterError::Duplicate(name));
         }
         let data = type_of::<T>().map_err(|source| RegisterError::Schema { name, source })?;
@@ -280,8 +282,8 @@ impl Registry {
         self.interceptors.push(Box::new(interceptor));
     }
 
-    /// Moves all commands, events and interceptors of another registry here; the protocol's own
-    /// commands, which every registry has, stay as they are here. For groups of commands that are
+    /// Moves all commands, events and interceptors of another registry here; the policy and the
+    /// protocol's own commands, which every registry has, stay as they are here. For groups of commands that are
     /// registered apart.
     ///
     /// # Errors
@@ -292,7 +294,8 @@ impl Registry {
         let own = Registry::new();
         let commands: Vec<Command> =
             other.commands.into_iter().filter(|command| own.find(command.name).is_none()).collect();
-        let taken = |name: &&'static str| self.find(name).is_some() || self.declares(name);
+        let taken =
+            |name: &&'static str| self.find(name).is_some() || self.find_event(name).is_some();
         let names = commands.iter().map(Command::name);
         if let Some(name) = names.chain(other.events.iter().map(|event| event.name)).find(taken) {
             return Err(RegisterError::Duplicate(name));
@@ -304,6 +307,16 @@ impl Registry {
         self.events.extend(other.events);
         self.interceptors.extend(other.interceptors);
         Ok(())
+    }
+
+    /// Says what becomes of deprecated and unstable commands, arguments, results and events; QEMU's
+    /// `-compat`. By default, all are accepted and shown.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     pub(crate) fn interceptors(&self) -> &[Box<dyn Interceptor>] {
@@ -323,9 +336,8 @@ impl Registry {
         &self.events
     }
 
-    /// Whether an event of this name is declared.
-    pub(crate) fn declares(&self, event: &str) -> bool {
-        self.events.iter().any(|declared| declared.name == event)
+    pub(crate) fn find_event(&self, name: &str) -> Option<&EventDeclaration> {
+        self.events.iter().find(|declared| declared.name == name)
     }
 
     pub(crate) fn find(&self, command: &str) -> Option<&Command> {

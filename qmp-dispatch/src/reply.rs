@@ -56,13 +56,14 @@ impl<T> fmt::Debug for Responder<T> {
 /// What is needed to answer a request.
 pub(crate) struct Answer {
     pub(crate) id: Option<Value>,
-    pub(crate) success_response: bool,
+    /// The command, if there is one of that name and it may be executed.
+    pub(crate) command: Option<&'static str>,
     pub(crate) intercepted: Option<Intercepted>,
 }
 
 impl Answer {
     pub(crate) fn to(id: Option<Value>, intercepted: Option<Intercepted>) -> Answer {
-        Answer { id, success_response: true, intercepted }
+        Answer { id, command: None, intercepted }
     }
 }
 

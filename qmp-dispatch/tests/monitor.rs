@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use qmp_dispatch::proto::{
     Error, ErrorClass, Json, Layout, Reader, Timestamp, Value, Version, VersionTriple,
 };
+use qmp_dispatch::qapi::{InputPolicy, OutputPolicy, Policy};
 use qmp_dispatch::{
     Call, Context, Dispatcher, EmitError, EventType, Interceptor, Locals, Monitor, MonitorId,
     Output, Registry, Responder, Time, current,
@@ -326,6 +327,36 @@ fn features_are_shown_to_clients() {
     feed(&monitor, "{'execute': 'query-qmp-schema'}");
     let schema = screen.take().concat();
     assert!(schema.contains(r#""features": ["deprecated", "slow"]"#), "{schema}");
+}
+
+#[test]
+fn a_policy_decides_about_deprecated_and_unstable_commands_and_members() {
+    #[derive(Serialize, JsonSchema)]
+    struct Info {
+        name: &'static str,
+        #[schemars(extend("x-qapi-features" = ["deprecated"]))]
+        alias: &'static str,
+    }
+    let dispatcher = dispatcher(|registry| {
+        registry.command("x-trial", NOTHING).unwrap().unstable();
+        registry
+            .command("query-info", |_: &Context| Ok::<_, Error>(Info { name: "n", alias: "a" }))
+            .unwrap();
+        registry.set_policy(Policy {
+            unstable_input: InputPolicy::Reject,
+            deprecated_output: OutputPolicy::Hide,
+            ..Policy::default()
+        });
+    });
+    let (monitor, screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'x-trial'} {'execute': 'query-info'}");
+    check(
+        &screen,
+        &[
+            r#"{"error": {"class": "CommandNotFound", "desc": "Unstable command x-trial disabled by policy"}}"#,
+            r#"{"return": {"name": "n"}}"#,
+        ],
+    );
 }
 
 #[test]
