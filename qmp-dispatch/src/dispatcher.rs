@@ -130,20 +130,21 @@ impl Dispatcher {
                 Some(declared.data.without_hidden(registry.policy(), json))
             }
         };
+        let mut reached = Vec::new();
         // Held until the last monitor has it, so that the order is the same for all.
         let mut monitors = self.monitors();
         let now = self.now();
         let event_now = Event { name: name.into(), data: encoded, timestamp: now.wall };
         if event.interval().is_zero() {
-            monitors.deliver(&event_now);
+            monitors.deliver(&event_now, &mut reached);
             return Ok(());
         }
         let before = monitors.throttle.next_end();
-        monitors.deliver_due(now.monotonic);
+        monitors.deliver_due(now.monotonic, &mut reached);
         let key = (name, event.key(data));
         let offered = monitors.throttle.offer(now.monotonic, event.interval(), key, event_now);
         if let Some(event) = offered {
-            monitors.deliver(&event);
+            monitors.deliver(&event, &mut reached);
         }
         let after = monitors.throttle.next_end();
         drop(monitors);
@@ -166,7 +167,8 @@ impl Dispatcher {
     /// commands have passed their deadline.
     pub fn handle_timeout(&self) {
         let now = self.now().monotonic;
-        self.monitors().deliver_due(now);
+        let mut reached = Vec::new();
+        self.monitors().deliver_due(now, &mut reached);
         let due = self.deadlines().due(now);
         due.into_iter().for_each(WeakReply::expire);
     }
@@ -280,16 +282,19 @@ impl fmt::Debug for Dispatcher {
 }
 
 impl Monitors {
-    fn deliver(&self, event: &Event) {
+    /// Who has been `reached` must be dropped after the lock is released: it may be the last that is
+    /// left of a monitor, and what the embedder keeps there may emit events when it goes.
+    fn deliver(&self, event: &Event, reached: &mut Vec<Arc<Monitor>>) {
         let mut texts = Texts::new(event);
         for monitor in self.connected.iter().filter_map(Weak::upgrade) {
             monitor.deliver(&mut texts);
+            reached.push(monitor);
         }
     }
 
-    fn deliver_due(&mut self, now: Duration) {
+    fn deliver_due(&mut self, now: Duration, reached: &mut Vec<Arc<Monitor>>) {
         for event in self.throttle.due(now) {
-            self.deliver(&event);
+            self.deliver(&event, reached);
         }
     }
 }

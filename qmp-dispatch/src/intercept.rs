@@ -2,6 +2,7 @@
 //! Code of the embedder around every command.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ pub struct Call<'a> {
 /// Interceptors are added with [`Registry::intercept`](crate::Registry::intercept). The one that was
 /// added first is the outermost: asked first, and told last. They see each well-formed request, that
 /// of `qmp_capabilities` and of unknown commands included, on whatever thread executes or answers
-/// it; out-of-band requests concurrently with others.
+/// it; out-of-band requests concurrently with others. One that panics before a command answers it
+/// with an error.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -87,7 +89,12 @@ impl Intercepted {
         let mut entered = 0;
         let mut flow = ControlFlow::Continue(());
         for interceptor in interceptors {
-            flow = interceptor.before(&call);
+            let before = AssertUnwindSafe(|| interceptor.before(&call));
+            flow = catch_unwind(before).unwrap_or_else(|_| {
+                tracing::error!(command = request.command, "an interceptor panicked");
+                let error = format!("The command {} failed: internal error", request.command);
+                ControlFlow::Break(Err(Error::generic(error)))
+            });
             if flow.is_break() {
                 break;
             }
@@ -102,7 +109,10 @@ impl Intercepted {
         let duration = monitor.dispatcher().now().monotonic.saturating_sub(self.began);
         let interceptors = monitor.dispatcher().registry().interceptors();
         for interceptor in interceptors[..self.entered].iter().rev() {
-            interceptor.after(&call, outcome, duration);
+            let after = AssertUnwindSafe(|| interceptor.after(&call, outcome, duration));
+            if catch_unwind(after).is_err() {
+                tracing::error!(command = call.request.command, "an interceptor panicked");
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 
 use crate::handler::ErasedHandler;
-use crate::qapi::{Arguments, Policy, SchemaError, Type, arguments_of, type_of};
+use crate::qapi::{Arguments, Policy, Problem, SchemaError, Type, arguments_of, type_of};
 use crate::{DeferredHandler, EventType, Handler, Interceptor, protocol_commands};
 
 /// The commands and events of a server.
@@ -272,7 +272,13 @@ impl Registry {
         if self.find_event(name).is_some() {
             return Err(RegisterError::Duplicate(name));
         }
-        let data = type_of::<T>().map_err(|source| RegisterError::Schema { name, source })?;
+        let schema = |source| RegisterError::Schema { name, source };
+        let data = type_of::<T>().map_err(schema)?;
+        if !data.is_object() {
+            let type_name = T::schema_name().into_owned();
+            let place = type_name.clone();
+            return Err(schema(SchemaError { type_name, place, problem: Problem::NotAnObject }));
+        }
         self.events.push(EventDeclaration { name, data });
         Ok(())
     }

@@ -138,6 +138,43 @@ fn a_failed_negotiation_lets_no_event_through() {
 }
 
 #[test]
+fn the_data_of_an_event_is_an_object() {
+    dispatcher(|registry| {
+        assert!(registry.event(&EventType::<i32>::new("NUMBER")).is_err());
+        assert!(registry.event(&EventType::<()>::new("NOTHING")).is_ok());
+    });
+}
+
+#[test]
+fn what_goes_with_a_monitor_may_emit_events() {
+    struct Farewell(Dispatcher);
+    impl Drop for Farewell {
+        fn drop(&mut self) {
+            self.0.emit(&HAPPENED, &Happened { what: "farewell" }).unwrap();
+        }
+    }
+    /// Lets go of the monitor that it is told of, as a server may at any time.
+    struct LetGo(Mutex<Option<Arc<Monitor>>>);
+    impl Output for LetGo {
+        fn transmit(&self, _: &str) {}
+
+        fn transmit_event(&self, _: &str) {
+            drop(self.0.lock().unwrap().take());
+        }
+    }
+    let dispatcher = dispatcher(|_| {});
+    let output = Arc::new(LetGo(Mutex::new(None)));
+    let locals = Locals::default().with(Farewell(dispatcher.clone()));
+    let monitor = dispatcher.connect(output.clone(), Layout::Compact, locals);
+    feed(&monitor, "{'execute': 'qmp_capabilities'}");
+    *output.0.lock().unwrap() = Some(monitor);
+    let (_listener, screen) = negotiated(&dispatcher);
+    dispatcher.emit(&HAPPENED, &Happened { what: "it" }).unwrap();
+    let heard = screen.take().concat();
+    assert!(heard.contains("it") && heard.contains("farewell"), "{heard}");
+}
+
+#[test]
 fn what_is_not_declared_cannot_be_emitted() {
     let dispatcher = dispatcher(|_| {});
     assert_eq!(dispatcher.emit(&UNDECLARED, &()), Err(EmitError::Undeclared("UNDECLARED")));
@@ -241,7 +278,7 @@ fn a_pretty_monitor_is_told_the_same() {
 
 #[test]
 fn limited_events_are_held_back_until_time_has_passed() {
-    const LIMITED: EventType<&'static str> =
+    const LIMITED: EventType<Happened> =
         EventType::new("LIMITED").at_most_every(Duration::from_secs(1));
     let now = Arc::new(Mutex::new(0));
     let mut registry = Registry::new();
@@ -262,12 +299,12 @@ fn limited_events_are_held_back_until_time_has_passed() {
     assert!(filtered.set_event_filter(|name| name != "LIMITED"));
 
     assert_eq!(dispatcher.timeout(), None);
-    for data in ["first", "second", "third"] {
-        dispatcher.emit(&LIMITED, &data).unwrap();
+    for what in ["first", "second", "third"] {
+        dispatcher.emit(&LIMITED, &Happened { what }).unwrap();
     }
     let event = |seconds: i64, data: &str| {
         format!(
-            r#"{{"timestamp": {{"seconds": {seconds}, "microseconds": 0}}, "event": "LIMITED", "data": "{data}"}}"#
+            r#"{{"timestamp": {{"seconds": {seconds}, "microseconds": 0}}, "event": "LIMITED", "data": {{"what": "{data}"}}}}"#
         )
     };
     check(&screen, &[&event(0, "first")]);
@@ -384,6 +421,7 @@ impl Interceptor for Witness {
     fn before(&self, call: &Call<'_>) -> ControlFlow<Result<Json, Error>> {
         let Witness(name, seen) = self;
         seen.lock().unwrap().push(format!("{name} before {}", call.request.command));
+        assert!(call.request.command != "x-panic", "on purpose");
         if *name == "inner" && call.request.command == "x-forbidden" {
             return ControlFlow::Break(Err(Error::generic("not for you")));
         }
@@ -429,6 +467,10 @@ fn interceptors_see_every_command_from_outside_in_and_inside_out() {
         "outer after x-forbidden failure",
     ]);
     check(&screen, &[r#"{"id": 1, "error": {"class": "GenericError", "desc": "not for you"}}"#]);
+    feed(&monitor, "{'execute': 'x-panic', 'id': 2}");
+    let failed = r#"{"id": 2, "error": {"class": "GenericError", "desc": "The command x-panic failed: internal error"}}"#;
+    check(&screen, &[failed]);
+    seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     feed(&monitor, "{'execute': 'x-unknown'}");
     assert_eq!(seen.lock().unwrap().len(), 4);
     seen.lock().unwrap().clear();
