@@ -9,6 +9,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,12 @@ const SCRATCH_SIZE: usize = 64 << 10;
 /// sent one does not wait for all that others keep sending.
 const COMMANDS_PER_ROUND: usize = 32;
 
+/// How long a client waits at least that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a command that is being executed may hold up the end of the server.
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How long the clients of a server that ends may take to read what is left for them.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -48,8 +55,10 @@ pub(crate) struct Core {
     listening: Vec<Listening>,
     sessions: Mutex<HashMap<Token, Arc<Session>>>,
     last_token: AtomicU64,
-    stopping: Mutex<bool>,
-    stopped: Condvar,
+    stopping: AtomicBool,
+    /// Notified when the server is stopping, and then when a [`Turn`] ends.
+    changed: Condvar,
+    change: Mutex<()>,
     /// A client could not be accepted, for want of descriptors.
     accept_again: AtomicBool,
     /// How many threads have returned.
@@ -95,8 +104,9 @@ impl Core {
             listening,
             sessions: Mutex::default(),
             last_token: AtomicU64::new(FIRST_SESSION),
-            stopping: Mutex::new(false),
-            stopped: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            changed: Condvar::new(),
+            change: Mutex::new(()),
             accept_again: AtomicBool::new(false),
             returned: AtomicUsize::new(0),
         });
@@ -115,14 +125,21 @@ impl Core {
         for (transport, layout) in connections {
             core.connect(transport, layout, None)?;
         }
+        if core.listening.is_empty() && core.sessions().is_empty() {
+            core.stop();
+        }
         Ok(core)
     }
 
-    /// What each of `threads` threads does until the server is stopped. The last one to return ends
-    /// all connections.
+    /// What each of `threads` threads does until the server is stopped. The last one to return waits
+    /// for what is being executed and ends all connections.
     pub(crate) fn work(self: &Arc<Self>, threads: usize) {
-        self.serve();
+        // Handlers have their own net; this one is for the code of embedders around them.
+        while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            tracing::error!("a thread of the server has panicked, and goes on");
+        }
         if self.returned.fetch_add(1, Ordering::AcqRel) + 1 == threads {
+            self.wait_for_answer(ANSWER_DEADLINE);
             self.finish();
         }
     }
@@ -134,13 +151,19 @@ impl Core {
         while !self.is_stopping() {
             let nothing_to_do = self.queue.is_empty() || self.dispatching.load(Ordering::Acquire);
             let timeout = self.dispatcher.timeout();
-            let timeout = if nothing_to_do { timeout } else { Some(Duration::ZERO) };
+            let mut timeout = if nothing_to_do { timeout } else { Some(Duration::ZERO) };
+            if self.accept_again.load(Ordering::Acquire) {
+                timeout = Some(timeout.unwrap_or(ACCEPT_AGAIN).min(ACCEPT_AGAIN));
+            }
             if let Err(error) = self.poller.wait(timeout, &mut ready) {
                 tracing::error!(%error, "cannot wait for clients");
                 self.stop();
             }
             if timeout.is_some() {
                 self.dispatcher.handle_timeout();
+            }
+            if self.accept_again.swap(false, Ordering::AcqRel) {
+                (0..).take(self.listening.len()).for_each(|token| self.accept(token));
             }
             for ready in ready.drain(..) {
                 self.handle(ready);
@@ -206,8 +229,8 @@ impl Core {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // Most likely there are no descriptors left. One that is closed makes room.
-                    tracing::warn!(%error, "cannot accept a client");
+                    // Most likely there are no descriptors left, for now.
+                    tracing::debug!(%error, "cannot accept a client");
                     self.accept_again.store(true, Ordering::Release);
                     return;
                 }
@@ -252,11 +275,6 @@ impl Core {
         if nobody_left {
             self.stop();
         }
-        if self.accept_again.swap(false, Ordering::AcqRel) {
-            for (token, listening) in (0..).zip(&self.listening) {
-                let _ = self.poller.repeat(listening.listener.as_fd(), token);
-            }
-        }
     }
 
     /// The listeners that accept clients, by their index.
@@ -275,19 +293,31 @@ impl Core {
 
     /// Makes the threads return, each when it has done what it is doing.
     pub(crate) fn stop(&self) {
-        *lock(&self.stopping) = true;
-        self.stopped.notify_all();
+        self.stopping.store(true, Ordering::SeqCst);
+        self.tell_change();
         self.poller.stop();
     }
 
     fn is_stopping(&self) -> bool {
-        *lock(&self.stopping)
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn tell_change(&self) {
+        // Not between a look at what has changed and the wait that follows.
+        drop(lock(&self.change));
+        self.changed.notify_all();
     }
 
     /// Waits until somebody has [stopped](Core::stop) the server.
     pub(crate) fn wait_for_stop(&self) {
-        let stopping = lock(&self.stopping);
-        let waited = self.stopped.wait_while(stopping, |stopping| !*stopping);
+        let waited = self.changed.wait_while(lock(&self.change), |()| !self.is_stopping());
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until the command that is being executed has been answered.
+    fn wait_for_answer(&self, at_most: Duration) {
+        let taken = |(): &mut ()| self.dispatching.load(Ordering::SeqCst);
+        let waited = self.changed.wait_timeout_while(lock(&self.change), at_most, taken);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -298,17 +328,24 @@ impl Core {
         self.listening.iter().for_each(Listening::clean_up);
         let sessions: Vec<_> = self.sessions().values().cloned().collect();
         let deadline = Instant::now() + FLUSH_DEADLINE;
+        loop {
+            // All of them at a time: who does not read must not take the time of who does.
+            let unsent: Vec<_> = sessions.iter().filter(|session| !session.flush()).collect();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if unsent.is_empty() || left.is_zero() {
+                break;
+            }
+            let mut fds: Vec<_> = unsent
+                .iter()
+                .map(|session| PollFd::from_borrowed_fd(session.transport.as_fd(), PollFlags::OUT))
+                .collect();
+            let timeout = Timespec::try_from(left).unwrap_or_default();
+            if poll(&mut fds, Some(&timeout)).is_err() {
+                break;
+            }
+        }
         let mut scratch = vec![0; SCRATCH_SIZE];
         for session in &sessions {
-            while !session.flush() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let timeout = Timespec::try_from(left).unwrap_or_default();
-                let transport = session.transport.as_fd();
-                let mut fds = [PollFd::from_borrowed_fd(transport, PollFlags::OUT)];
-                if left.is_zero() || !matches!(poll(&mut fds, Some(&timeout)), Ok(1..)) {
-                    break;
-                }
-            }
             session.discard_input(&mut scratch);
             self.close(session);
         }
@@ -340,15 +377,23 @@ impl Turn {
     /// `None` if somebody has it.
     fn take(core: &Arc<Core>) -> Option<Turn> {
         // Made only when the role was free: dropping it frees the role.
-        let free = !core.dispatching.swap(true, Ordering::AcqRel);
-        free.then(|| Turn { core: Arc::clone(core) })
+        let free = !core.dispatching.swap(true, Ordering::SeqCst);
+        let turn = free.then(|| Turn { core: Arc::clone(core) })?;
+        // This thread is going to be busy, and may be the only one that knows of it.
+        if core.dispatcher.timeout().is_some() {
+            core.poller.wake();
+        }
+        Some(turn)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         // Not just a store: whoever failed to take the turn has queued something, which is seen below.
-        self.core.dispatching.swap(false, Ordering::AcqRel);
+        self.core.dispatching.swap(false, Ordering::SeqCst);
+        if self.core.is_stopping() {
+            self.core.tell_change();
+        }
         // The server's own threads look at the queue before they wait.
         let own_thread = ptr::eq(WORKS_FOR.get(), Arc::as_ptr(&self.core));
         if !own_thread && !self.core.queue.is_empty() {

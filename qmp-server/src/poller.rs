@@ -73,7 +73,9 @@ impl Poller {
             |event: &Event| {
                 // Copied out of a packed structure.
                 let flags = event.flags;
-                Ready { token: event.data.u64(), writable: flags.contains(EventFlags::OUT) }
+                // What is broken is found out by writing, too.
+                let writable = EventFlags::OUT | EventFlags::ERR | EventFlags::HUP;
+                Ready { token: event.data.u64(), writable: flags.intersects(writable) }
             },
         ));
         Ok(())

@@ -12,15 +12,15 @@ use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::Layout;
 
 use crate::control::Control;
-use crate::core::{Core, Listening};
+use crate::core::{ANSWER_DEADLINE, Core, Listening};
 use crate::transport::{Opened, open};
-use crate::{Address, Listen, Transport};
+use crate::{Address, Listen, Listener, Transport};
 
 /// One to read while another one is held up by a command.
 const THREADS: usize = 2;
 
-/// How long a command that is being executed may hold up the end of the server.
-const FINISH_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the threads may take to end everything, if no command hangs.
+const END_DEADLINE: Duration = ANSWER_DEADLINE.saturating_add(Duration::from_secs(2));
 
 /// A server that is being set up: where it listens, and what it serves there.
 ///
@@ -91,6 +91,13 @@ impl Server {
         Ok(self)
     }
 
+    /// Accepts clients from a listener of the embedder's own, over any transport.
+    #[must_use]
+    pub fn accept_from(mut self, listener: Box<dyn Listener>, layout: Layout) -> Server {
+        self.listening.push(Listening::new(listener, layout));
+        self
+    }
+
     /// Serves a connection that exists already, over any transport.
     #[must_use]
     pub fn serve(mut self, connection: Box<dyn Transport>, layout: Layout) -> Server {
@@ -105,7 +112,7 @@ impl Server {
 
     /// Runs the server on threads of its own.
     ///
-    /// A server that listens nowhere ends with its last connection.
+    /// A server that listens nowhere ends with its last connection, or at once if it has none.
     ///
     /// # Errors
     ///
@@ -158,7 +165,7 @@ impl ServerHandle {
     pub fn wait(self) {
         self.core.wait_for_stop();
         // Nothing is ever sent: this waits for the threads to drop their ends.
-        if self.finished.recv_timeout(FINISH_DEADLINE) == Err(RecvTimeoutError::Timeout) {
+        if self.finished.recv_timeout(END_DEADLINE) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("a command does not end, and is left alone");
             self.core.finish();
         }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use qmp_dispatch::proto::{Band, Limits, Reader};
@@ -42,7 +42,8 @@ pub(crate) struct Session {
     attention: AtomicBool,
     /// There may be something to read.
     readable: AtomicBool,
-    /// The client sends no more.
+    /// The client sends no more. In one order with `unanswered` for all threads: of the one that
+    /// finds the end and the one that gives the last answer, at least one sees both.
     ended: AtomicBool,
     closed: AtomicBool,
     /// In-band requests that are queued or being executed.
@@ -110,8 +111,9 @@ impl Session {
     /// Reads until the monitor is suspended or there is nothing more. Executes what is out-of-band,
     /// queues what is in-band.
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut [u8]) -> Next {
-        self.attention.store(true, Ordering::Release);
+        self.attention.store(true, Ordering::SeqCst);
         loop {
+            fence(Ordering::SeqCst);
             let mut input = match self.input.try_lock() {
                 Ok(input) => input,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -123,6 +125,8 @@ impl Session {
                 next = self.read_input(&mut input, scratch);
             }
             drop(input);
+            // Whoever found it locked has set this before, and is seen here.
+            fence(Ordering::SeqCst);
             if next != Next::Wait || !self.attention.load(Ordering::Acquire) {
                 return next;
             }
@@ -146,7 +150,7 @@ impl Session {
             }
             input.unread = Vec::new();
             input.at = 0;
-            if self.ended.load(Ordering::Acquire) || !self.readable.swap(false, Ordering::AcqRel) {
+            if self.ended.load(Ordering::SeqCst) || !self.readable.swap(false, Ordering::AcqRel) {
                 break;
             }
             reads += 1;
@@ -169,8 +173,8 @@ impl Session {
 
     /// The client has sent all and been sent all.
     fn is_finished(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-            && self.unanswered.load(Ordering::Acquire) == 0
+        self.ended.load(Ordering::SeqCst)
+            && self.unanswered.load(Ordering::SeqCst) == 0
             && self.outbox.is_empty()
     }
 
@@ -184,7 +188,7 @@ impl Session {
             local.arrive(descriptors);
         }
         match received {
-            Ok(0) => self.ended.store(true, Ordering::Release),
+            Ok(0) => self.ended.store(true, Ordering::SeqCst),
             Ok(received) => {
                 // There may be more.
                 self.readable.store(true, Ordering::Release);
@@ -197,7 +201,7 @@ impl Session {
             }
             Err(_) => {
                 self.outbox.kill();
-                self.ended.store(true, Ordering::Release);
+                self.ended.store(true, Ordering::SeqCst);
             }
         }
         None
@@ -284,8 +288,8 @@ impl Session {
             resumed = self.producer.set_mode(Mode::UpTo(QUEUED_WITH_OOB));
         }
         resumed = resumed.or(ticket.done());
-        self.unanswered.fetch_sub(1, Ordering::AcqRel);
-        if resumed.is_some() || self.ended.load(Ordering::Acquire) {
+        self.unanswered.fetch_sub(1, Ordering::SeqCst);
+        if resumed.is_some() || self.ended.load(Ordering::SeqCst) {
             core.read(&self);
         }
         drop(turn);

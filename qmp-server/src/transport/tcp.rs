@@ -51,12 +51,12 @@ impl Transport for TcpStream {
     }
 
     fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
-        let (received, _) = recv(self, buffer, RecvFlags::empty())?;
+        let (received, _) = recv(self, buffer, RecvFlags::DONTWAIT)?;
         Ok(received)
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self, bytes, SendFlags::NOSIGNAL)?)
+        Ok(send(self, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
     }
 
     fn shutdown(&self) {

@@ -4,16 +4,26 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use qmp_dispatch::proto::{Error, Version, VersionTriple};
 use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
 use qmp_server::{Control, Server, ServerHandle, system_time};
+use schemars::JsonSchema;
+use serde::Serialize;
 use tempfile::TempDir;
 use tests::endpoint::Endpoint;
 use tests::json::Json;
 use tests::server::Client;
 
-const NOISE: EventType<String> = EventType::new("NOISE");
+const NOISE: EventType<Noise> = EventType::new("NOISE");
+const SELDOM: EventType<()> = EventType::new("SELDOM").at_most_every(Duration::from_millis(50));
+
+#[derive(Serialize, JsonSchema)]
+struct Noise {
+    from: usize,
+    index: usize,
+}
 
 /// What goes on in the commands: each run of `x-block` tells that it has begun, and waits.
 struct Blocking {
@@ -58,6 +68,7 @@ impl Embedded {
 
         let mut registry = Registry::new();
         registry.event(&NOISE).unwrap();
+        registry.event(&SELDOM).unwrap();
         registry.with(Arc::new(blocking)).command("x-block", Blocking::x_block).unwrap();
         let (hand_over, responders) = channel();
         registry
@@ -288,6 +299,35 @@ fn a_client_that_leaves_while_its_command_runs_harms_nobody() {
 }
 
 #[test]
+fn an_event_that_was_held_back_is_sent_while_a_command_blocks() {
+    let embedded = Embedded::start();
+    let mut client = embedded.client("");
+    let mut listener = embedded.client("");
+    for _ in 0..2 {
+        embedded.dispatcher.emit(&SELDOM, &()).unwrap();
+    }
+    client.send(&block(1));
+    embedded.wait_until_blocked();
+    listener.expect_event("SELDOM");
+    listener.expect_event("SELDOM");
+    embedded.unblock();
+}
+
+#[test]
+fn the_end_of_the_server_waits_for_an_answer_that_comes_later() {
+    let mut embedded = Embedded::start();
+    let mut client = embedded.client("");
+    client.send(r#"{"execute": "x-later", "id": 1}{"execute": "x-quick", "id": 2}"#);
+    let responder = embedded.responders.recv().unwrap();
+    let server = embedded.server.take().unwrap();
+    server.control().shutdown();
+    responder.respond(Ok::<_, Error>("at last".to_owned()));
+    client.expect(r#"{"return": "at last", "id": 1}"#);
+    client.expect_end();
+    server.wait();
+}
+
+#[test]
 fn a_client_that_only_listens_gets_events_of_all_threads_in_one_order() {
     const THREADS: usize = 4;
     const EACH: usize = 50;
@@ -298,7 +338,7 @@ fn a_client_that_only_listens_gets_events_of_all_threads_in_one_order() {
             let dispatcher = &embedded.dispatcher;
             scope.spawn(move || {
                 for index in 0..EACH {
-                    dispatcher.emit(&NOISE, &format!("{from}:{index}")).unwrap();
+                    dispatcher.emit(&NOISE, &Noise { from, index }).unwrap();
                 }
             });
         }
