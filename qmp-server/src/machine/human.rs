@@ -53,7 +53,7 @@ impl HumanMonitor {
     }
 
     fn run(&self, context: &Context, command_line: &str) -> Result<String, Error> {
-        let words: Vec<&str> = command_line.split_whitespace().collect();
+        let words: Vec<&str> = command_line.split_ascii_whitespace().collect();
         let line = match words[..] {
             [] => return Ok(String::new()),
             ["info", "name"] => match self.identity.name() {
@@ -77,11 +77,27 @@ impl HumanMonitor {
             ["system_reset"] => return silent(self.machine.system_reset(context)),
             ["system_powerdown"] => return silent(self.machine.system_powerdown(context)),
             ["quit" | "q"] => return silent(quit(context)),
+            ["info", item @ ("name" | "uuid" | "kvm" | "version" | "status"), ..] => {
+                extraneous(item, "info ")
+            }
+            [
+                command @ ("stop" | "s" | "cont" | "c" | "system_reset" | "system_powerdown"
+                | "quit" | "q"),
+                ..,
+            ] => extraneous(command, ""),
             ["info", what, ..] => format!("unknown command: 'info {what}'"),
             [command, ..] => format!("unknown command: '{command}'"),
         };
         Ok(line + "\r\n")
     }
+}
+
+/// What the human monitor says to arguments where there are none.
+fn extraneous(command: &str, of: &str) -> String {
+    format!(
+        "{command}: extraneous characters at the end of line\r\n\
+         Try \"help {of}{command}\" for more information"
+    )
 }
 
 /// The output of a command that prints nothing when all is well.

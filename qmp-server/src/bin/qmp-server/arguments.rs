@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use qmp_server::{Address, Listen};
 
-use crate::USAGE;
+use crate::{Failure, USAGE, complain};
 
 /// A server of the QEMU Machine Protocol, and a client for scripts
 #[derive(Parser)]
@@ -77,11 +77,15 @@ fn uuid(text: &str) -> Result<String, String> {
     }
 }
 
+/// A day, after which nobody waits any more.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "expected a number of seconds".to_owned())
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| format!("expected a number of seconds, at most {}", LONGEST.as_secs()))
 }
 
 /// Reads the command line. Help and version are printed here; a mistake gets one line.
@@ -103,6 +107,6 @@ fn explain(error: &clap::Error) -> ExitCode {
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     let line: Vec<&str> = paragraph.split_whitespace().collect();
     let line = line.join(" ");
-    eprintln!("qmp-server: {}", line.strip_prefix("error: ").unwrap_or(&line));
+    complain(&Failure::usage(line.strip_prefix("error: ").unwrap_or(&line)));
     ExitCode::from(USAGE)
 }

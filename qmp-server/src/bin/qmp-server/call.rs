@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::{
@@ -28,7 +30,7 @@ pub(crate) fn call(options: &CallOptions) -> Result<(), Failure> {
     }
     let broken = |error| Failure::usage(format_args!("{}: {error}", options.address));
     let mut client = Client::connect(&options.address, options.timeout).map_err(broken)?;
-    client.negotiate(options.oob).map_err(broken)??;
+    client.negotiate(options.oob).map_err(broken)?.map_err(|refused| broken(invalid(refused)))?;
     let result = client.execute(request).map_err(broken)??;
     print(result.as_str())?;
     if let Some(duration) = options.events {
@@ -73,17 +75,57 @@ fn parse_argument(argument: &str) -> Result<(&str, Value), Failure> {
 
 trait Stream: Read + Write {
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 }
 
 impl Stream for UnixStream {
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         UnixStream::set_read_timeout(self, timeout)
     }
+
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        UnixStream::set_write_timeout(self, timeout)
+    }
 }
 
 impl Stream for TcpStream {
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         TcpStream::set_read_timeout(self, timeout)
+    }
+
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        TcpStream::set_write_timeout(self, timeout)
+    }
+}
+
+/// The system takes no timeout of zero.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Connects within the timeout, or says why not.
+fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> {
+    match address {
+        Address::Unix(path) => {
+            // There is no such thing as a timeout for this: a server whose queue of clients is full
+            // holds up whoever connects.
+            let path = path.clone();
+            let (send, connected) = channel();
+            thread::spawn(move || send.send(UnixStream::connect(path)));
+            match connected.recv_timeout(timeout) {
+                Ok(stream) => Ok(Box::new(stream?)),
+                Err(_) => Err(silent("the server does not accept; too many clients wait there")),
+            }
+        }
+        Address::Tcp { host, port } => {
+            let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+            for address in (host.as_str(), *port).to_socket_addrs()? {
+                match TcpStream::connect_timeout(&address, timeout.max(SHORTEST)) {
+                    Ok(stream) => return Ok(Box::new(stream)),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        }
+        Address::Stdio => Err(io::Error::new(io::ErrorKind::Unsupported, "is no server")),
     }
 }
 
@@ -102,13 +144,8 @@ type Refused<T> = Result<T, Failure>;
 
 impl Client {
     fn connect(address: &Address, timeout: Duration) -> io::Result<Client> {
-        let stream: Box<dyn Stream> = match address {
-            Address::Unix(path) => Box::new(UnixStream::connect(path)?),
-            Address::Tcp { host, port } => Box::new(TcpStream::connect((host.as_str(), *port))?),
-            Address::Stdio => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "is no server"));
-            }
-        };
+        let stream = connect(address, timeout)?;
+        stream.set_write_timeout(Some(timeout.max(SHORTEST)))?;
         Ok(Client {
             stream,
             timeout,

@@ -5,6 +5,8 @@ mod arguments;
 mod call;
 mod serve;
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use arguments::Task;
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            complain(&failure);
             ExitCode::from(failure.status)
         }
     }
@@ -53,7 +55,16 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // One line, whatever was quoted in it.
-        f.write_str(&self.line.replace('\n', " "))
+        // One line, and nothing that a terminal would obey, whatever was quoted in it.
+        self.line.chars().try_for_each(|character| match character {
+            '\n' => f.write_char(' '),
+            control if control.is_control() => write!(f, "{}", control.escape_unicode()),
+            character => f.write_char(character),
+        })
     }
+}
+
+/// Writes a line to standard error, if anybody can be told at all.
+fn complain(line: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

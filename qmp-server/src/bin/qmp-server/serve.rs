@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `qmp-server serve`: the reference machine behind sockets.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -15,20 +15,21 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::Failure;
 use crate::arguments::ServeOptions;
+use crate::{Failure, complain};
 
 /// Where to listen if nothing else is said.
 const DEFAULT_SOCKET: &str = "qmp.sock";
 
 pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let trace_points = Arc::new(TracePoints::default());
-    log_to_stderr(Arc::clone(&trace_points));
+    let _log = log_to_stderr(Arc::clone(&trace_points));
 
     let mut registry = Registry::new();
     let machine = MachineOptions {
@@ -57,10 +58,11 @@ fn listen(mut server: Server, listen: &[Listen]) -> Result<Server, Failure> {
         let path = Path::new(DEFAULT_SOCKET);
         let address = Address::Unix(path.to_owned());
         server = server.listen(&Listen { address, pretty: false }).map_err(Failure::usage)?;
-        println!("Listening at unix:{DEFAULT_SOCKET}; try: {}", command_to_try());
+        let line = format!("Listening at unix:{DEFAULT_SOCKET}; try: {}", command_to_try());
+        writeln!(io::stdout(), "{line}").map_err(Failure::usage)?;
     } else {
         for address in server.addresses() {
-            eprintln!("qmp-server: listening at {address}");
+            complain(&format_args!("qmp-server: listening at {address}"));
         }
     }
     Ok(server)
@@ -88,11 +90,14 @@ fn end_on_signals(
     thread::Builder::new().name("qmp-signals".into()).spawn(wait).map(drop)
 }
 
-/// Logs warnings, and what enabled trace points say.
-fn log_to_stderr(trace_points: Arc<TracePoints>) {
+/// Logs warnings, and what enabled trace points say. Should nobody read standard error, lines are
+/// dropped and the server goes on. What is left is written when the guard is dropped.
+fn log_to_stderr(trace_points: Arc<TracePoints>) -> WorkerGuard {
     let wanted = dynamic_filter_fn(move |metadata: &Metadata<'_>, _| {
         *metadata.level() <= LevelFilter::WARN || trace_points.is_enabled(metadata.name())
     });
-    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_filter(wanted);
+    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    let log = tracing_subscriber::fmt::layer().with_writer(writer).with_filter(wanted);
     tracing_subscriber::registry().with(log).init();
+    guard
 }
