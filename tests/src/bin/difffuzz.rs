@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tests::difffuzz::{Options, Outcome, run};
+use tests::difffuzz::{Options, Outcome, messages};
 
 /// Send random inputs to QEMU's storage daemon and to our server, and compare all answers.
 ///
@@ -28,7 +28,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { count, seed, jobs, proto } = Arguments::parse();
-    match run(&Options { count, seed, jobs, with_server: !proto }) {
+    match messages::run(&Options { count, seed, jobs }, !proto) {
         Ok(Outcome::Same { inputs, answers }) => {
             println!("{inputs} inputs, {answers} answers, no difference (seed {seed})");
             ExitCode::SUCCESS

@@ -7,6 +7,24 @@ use qmp_proto::Band;
 
 use super::model::Answer;
 
+const TRIES: usize = 3;
+
+/// What `compare` finds, if it finds something every time.
+///
+/// QEMU may close a connection that is made right after another has ended, or send it what was meant for that one.
+pub(super) fn every_time(
+    compare: impl Fn() -> Result<Option<String>, String>,
+) -> Result<Option<String>, String> {
+    let mut found = compare();
+    for _ in 1..TRIES {
+        if matches!(found, Ok(None)) {
+            break;
+        }
+        found = compare();
+    }
+    found
+}
+
 /// Why `lines` cannot be the `expected` answers: those of each band in their order, merged in any way.
 pub(super) fn mismatch(expected: &[Answer], lines: &[String]) -> Option<String> {
     let band = |band| {

@@ -7,9 +7,10 @@
 //! made [as small as possible](shrink::shrink) before it is shown.
 
 mod answers;
+mod batches;
+pub mod messages;
 pub mod model;
 pub mod peer;
-mod run;
 mod shrink;
 
-pub use run::{Options, Outcome, run};
+pub use batches::{Options, Outcome};

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-use tests::difffuzz::{Options, Outcome, run};
+use tests::difffuzz::{Options, Outcome, messages};
 use tests::programs;
+
+#[track_caller]
+fn check_same(outcome: Result<Outcome, String>, count: u64) {
+    match outcome.expect("the inputs can be compared") {
+        Outcome::Same { inputs, .. } => assert_eq!(inputs, count),
+        Outcome::Different(difference) => panic!("{difference}"),
+    }
+}
 
 #[test]
 fn the_server_answers_random_input_as_qemu_does() {
     if programs::find("qemu-storage-daemon", "apt install qemu-utils").is_none() {
         return;
     }
-    let options = Options { count: 10_000, seed: 1, jobs: 1, with_server: true };
-    match run(&options).expect("the inputs can be compared") {
-        Outcome::Same { inputs, .. } => assert_eq!(inputs, 10_000),
-        Outcome::Different(difference) => panic!("{difference}"),
-    }
+    let options = Options { count: 10_000, seed: 1, jobs: 1 };
+    check_same(messages::run(&options, true), options.count);
 }
