@@ -5,6 +5,29 @@ use std::collections::HashMap;
 
 use crate::json::Json;
 
+/// What the values of a type are.
+#[derive(Debug)]
+pub(crate) enum Shape<'s> {
+    /// The JSON type that the schema tells.
+    Builtin(&'s str),
+    /// The values.
+    Enum(Vec<&'s str>),
+    /// The type of the elements.
+    Array(&'s str),
+    /// The types of the branches.
+    Alternate(Vec<&'s str>),
+    /// Has [members](Schema::members) and perhaps [variants](Schema::variants).
+    Object,
+}
+
+/// A member of an object.
+#[derive(Debug)]
+pub(crate) struct Member<'s> {
+    pub(crate) name: &'s str,
+    pub(crate) ty: &'s str,
+    pub(crate) optional: bool,
+}
+
 /// The entries of a schema.
 #[derive(Debug)]
 pub struct Schema {
@@ -117,6 +140,43 @@ impl Schema {
             },
             _ => entry.get(step).and_then(Json::as_str).is_some_and(|name| type_leads(name, rest)),
         }
+    }
+
+    /// The type of the arguments of a command.
+    pub(crate) fn arguments_of(&self, command: &str) -> &str {
+        text(self.entry(command), "arg-type")
+    }
+
+    /// What the values of this type are.
+    pub(crate) fn shape(&self, ty: &str) -> Shape<'_> {
+        let entry = self.entry(ty);
+        let members =
+            |key| items(entry, "members").iter().map(|member| text(member, key)).collect();
+        match text(entry, "meta-type") {
+            "builtin" => Shape::Builtin(text(entry, "json-type")),
+            "enum" => Shape::Enum(members("name")),
+            "array" => Shape::Array(text(entry, "element-type")),
+            "alternate" => Shape::Alternate(members("type")),
+            _ => Shape::Object,
+        }
+    }
+
+    /// The members that all objects of this type have.
+    pub(crate) fn members(&self, ty: &str) -> Vec<Member<'_>> {
+        let member = |member| Member {
+            name: text(member, "name"),
+            ty: text(member, "type"),
+            optional: member.get("default").is_some(),
+        };
+        items(self.entry(ty), "members").iter().map(member).collect()
+    }
+
+    /// The member whose value chooses among variants, and these with the types of their members, if this is a union.
+    pub(crate) fn variants(&self, ty: &str) -> Option<(&str, Vec<(&str, &str)>)> {
+        let entry = self.entry(ty);
+        let tag = entry.get("tag").and_then(Json::as_str)?;
+        let variant = |variant| (text(variant, "case"), text(variant, "type"));
+        Some((tag, items(entry, "variants").iter().map(variant).collect()))
     }
 
     fn find(&self, name: &str) -> Option<&Json> {

@@ -4,15 +4,17 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tests::difffuzz::{Options, Outcome, messages};
+use tests::difffuzz::{Options, Outcome, arguments, messages};
 
-/// Send random inputs to QEMU's storage daemon and to our server, and compare all answers.
+/// Send random inputs to QEMU and to our server, and compare all answers.
+///
+/// Any messages go to QEMU's storage daemon. Commands with any arguments go to qemu-system-x86_64, if it is there.
 ///
 /// Exits with 0 if there is no difference, with 1 if there is one, and with 2 if the comparison fails.
 #[derive(Debug, Parser)]
 #[command(name = "difffuzz")]
 struct Arguments {
-    /// Number of inputs
+    /// Number of inputs of either kind
     #[arg(long, value_name = "N", default_value = "100000")]
     count: u64,
     /// Decides which inputs
@@ -21,20 +23,33 @@ struct Arguments {
     /// Comparisons at a time
     #[arg(long, value_name = "N", default_value = "2")]
     jobs: u64,
-    /// Leave our server out: compare qmp-proto alone
+    /// Leave our server out: compare how qmp-proto reads messages, and no arguments
     #[arg(long)]
     proto: bool,
 }
 
 fn main() -> ExitCode {
     let Arguments { count, seed, jobs, proto } = Arguments::parse();
-    match messages::run(&Options { count, seed, jobs }, !proto) {
+    let options = Options { count, seed, jobs };
+    let code = report("messages", seed, messages::run(&options, !proto));
+    if code != ExitCode::SUCCESS || proto {
+        return code;
+    }
+    if let Some(obstacle) = arguments::obstacle() {
+        println!("arguments: left out, {obstacle}");
+        return code;
+    }
+    report("arguments", seed, arguments::run(&options))
+}
+
+fn report(what: &str, seed: u64, result: Result<Outcome, String>) -> ExitCode {
+    match result {
         Ok(Outcome::Same { inputs, answers }) => {
-            println!("{inputs} inputs, {answers} answers, no difference (seed {seed})");
+            println!("{what}: {inputs} inputs, {answers} answers, no difference (seed {seed})");
             ExitCode::SUCCESS
         }
         Ok(Outcome::Different(difference)) => {
-            println!("{difference}\n(seed {seed})");
+            println!("{what}: {difference}\n(seed {seed})");
             ExitCode::from(1)
         }
         Err(error) => {

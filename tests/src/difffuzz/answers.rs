@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Comparing what a server has answered with what was foretold.
+//! Comparing what a server has answered with what was foretold, or found otherwise.
 
 use std::borrow::Cow;
 

@@ -19,6 +19,11 @@ const LAST: &[u8] = b"{\"id\": \"the last one\"}";
 const LAST_ANSWER: &[u8] =
     b"{\"id\": \"the last one\", \"error\": {\"class\": \"GenericError\", \"desc\": \"QMP input lacks member 'execute'\"}}\r\n";
 
+/// The name of the reference machine.
+const NAME: &str = "confvm";
+/// QEMU with a machine.
+pub(super) const MACHINE: &str = "qemu-system-x86_64";
+
 /// A running server.
 #[derive(Debug)]
 pub struct Peer {
@@ -45,14 +50,30 @@ impl Peer {
         })
     }
 
-    /// Our own server.
+    /// QEMU with the reference machine.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not start.
+    pub fn machine() -> Result<Self, String> {
+        Self::start(MACHINE, |socket| {
+            let mut command = Command::new(MACHINE);
+            command.args(["-machine", "none", "-nodefaults", "-nographic", "-S"]);
+            command.args(["-name", NAME, "-qmp"]);
+            command.arg(format!("unix:{},server=on,wait=off", socket.display()));
+            command
+        })
+    }
+
+    /// Our own server, with the same machine.
     ///
     /// # Errors
     ///
     /// Fails if it does not start.
     pub fn our_server() -> Result<Self, String> {
         Self::start("qmp-server", |socket| {
-            qmp_server(["serve", "--paused", "--listen", &format!("unix:{}", socket.display())])
+            let listen = format!("unix:{}", socket.display());
+            qmp_server(["serve", "--paused", "--name", NAME, "--listen", &listen])
         })
     }
 

@@ -3,7 +3,9 @@
 //!
 //! An [`Inputs`] makes them in three ways: [`generate`] builds requests, values and runs of tokens from what the grammar
 //! and the protocol know, [`seeds`] takes what the conformance cases send, and [`mutate`] changes either a little.
+//! Well-formed commands whose [`arguments`] are the point are built from a schema.
 
+pub mod arguments;
 mod generate;
 mod mutate;
 mod random;

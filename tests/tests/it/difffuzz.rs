@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-use tests::difffuzz::{Options, Outcome, messages};
+use tests::difffuzz::{Options, Outcome, arguments, messages};
 use tests::programs;
 
 #[track_caller]
@@ -18,4 +18,14 @@ fn the_server_answers_random_input_as_qemu_does() {
     }
     let options = Options { count: 10_000, seed: 1, jobs: 1 };
     check_same(messages::run(&options, true), options.count);
+}
+
+#[test]
+fn the_server_finds_the_mistakes_in_arguments_that_qemu_finds() {
+    if let Some(obstacle) = arguments::obstacle() {
+        // Not a failure, ever: QEMU's machines are no requirement.
+        return eprintln!("skipped, {obstacle}");
+    }
+    let options = Options { count: 3000, seed: 1, jobs: 1 };
+    check_same(arguments::run(&options), options.count);
 }
