@@ -206,11 +206,15 @@ impl Core {
     /// from the others again.
     fn dispatch(self: &Arc<Self>) {
         for _ in 0..COMMANDS_PER_ROUND {
-            let Some(turn) = Turn::take(self) else { return };
-            if self.is_stopping() {
+            if self.queue.is_empty() || self.is_stopping() {
                 return;
             }
+            let Some(turn) = Turn::take(self) else { return };
             let Some(popped) = self.queue.try_pop() else { return };
+            // This thread is going to be busy, and may be the only one that knows of it.
+            if self.dispatcher.timeout().is_some() {
+                self.poller.wake();
+            }
             execute(self, popped, turn);
         }
     }
@@ -378,12 +382,7 @@ impl Turn {
     fn take(core: &Arc<Core>) -> Option<Turn> {
         // Made only when the role was free: dropping it frees the role.
         let free = !core.dispatching.swap(true, Ordering::SeqCst);
-        let turn = free.then(|| Turn { core: Arc::clone(core) })?;
-        // This thread is going to be busy, and may be the only one that knows of it.
-        if core.dispatcher.timeout().is_some() {
-            core.poller.wake();
-        }
-        Some(turn)
+        free.then(|| Turn { core: Arc::clone(core) })
     }
 }
 
