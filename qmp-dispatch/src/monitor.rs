@@ -180,7 +180,7 @@ impl Monitor {
             Ok(request) => self.serve(request, done),
             Err(refused) => {
                 let RequestError { error, id, .. } = refused;
-                self.respond(Answer::to(id, None), Err(error));
+                self.respond(Answer { id, intercepted: None }, None, Err(error));
                 done();
             }
         }
@@ -190,24 +190,23 @@ impl Monitor {
         self.trace_command(&request);
         let (intercepted, flow) = Intercepted::enter(self, &request);
         let Request { command: name, arguments, id, band } = request;
-        let mut answer = Answer::to(id, intercepted);
+        let answer = Answer { id, intercepted };
         if let ControlFlow::Break(result) = flow {
-            self.respond(answer, result);
+            self.respond(answer, None, result);
             return done();
         }
         let (command, arguments) = match self.check(&name, arguments, band) {
             Ok(checked) => checked,
             Err(error) => {
-                self.respond(answer, Err(error));
+                self.respond(answer, None, Err(error));
                 return done();
             }
         };
-        answer.command = Some(command.name());
         let context = Context::new(Arc::clone(self), band);
         match command.handler() {
             ErasedHandler::AtOnce(handler) if command.deadline_after().is_none() => {
                 let result = self.run(command, || handler(&context, arguments));
-                self.respond(answer, result.and_then(|result| result));
+                self.respond(answer, Some(command), result.and_then(|result| result));
                 done();
             }
             ErasedHandler::AtOnce(handler) => {
@@ -271,15 +270,18 @@ impl Monitor {
         })
     }
 
-    /// Sends the outcome of a command, unless it has succeeded and has no success response.
-    pub(crate) fn respond(self: &Arc<Self>, answer: Answer, result: Result<Json, Error>) {
-        let Answer { id, command, intercepted } = answer;
-        let registry = self.dispatcher.registry();
-        let command = command.and_then(|name| registry.find(name));
+    /// Sends the outcome of a request, unless its command has succeeded and has no success response.
+    /// There is no `command` if none has been executed.
+    pub(crate) fn respond(
+        self: &Arc<Self>,
+        answer: Answer,
+        command: Option<&Command>,
+        result: Result<Json, Error>,
+    ) {
+        let Answer { id, intercepted } = answer;
+        let policy = self.dispatcher.registry().policy();
         let result = match command {
-            Some(command) => {
-                result.map(|json| command.result().without_hidden(registry.policy(), json))
-            }
+            Some(command) => result.map(|json| command.result().without_hidden(policy, json)),
             None => result,
         };
         if let Some(intercepted) = intercepted {

@@ -56,15 +56,7 @@ impl<T> fmt::Debug for Responder<T> {
 /// What is needed to answer a request.
 pub(crate) struct Answer {
     pub(crate) id: Option<Value>,
-    /// The command, if there is one of that name and it may be executed.
-    pub(crate) command: Option<&'static str>,
     pub(crate) intercepted: Option<Intercepted>,
-}
-
-impl Answer {
-    pub(crate) fn to(id: Option<Value>, intercepted: Option<Intercepted>) -> Answer {
-        Answer { id, command: None, intercepted }
-    }
 }
 
 /// The answer that a request is still owed, by whoever has this, or by the deadline.
@@ -82,9 +74,11 @@ struct Owed {
 }
 
 impl Owed {
-    fn settle(self, result: Result<Json, Error>) {
-        self.monitor.respond(self.answer, result);
-        (self.done)();
+    fn settle(self, command: &str, result: Result<Json, Error>) {
+        let Owed { monitor, answer, done } = self;
+        let command = monitor.dispatcher().registry().find(command);
+        monitor.respond(answer, command, result);
+        done();
     }
 }
 
@@ -109,7 +103,7 @@ impl Reply {
 
     pub(crate) fn send(self, result: Result<Json, Error>) {
         match take(&self.owed) {
-            Some(owed) => owed.settle(result),
+            Some(owed) => owed.settle(self.command, result),
             None => {
                 tracing::warn!(command = self.command, "an answer came after its deadline");
             }
@@ -125,7 +119,7 @@ impl Drop for Reply {
         if let Some(owed) = take(&self.owed) {
             tracing::error!(command = self.command, "a responder was dropped without an answer");
             let error = format!("The command {} was not answered", self.command);
-            owed.settle(Err(Error::generic(error)));
+            owed.settle(self.command, Err(Error::generic(error)));
         }
     }
 }
@@ -144,9 +138,8 @@ impl WeakReply {
         let WeakReply { command, after, .. } = self;
         tracing::warn!(command, ?after, "no answer within the deadline");
         let seconds = after.as_secs_f64();
-        owed.settle(Err(Error::generic(format!(
-            "The command {command} was not answered within {seconds} seconds"
-        ))));
+        let error = format!("The command {command} was not answered within {seconds} seconds");
+        owed.settle(command, Err(Error::generic(error)));
     }
 }
 
