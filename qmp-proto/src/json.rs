@@ -20,8 +20,8 @@ use crate::lexer::{Kind, Token};
 use crate::parser::parse_well_formed;
 use crate::{DecodeError, Object, Value, from_value};
 
-/// Room for most results, so that they are written without moving.
-const USUAL_SIZE: usize = 128;
+/// Room for most results and the rest of their responses, so that they are written without moving.
+pub(crate) const USUAL_SIZE: usize = 256;
 
 /// The text of one JSON value, well-formed, in ASCII and on one line.
 ///
@@ -68,6 +68,11 @@ impl Json {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text, for others to change.
+    pub(crate) fn into_string(self) -> String {
+        self.0.into_owned()
     }
 
     /// Parses the text as any value.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What servers answer to a command.
 
+use crate::json::USUAL_SIZE;
 use crate::{Error, Json, Layout, Value};
 
 /// The answer to one request: success or error, with the id of the request if it had one.
@@ -28,34 +29,64 @@ pub struct Response {
     pub result: Result<Json, Error>,
 }
 
+/// What comes before the result of a successful command.
+const RETURN: &str = "{\"return\": ";
+
 impl Response {
     /// Appends the response as QEMU writes it, ended by CR LF.
     pub fn write(&self, layout: Layout, out: &mut String) {
         let from = out.len();
         match &self.result {
             Ok(json) => {
-                out.push_str("{\"return\": ");
+                out.push_str(RETURN);
                 out.push_str(json.as_str());
-                if let Some(id) = &self.id {
-                    out.push_str(", \"id\": ");
-                    Json::write_value(id, out);
-                }
-                out.push('}');
+                write_end(self.id.as_ref(), out);
             }
-            Err(error) => {
-                out.push('{');
-                if let Some(id) = &self.id {
-                    out.push_str("\"id\": ");
-                    Json::write_value(id, out);
-                    out.push_str(", ");
-                }
-                out.push_str("\"error\": {\"class\": \"");
-                out.push_str(error.class.name());
-                out.push_str("\", \"desc\": ");
-                Json::write_string(&error.desc, out);
-                out.push_str("}}");
-            }
+            Err(error) => write_error(self.id.as_ref(), error, out),
         }
         layout.finish(out, from);
     }
+
+    /// The text that [`write`](Response::write) appends, made of that of the result, which is not
+    /// copied to another place if there is room for the rest behind it.
+    pub fn into_text(self, layout: Layout) -> String {
+        let mut text = match self.result {
+            Ok(json) => {
+                let mut text = json.into_string();
+                text.insert_str(0, RETURN);
+                write_end(self.id.as_ref(), &mut text);
+                text
+            }
+            Err(error) => {
+                let mut text = String::with_capacity(USUAL_SIZE);
+                write_error(self.id.as_ref(), &error, &mut text);
+                text
+            }
+        };
+        layout.finish(&mut text, 0);
+        text
+    }
+}
+
+/// Writes what comes behind the result of a successful command.
+fn write_end(id: Option<&Value>, out: &mut String) {
+    if let Some(id) = id {
+        out.push_str(", \"id\": ");
+        Json::write_value(id, out);
+    }
+    out.push('}');
+}
+
+fn write_error(id: Option<&Value>, error: &Error, out: &mut String) {
+    out.push('{');
+    if let Some(id) = id {
+        out.push_str("\"id\": ");
+        Json::write_value(id, out);
+        out.push_str(", ");
+    }
+    out.push_str("\"error\": {\"class\": \"");
+    out.push_str(error.class.name());
+    out.push_str("\", \"desc\": ");
+    Json::write_string(&error.desc, out);
+    out.push_str("}}");
 }

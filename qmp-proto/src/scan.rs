@@ -18,7 +18,24 @@ pub(crate) fn plain_run(bytes: &[u8], quote: u8) -> usize {
         let special = special_bytes(u64::from_le_bytes(*chunk), quote);
         return bytes.len() - 8 + (special.trailing_zeros() as usize / 8).min(8);
     }
-    bytes.iter().take_while(|&&byte| is_plain(byte, quote)).count()
+    match short_word(bytes) {
+        Some(word) if special_bytes(word, quote) != 0 => {
+            bytes.iter().take_while(|&&byte| is_plain(byte, quote)).count()
+        }
+        _ => bytes.len(),
+    }
+}
+
+/// All of less than eight bytes, some of them twice; `None` if there are none.
+#[inline]
+fn short_word(bytes: &[u8]) -> Option<u64> {
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        return Some(u64::from(first) | u64::from(last) << 32);
+    }
+    let (first, last) = (*bytes.first()?, *bytes.last()?);
+    let middle = bytes[bytes.len() / 2];
+    Some(u64::from_le_bytes([first, middle, last, last, last, last, last, last]))
 }
 
 #[inline]
