@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a handler knows of the request that it serves.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use qmp_proto::Band;
@@ -51,8 +51,7 @@ impl Context {
 }
 
 thread_local! {
-    /// The monitors whose handlers run on this thread, outermost first.
-    static CURRENT: RefCell<Vec<Arc<Monitor>>> = const { RefCell::new(Vec::new()) };
+    static CURRENT: Cell<Option<Arc<Monitor>>> = const { Cell::new(None) };
 }
 
 /// The monitor whose request is being served on this thread; `None` outside of handlers.
@@ -65,23 +64,25 @@ thread_local! {
 /// assert!(qmp_dispatch::current().is_none());
 /// ```
 pub fn current() -> Option<Arc<Monitor>> {
-    CURRENT.with_borrow(|monitors| monitors.last().cloned())
+    let monitor = CURRENT.take();
+    CURRENT.set(monitor.clone());
+    monitor
 }
 
 /// Makes a monitor the current one until it is dropped.
-pub(crate) struct CurrentScope(());
+pub(crate) struct CurrentScope {
+    /// Whose handler has dispatched the request that is served here.
+    outer: Option<Arc<Monitor>>,
+}
 
 impl CurrentScope {
     pub(crate) fn enter(monitor: Arc<Monitor>) -> CurrentScope {
-        CURRENT.with_borrow_mut(|monitors| monitors.push(monitor));
-        CurrentScope(())
+        CurrentScope { outer: CURRENT.replace(Some(monitor)) }
     }
 }
 
 impl Drop for CurrentScope {
     fn drop(&mut self) {
-        let left = CURRENT.with_borrow_mut(Vec::pop);
-        // Dropped outside of the borrow: the monitor's own drop may run code of the embedder.
-        drop(left);
+        CURRENT.set(self.outer.take());
     }
 }

@@ -66,41 +66,46 @@ pub trait Interceptor: Send + Sync + 'static {
     }
 }
 
-/// A request that interceptors have let through, and are to be told of again.
+/// A request that interceptors have seen, and are to be told of again.
 pub(crate) struct Intercepted {
     request: Request,
     began: Duration,
     /// How many interceptors are to be told.
     entered: usize,
+    /// What one of them has answered.
+    answered: Option<Result<Json, Error>>,
 }
 
 impl Intercepted {
-    /// Asks the interceptors. Nothing is kept if there are none.
-    pub(crate) fn enter(
-        monitor: &Arc<Monitor>,
-        request: &Request,
-    ) -> (Option<Intercepted>, ControlFlow<Result<Json, Error>>) {
+    /// Asks the interceptors, if there are any.
+    pub(crate) fn enter(monitor: &Arc<Monitor>, request: &Request) -> Option<Box<Intercepted>> {
         let interceptors = monitor.dispatcher().registry().interceptors();
         if interceptors.is_empty() {
-            return (None, ControlFlow::Continue(()));
+            return None;
         }
         let began = monitor.dispatcher().now().monotonic;
         let call = Call { monitor, request };
         let mut entered = 0;
-        let mut flow = ControlFlow::Continue(());
+        let mut answered = None;
         for interceptor in interceptors {
             let before = AssertUnwindSafe(|| interceptor.before(&call));
-            flow = catch_unwind(before).unwrap_or_else(|_| {
+            let flow = catch_unwind(before).unwrap_or_else(|_| {
                 tracing::error!(command = request.command, "an interceptor panicked");
                 let error = format!("The command {} failed: internal error", request.command);
                 ControlFlow::Break(Err(Error::generic(error)))
             });
-            if flow.is_break() {
+            if let ControlFlow::Break(answer) = flow {
+                answered = Some(answer);
                 break;
             }
             entered += 1;
         }
-        (Some(Intercepted { request: request.clone(), began, entered }), flow)
+        Some(Box::new(Intercepted { request: request.clone(), began, entered, answered }))
+    }
+
+    /// What one of them has answered instead of the command.
+    pub(crate) fn take_answer(&mut self) -> Option<Result<Json, Error>> {
+        self.answered.take()
     }
 
     /// Tells the interceptors of the outcome, the innermost first.

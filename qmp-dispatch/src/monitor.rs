@@ -3,14 +3,14 @@
 
 use std::any::Any;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use qmp_proto::{
-    Band, Error, ErrorClass, Greeting, Json, Layout, Message, Object, Request, RequestError,
-    Response, SyntaxError,
+    Band, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError, Response,
+    SyntaxError,
 };
 
 use tracing::field::display;
@@ -38,9 +38,6 @@ pub trait Output: Send + Sync {
         self.transmit(text);
     }
 }
-
-/// Most responses are no longer than this many bytes, and are written without growing their buffer.
-const USUAL_MESSAGE: usize = 256;
 
 /// Names a monitor; unique within its [`Dispatcher`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -175,62 +172,60 @@ impl Monitor {
     /// called when the response has been transmitted: before this returns, or later and elsewhere
     /// if the command [answers later](crate::Registry::deferred_command). Until then, no other
     /// in-band request of this monitor must be executed.
-    pub fn execute(self: &Arc<Self>, pending: Pending, done: impl FnOnce() + Send + 'static) {
-        match pending.0 {
+    pub fn execute(self: &Arc<Self>, mut pending: Pending, done: impl FnOnce() + Send + 'static) {
+        match &mut pending.0 {
             Ok(request) => self.serve(request, done),
             Err(refused) => {
-                let RequestError { error, id, .. } = refused;
+                let RequestError { error, id, .. } = refused.clone();
                 self.respond(Answer { id, intercepted: None }, None, Err(error));
                 done();
             }
         }
     }
 
-    fn serve(self: &Arc<Self>, request: Request, done: impl FnOnce() + Send + 'static) {
-        self.trace_command(&request);
-        let (intercepted, flow) = Intercepted::enter(self, &request);
-        let Request { command: name, arguments, id, band } = request;
-        let answer = Answer { id, intercepted };
-        if let ControlFlow::Break(result) = flow {
+    /// Takes out of the request what is needed elsewhere, which costs less than moving all of it.
+    fn serve(self: &Arc<Self>, request: &mut Request, done: impl FnOnce() + Send + 'static) {
+        self.trace_command(request);
+        let intercepted = Intercepted::enter(self, request);
+        let mut answer = Answer { id: request.id.take(), intercepted };
+        if let Some(result) = answer.intercepted.as_mut().and_then(|seen| seen.take_answer()) {
             self.respond(answer, None, result);
             return done();
         }
-        let (command, arguments) = match self.check(&name, arguments, band) {
-            Ok(checked) => checked,
+        let command = match self.check(request) {
+            Ok(command) => command,
             Err(error) => {
                 self.respond(answer, None, Err(error));
                 return done();
             }
         };
-        let context = Context::new(Arc::clone(self), band);
+        let context = Context::new(Arc::clone(self), request.band);
+        let arguments = &mut request.arguments;
         match command.handler() {
             ErasedHandler::AtOnce(handler) if command.deadline_after().is_none() => {
-                let result = self.run(command, || handler(&context, arguments));
+                let result = self.run(command, || handler(&context, take(arguments)));
                 self.respond(answer, Some(command), result.and_then(|result| result));
                 done();
             }
             ErasedHandler::AtOnce(handler) => {
                 // The deadline answers in its place, but the handler runs on.
                 let reply = Reply::new(self, command, answer, Box::new(|| ()));
-                let result = self.run(command, || handler(&context, arguments));
+                let result = self.run(command, || handler(&context, take(arguments)));
                 reply.send(result.and_then(|result| result));
                 done();
             }
             ErasedHandler::Deferred(handler) => {
                 let reply = Reply::new(self, command, answer, Box::new(done));
                 // Should it panic, the reply is dropped, and so the client is answered.
-                let _ = self.run(command, || handler(&context, arguments, reply));
+                let _ = self.run(command, || handler(&context, take(arguments), reply));
             }
         }
     }
 
     /// Finds the command, and checks that it may be executed with these arguments, in QEMU's order.
-    fn check(
-        &self,
-        name: &str,
-        arguments: Object,
-        band: Band,
-    ) -> Result<(&Command, Object), Error> {
+    /// Leaves the arguments as serde takes them.
+    fn check(&self, request: &mut Request) -> Result<&Command, Error> {
+        let Request { command: name, arguments, band, .. } = request;
         let not_found = |desc: String| Error::new(ErrorClass::CommandNotFound, desc);
         if !self.is_negotiated() && name != "qmp_capabilities" {
             return Err(not_found(
@@ -245,7 +240,7 @@ impl Monitor {
                 "The command {name} has been disabled for this instance"
             )));
         }
-        if band == Band::OutOfBand && !command.allows_oob() {
+        if *band == Band::OutOfBand && !command.allows_oob() {
             return Err(Error::generic(format!("The command {name} does not support OOB")));
         }
         if self.dispatcher.is_preconfig() && !command.allows_preconfig() {
@@ -253,7 +248,8 @@ impl Monitor {
                 "The command '{name}' is permitted only after machine initialization has completed"
             )));
         }
-        Ok((command, command.arguments().prepare_with(registry.policy(), arguments)?))
+        command.arguments().prepare_in_place(registry.policy(), arguments)?;
+        Ok(command)
     }
 
     /// Runs a handler, with this as the current monitor. An error if it panics.
@@ -276,14 +272,15 @@ impl Monitor {
         self: &Arc<Self>,
         answer: Answer,
         command: Option<&Command>,
-        result: Result<Json, Error>,
+        mut result: Result<Json, Error>,
     ) {
         let Answer { id, intercepted } = answer;
         let policy = self.dispatcher.registry().policy();
-        let result = match command {
-            Some(command) => result.map(|json| command.result().without_hidden(policy, json)),
-            None => result,
-        };
+        if let Some(command) = command
+            && !policy.shows_everything()
+        {
+            result = result.map(|json| command.result().without_hidden(policy, json));
+        }
         if let Some(intercepted) = intercepted {
             intercepted.leave(self, &result);
         }
@@ -299,8 +296,7 @@ impl Monitor {
         let begins_to_listen = self.is_negotiated() && !self.listening.load(Ordering::Acquire);
         let no_event_meanwhile = begins_to_listen.then(|| self.dispatcher.hold_events());
         if result.is_err() || command.is_none_or(Command::has_success_response) {
-            let response = Response { id, result };
-            self.send(|text| response.write(self.layout, text));
+            self.output.transmit(&Response { id, result }.into_text(self.layout));
         }
         if begins_to_listen {
             self.listening.store(true, Ordering::Release);
@@ -343,7 +339,9 @@ impl Monitor {
     }
 
     pub(crate) fn greet(&self, greeting: &Greeting) {
-        self.send(|text| greeting.write(self.layout, text));
+        let mut text = String::new();
+        greeting.write(self.layout, &mut text);
+        self.output.transmit(&text);
     }
 
     /// Sends an event if the client is to get any.
@@ -352,12 +350,6 @@ impl Monitor {
         if wanted && self.listening.load(Ordering::Acquire) {
             self.output.transmit_event(event.in_layout(self.layout));
         }
-    }
-
-    fn send(&self, write: impl FnOnce(&mut String)) {
-        let mut text = String::with_capacity(USUAL_MESSAGE);
-        write(&mut text);
-        self.output.transmit(&text);
     }
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which commands and events there are.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 
 use crate::handler::ErasedHandler;
@@ -43,7 +43,7 @@ use crate::{DeferredHandler, EventType, Handler, Interceptor, protocol_commands}
 pub struct Registry {
     /// In the order of registration.
     commands: Vec<Command>,
-    indices: HashMap<&'static str, usize>,
+    indices: FxHashMap<&'static str, usize>,
     events: Vec<EventDeclaration>,
     /// The outermost first.
     interceptors: Vec<Box<dyn Interceptor>>,
@@ -209,7 +209,7 @@ impl Registry {
     pub fn new() -> Registry {
         let mut registry = Registry {
             commands: Vec::new(),
-            indices: HashMap::new(),
+            indices: FxHashMap::default(),
             events: Vec::new(),
             interceptors: Vec::new(),
             policy: Policy::default(),

@@ -56,7 +56,7 @@ impl<T> fmt::Debug for Responder<T> {
 /// What is needed to answer a request.
 pub(crate) struct Answer {
     pub(crate) id: Option<Value>,
-    pub(crate) intercepted: Option<Intercepted>,
+    pub(crate) intercepted: Option<Box<Intercepted>>,
 }
 
 /// The answer that a request is still owed, by whoever has this, or by the deadline.

@@ -95,20 +95,11 @@ impl Policy {
         [self.deprecated_output, self.unstable_output] == [OutputPolicy::Accept; 2]
     }
 
-    #[inline]
     pub(crate) fn check_member(&self, name: &str, features: &[String]) -> Result<(), Error> {
-        // Most have none, and this is asked for each.
-        if features.is_empty() {
-            return Ok(());
-        }
         self.check(ErrorClass::GenericError, "parameter", name, features)
     }
 
-    #[inline]
     pub(crate) fn check_value(&self, name: &str, features: &[String]) -> Result<(), Error> {
-        if features.is_empty() {
-            return Ok(());
-        }
         self.check(ErrorClass::GenericError, "value", name, features)
     }
 
@@ -123,7 +114,22 @@ impl Policy {
         self.deprecated_output == OutputPolicy::Accept || !has(features, "deprecated")
     }
 
+    #[inline]
     fn check<F: AsRef<str>>(
+        &self,
+        class: ErrorClass,
+        kind: &str,
+        name: &str,
+        features: &[F],
+    ) -> Result<(), Error> {
+        // Most have none, and this is asked for each command, member and value.
+        if features.is_empty() {
+            return Ok(());
+        }
+        self.check_features(class, kind, name, features)
+    }
+
+    fn check_features<F: AsRef<str>>(
         &self,
         class: ErrorClass,
         kind: &str,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The QAPI types of Rust types.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use qmp_proto::{Error, Json, Object, from_object};
@@ -256,12 +257,23 @@ impl Arguments {
     /// # Errors
     ///
     /// Those of [`check_with`](Arguments::check_with).
-    pub fn prepare_with(&self, policy: &Policy, arguments: Object) -> Result<Object, Error> {
-        let wraps = self.checked(policy, &arguments)?;
-        match self.0.object() {
-            Some(object) if wraps => Ok(unsigned::wrap(&self.0.model, object, arguments)),
-            _ => Ok(arguments),
+    pub fn prepare_with(&self, policy: &Policy, mut arguments: Object) -> Result<Object, Error> {
+        self.prepare_in_place(policy, &mut arguments)?;
+        Ok(arguments)
+    }
+
+    /// As [`prepare_with`](Arguments::prepare_with), without moving arguments that are ready.
+    pub(crate) fn prepare_in_place(
+        &self,
+        policy: &Policy,
+        arguments: &mut Object,
+    ) -> Result<(), Error> {
+        if self.checked(policy, arguments)?
+            && let Some(object) = self.0.object()
+        {
+            *arguments = unsigned::wrap(&self.0.model, object, take(arguments));
         }
+        Ok(())
     }
 
     /// Checks arguments and deserializes them.
@@ -278,8 +290,12 @@ impl Arguments {
     fn checked(&self, policy: &Policy, arguments: &Object) -> Result<bool, Error> {
         static NOTHING: model::Object =
             model::Object { members: Vec::new(), union: None, open: false };
+        let object = self.0.object();
+        if object.is_none() && arguments.is_empty() {
+            return Ok(false);
+        }
+        let object = object.unwrap_or(&NOTHING);
         let mut checker = Checker::new(&self.0.model, policy);
-        let object = self.0.object().unwrap_or(&NOTHING);
         checker.object(object, arguments, &super::path::Path::ARGUMENTS)?;
         Ok(checker.wraps)
     }

@@ -23,7 +23,7 @@ const LAYERS: [Layer; 6] = [
     Layer {
         name: "qmp-dispatch",
         members: &["qmp-proto"],
-        others: Some(&["schemars", "serde", "serde_json", "thiserror", "tracing"]),
+        others: Some(&["rustc-hash", "schemars", "serde", "serde_json", "thiserror", "tracing"]),
     },
     Layer {
         name: "qmp-server",
