@@ -110,7 +110,8 @@ impl Dispatcher {
     /// Emits an event to every monitor that has completed negotiation.
     ///
     /// From any thread, also from within a handler: the event then comes before the response to its
-    /// command. All monitors get all events in the same order.
+    /// command. All monitors get all events in the same order. Nobody gets those that the
+    /// [policy](crate::Registry::set_policy) hides.
     ///
     /// # Errors
     ///
@@ -123,11 +124,14 @@ impl Dispatcher {
         let name = event.name();
         let registry = self.registry();
         let declared = registry.find_event(name).ok_or(EmitError::Undeclared(name))?;
+        if !registry.policy().shows_event(declared.features()) {
+            return Ok(());
+        }
         let encoded = match (data as &dyn Any).is::<()>() {
             true => None,
             false => {
                 let json = Json::encode(data).map_err(|source| EmitError::Data { name, source })?;
-                Some(declared.data.without_hidden(registry.policy(), json))
+                Some(declared.data().without_hidden(registry.policy(), json))
             }
         };
         let mut reached = Vec::new();
@@ -246,7 +250,7 @@ impl Dispatcher {
                 });
             }
             for event in self.registry().events() {
-                introspection.event(event.name, &event.data, &[]);
+                introspection.event(event.name(), event.data(), event.features());
             }
             Json::encode(&introspection.finish()).expect("the schema consists of text")
         })

@@ -101,7 +101,7 @@ pub use handler::{DeferredHandler, Handler, Stateless};
 pub use intercept::{Call, Interceptor};
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
-pub use registry::{Command, Group, RegisterError, Registry};
+pub use registry::{Command, DeclaredEvent, Group, RegisterError, Registry};
 pub use reply::Responder;
 
 /// Its example is compiled.

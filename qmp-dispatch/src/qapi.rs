@@ -107,6 +107,7 @@ mod error;
 mod hash_order;
 mod introspection;
 mod model;
+mod name;
 mod path;
 mod policy;
 mod rewrite;
@@ -117,6 +118,7 @@ mod unsigned;
 
 pub use error::{Problem, SchemaError};
 pub use introspection::{CommandInfo, Introspection};
+pub(crate) use name::is_name;
 pub use policy::{InputPolicy, OutputPolicy, Policy};
 pub use schema_info::{MetaType, SchemaEnumMember, SchemaInfo, SchemaMember, SchemaVariant};
 pub use types::{Arguments, Type, arguments_of, type_of};

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 
 use crate::handler::ErasedHandler;
-use crate::qapi::{Arguments, Policy, Problem, SchemaError, Type, arguments_of, type_of};
+use crate::qapi::{Arguments, Policy, Problem, SchemaError, Type, arguments_of, is_name, type_of};
 use crate::{DeferredHandler, EventType, Handler, Interceptor, protocol_commands};
 
 /// The commands and events of a server.
@@ -44,7 +44,7 @@ pub struct Registry {
     /// In the order of registration.
     commands: Vec<Command>,
     indices: FxHashMap<&'static str, usize>,
-    events: Vec<EventDeclaration>,
+    events: Vec<DeclaredEvent>,
     /// The outermost first.
     interceptors: Vec<Box<dyn Interceptor>>,
     policy: Policy,
@@ -57,6 +57,9 @@ pub enum RegisterError {
     /// There is a command or event of that name already.
     #[error("'{0}' is registered already")]
     Duplicate(&'static str),
+    /// QAPI has no such names.
+    #[error("'{0}' is no name: a letter, then letters, digits, '-' and '_'")]
+    Name(&'static str),
     /// Its types cannot be expressed in QAPI.
     #[error("'{name}' cannot be described: {source}")]
     Schema {
@@ -67,9 +70,46 @@ pub enum RegisterError {
     },
 }
 
-pub(crate) struct EventDeclaration {
-    pub(crate) name: &'static str,
-    pub(crate) data: Type,
+/// A declared kind of event, and what can be set of it.
+#[derive(Debug)]
+pub struct DeclaredEvent {
+    name: &'static str,
+    data: Type,
+    features: Vec<String>,
+}
+
+impl DeclaredEvent {
+    /// Marks the event as deprecated: it is still sent, and will go. The same as a
+    /// [feature](DeclaredEvent::feature) of that name.
+    pub fn deprecated(&mut self) -> &mut DeclaredEvent {
+        self.feature("deprecated")
+    }
+
+    /// Marks the event as unstable: it may change or go at any time. The same as a
+    /// [feature](DeclaredEvent::feature) of that name.
+    pub fn unstable(&mut self) -> &mut DeclaredEvent {
+        self.feature("unstable")
+    }
+
+    /// Adds a feature, which introspection shows to clients.
+    pub fn feature(&mut self, name: impl Into<String>) -> &mut DeclaredEvent {
+        self.features.push(name.into());
+        self
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The features, `deprecated` and `unstable` included.
+    pub fn features(&self) -> &[String] {
+        &self.features
+    }
+
+    pub(crate) fn data(&self) -> &Type {
+        &self.data
+    }
 }
 
 /// A registered command, and what can be set of it.
@@ -226,8 +266,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`RegisterError`] if the name is taken, or the types of the function have no counterpart in
-    /// QAPI.
+    /// [`RegisterError`] if the name is taken or none that QAPI allows, or the types of the function
+    /// have no counterpart in QAPI.
     pub fn command<H, Shape>(
         &mut self,
         name: &'static str,
@@ -266,9 +306,16 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`RegisterError`] if the name is taken, or the type of the data has no counterpart in QAPI.
-    pub fn event<T: JsonSchema>(&mut self, event: &EventType<T>) -> Result<(), RegisterError> {
+    /// [`RegisterError`] if the name is taken or none that QAPI allows, or the type of the data has
+    /// no counterpart in QAPI.
+    pub fn event<T: JsonSchema>(
+        &mut self,
+        event: &EventType<T>,
+    ) -> Result<&mut DeclaredEvent, RegisterError> {
         let name = event.name();
+        if !is_name(name) {
+            return Err(RegisterError::Name(name));
+        }
         if self.find_event(name).is_some() {
             return Err(RegisterError::Duplicate(name));
         }
@@ -279,8 +326,9 @@ impl Registry {
             let place = type_name.clone();
             return Err(schema(SchemaError { type_name, place, problem: Problem::NotAnObject }));
         }
-        self.events.push(EventDeclaration { name, data });
-        Ok(())
+        let index = self.events.len();
+        self.events.push(DeclaredEvent { name, data, features: Vec::new() });
+        Ok(&mut self.events[index])
     }
 
     /// Adds an interceptor, inside of those that have been added before.
@@ -338,11 +386,11 @@ impl Registry {
         &self.commands
     }
 
-    pub(crate) fn events(&self) -> &[EventDeclaration] {
+    pub(crate) fn events(&self) -> &[DeclaredEvent] {
         &self.events
     }
 
-    pub(crate) fn find_event(&self, name: &str) -> Option<&EventDeclaration> {
+    pub(crate) fn find_event(&self, name: &str) -> Option<&DeclaredEvent> {
         self.events.iter().find(|declared| declared.name == name)
     }
 
@@ -356,6 +404,9 @@ impl Registry {
         name: &'static str,
         handler: ErasedHandler,
     ) -> Result<&mut Command, RegisterError> {
+        if !is_name(name) {
+            return Err(RegisterError::Name(name));
+        }
         if self.indices.contains_key(name) {
             return Err(RegisterError::Duplicate(name));
         }

@@ -36,6 +36,8 @@ impl Output for Screen {
 }
 
 const HAPPENED: EventType<Happened> = EventType::new("HAPPENED");
+const OLD: EventType<()> = EventType::new("OLD");
+const NEW: EventType<()> = EventType::new("NEW");
 const UNDECLARED: EventType<()> = EventType::new("UNDECLARED");
 
 #[derive(Serialize, JsonSchema)]
@@ -682,4 +684,50 @@ fn introspection_and_dispatch_know_the_same_commands() {
     described.sort_by_key(|name| format!("{name:?}"));
     assert_eq!(listed, described);
     assert!(listed.contains(&Some("x-known".into())));
+}
+
+#[test]
+fn events_that_the_policy_hides_reach_nobody() {
+    let hide = OutputPolicy::Hide;
+    for (policy, expected) in [
+        (Policy::default(), vec!["HAPPENED", "OLD", "NEW"]),
+        (Policy { deprecated_output: hide, ..Policy::default() }, vec!["HAPPENED", "NEW"]),
+        (Policy { unstable_output: hide, ..Policy::default() }, vec!["HAPPENED", "OLD"]),
+    ] {
+        let dispatcher = dispatcher(|registry| {
+            registry.event(&OLD).unwrap().deprecated();
+            registry.event(&NEW).unwrap().unstable().feature("x-free-form");
+            registry.set_policy(policy);
+        });
+        let (monitor, screen) = connect(&dispatcher);
+        feed(&monitor, "{'execute': 'qmp_capabilities'} {'execute': 'query-qmp-schema'}");
+        let described = screen.take().pop().unwrap();
+        // As in QEMU, introspection hides what is deprecated only.
+        let hides_old = policy.deprecated_output == hide;
+        assert_eq!(described.contains(r#""name": "OLD""#), !hides_old);
+        assert!(described.contains(r#""features": ["unstable", "x-free-form"]"#));
+
+        dispatcher.emit(&HAPPENED, &Happened { what: "x" }).unwrap();
+        dispatcher.emit(&OLD, &()).unwrap();
+        dispatcher.emit(&NEW, &()).unwrap();
+        let seen = screen.take();
+        let names = seen.iter().map(|line| {
+            let (_, name) = line.split_once(r#""event": ""#).unwrap();
+            name.split('"').next().unwrap()
+        });
+        assert_eq!(names.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn names_that_qapi_does_not_allow_are_refused() {
+    const SPACED: EventType<()> = EventType::new("TWO WORDS");
+    let mut registry = Registry::new();
+    let refused = registry.command("block resize", |_: &Context| Ok::<(), Error>(())).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "'block resize' is no name: a letter, then letters, digits, '-' and '_'"
+    );
+    assert!(registry.event(&SPACED).is_err());
+    assert!(!registry.command_names().any(|name| name == "block resize"));
 }
