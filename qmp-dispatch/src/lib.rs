@@ -93,6 +93,12 @@ mod reply;
 mod throttle;
 
 pub use qmp_proto as proto;
+/// Derives [`JsonSchema`](schemars::JsonSchema). A crate that does not depend on it derives with
+/// `#[schemars(crate = "qmp_dispatch::schemars")]`.
+pub use schemars;
+/// Derives `Serialize` and `Deserialize`. A crate that does not depend on it derives with
+/// `#[serde(crate = "qmp_dispatch::serde")]`.
+pub use serde;
 
 pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Time};
