@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How addresses are written on the command line.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where a server listens, or a client connects.
 ///
-/// Written `unix:PATH`, `tcp:HOST:PORT` or `stdio`; a path with a slash may go without `unix:`.
+/// Written `unix:PATH`, `unix-abstract:NAME` or `unix:@NAME` (as systemd and `ss` have it),
+/// `tcp:HOST:PORT`, `tls:HOST:PORT`, `vsock:CID:PORT`, `fd:NUMBER`, `systemd` or `systemd:NAME`, or
+/// `stdio`; a path with a slash may go without `unix:`.
 ///
 /// ```
 /// use qmp_server::Address;
@@ -19,9 +22,12 @@ use std::str::FromStr;
 /// # Ok::<(), qmp_server::AddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Address {
     /// A Unix socket at this path.
     Unix(PathBuf),
+    /// A Unix socket with this name, which is in no file system.
+    UnixAbstract(String),
     /// A TCP port of a host.
     Tcp {
         /// A name or address; an IPv6 address without its brackets.
@@ -29,6 +35,24 @@ pub enum Address {
         /// The port; 0 lets the system choose when listening.
         port: u16,
     },
+    /// TLS 1.3 at a TCP port of a host.
+    Tls {
+        /// As for TCP.
+        host: String,
+        /// As for TCP.
+        port: u16,
+    },
+    /// A port between a virtual machine and its host.
+    Vsock {
+        /// The context: 1 is this machine, 2 the host, `u32::MAX` (written `any`) listens on all.
+        cid: u32,
+        /// The port.
+        port: u32,
+    },
+    /// An inherited descriptor: a socket that listens or is connected.
+    Fd(i32),
+    /// What systemd listens at for us: the sockets of this name (`FileDescriptorName=`), or all.
+    Systemd(Option<String>),
     /// Standard input and output.
     Stdio,
 }
@@ -42,7 +66,7 @@ pub struct AddressError {
 }
 
 impl AddressError {
-    fn new(text: &str, reason: impl Into<String>) -> AddressError {
+    pub(crate) fn new(text: &str, reason: impl Into<String>) -> AddressError {
         AddressError { text: text.to_owned(), reason: reason.into() }
     }
 }
@@ -51,109 +75,81 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
-        if text == "stdio" {
-            return Ok(Address::Stdio);
+        let wrong = |reason: String| AddressError::new(text, reason);
+        let missing = |what: &str| wrong(format!("the {what} is missing"));
+        let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
+        match scheme {
+            "unix" => match (rest, rest.strip_prefix('@')) {
+                ("", _) => Err(missing("path")),
+                (_, Some("")) => Err(missing("name")),
+                (_, Some(name)) => Ok(Address::UnixAbstract(name.to_owned())),
+                (path, None) => Ok(Address::Unix(path.into())),
+            },
+            "unix-abstract" if rest.is_empty() => Err(missing("name")),
+            "unix-abstract" => Ok(Address::UnixAbstract(rest.to_owned())),
+            "tcp" | "tls" => {
+                let (host, port) = rest
+                    .rsplit_once(':')
+                    .ok_or_else(|| wrong(format!("expected {scheme}:HOST:PORT")))?;
+                let port = number(port, "port").map_err(wrong)?;
+                let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+                let host = bare.unwrap_or(host).to_owned();
+                match scheme {
+                    "tcp" => Ok(Address::Tcp { host, port }),
+                    _ => Ok(Address::Tls { host, port }),
+                }
+            }
+            "vsock" => {
+                let (cid, port) = rest
+                    .split_once(':')
+                    .ok_or_else(|| wrong("expected vsock:CID:PORT".to_owned()))?;
+                let cid = match cid {
+                    "any" => u32::MAX,
+                    cid => number(cid, "context").map_err(wrong)?,
+                };
+                Ok(Address::Vsock { cid, port: number(port, "port").map_err(wrong)? })
+            }
+            "fd" => match rest.parse() {
+                Ok(fd @ 0..) => Ok(Address::Fd(fd)),
+                _ => Err(wrong(format!("'{rest}' is not a descriptor"))),
+            },
+            "systemd" if rest.is_empty() => Ok(Address::Systemd(None)),
+            "systemd" => Ok(Address::Systemd(Some(rest.to_owned()))),
+            "stdio" if rest.is_empty() => Ok(Address::Stdio),
+            _ if text.contains('/') => Ok(Address::Unix(text.into())),
+            _ => Err(wrong(
+                "expected unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT, \
+                 vsock:CID:PORT, fd:NUMBER, systemd or stdio"
+                    .to_owned(),
+            )),
         }
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path {
-                "" => Err(AddressError::new(text, "the path is missing")),
-                path => Ok(Address::Unix(path.into())),
-            };
-        }
-        if let Some(rest) = text.strip_prefix("tcp:") {
-            let (host, port) = rest
-                .rsplit_once(':')
-                .ok_or_else(|| AddressError::new(text, "expected tcp:HOST:PORT"))?;
-            let port = port
-                .parse()
-                .map_err(|_| AddressError::new(text, format!("'{port}' is not a port")))?;
-            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-            return Ok(Address::Tcp { host: bare.unwrap_or(host).to_owned(), port });
-        }
-        if text.contains('/') {
-            return Ok(Address::Unix(text.into()));
-        }
-        Err(AddressError::new(text, "expected unix:PATH, tcp:HOST:PORT or stdio"))
     }
+}
+
+fn number<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a {what}"))
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
-            Address::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Address::UnixAbstract(name) => write!(f, "unix-abstract:{name}"),
+            Address::Tcp { host, port } => write!(f, "tcp:{}:{port}", bracketed(host)),
+            Address::Tls { host, port } => write!(f, "tls:{}:{port}", bracketed(host)),
+            Address::Vsock { cid: u32::MAX, port } => write!(f, "vsock:any:{port}"),
+            Address::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
+            Address::Fd(fd) => write!(f, "fd:{fd}"),
+            Address::Systemd(None) => f.write_str("systemd"),
+            Address::Systemd(Some(name)) => write!(f, "systemd:{name}"),
             Address::Stdio => f.write_str("stdio"),
         }
     }
 }
 
-/// Where to listen, and how monitors there lay out their output.
-///
-/// Written `ADDR[,pretty=on]`. QEMU's `server=on,wait=off` and `server,nowait` are understood, for
-/// they change nothing; a comma in a path is written twice, as in QEMU.
-///
-/// ```
-/// use qmp_server::{Address, Listen};
-///
-/// let listen: Listen = "unix:/run/qmp,,1.sock,server=on,wait=off,pretty=on".parse()?;
-/// assert_eq!(listen.address, Address::Unix("/run/qmp,1.sock".into()));
-/// assert!(listen.pretty);
-/// # Ok::<(), qmp_server::AddressError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// Where.
-    pub address: Address,
-    /// Whether output is pretty-printed.
-    pub pretty: bool,
-}
-
-impl FromStr for Listen {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Listen, AddressError> {
-        let mut parts = split_options(text).into_iter();
-        let address = parts.next().unwrap_or_default().parse()?;
-        let mut listen = Listen { address, pretty: false };
-        for option in parts {
-            match option.as_str() {
-                "pretty=on" | "pretty" => listen.pretty = true,
-                "pretty=off" => listen.pretty = false,
-                "server=on" | "server" | "wait=off" | "nowait" => {}
-                "wait=on" | "wait" => {
-                    return Err(AddressError::new(
-                        text,
-                        "the machine does not wait for a client, use wait=off",
-                    ));
-                }
-                "server=off" => {
-                    return Err(AddressError::new(text, "connecting to a client is not supported"));
-                }
-                _ => {
-                    return Err(AddressError::new(text, format!("option '{option}' is unknown")));
-                }
-            }
-        }
-        Ok(listen)
-    }
-}
-
-/// Splits at commas, except at two in a row, which stand for one.
-fn split_options(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut rest = text.chars().peekable();
-    while let Some(character) = rest.next() {
-        let part = parts.last_mut().expect("there is always one");
-        if character != ',' {
-            part.push(character);
-        } else if rest.next_if_eq(&',').is_some() {
-            part.push(',');
-        } else {
-            parts.push(String::new());
-        }
-    }
-    parts
+/// An IPv6 address needs brackets before a port.
+fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.contains(':') { format!("[{host}]").into() } else { host.into() }
 }
 
 #[cfg(test)]
@@ -162,18 +158,38 @@ mod tests {
 
     #[track_caller]
     fn check_error(text: &str, expected: &str) {
-        let error = text.parse::<Listen>().unwrap_err();
+        let error = text.parse::<Address>().unwrap_err();
         assert_eq!(error.to_string(), format!("'{text}': {expected}"));
     }
 
     #[test]
     fn mistakes_are_named() {
         check_error("unix:", "the path is missing");
+        check_error("unix:@", "the name is missing");
         check_error("tcp:localhost", "expected tcp:HOST:PORT");
         check_error("tcp:localhost:http", "'http' is not a port");
-        check_error("qmp.sock", "expected unix:PATH, tcp:HOST:PORT or stdio");
-        check_error("unix:a,wait=on", "the machine does not wait for a client, use wait=off");
-        check_error("unix:a,colour=red", "option 'colour=red' is unknown");
+        check_error("vsock:3", "expected vsock:CID:PORT");
+        check_error("vsock:host:1", "'host' is not a context");
+        check_error("fd:-1", "'-1' is not a descriptor");
+    }
+
+    #[test]
+    fn addresses_read_and_print_alike() {
+        for text in [
+            "unix:/run/qmp.sock",
+            "unix-abstract:qmp",
+            "tcp:[::1]:1",
+            "tls:localhost:4444",
+            "vsock:any:1",
+            "vsock:2:1",
+            "fd:3",
+            "systemd",
+            "systemd:qmp",
+            "stdio",
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        assert_eq!("unix:@a".parse(), Ok(Address::UnixAbstract("a".into())));
     }
 
     #[test]

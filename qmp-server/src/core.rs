@@ -20,12 +20,13 @@ use qmp_dispatch::{Dispatcher, Locals};
 use qmp_queue::{Mode, Queue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::admission::{Admission, CHECK_AGAIN, Candidate, Verdict};
 use crate::control::Control;
 use crate::descriptors::Descriptors;
 use crate::outbox::Outbox;
 use crate::poller::{Poller, Ready, Token};
 use crate::session::{Job, Next, Session, execute};
-use crate::{Listener, Transport};
+use crate::{Access, Listener, Peer, Transport};
 
 /// Sessions are numbered from here, listeners below.
 const FIRST_SESSION: Token = 1 << 32;
@@ -53,6 +54,7 @@ pub(crate) struct Core {
     dispatching: AtomicBool,
     dispatcher: Dispatcher,
     listening: Vec<Listening>,
+    admission: Admission,
     sessions: Mutex<HashMap<Token, Arc<Session>>>,
     last_token: AtomicU64,
     stopping: AtomicBool,
@@ -95,6 +97,7 @@ impl Core {
         dispatcher: Dispatcher,
         listening: Vec<Listening>,
         connections: Vec<(Box<dyn Transport>, Layout)>,
+        access: Access,
     ) -> io::Result<Arc<Core>> {
         let core = Arc::new(Core {
             poller: Poller::new()?,
@@ -102,6 +105,7 @@ impl Core {
             dispatching: AtomicBool::new(false),
             dispatcher,
             listening,
+            admission: Admission::new(access),
             sessions: Mutex::default(),
             last_token: AtomicU64::new(FIRST_SESSION),
             stopping: AtomicBool::new(false),
@@ -155,6 +159,9 @@ impl Core {
             if self.accept_again.load(Ordering::Acquire) {
                 timeout = Some(timeout.unwrap_or(ACCEPT_AGAIN).min(ACCEPT_AGAIN));
             }
+            if !self.admission.nobody_waits() {
+                timeout = Some(timeout.unwrap_or(CHECK_AGAIN).min(CHECK_AGAIN));
+            }
             if let Err(error) = self.poller.wait(timeout, &mut ready) {
                 tracing::error!(%error, "cannot wait for clients");
                 self.stop();
@@ -168,6 +175,9 @@ impl Core {
             for ready in ready.drain(..) {
                 self.handle(ready);
             }
+            if !self.admission.nobody_waits() {
+                self.admission.overdue().into_iter().for_each(|token| self.readmit(token));
+            }
             self.dispatch();
         }
     }
@@ -180,6 +190,8 @@ impl Core {
         if let Some(session) = session {
             session.ready(ready.writable);
             self.read(&session);
+        } else if !self.admission.nobody_waits() {
+            self.readmit(ready.token);
         }
     }
 
@@ -248,18 +260,57 @@ impl Core {
         layout: Layout,
         listener: Option<usize>,
     ) -> io::Result<()> {
+        let candidate = Candidate::new(transport, layout, listener);
+        match self.admission.judge(&candidate) {
+            Verdict::Refused => Ok(()),
+            Verdict::Admitted(peer) => self.greet(candidate, peer, None),
+            Verdict::Undecided => {
+                let token = self.last_token.fetch_add(1, Ordering::Relaxed);
+                self.poller.add(candidate.transport.as_fd(), token)?;
+                self.admission.put(token, candidate);
+                // What was told before it could be found.
+                self.readmit(token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks again at a client that has not been greeted yet.
+    fn readmit(self: &Arc<Self>, token: Token) {
+        match self.admission.judge_again(token) {
+            Some((candidate, Verdict::Admitted(peer))) => {
+                let _ = self.greet(candidate, peer, Some(token));
+            }
+            Some((candidate, _)) => self.poller.remove(candidate.transport.as_fd()),
+            None => {}
+        }
+    }
+
+    /// Makes a client a session. It has a token if it is being polled already.
+    fn greet(
+        self: &Arc<Self>,
+        candidate: Candidate,
+        peer: Peer,
+        polled: Option<Token>,
+    ) -> io::Result<()> {
+        let Candidate { transport, layout, listener, .. } = candidate;
         let transport: Arc<dyn Transport> = transport.into();
         let outbox = Arc::new(Outbox::new(Arc::clone(&transport)));
         let control = Control::new(Arc::downgrade(self));
-        let locals = Locals::default().with(Descriptors::default()).with(control);
+        tracing::debug!(%peer, "client connected");
+        let locals = Locals::default().with(Descriptors::default()).with(control).with(peer);
         let monitor = self.dispatcher.connect(outbox.clone(), layout, locals);
         let producer = self.queue.register(Mode::OneInProgress);
-        let token = self.last_token.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(monitor = %monitor.id(), "client connected");
+        let token = polled.unwrap_or_else(|| self.last_token.fetch_add(1, Ordering::Relaxed));
         let session = Session::new(token, listener, transport, outbox, monitor, producer);
         let session = Arc::new(session);
         self.sessions().insert(token, Arc::clone(&session));
-        let added = self.poller.add(session.transport.as_fd(), token);
+        let fd = session.transport.as_fd();
+        let added = match polled {
+            None => self.poller.add(fd, token),
+            // For what was ready already.
+            Some(_) => self.poller.repeat(fd, token),
+        };
         if added.is_err() {
             self.close(&session);
         }

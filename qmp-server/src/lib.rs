@@ -16,20 +16,24 @@
 //! - Descriptors that clients pass along reach the handlers, through [`Descriptors`].
 //! - The server ends in order: what is being executed is answered, clients get what is left for
 //!   them, sockets are removed.
+//! - Nobody is let in unknown: processes of this machine are identified ([`Access`]), and what comes
+//!   from elsewhere needs TLS, unless one insists otherwise. Handlers can see the [`Peer`].
 //!
-//! What is *not* here yet: peers are not identified, there is no transport for hosts other than this
-//! one, and no way to serve from an embedder's own event loop.
+//! What is *not* here yet: a way to serve from an embedder's own event loop.
 //!
 //! # Example
 //!
 //! See [`Server`].
 
 mod address;
+mod admission;
 mod control;
 mod core;
 mod descriptors;
+mod listen;
 mod machine;
 mod outbox;
+mod peer;
 mod poller;
 mod server;
 mod session;
@@ -42,10 +46,12 @@ use std::time::{Instant, SystemTime};
 use qmp_dispatch::Time;
 use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
 
-pub use address::{Address, AddressError, Listen};
+pub use address::{Address, AddressError};
 pub use control::Control;
 pub use descriptors::Descriptors;
+pub use listen::{Listen, ListenTls};
 pub use machine::{MachineOptions, ShutdownCause, register_machine, shut_down};
+pub use peer::{Access, Peer};
 pub use server::{ListenError, Server, ServerHandle};
 pub use trace_points::TracePoints;
 pub use transport::{Listener, Transport};

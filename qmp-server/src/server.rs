@@ -14,7 +14,7 @@ use qmp_dispatch::proto::Layout;
 use crate::control::Control;
 use crate::core::{ANSWER_DEADLINE, Core, Listening};
 use crate::transport::{Opened, open};
-use crate::{Address, Listen, Listener, Transport};
+use crate::{Access, Address, Listen, Listener, Transport};
 
 /// One to read while another one is held up by a command.
 const THREADS: usize = 2;
@@ -55,6 +55,7 @@ pub struct Server {
     dispatcher: Dispatcher,
     listening: Vec<Listening>,
     connections: Vec<(Box<dyn Transport>, Layout)>,
+    access: Access,
 }
 
 /// A server cannot listen at an address.
@@ -70,25 +71,40 @@ pub struct ListenError {
 impl Server {
     /// A server that listens nowhere yet.
     pub fn new(dispatcher: Dispatcher) -> Server {
-        Server { dispatcher, listening: Vec::new(), connections: Vec::new() }
+        Server {
+            dispatcher,
+            listening: Vec::new(),
+            connections: Vec::new(),
+            access: Access::default(),
+        }
     }
 
     /// Listens at one more address. Clients can connect at once, and are served when the server
     /// runs.
     ///
     /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the
-    /// server ends. TCP is for loopback addresses.
+    /// server ends. Without TLS, TCP is for loopback addresses unless [`Listen::insecure`] is set.
     ///
     /// # Errors
     ///
     /// [`ListenError`], among others if another server listens there.
     pub fn listen(mut self, listen: &Listen) -> Result<Server, ListenError> {
         let layout = if listen.pretty { Layout::Pretty } else { Layout::Compact };
-        match open(&listen.address)? {
-            Opened::Listener(listener) => self.listening.push(Listening::new(listener, layout)),
-            Opened::Connection(transport) => self.connections.push((transport, layout)),
+        for opened in open(listen)? {
+            match opened {
+                Opened::Listener(listener) => self.listening.push(Listening::new(listener, layout)),
+                Opened::Connection(transport) => self.connections.push((transport, layout)),
+            }
         }
         Ok(self)
+    }
+
+    /// Says which processes of this machine may connect, in place of the default [`Access`]. Whoever
+    /// may not is disconnected without a greeting.
+    #[must_use]
+    pub fn allow(mut self, access: Access) -> Server {
+        self.access = access;
+        self
     }
 
     /// Accepts clients from a listener of the embedder's own, over any transport.
@@ -118,7 +134,7 @@ impl Server {
     ///
     /// If the system refuses threads or descriptors.
     pub fn spawn(self) -> io::Result<ServerHandle> {
-        let core = Core::new(self.dispatcher, self.listening, self.connections)?;
+        let core = Core::new(self.dispatcher, self.listening, self.connections, self.access)?;
         let (working, finished) = channel();
         for index in 0..THREADS {
             let core = Arc::clone(&core);

@@ -1,21 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a connection and a listener must be able to do, and the ones there are.
 
+mod inherited;
 mod stdio;
 mod tcp;
+mod tls;
 mod unix;
+mod vsock;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::{Address, ListenError};
+use crate::{Address, Listen, ListenError, Peer};
+
+/// As many clients as the system lets wait for being accepted.
+const BACKLOG: i32 = 4096;
 
 /// A connection to one client: a stream of bytes in both directions that never blocks.
 pub trait Transport: Send + Sync {
     /// What to poll for readiness.
     fn as_fd(&self) -> BorrowedFd<'_>;
 
-    /// Reads what is there. Zero means that the client sends no more.
+    /// Goes on with what comes before the first byte of QMP. Called whenever the transport becomes
+    /// ready, until it succeeds; nothing else but [`shutdown`](Transport::shutdown) is before that.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) while the client has to do something first;
+    /// otherwise the client is refused, and the error says why.
+    fn handshake(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Who is at the other end. Asked once, after the handshake.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be found out; the client is refused.
+    fn peer(&self) -> io::Result<Peer>;
+
+    /// Reads what is there. Zero means that the client sends no more. Fewer bytes than `buffer` has
+    /// room for do not mean that there are no more: only `WouldBlock` does, and readiness is not told
+    /// again before that.
     ///
     /// Descriptors that came with the bytes replace those in `descriptors`, if any came.
     ///
@@ -26,6 +52,9 @@ pub trait Transport: Send + Sync {
     fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize>;
 
     /// Writes as much as fits.
+    ///
+    /// After [`WouldBlock`](io::ErrorKind::WouldBlock) the next call is for the same bytes, with or
+    /// without more behind them: a transport may have taken them in a form of its own.
     ///
     /// # Errors
     ///
@@ -64,11 +93,20 @@ pub(crate) enum Opened {
     Connection(Box<dyn Transport>),
 }
 
-pub(crate) fn open(address: &Address) -> Result<Opened, ListenError> {
-    let opened = match address {
-        Address::Unix(path) => unix::listen(path).map(Opened::Listener),
-        Address::Tcp { host, port } => tcp::listen(host, *port).map(Opened::Listener),
-        Address::Stdio => stdio::connect().map(Opened::Connection),
+/// Opens an address; only systemd gives more than one socket for it.
+pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
+    let one = |listener| vec![Opened::Listener(listener)];
+    let opened = match &listen.address {
+        Address::Unix(path) => unix::listen(path, listen).map(one),
+        Address::UnixAbstract(name) => unix::listen_abstract(name).map(one),
+        Address::Tcp { host, port } => tcp::listen(host, *port, listen.insecure).map(one),
+        Address::Tls { host, port } => {
+            tls::listen(host, *port, listen.tls.as_ref().unwrap_or(&Default::default())).map(one)
+        }
+        Address::Vsock { cid, port } => vsock::listen(*cid, *port, listen.insecure).map(one),
+        Address::Fd(fd) => inherited::open(*fd, listen.insecure).map(|opened| vec![opened]),
+        Address::Systemd(name) => inherited::activated(name.as_deref(), listen.insecure),
+        Address::Stdio => stdio::connect().map(|connection| vec![Opened::Connection(connection)]),
     };
-    opened.map_err(|source| ListenError { address: address.clone(), source })
+    opened.map_err(|source| ListenError { address: listen.address.clone(), source })
 }

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Transport;
+use crate::Peer;
 
 /// How long the end of the connection waits for standard output to take what is left.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
@@ -50,6 +51,10 @@ struct Stdio {
 impl Transport for Stdio {
     fn as_fd(&self) -> BorrowedFd<'_> {
         AsFd::as_fd(&self.pair)
+    }
+
+    fn peer(&self) -> io::Result<Peer> {
+        Ok(Peer::Starter)
     }
 
     fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! TCP, on the loopback interface only: it has neither encryption nor passwords.
+//! TCP, on the loopback interface unless told otherwise: it has neither encryption nor passwords.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -8,20 +8,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::{Listener, Transport};
-use crate::Address;
+use crate::{Address, Peer};
 
-/// Listens at a port of a host, all of whose addresses must be loopback addresses.
-pub(super) fn listen(host: &str, port: u16) -> io::Result<Box<dyn Listener>> {
+/// Listens at a port of a host, all of whose addresses must be loopback addresses unless `insecure`.
+pub(super) fn listen(host: &str, port: u16, insecure: bool) -> io::Result<Box<dyn Listener>> {
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback()) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("{} is not a loopback address", address.ip()),
-        ));
+    for address in &addresses {
+        check_local(address, insecure)?;
     }
     let listener = TcpListener::bind(&addresses[..])?;
     listener.set_nonblocking(true)?;
     Ok(Box::new(listener))
+}
+
+/// Whether one may listen there without TLS.
+pub(super) fn check_local(address: &SocketAddr, insecure: bool) -> io::Result<()> {
+    let ip = address.ip();
+    if insecure || ip.to_canonical().is_loopback() {
+        return Ok(());
+    }
+    let reason = format!("{ip} is not a loopback address; use tls:, or insecure=on");
+    Err(io::Error::new(io::ErrorKind::Unsupported, reason))
 }
 
 impl Listener for TcpListener {
@@ -48,6 +55,10 @@ impl Listener for TcpListener {
 impl Transport for TcpStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         AsFd::as_fd(self)
+    }
+
+    fn peer(&self) -> io::Result<Peer> {
+        Ok(Peer::Address(self.peer_addr()?.to_string()))
     }
 
     fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {

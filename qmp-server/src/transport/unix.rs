@@ -1,47 +1,111 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Unix sockets, with descriptors passed along.
 
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::fs::{FlockOperation, Gid, Uid, flock};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown,
-    SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, send, shutdown, socket_with,
+    SocketAddrUnix, SocketFlags, SocketType, bind, connect, recvmsg, send, shutdown, socket_with,
 };
 
-use super::{Listener, Transport};
-use crate::Address;
+use super::{BACKLOG, Listener, Transport};
+use crate::peer::{group_id, user_id};
+use crate::{Address, Listen, Peer};
 
 /// As many descriptors as Linux lets one message carry.
 const MAX_DESCRIPTORS: usize = 253;
 
+/// How long another server may take to replace a socket in the same directory.
+const LOCK_TRIES: u32 = 100;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+
 /// Listens at `path`. A socket that nobody listens at any more is replaced.
-pub(super) fn listen(path: &Path) -> io::Result<Box<dyn Listener>> {
-    let listener = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+pub(super) fn listen(path: &Path, options: &Listen) -> io::Result<Box<dyn Listener>> {
+    let owner = options.owner.as_deref().map(user_id).transpose()?.map(Uid::from_raw);
+    let group = options.group.as_deref().map(group_id).transpose()?.map(Gid::from_raw);
+    let address = SocketAddrUnix::new(path)?;
+    // Else a socket that another server has bound and does not listen at yet would look stale.
+    let _lock = lock_directory(path)?;
+    let socket = new_socket()?;
+    match bind(&socket, &address) {
+        Err(Errno::ADDRINUSE) => {
             remove_stale(path)?;
-            UnixListener::bind(path)?
+            bind(&socket, &address)?;
         }
         bound => bound?,
-    };
-    listener.set_nonblocking(true)?;
-    let identity = identity(path)?;
-    Ok(Box::new(UnixSocket { listener, path: path.to_owned(), identity }))
+    }
+    let socket =
+        UnixSocket { identity: identity(path)?, listener: socket.into(), path: path.into() };
+    let prepared = prepare(&socket, options.mode, owner, group);
+    if prepared.is_err() {
+        socket.clean_up();
+    }
+    prepared.map(|()| Box::new(socket) as Box<dyn Listener>)
+}
+
+/// Nobody can connect before the socket is as it should be.
+fn prepare(
+    socket: &UnixSocket,
+    mode: Option<u32>,
+    owner: Option<Uid>,
+    group: Option<Gid>,
+) -> io::Result<()> {
+    if owner.is_some() || group.is_some() {
+        rustix::fs::chown(&socket.path, owner, group)?;
+    }
+    if let Some(mode) = mode {
+        fs::set_permissions(&socket.path, Permissions::from_mode(mode))?;
+    }
+    Ok(rustix::net::listen(&socket.listener, BACKLOG)?)
+}
+
+pub(super) fn listen_abstract(name: &str) -> io::Result<Box<dyn Listener>> {
+    let socket = new_socket()?;
+    bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(Box::new(BareSocket {
+        listener: socket.into(),
+        address: Address::UnixAbstract(name.to_owned()),
+    }))
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// The lock of the directory that holds `path`, kept until it is dropped. `None` where directories
+/// cannot be read or locked.
+fn lock_directory(path: &Path) -> io::Result<Option<File>> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let Ok(directory) = File::open(parent.unwrap_or(Path::new("."))) else { return Ok(None) };
+    for _ in 0..LOCK_TRIES {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(directory)),
+            Err(Errno::WOULDBLOCK) => thread::sleep(BETWEEN_TRIES),
+            Err(_) => return Ok(None),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::WouldBlock, "another process has locked the directory"))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket"));
     }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &SocketAddrUnix::new(path)?) {
+    match connect(&new_socket()?, &SocketAddrUnix::new(path)?) {
         Err(Errno::CONNREFUSED) => fs::remove_file(path),
         // The latter if so many clients wait there that no more may.
         Ok(()) | Err(Errno::AGAIN) => {
@@ -69,9 +133,7 @@ impl Listener for UnixSocket {
     }
 
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
-        let (stream, _) = self.listener.accept()?;
-        stream.set_nonblocking(true)?;
-        Ok(Box::new(stream))
+        accept(&self.listener)
     }
 
     fn clean_up(&self) {
@@ -86,9 +148,45 @@ impl Listener for UnixSocket {
     }
 }
 
+/// Serves a socket that listens already, and whose file is not ours.
+pub(super) fn adopt(listener: UnixListener, number: i32) -> Box<dyn Listener> {
+    Box::new(BareSocket { listener, address: Address::Fd(number) })
+}
+
+/// A socket without a file of ours: it goes with its descriptor.
+struct BareSocket {
+    listener: UnixListener,
+    address: Address,
+}
+
+impl Listener for BareSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    fn accept(&self) -> io::Result<Box<dyn Transport>> {
+        accept(&self.listener)
+    }
+
+    fn address(&self) -> Address {
+        self.address.clone()
+    }
+}
+
+fn accept(listener: &UnixListener) -> io::Result<Box<dyn Transport>> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    Ok(Box::new(stream))
+}
+
 impl Transport for UnixStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         AsFd::as_fd(self)
+    }
+
+    fn peer(&self) -> io::Result<Peer> {
+        let peer = getsockopt(self, PeerCredentials)?;
+        Ok(Peer::Process { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() })
     }
 
     fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
@@ -115,5 +213,30 @@ impl Transport for UnixStream {
 
     fn shutdown(&self) {
         let _ = shutdown(self, Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_servers_that_start_at_once_on_a_stale_socket_one_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        let options = Listen { mode: Some(0o640), ..Listen::new(Address::Unix(path.clone())) };
+        for _ in 0..20 {
+            drop(UnixListener::bind(&path).unwrap());
+            let listeners: Vec<_> = thread::scope(|scope| {
+                let starts = [(); 4].map(|()| scope.spawn(|| listen(&path, &options)));
+                starts.into_iter().filter_map(|start| start.join().unwrap().ok()).collect()
+            });
+            assert_eq!(listeners.len(), 1);
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+            UnixStream::connect(&path).unwrap();
+            listeners[0].accept().unwrap();
+            listeners[0].clean_up();
+            assert!(!path.exists());
+        }
     }
 }

@@ -31,9 +31,19 @@ pub(crate) enum Task {
 
 #[derive(Args)]
 pub(crate) struct ServeOptions {
-    /// Where to listen: unix:PATH, tcp:HOST:PORT or stdio; may be given more than once
-    #[arg(long, value_name = "ADDR[,pretty=on]")]
+    /// Where to listen: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT,
+    /// fd:NUMBER, systemd or stdio; may be given more than once
+    #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
     pub(crate) listen: Vec<Listen>,
+    /// Let processes of this user connect, by name or number, instead of the own user and root
+    #[arg(long, value_name = "USER")]
+    pub(crate) allow_user: Vec<String>,
+    /// Let processes of this group's members connect, by name or number
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) allow_group: Vec<String>,
+    /// Let others than those of this machine connect without TLS
+    #[arg(long)]
+    pub(crate) insecure: bool,
     /// The name of the machine
     #[arg(long)]
     pub(crate) name: Option<String>,

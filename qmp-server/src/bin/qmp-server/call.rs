@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -125,7 +126,11 @@ fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> 
             }
             Err(last)
         }
-        Address::Stdio => Err(io::Error::new(io::ErrorKind::Unsupported, "is no server")),
+        Address::UnixAbstract(name) => {
+            let name = SocketAddr::from_abstract_name(name)?;
+            Ok(Box::new(UnixStream::connect_addr(&name)?))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "a client cannot connect there")),
     }
 }
 

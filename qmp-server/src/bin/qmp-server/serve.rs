@@ -8,8 +8,8 @@ use std::thread;
 
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
-    Address, Control, Listen, MachineOptions, Server, ShutdownCause, TracePoints, register_machine,
-    shut_down, system_time, version,
+    Access, Address, Control, Listen, MachineOptions, Server, ShutdownCause, TracePoints,
+    register_machine, shut_down, system_time, version,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -43,21 +43,31 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
 
     // Before there is a socket to remove.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
-    let server = listen(Server::new(dispatcher.clone()), &options.listen)?.spawn();
+    let mut access = Access::default();
+    for user in &options.allow_user {
+        access.allow_user(user).map_err(Failure::usage)?;
+    }
+    for group in &options.allow_group {
+        access.allow_group(group).map_err(Failure::usage)?;
+    }
+    let server = Server::new(dispatcher.clone()).allow(access);
+    let server = listen(server, &options.listen, options.insecure)?.spawn();
     let server = server.map_err(Failure::usage)?;
     end_on_signals(signals, dispatcher, server.control()).map_err(Failure::usage)?;
     server.wait();
     Ok(())
 }
 
-fn listen(mut server: Server, listen: &[Listen]) -> Result<Server, Failure> {
+fn listen(mut server: Server, listen: &[Listen], insecure: bool) -> Result<Server, Failure> {
     for listen in listen {
-        server = server.listen(listen).map_err(Failure::usage)?;
+        let mut listen = listen.clone();
+        listen.insecure |= insecure;
+        server = server.listen(&listen).map_err(Failure::usage)?;
     }
     if listen.is_empty() {
         let path = Path::new(DEFAULT_SOCKET);
         let address = Address::Unix(path.to_owned());
-        server = server.listen(&Listen { address, pretty: false }).map_err(Failure::usage)?;
+        server = server.listen(&Listen::new(address)).map_err(Failure::usage)?;
         let line = format!("Listening at unix:{DEFAULT_SOCKET}; try: {}", command_to_try());
         writeln!(io::stdout(), "{line}").map_err(Failure::usage)?;
     } else {

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Clients that have connected and are not known well enough yet to be greeted.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use qmp_dispatch::proto::Layout;
+
+use crate::poller::Token;
+use crate::{Access, Peer, Transport};
+
+/// How long a client may take for what its transport wants of it first.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often it is looked for clients that take longer.
+pub(crate) const CHECK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A client that waits to be greeted.
+pub(crate) struct Candidate {
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) layout: Layout,
+    pub(crate) listener: Option<usize>,
+    deadline: Instant,
+}
+
+impl Candidate {
+    pub(crate) fn new(
+        transport: Box<dyn Transport>,
+        layout: Layout,
+        listener: Option<usize>,
+    ) -> Candidate {
+        Candidate { transport, layout, listener, deadline: Instant::now() + HANDSHAKE_DEADLINE }
+    }
+}
+
+/// What has become of a candidate.
+pub(crate) enum Verdict {
+    Admitted(Peer),
+    /// The transport must become ready first.
+    Undecided,
+    /// This is in the log.
+    Refused,
+}
+
+#[derive(Default)]
+pub(crate) struct Admission {
+    access: Access,
+    waiting: Mutex<HashMap<Token, Candidate>>,
+    /// How many wait, for a look without the lock.
+    count: AtomicUsize,
+}
+
+impl Admission {
+    pub(crate) fn new(access: Access) -> Admission {
+        Admission { access, ..Admission::default() }
+    }
+
+    pub(crate) fn judge(&self, candidate: &Candidate) -> Verdict {
+        let transport = &candidate.transport;
+        let reason = match transport.handshake().and_then(|()| transport.peer()) {
+            Ok(peer) if self.access.admits(&peer) => return Verdict::Admitted(peer),
+            Ok(peer) => format!("{peer} is not allowed"),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => error.to_string(),
+            Err(_) if Instant::now() < candidate.deadline => return Verdict::Undecided,
+            Err(_) => "the handshake takes too long".to_owned(),
+        };
+        tracing::warn!("a client is refused: {reason}");
+        transport.shutdown();
+        Verdict::Refused
+    }
+
+    pub(crate) fn nobody_waits(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    pub(crate) fn put(&self, token: Token, candidate: Candidate) {
+        let mut waiting = self.lock();
+        waiting.insert(token, candidate);
+        self.count.store(waiting.len(), Ordering::Release);
+    }
+
+    /// Judges one that waits, and hands it out when that is done.
+    pub(crate) fn judge_again(&self, token: Token) -> Option<(Candidate, Verdict)> {
+        // Locked all the time: else readiness that is told meanwhile would find nobody.
+        let mut waiting = self.lock();
+        let verdict = match self.judge(waiting.get(&token)?) {
+            Verdict::Undecided => return None,
+            verdict => verdict,
+        };
+        let candidate = waiting.remove(&token)?;
+        self.count.store(waiting.len(), Ordering::Release);
+        Some((candidate, verdict))
+    }
+
+    /// Those whose time is over.
+    pub(crate) fn overdue(&self) -> Vec<Token> {
+        let now = Instant::now();
+        let waiting = self.lock();
+        let overdue = waiting.iter().filter(|(_, candidate)| candidate.deadline <= now);
+        overdue.map(|(&token, _)| token).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Token, Candidate>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_process_of_another_user_is_disconnected() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let own = nix::unistd::Uid::effective().as_raw();
+        let mut access = Access::default();
+        access.allow_user(&(own + 1).to_string()).unwrap();
+        let candidate = Candidate::new(Box::new(ours), Layout::Compact, None);
+        let verdict = Admission::new(access).judge(&candidate);
+        assert!(matches!(verdict, Verdict::Refused));
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        let admitted = Admission::default().judge(&candidate);
+        assert!(matches!(admitted, Verdict::Admitted(Peer::Process { uid, .. }) if uid == own));
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How to listen, as written on the command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::{Address, AddressError};
+
+/// Where to listen, and how.
+///
+/// Written `ADDR` and options behind commas:
+///
+/// - `pretty=on`: monitors there pretty-print their output.
+/// - `mode=0660`, `owner=USER`, `group=GROUP`: of a Unix socket's file, in force before the first
+///   client can connect. `abstract=on`: the path is a name in no file system.
+/// - `cert=FILE`, `key=FILE`: the server's certificate chain and key, in PEM; TLS needs both.
+///   `client-ca=FILE`: clients need a certificate of one of these authorities.
+///   `allow-name=NAME`, which may be given more than once: and one of these names in it.
+/// - `insecure=on`: others than those of this machine may connect without TLS.
+///
+/// QEMU's `server=on,wait=off` and `server,nowait` are understood, for they change nothing; a comma in
+/// a path is written twice, as in QEMU.
+///
+/// ```
+/// use qmp_server::{Address, Listen};
+///
+/// let listen: Listen = "unix:/run/qmp,,1.sock,server=on,wait=off,pretty=on,mode=0660".parse()?;
+/// assert_eq!(listen.address, Address::Unix("/run/qmp,1.sock".into()));
+/// assert!(listen.pretty);
+/// assert_eq!(listen.mode, Some(0o660));
+/// # Ok::<(), qmp_server::AddressError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listen {
+    /// Where.
+    pub address: Address,
+    /// Whether output is pretty-printed.
+    pub pretty: bool,
+    /// The permissions of a Unix socket's file; by default those that the umask leaves.
+    pub mode: Option<u32>,
+    /// The user that a Unix socket's file is to belong to, by name or number.
+    pub owner: Option<String>,
+    /// The group that a Unix socket's file is to belong to, by name or number.
+    pub group: Option<String>,
+    /// How to prove who we are and ask others; there whenever the address is one for TLS.
+    pub tls: Option<ListenTls>,
+    /// Whether others than those of this machine may connect without TLS.
+    pub insecure: bool,
+}
+
+/// What a TLS server needs. All files are in PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenTls {
+    /// The server's certificate, and those that lead to its authority.
+    pub cert: PathBuf,
+    /// The private key that belongs to it.
+    pub key: PathBuf,
+    /// Whose certificates clients must have; without it they need none.
+    pub client_ca: Option<PathBuf>,
+    /// Names of which a client's certificate must have one, as a DNS name, a URI or the common name.
+    /// With none here any will do.
+    pub allow_names: Vec<String>,
+}
+
+impl Listen {
+    /// Listens here, with no options.
+    pub fn new(address: Address) -> Listen {
+        Listen {
+            address,
+            pretty: false,
+            mode: None,
+            owner: None,
+            group: None,
+            tls: None,
+            insecure: false,
+        }
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
+        match (name, value) {
+            ("wait", None | Some("on")) => {
+                return Err("the machine does not wait for a client, use wait=off".to_owned());
+            }
+            ("server", Some("off")) => {
+                return Err("connecting to a client is not supported".to_owned());
+            }
+            ("server", None | Some("on")) | ("wait", Some("off")) | ("nowait", None) => {}
+            ("pretty", value) => self.pretty = switch(name, value)?,
+            ("insecure", value) => self.insecure = switch(name, value)?,
+            ("abstract", value) => {
+                if switch(name, value)? {
+                    self.make_abstract()?;
+                }
+            }
+            ("mode", Some(mode)) => {
+                let bits = u32::from_str_radix(mode, 8).ok().filter(|bits| *bits <= 0o777);
+                self.mode = Some(bits.ok_or_else(|| format!("'{mode}' is not a mode like 0660"))?);
+            }
+            ("owner", Some(owner)) => self.owner = Some(owner.to_owned()),
+            ("group", Some(group)) => self.group = Some(group.to_owned()),
+            ("cert", Some(file)) => self.tls().cert = file.into(),
+            ("key", Some(file)) => self.tls().key = file.into(),
+            ("client-ca", Some(file)) => self.tls().client_ca = Some(file.into()),
+            ("allow-name", Some(name)) => self.tls().allow_names.push(name.to_owned()),
+            (name, Some(value)) => return Err(format!("option '{name}={value}' is unknown")),
+            (name, None) => return Err(format!("option '{name}' is unknown")),
+        }
+        Ok(())
+    }
+
+    fn tls(&mut self) -> &mut ListenTls {
+        self.tls.get_or_insert_default()
+    }
+
+    fn make_abstract(&mut self) -> Result<(), String> {
+        let Address::Unix(path) = &self.address else {
+            return Err("only a Unix socket can be abstract".to_owned());
+        };
+        let name = path.to_str().expect("it was text").to_owned();
+        self.address = Address::UnixAbstract(name);
+        Ok(())
+    }
+
+    /// Options that do not go together, or not with the address.
+    fn check(&self) -> Result<(), &'static str> {
+        let has_file = matches!(self.address, Address::Unix(_));
+        if !has_file && (self.mode.is_some() || self.owner.is_some() || self.group.is_some()) {
+            return Err("mode, owner and group are for the file of a Unix socket");
+        }
+        match (&self.address, &self.tls) {
+            (Address::Tls { .. }, Some(tls)) => {
+                if tls.cert.as_os_str().is_empty() || tls.key.as_os_str().is_empty() {
+                    return Err("TLS needs cert=FILE and key=FILE");
+                }
+                if tls.client_ca.is_none() && !tls.allow_names.is_empty() {
+                    return Err("allow-name needs client-ca=FILE");
+                }
+                Ok(())
+            }
+            (Address::Tls { .. }, None) => Err("TLS needs cert=FILE and key=FILE"),
+            (_, Some(_)) => Err("cert, key, client-ca and allow-name are for tls:HOST:PORT"),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Listen, AddressError> {
+        let mut parts = split_options(text).into_iter();
+        let mut listen = Listen::new(parts.next().unwrap_or_default().parse()?);
+        for option in parts {
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (option.as_str(), None),
+            };
+            listen.set(name, value).map_err(|reason| AddressError::new(text, reason))?;
+        }
+        listen.check().map_err(|reason| AddressError::new(text, reason))?;
+        Ok(listen)
+    }
+}
+
+fn switch(name: &str, value: Option<&str>) -> Result<bool, String> {
+    match value {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(value) => Err(format!("{name} is on or off, not '{value}'")),
+    }
+}
+
+/// Splits at commas, except at two in a row, which stand for one.
+fn split_options(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    while let Some(character) = rest.next() {
+        let part = parts.last_mut().expect("there is always one");
+        if character != ',' {
+            part.push(character);
+        } else if rest.next_if_eq(&',').is_some() {
+            part.push(',');
+        } else {
+            parts.push(String::new());
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_error(text: &str, expected: &str) {
+        let error = text.parse::<Listen>().unwrap_err();
+        assert_eq!(error.to_string(), format!("'{text}': {expected}"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        check_error("unix:a,wait=on", "the machine does not wait for a client, use wait=off");
+        check_error("unix:a,colour=red", "option 'colour=red' is unknown");
+        check_error("unix:a,pretty=very", "pretty is on or off, not 'very'");
+        check_error("unix:a,mode=rw", "'rw' is not a mode like 0660");
+        check_error("stdio,mode=600", "mode, owner and group are for the file of a Unix socket");
+        check_error("tls:h:1,cert=a", "TLS needs cert=FILE and key=FILE");
+        check_error("tls:h:1,cert=a,key=b,allow-name=c", "allow-name needs client-ca=FILE");
+        check_error("tcp:h:1,cert=a", "cert, key, client-ca and allow-name are for tls:HOST:PORT");
+    }
+
+    #[test]
+    fn a_path_becomes_a_name() {
+        let listen: Listen = "unix:qmp,abstract=on".parse().unwrap();
+        assert_eq!(listen.address, Address::UnixAbstract("qmp".into()));
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sockets that whoever started us has opened: descriptors by number, and systemd's.
+
+use std::env;
+use std::io::{self, IoSlice};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use rustix::io::ioctl_fionbio;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use super::vsock::VsockStream;
+use super::{Opened, Transport, tcp, unix, vsock};
+use crate::Peer;
+
+/// Where systemd's descriptors begin.
+const FIRST_ACTIVATED: i32 = 3;
+
+/// The sockets that systemd has opened for this process: those of this name, or all.
+pub(super) fn activated(name: Option<&str>, insecure: bool) -> io::Result<Vec<Opened>> {
+    let variable = |name| env::var(name).unwrap_or_default();
+    let mut count = variable("LISTEN_FDS").parse().unwrap_or(0);
+    if variable("LISTEN_PID").parse() != Ok(std::process::id()) {
+        count = 0;
+    }
+    let names = variable("LISTEN_FDNAMES");
+    let mut names = names.split(':');
+    let mut opened = Vec::new();
+    for fd in (FIRST_ACTIVATED..).take(count) {
+        let its_name = names.next();
+        if name.is_none() || name == its_name {
+            opened.push(open(fd, insecure)?);
+        }
+    }
+    if opened.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "systemd has passed no such socket"));
+    }
+    Ok(opened)
+}
+
+/// The socket with this number, which listens or is connected.
+pub(super) fn open(number: i32, insecure: bool) -> io::Result<Opened> {
+    let fd = duplicate(number)?;
+    let is_stream = sockopt::socket_type(&fd)? == SocketType::STREAM;
+    let listens = is_stream && sockopt::socket_acceptconn(&fd)?;
+    let family = sockopt::socket_domain(&fd)?;
+    if is_stream {
+        ioctl_fionbio(&fd, true)?;
+    }
+    let wrap = |connection| Opened::Connection(Box::new(Inherited { connection }));
+    match family {
+        _ if !is_stream => {}
+        AddressFamily::UNIX if listens => {
+            return Ok(Opened::Listener(unix::adopt(UnixListener::from(fd), number)));
+        }
+        AddressFamily::UNIX => return Ok(wrap(Box::new(UnixStream::from(fd)))),
+        AddressFamily::INET | AddressFamily::INET6 if listens => {
+            let listener = TcpListener::from(fd);
+            tcp::check_local(&listener.local_addr()?, insecure)?;
+            return Ok(Opened::Listener(Box::new(listener)));
+        }
+        AddressFamily::INET | AddressFamily::INET6 => {
+            let stream = TcpStream::from(fd);
+            tcp::check_local(&stream.peer_addr()?, insecure)?;
+            stream.set_nodelay(true)?;
+            return Ok(wrap(Box::new(stream)));
+        }
+        AddressFamily::VSOCK if listens => {
+            return vsock::adopt(fd, insecure).map(Opened::Listener);
+        }
+        AddressFamily::VSOCK => return Ok(wrap(Box::new(VsockStream(fd)))),
+        _ => {}
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a stream socket that can be served"))
+}
+
+/// A descriptor for what this number stands for, if it stands for anything. It takes the way that
+/// clients' descriptors take, for a number alone cannot be trusted to stay open.
+fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let rights = [number];
+    let message = [ControlMessage::ScmRights(&rights)];
+    let byte = [IoSlice::new(&[0])];
+    sendmsg::<()>(theirs.as_raw_fd(), &byte, &message, MsgFlags::empty(), None)?;
+    let mut descriptors = Vec::new();
+    ours.receive(&mut [0], &mut descriptors)?;
+    descriptors.pop().ok_or_else(|| io::Error::other("there are no descriptors left"))
+}
+
+/// A connection that we have been given: whoever did so answers for the client.
+struct Inherited {
+    connection: Box<dyn Transport>,
+}
+
+impl Transport for Inherited {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+
+    fn peer(&self) -> io::Result<Peer> {
+        Ok(Peer::Starter)
+    }
+
+    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+        self.connection.receive(buffer, descriptors)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.connection.send(bytes)
+    }
+
+    fn shutdown(&self) {
+        self.connection.shutdown();
+    }
+}
