@@ -38,7 +38,7 @@ pub(crate) struct Resumed(pub(crate) Option<ResumeHook>);
 #[must_use]
 pub(crate) struct Accepted {
     pub(crate) suspended: bool,
-    /// Nothing was queued before.
+    /// Nothing could be popped before, and now something can.
     pub(crate) was_idle: bool,
 }
 
@@ -54,6 +54,14 @@ pub(crate) struct Taken<T> {
     pub(crate) in_progress: bool,
     pub(crate) more: bool,
     pub(crate) resumed: Option<Resumed>,
+}
+
+/// What came of a change that may let a producer's items be popped.
+#[must_use]
+pub(crate) struct Changed {
+    pub(crate) resumed: Option<Resumed>,
+    /// Nothing could be popped before, and now something can.
+    pub(crate) was_idle: bool,
 }
 
 /// What a cleared or removed producer leaves. Whoever gets this drops it after the lock is
@@ -104,8 +112,15 @@ impl<T> Slot<T> {
     }
 
     /// There is something to pop, or there may be without the queue having heard of it.
+    #[inline(always)]
     fn is_ready(&self) -> bool {
-        !self.items.is_empty() || self.lent
+        !self.items.is_empty() && !self.holds_back() || self.lent
+    }
+
+    /// What is queued waits for an item in progress.
+    #[inline(always)]
+    fn holds_back(&self) -> bool {
+        self.mode.holds_back(self.in_progress as usize)
     }
 
     /// To be called after a change, with what [`suspended`](Slot::suspended) said before it.
@@ -140,10 +155,12 @@ pub(crate) struct Fair<T> {
     /// The slots that have run empty last, which are likely to be pushed to next.
     warm: VecDeque<u32>,
     ready: Ready,
-    /// Places in `ready` whose producer has nothing queued or is gone.
+    /// Places in `ready` whose producer has nothing to pop or is gone.
     vain_places: usize,
-    /// How many items are here, and how many producers have theirs in their lanes.
+    /// How many items are here, how many of them are held back, and how many producers have theirs
+    /// in their lanes.
     queued: usize,
+    held: usize,
     lent: usize,
     start: Instant,
     next_id: NonZeroU64,
@@ -161,6 +178,7 @@ impl<T> Fair<T> {
             ready: Ready::default(),
             vain_places: 0,
             queued: 0,
+            held: 0,
             lent: 0,
             start: Instant::now(),
             next_id: NonZeroU64::MIN,
@@ -170,10 +188,20 @@ impl<T> Fair<T> {
         }
     }
 
-    /// Nothing is queued, and nothing can be without the queue hearing of it.
+    /// There is nothing to pop, and nothing can be without the queue hearing of it.
     #[inline(always)]
     pub(crate) fn is_idle(&self) -> bool {
-        self.queued == 0 && self.lent == 0
+        self.queued == self.held && self.lent == 0
+    }
+
+    /// Unlike [`is_idle`](Fair::is_idle), this looks at what is lent.
+    pub(crate) fn nothing_to_pop(&self) -> bool {
+        self.len() == self.held
+    }
+
+    /// There will never be anything to pop.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.finished && self.queued == 0 && self.lent == 0
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -239,7 +267,10 @@ impl<T> Fair<T> {
         } else if slot.mode.suspends(slot.items.len(), slot.in_progress as usize) {
             return Err(Refused::Full(item));
         }
-        if !slot.placed {
+        let held = slot.holds_back();
+        if held {
+            self.held += 1;
+        } else if !slot.placed {
             slot.placed = true;
             self.ready.insert(Place { stamp: slot.stamp, slot: key.slot });
         } else if slot.items.is_empty() {
@@ -250,8 +281,8 @@ impl<T> Fair<T> {
         }
         slot.items.push_back(item);
         let suspended = slot.mode.suspends(slot.items.len(), slot.in_progress as usize);
-        let was_idle = self.is_idle();
         self.queued += 1;
+        let was_idle = !held && self.queued - self.held == 1 && self.lent == 0;
         Ok(Accepted { suspended, was_idle })
     }
 
@@ -343,10 +374,10 @@ impl<T> Fair<T> {
                     }
                 }
             } else {
-                // An item that is popped in the other mode is in progress, and its producer as
+                // An item that is popped in mode `OneInProgress` is in progress, and its producer as
                 // suspended as before.
                 resumed = match slot.mode {
-                    Mode::UpTo(limit) => slot.items.len() == limit.get(),
+                    Mode::UpTo(limit) | Mode::Serial(limit) => slot.items.len() == limit.get(),
                     Mode::OneInProgress => false,
                 };
                 item = slot.items.pop_front()?;
@@ -356,8 +387,11 @@ impl<T> Fair<T> {
                     self.warm.push_back(place.slot);
                 }
             }
-            let in_progress = slot.mode == Mode::OneInProgress;
+            let in_progress = slot.mode.counts_progress();
             slot.in_progress += u32::from(in_progress);
+            if slot.holds_back() {
+                self.held += slot.items.len();
+            }
             slot.served += 1;
             if let Some(now) = now {
                 slot.last_served =
@@ -392,19 +426,51 @@ impl<T> Fair<T> {
 
     /// An item that was popped as `in_progress` is finished.
     #[inline(always)]
-    pub(crate) fn done(&mut self, key: Key) -> Option<Resumed> {
-        let slot = self.slot_mut(key)?;
-        let was_suspended = slot.suspended();
-        slot.in_progress -= 1;
-        slot.resumed(was_suspended)
+    pub(crate) fn done(&mut self, key: Key) -> Changed {
+        match self.slot_mut(key) {
+            Some(slot) if slot.holds_back() => self.change(key, |slot| slot.in_progress -= 1),
+            Some(slot) => {
+                let was_suspended = slot.suspended();
+                slot.in_progress -= 1;
+                Changed { resumed: slot.resumed(was_suspended), was_idle: false }
+            }
+            None => Changed { resumed: None, was_idle: false },
+        }
     }
 
-    pub(crate) fn set_mode(&mut self, key: Key, mode: Mode) -> Option<Resumed> {
+    pub(crate) fn set_mode(&mut self, key: Key, mode: Mode) -> Changed {
         self.take_back(key);
-        let slot = self.slot_mut(key)?;
+        self.change(key, |slot| slot.mode = mode)
+    }
+
+    /// Makes a change that may begin or end that a producer's items are held back. They are not
+    /// lent.
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Slot<T>)) -> Changed {
+        let was_idle = self.is_idle();
+        let Some(slot) = self.slots.get_mut(key.slot).filter(|slot| slot.id == key.id) else {
+            return Changed { resumed: None, was_idle: false };
+        };
         let was_suspended = slot.suspended();
-        slot.mode = mode;
-        slot.resumed(was_suspended)
+        let was_ready = slot.is_ready();
+        let was_held = slot.holds_back();
+        change(slot);
+        let resumed = slot.resumed(was_suspended);
+        if was_held {
+            self.held -= slot.items.len();
+        }
+        if slot.holds_back() {
+            self.held += slot.items.len();
+        }
+        match (was_ready, slot.is_ready()) {
+            (false, true) if slot.placed => self.vain_places -= 1,
+            (false, true) => {
+                slot.placed = true;
+                self.ready.insert(Place { stamp: slot.stamp, slot: key.slot });
+            }
+            (true, false) => self.vain_places += 1,
+            _ => {}
+        }
+        Changed { resumed, was_idle: was_idle && !self.is_idle() }
     }
 
     /// Takes the queued items of one producer, which keeps its place in the order.
@@ -414,9 +480,12 @@ impl<T> Fair<T> {
             return Removed { items: Vec::new(), resumed: None, _lane: None };
         };
         let was_suspended = slot.suspended();
+        self.vain_places += usize::from(slot.placed && slot.is_ready());
         let items: Vec<_> = mem::take(&mut slot.items).into();
         self.queued -= items.len();
-        self.vain_places += usize::from(slot.placed && !items.is_empty());
+        if slot.holds_back() {
+            self.held -= items.len();
+        }
         let resumed = slot.resumed(was_suspended);
         self.forget_vain_places();
         Removed { items, resumed, _lane: None }
@@ -459,6 +528,7 @@ impl<T> Fair<T> {
                 remains.resumed.push((slot.id, slot.resume()));
             }
         }
+        self.hold_nothing_back();
         while let Some(taken) = self.pop(None) {
             remains.items.push((taken.producer.id, taken.item));
         }
@@ -473,6 +543,16 @@ impl<T> Fair<T> {
         self.ready = Ready::default();
         self.vain_places = 0;
         remains
+    }
+
+    fn hold_nothing_back(&mut self) {
+        for index in 0..self.slots.end() {
+            let Some(Slot { id, mode: Mode::Serial(limit), .. }) = self.slots.get(index) else {
+                continue;
+            };
+            let (key, mode) = (Key { id: *id, slot: index }, Mode::UpTo(*limit));
+            let _ = self.change(key, |slot| slot.mode = mode);
+        }
     }
 
     #[inline(always)]

@@ -63,12 +63,15 @@ struct Step {
     /// Before and after.
     suspended: [HashSet<ProducerId>; 2],
     len: usize,
+    /// Nothing could be popped afterwards.
+    idle: bool,
 }
 
 fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![
         2 => Just(Mode::OneInProgress),
         3 => (1..4usize).prop_map(|limit| Mode::UpTo(NonZeroUsize::new(limit).unwrap())),
+        3 => (1..4usize).prop_map(|limit| Mode::Serial(NonZeroUsize::new(limit).unwrap())),
         1 => Just(Mode::default()),
     ]
 }
@@ -152,6 +155,7 @@ impl Run {
             more,
             suspended: [before, self.suspended()],
             len: self.queue.len(),
+            idle: self.queue.is_idle(),
         }
     }
 
@@ -255,8 +259,13 @@ impl Member {
     fn suspended(&self) -> bool {
         match self.mode {
             Mode::OneInProgress => self.items.len() + self.in_progress.len() > 0,
-            Mode::UpTo(limit) => self.items.len() >= limit.get(),
+            Mode::UpTo(limit) | Mode::Serial(limit) => self.items.len() >= limit.get(),
         }
+    }
+
+    fn can_be_served(&self) -> bool {
+        let held = matches!(self.mode, Mode::Serial(_)) && !self.in_progress.is_empty();
+        !self.items.is_empty() && !held
     }
 }
 
@@ -267,6 +276,11 @@ impl LinearList {
 
     fn len(&self) -> usize {
         self.members.iter().map(|member| member.items.len()).sum()
+    }
+
+    /// Whether somebody has an item that is not held back.
+    fn can_be_popped(&self) -> bool {
+        self.members.iter().any(Member::can_be_served)
     }
 
     fn member(&mut self, id: ProducerId) -> Option<&mut Member> {
@@ -286,12 +300,12 @@ impl LinearList {
     }
 
     fn pop(&mut self) -> Did {
-        let Some(first) = self.members.iter().position(|member| !member.items.is_empty()) else {
+        let Some(first) = self.members.iter().position(Member::can_be_served) else {
             return Did::FoundNothing;
         };
         let mut served = self.members.remove(first);
         let (id, item) = (served.id, served.items.pop_front().unwrap());
-        if served.mode == Mode::OneInProgress {
+        if !matches!(served.mode, Mode::UpTo(_)) {
             served.in_progress.insert(item);
         }
         self.members.push(served);
@@ -341,6 +355,13 @@ impl LinearList {
             }
             Did::ClosedAll(_) => {
                 let mut items = Vec::new();
+                // What is held back is handed back, too.
+                self.members.iter_mut().for_each(|member| member.in_progress.clear());
+                for member in &mut self.members {
+                    if let Mode::Serial(limit) = member.mode {
+                        member.mode = Mode::UpTo(limit);
+                    }
+                }
                 while let Did::Popped(id, item) = self.pop() {
                     items.push((id, item));
                 }
@@ -349,6 +370,34 @@ impl LinearList {
                 Did::ClosedAll(items)
             }
         }
+    }
+}
+
+/// Whose items are in progress.
+#[derive(Default)]
+struct Progress {
+    modes: HashMap<ProducerId, Mode>,
+    items: HashMap<ProducerId, HashSet<Item>>,
+}
+
+impl Progress {
+    fn follow(&mut self, did: &Did) {
+        match *did {
+            Did::Registered(id, mode) | Did::Switched(id, mode) => _ = self.modes.insert(id, mode),
+            Did::WasDone(id, item) => _ = self.items.entry(id).or_default().remove(&item),
+            Did::Popped(id, item) if !matches!(self.modes[&id], Mode::UpTo(_)) => {
+                self.items.entry(id).or_default().insert(item);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_idle(&self, id: ProducerId) -> bool {
+        self.items.get(&id).is_none_or(HashSet::is_empty)
+    }
+
+    fn holds_back(&self, id: ProducerId) -> bool {
+        matches!(self.modes[&id], Mode::Serial(_)) && !self.is_idle(id)
     }
 }
 
@@ -379,7 +428,8 @@ proptest! {
             let mut resumed: Vec<_> = before.difference(&after).copied().collect();
             resumed.sort();
             prop_assert_eq!(step.resumed, resumed);
-            if list.len() > 0 && matches!(step.did, Did::Popped(..)) {
+            prop_assert_eq!(step.idle, !list.can_be_popped());
+            if list.can_be_popped() && matches!(step.did, Did::Popped(..)) {
                 prop_assert!(step.more);
             }
         }
@@ -402,7 +452,9 @@ proptest! {
         let mut queued = HashMap::<ProducerId, usize>::new();
         // Of each waiting producer, who has been served since it was.
         let mut served_since = HashMap::<ProducerId, HashSet<ProducerId>>::new();
+        let mut progress = Progress::default();
         for step in Run::steps(&ops) {
+            progress.follow(&step.did);
             if let Did::Pushed(id, ..) = step.did {
                 *queued.entry(id).or_default() += 1;
             }
@@ -417,36 +469,34 @@ proptest! {
                 }
                 served_since.insert(served, HashSet::new());
             }
-            served_since.retain(|id, _| queued[id] > 0);
+            served_since.retain(|id, _| queued[id] > 0 && !progress.holds_back(*id));
         }
     }
 
     /// No producer ever has more with the queue than its mode at the time of the push allows.
     #[test]
     fn bound(ops in history()) {
-        let mut modes = HashMap::new();
         let mut queued = HashMap::<ProducerId, usize>::new();
-        let mut in_progress = HashMap::<ProducerId, HashSet<Item>>::new();
+        let mut progress = Progress::default();
         for step in Run::steps(&ops) {
             match step.did {
-                Did::Registered(id, mode) | Did::Switched(id, mode) => _ = modes.insert(id, mode),
                 Did::Pushed(id, ..) => {
                     let queued = queued.entry(id).or_default();
                     *queued += 1;
-                    match modes[&id] {
-                        Mode::UpTo(limit) => prop_assert!(*queued <= limit.get()),
+                    match progress.modes[&id] {
+                        Mode::UpTo(limit) | Mode::Serial(limit) => {
+                            prop_assert!(*queued <= limit.get());
+                        }
                         Mode::OneInProgress => {
                             prop_assert_eq!(*queued, 1);
-                            prop_assert!(in_progress.get(&id).is_none_or(HashSet::is_empty));
+                            prop_assert!(progress.is_idle(id));
                         }
                     }
                 }
-                Did::WasDone(id, item) => _ = in_progress.entry(id).or_default().remove(&item),
-                Did::Popped(id, item) if modes[&id] == Mode::OneInProgress => {
-                    in_progress.entry(id).or_default().insert(item);
-                }
+                Did::Popped(id, _) => prop_assert!(!progress.holds_back(id)),
                 _ => {}
             }
+            progress.follow(&step.did);
             for (id, _) in taken(&step.did) {
                 *queued.entry(id).or_default() -= 1;
             }
@@ -496,27 +546,28 @@ proptest! {
         }
     }
 
-    /// A consumer that pops until it is told that there is no more is woken by the next push, once.
+    /// A consumer that pops until it is told that there is no more is woken when there is, once: by
+    /// a push, or by whatever ends that items are held back.
     #[test]
     fn no_lost_wake_up_and_no_storm(ops in history()) {
         let mut consumer_sleeps = true;
-        let mut queued = 0;
+        let mut was_idle = true;
         for step in Run::steps(&ops) {
             match step.did {
-                Did::Pushed(..) => {
-                    prop_assert!(step.wakes <= usize::from(queued == 0), "a busy queue wakes nobody");
-                    if consumer_sleeps {
-                        prop_assert_eq!(step.wakes, 1);
-                    }
-                    consumer_sleeps = false;
-                }
                 Did::Popped(..) | Did::FoundNothing => {
                     prop_assert_eq!(step.wakes, 0);
                     consumer_sleeps = !step.more;
                 }
-                _ => prop_assert_eq!(step.wakes, 0),
+                _ => {
+                    let begins = was_idle && !step.idle;
+                    prop_assert!(step.wakes <= usize::from(begins), "a busy queue wakes nobody");
+                    if consumer_sleeps && begins {
+                        prop_assert_eq!(step.wakes, 1);
+                        consumer_sleeps = false;
+                    }
+                }
             }
-            queued = step.len;
+            was_idle = step.idle;
         }
     }
 }

@@ -12,10 +12,31 @@ pub enum Mode {
     /// One item at a time: suspended while an item of this producer is queued or in progress.
     ///
     /// An item is in progress from being popped in this mode until its [`Ticket`](crate::Ticket) is
-    /// done. An item popped while its producer was in the other mode never counts as in progress.
+    /// done. An item popped in mode [`UpTo`](Mode::UpTo) never counts as in progress.
     OneInProgress,
     /// Suspended while this many items, or more, are queued. What has been popped no longer counts.
     UpTo(NonZeroUsize),
+    /// Suspended like [`UpTo`](Mode::UpTo), but its items are dealt with one after the other: while
+    /// one is in progress, those queued behind it are held back, and others are served.
+    ///
+    /// When the [`Ticket`](crate::Ticket) is done, the producer is back where it belongs in the
+    /// order of service.
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let producer = queue.register(Mode::Serial(Mode::DEFAULT_LIMIT));
+    /// let _ = producer.push("first")?;
+    /// let _ = producer.push("second")?;
+    ///
+    /// let first = queue.try_pop().unwrap();
+    /// assert!(queue.try_pop().is_none(), "held back");
+    /// let _ = first.ticket.done();
+    /// assert_eq!(queue.try_pop().unwrap().item, "second");
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
+    Serial(NonZeroUsize),
 }
 
 impl Mode {
@@ -26,8 +47,20 @@ impl Mode {
     pub(crate) fn suspends(self, queued: usize, in_progress: usize) -> bool {
         match self {
             Mode::OneInProgress => queued + in_progress > 0,
-            Mode::UpTo(limit) => queued >= limit.get(),
+            Mode::UpTo(limit) | Mode::Serial(limit) => queued >= limit.get(),
         }
+    }
+
+    /// Whether what is popped counts until it is done.
+    #[inline]
+    pub(crate) fn counts_progress(self) -> bool {
+        !matches!(self, Mode::UpTo(_))
+    }
+
+    /// Whether what is queued cannot be popped.
+    #[inline]
+    pub(crate) fn holds_back(self, in_progress: usize) -> bool {
+        in_progress > 0 && matches!(self, Mode::Serial(_))
     }
 }
 

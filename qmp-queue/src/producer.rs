@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::fair::{Key, Refused};
+use crate::fair::{Changed, Key, Refused};
 use crate::lane::{Lane, Offer};
 use crate::outcome::{Cleared, ProducerId, PushError, Pushed, Resume};
 use crate::shared::{Shared, deliver};
@@ -99,7 +99,9 @@ impl<T> Producer<T> {
     /// ```
     #[must_use = "the producer stays silent until somebody tells it to go on"]
     pub fn set_mode(&self, mode: Mode) -> Option<Resume> {
-        let resumed = self.shared.lock().fair.set_mode(self.key, mode);
+        let mut state = self.shared.lock();
+        let Changed { resumed, was_idle } = state.fair.set_mode(self.key, mode);
+        self.shared.wake(state, was_idle);
         deliver(self.id(), resumed)
     }
 
@@ -122,7 +124,9 @@ impl<T> Producer<T> {
 
     /// Takes back what is queued. The producer stays open, and where it is in the order of service.
     pub fn clear(&self) -> Cleared<T> {
-        let removed = self.shared.lock().fair.clear(self.key);
+        let mut state = self.shared.lock();
+        let removed = state.fair.clear(self.key);
+        self.shared.wake_if_exhausted(state);
         Cleared { items: removed.items, resume: deliver(self.id(), removed.resumed) }
     }
 
@@ -130,7 +134,9 @@ impl<T> Producer<T> {
     /// [`PushError::Closed`] from now on. A suspended producer is resumed, though one of its items
     /// be in progress. Closing a closed producer does nothing.
     pub fn close(&self) -> Cleared<T> {
-        let removed = self.shared.lock().fair.remove(self.key);
+        let mut state = self.shared.lock();
+        let removed = state.fair.remove(self.key);
+        self.shared.wake_if_exhausted(state);
         Cleared { items: removed.items, resume: deliver(self.id(), removed.resumed) }
     }
 }

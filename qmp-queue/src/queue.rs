@@ -202,7 +202,7 @@ impl<T> Queue<T> {
             if let Some(taken) = state.fair.pop(self.now()) {
                 return Some(self.popped(state, taken));
             }
-            if state.fair.finished() {
+            if state.fair.is_exhausted() {
                 return None;
             }
             state.sleepers += 1;
@@ -225,7 +225,7 @@ impl<T> Queue<T> {
             if let Some(taken) = state.fair.pop(self.now()) {
                 return Ok(self.popped(state, taken));
             }
-            if state.fair.finished() {
+            if state.fair.is_exhausted() {
                 return Err(PopTimeoutError::Closed);
             }
             let left = deadline
@@ -254,7 +254,7 @@ impl<T> Queue<T> {
         // A push into a busy queue may have woken nobody, and one that found it idle wakes only one
         // of several sleepers.
         let somebody_sleeps = taken.more && state.sleepers > 0;
-        drop(state);
+        self.shared.wake_if_exhausted(state);
         if somebody_sleeps {
             self.shared.pushed.notify_one();
         }
@@ -313,6 +313,12 @@ impl<T> Queue<T> {
         self.len() == 0
     }
 
+    /// Whether nothing can be popped: nothing is queued, or what is waits for items of its producers
+    /// [in progress](Mode::Serial).
+    pub fn is_idle(&self) -> bool {
+        self.shared.lock().fair.nothing_to_pop()
+    }
+
     /// Whether pushes are refused, after [`close`](Queue::close) or [`finish`](Queue::finish).
     pub fn is_closed(&self) -> bool {
         self.shared.lock().fair.finished()
@@ -331,7 +337,7 @@ impl<T> Queue<T> {
     /// Closes the queue to new items and producers, and leaves what is queued to be popped.
     ///
     /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on. Whoever
-    /// sleeps in a pop wakes up with nothing, and later pops answer so once all is popped.
+    /// sleeps in a pop wakes up with nothing, and later pops answer so, once all is popped.
     /// [`wakeups`](Queue::wakeups) is disconnected. Suspended producers are resumed as their items
     /// are popped and done.
     pub fn finish(&self) {

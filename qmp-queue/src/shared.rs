@@ -74,7 +74,7 @@ impl<T> Shared<T> {
         })
     }
 
-    /// After a push: releases the lock, then wakes whoever is to hear of it.
+    /// When there is more to pop: releases the lock, then wakes whoever is to hear of it.
     #[inline(always)]
     pub(crate) fn wake(&self, state: MutexGuard<'_, State<T>>, was_idle: bool) {
         let somebody_sleeps = state.sleepers > 0;
@@ -94,6 +94,17 @@ impl<T> Shared<T> {
         }
         if was_idle && let Some(hook) = &self.wake_hook {
             contain(hook);
+        }
+    }
+
+    /// After items have gone: releases the lock, then tells those who wait for some if there will
+    /// never be any.
+    #[inline(always)]
+    pub(crate) fn wake_if_exhausted(&self, state: MutexGuard<'_, State<T>>) {
+        let in_vain = state.sleepers > 0 && state.fair.is_exhausted();
+        drop(state);
+        if in_vain {
+            self.pushed.notify_all();
         }
     }
 

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::fair::Key;
+use crate::fair::{Changed, Key};
 use crate::outcome::Resume;
 use crate::shared::{Shared, deliver};
 
 /// Stands for a popped item that is being dealt with.
 ///
 /// In [`Mode::OneInProgress`](crate::Mode::OneInProgress), its producer is suspended until the
-/// ticket is [done](Ticket::done), on whatever thread and however late. Dropping a ticket is being
+/// ticket is [done](Ticket::done), on whatever thread and however late; in
+/// [`Mode::Serial`](crate::Mode::Serial), its other items are held back. Dropping a ticket is being
 /// done, so a consumer that panics resumes the producer too; the [`Resume`] then goes to the
 /// producer's [hook](crate::Queue::register_with_hook) if it has one.
 ///
@@ -56,7 +57,13 @@ impl<T> Ticket<T> {
 }
 
 fn done<T>(shared: &Shared<T>, producer: Key) -> Option<Resume> {
-    let resumed = shared.lock().fair.done(producer);
+    let mut state = shared.lock();
+    let Changed { resumed, was_idle } = state.fair.done(producer);
+    if was_idle {
+        shared.wake(state, true);
+    } else {
+        drop(state);
+    }
     deliver(producer.id, resumed)
 }
 

@@ -46,7 +46,7 @@ pub use stats::ProducerStats;
 pub use ticket::Ticket;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
@@ -373,6 +373,41 @@ fn change_the_mode_while_popping() {
         popper.join().unwrap();
         assert_eq!(resumed.unheard(), 0);
         assert!(!producer.is_suspended());
+    });
+}
+
+/// Two consumers never have an item each of a producer whose items are dealt with one after the
+/// other, and both hear of the end.
+#[test]
+fn one_after_the_other_with_two_consumers() {
+    explore(|| {
+        let queue = Queue::new();
+        let producer = queue.register(Mode::Serial(Mode::DEFAULT_LIMIT));
+        let in_progress = Arc::new(AtomicBool::new(false));
+        let poppers: Vec<_> = (0..2)
+            .map(|_| {
+                let (queue, in_progress) = (queue.clone(), Arc::clone(&in_progress));
+                thread::spawn(move || {
+                    let mut items = Vec::new();
+                    while let Some(popped) = queue.pop() {
+                        assert!(!in_progress.swap(true, Relaxed), "held back");
+                        items.push(popped.item);
+                        thread::yield_now();
+                        assert!(in_progress.swap(false, Relaxed));
+                        assert_eq!(popped.ticket.done(), None);
+                    }
+                    items
+                })
+            })
+            .collect();
+        for item in 0..4 {
+            let _ = producer.push(item).unwrap();
+        }
+        queue.finish();
+        let mut items: Vec<_> =
+            poppers.into_iter().flat_map(|popper| popper.join().unwrap()).collect();
+        items.sort_unstable();
+        assert_eq!(items, [0, 1, 2, 3]);
     });
 }
 
