@@ -25,6 +25,7 @@ use crate::control::Control;
 use crate::descriptors::Descriptors;
 use crate::outbox::Outbox;
 use crate::poller::{Poller, Ready, Token};
+use crate::server::Discipline;
 use crate::session::{Job, Next, Session, execute};
 use crate::{Access, Listener, Peer, Transport};
 
@@ -50,15 +51,18 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 pub(crate) struct Core {
     poller: Poller,
     queue: Queue<Job>,
+    discipline: Discipline,
     /// Somebody has the [`Turn`].
     dispatching: AtomicBool,
+    /// In-band requests that are being executed.
+    executing: AtomicUsize,
     dispatcher: Dispatcher,
     listening: Vec<Listening>,
     admission: Admission,
     sessions: Mutex<HashMap<Token, Arc<Session>>>,
     last_token: AtomicU64,
     stopping: AtomicBool,
-    /// Notified when the server is stopping, and then when a [`Turn`] ends.
+    /// Notified when the server is stopping, and then when an [`Execution`] ends.
     changed: Condvar,
     change: Mutex<()>,
     /// A client could not be accepted, for want of descriptors.
@@ -98,11 +102,14 @@ impl Core {
         listening: Vec<Listening>,
         connections: Vec<(Box<dyn Transport>, Layout)>,
         access: Access,
+        discipline: Discipline,
     ) -> io::Result<Arc<Core>> {
         let core = Arc::new(Core {
             poller: Poller::new()?,
             queue: Queue::new(),
+            discipline,
             dispatching: AtomicBool::new(false),
+            executing: AtomicUsize::new(0),
             dispatcher,
             listening,
             admission: Admission::new(access),
@@ -153,7 +160,7 @@ impl Core {
         WORKS_FOR.set(Arc::as_ptr(self));
         let mut ready = Vec::new();
         while !self.is_stopping() {
-            let nothing_to_do = self.queue.is_empty() || self.dispatching.load(Ordering::Acquire);
+            let nothing_to_do = self.queue.is_idle() || self.dispatching.load(Ordering::Acquire);
             let timeout = self.dispatcher.timeout();
             let mut timeout = if nothing_to_do { timeout } else { Some(Duration::ZERO) };
             if self.accept_again.load(Ordering::Acquire) {
@@ -218,7 +225,7 @@ impl Core {
     /// from the others again.
     fn dispatch(self: &Arc<Self>) {
         for _ in 0..COMMANDS_PER_ROUND {
-            if self.queue.is_empty() || self.is_stopping() {
+            if self.queue.is_idle() || self.is_stopping() {
                 return;
             }
             let Some(turn) = Turn::take(self) else { return };
@@ -369,10 +376,10 @@ impl Core {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits until the command that is being executed has been answered.
+    /// Waits until the commands that are being executed have been answered.
     fn wait_for_answer(&self, at_most: Duration) {
-        let taken = |(): &mut ()| self.dispatching.load(Ordering::SeqCst);
-        let waited = self.changed.wait_timeout_while(lock(&self.change), at_most, taken);
+        let executing = |(): &mut ()| self.executing.load(Ordering::SeqCst) > 0;
+        let waited = self.changed.wait_timeout_while(lock(&self.change), at_most, executing);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -404,6 +411,19 @@ impl Core {
             session.discard_input(&mut scratch);
             self.close(session);
         }
+    }
+
+    /// Has a thread look at the queue, if something can be popped.
+    pub(crate) fn tell_of_queue(&self) {
+        // The server's own threads look at the queue before they wait.
+        let own_thread = ptr::eq(WORKS_FOR.get(), ptr::from_ref(self));
+        if !own_thread && !self.queue.is_idle() {
+            self.poller.wake();
+        }
+    }
+
+    pub(crate) fn discipline(&self) -> Discipline {
+        self.discipline
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Token, Arc<Session>>> {
@@ -441,13 +461,31 @@ impl Drop for Turn {
     fn drop(&mut self) {
         // Not just a store: whoever failed to take the turn has queued something, which is seen below.
         self.core.dispatching.swap(false, Ordering::SeqCst);
+        self.core.tell_of_queue();
+    }
+}
+
+/// One in-band request that is being executed, until it has been answered.
+pub(crate) struct Execution {
+    core: Arc<Core>,
+}
+
+impl Execution {
+    pub(crate) fn begin(core: &Arc<Core>) -> Execution {
+        core.executing.fetch_add(1, Ordering::SeqCst);
+        Execution { core: Arc::clone(core) }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        self.core.executing.fetch_sub(1, Ordering::SeqCst);
         if self.core.is_stopping() {
             self.core.tell_change();
-        }
-        // The server's own threads look at the queue before they wait.
-        let own_thread = ptr::eq(WORKS_FOR.get(), Arc::as_ptr(&self.core));
-        if !own_thread && !self.core.queue.is_empty() {
-            self.core.poller.wake();
         }
     }
 }

@@ -56,6 +56,24 @@ pub struct Server {
     listening: Vec<Listening>,
     connections: Vec<(Box<dyn Transport>, Layout)>,
     access: Access,
+    discipline: Discipline,
+}
+
+/// How many in-band commands are executed at a time. Out-of-band commands are executed at once in
+/// either discipline, and the in-band responses of one monitor come in the order of its requests.
+///
+/// It makes a difference for commands that
+/// [answer later](qmp_dispatch::Registry::deferred_command): handlers are always called one at a
+/// time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Discipline {
+    /// One in the whole server, as in QEMU: no other is begun before it has been answered.
+    #[default]
+    OneAtATime,
+    /// One of each monitor: while the answer of a command is being waited for, others' commands are
+    /// executed.
+    OnePerMonitor,
 }
 
 /// A server cannot listen at an address.
@@ -76,6 +94,7 @@ impl Server {
             listening: Vec::new(),
             connections: Vec::new(),
             access: Access::default(),
+            discipline: Discipline::default(),
         }
     }
 
@@ -107,6 +126,14 @@ impl Server {
         self
     }
 
+    /// Chooses how many in-band commands may be executed at a time; by default
+    /// [one](Discipline::OneAtATime).
+    #[must_use]
+    pub fn discipline(mut self, discipline: Discipline) -> Server {
+        self.discipline = discipline;
+        self
+    }
+
     /// Accepts clients from a listener of the embedder's own, over any transport.
     #[must_use]
     pub fn accept_from(mut self, listener: Box<dyn Listener>, layout: Layout) -> Server {
@@ -134,7 +161,13 @@ impl Server {
     ///
     /// If the system refuses threads or descriptors.
     pub fn spawn(self) -> io::Result<ServerHandle> {
-        let core = Core::new(self.dispatcher, self.listening, self.connections, self.access)?;
+        let core = Core::new(
+            self.dispatcher,
+            self.listening,
+            self.connections,
+            self.access,
+            self.discipline,
+        )?;
         let (working, finished) = channel();
         for index in 0..THREADS {
             let core = Arc::clone(&core);

@@ -11,10 +11,11 @@ use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Popped, Producer, Pushed, Ticket};
 
 use crate::Transport;
-use crate::core::{Core, Turn};
+use crate::core::{Core, Execution, Turn};
 use crate::descriptors::Descriptors;
 use crate::outbox::Outbox;
 use crate::poller::Token;
+use crate::server::Discipline;
 
 /// As many in-band requests as QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
@@ -267,7 +268,8 @@ impl Session {
     }
 }
 
-/// Executes a request whose turn has come. `turn` ends when it has been answered.
+/// Executes a request whose turn has come. In QEMU's discipline, `turn` ends when it has been
+/// answered, else when its handler has returned.
 pub(crate) fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
     let Popped { item: Job { session, pending }, resume, ticket, .. } = popped;
     // Before the command runs: out-of-band commands may be waiting behind a full queue.
@@ -276,22 +278,43 @@ pub(crate) fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
     }
     let monitor = Arc::clone(&session.monitor);
     let had_oob = monitor.is_oob_enabled();
-    let core = Arc::clone(core);
-    monitor.execute(pending, move || session.answered(&core, ticket, had_oob, turn));
+    let execution = Execution::begin(core);
+    match core.discipline() {
+        Discipline::OneAtATime => {
+            let done = move || {
+                session.answered(execution, ticket, had_oob);
+                drop(turn);
+            };
+            monitor.execute(pending, done);
+        }
+        Discipline::OnePerMonitor => {
+            let core = Arc::clone(core);
+            let done = move || {
+                session.answered(execution, ticket, had_oob);
+                // The next one of this monitor is no longer held back.
+                core.tell_of_queue();
+            };
+            monitor.execute(pending, done);
+            drop(turn);
+        }
+    }
 }
 
 impl Session {
     /// An in-band request has been answered: the monitor may be resumed, and the next one executed.
-    fn answered(self: Arc<Self>, core: &Arc<Core>, ticket: Ticket<Job>, had_oob: bool, turn: Turn) {
+    fn answered(self: Arc<Self>, execution: Execution, ticket: Ticket<Job>, had_oob: bool) {
+        let core = execution.core();
         let mut resumed = None;
         if !had_oob && self.monitor.is_oob_enabled() {
-            resumed = self.producer.set_mode(Mode::UpTo(QUEUED_WITH_OOB));
+            resumed = self.producer.set_mode(match core.discipline() {
+                Discipline::OneAtATime => Mode::UpTo(QUEUED_WITH_OOB),
+                Discipline::OnePerMonitor => Mode::Serial(QUEUED_WITH_OOB),
+            });
         }
         resumed = resumed.or(ticket.done());
         self.unanswered.fetch_sub(1, Ordering::SeqCst);
         if resumed.is_some() || self.ended.load(Ordering::SeqCst) {
             core.read(&self);
         }
-        drop(turn);
     }
 }

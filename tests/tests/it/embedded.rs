@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use qmp_dispatch::proto::{Error, Version, VersionTriple};
 use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
-use qmp_server::{Control, Server, ServerHandle, system_time};
+use qmp_server::{Control, Discipline, Server, ServerHandle, system_time};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tempfile::TempDir;
@@ -62,6 +62,10 @@ struct Embedded {
 
 impl Embedded {
     fn start() -> Embedded {
+        Embedded::start_with(Discipline::default())
+    }
+
+    fn start_with(discipline: Discipline) -> Embedded {
         let (tell_began, began) = channel();
         let (go_on, wait_for_go_on) = channel();
         let blocking = Blocking { began: tell_began, go_on: Mutex::new(wait_for_go_on) };
@@ -94,7 +98,8 @@ impl Embedded {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");
         let listen = format!("unix:{}", path.display()).parse().unwrap();
-        let server = Server::new(dispatcher.clone()).listen(&listen).unwrap().spawn().unwrap();
+        let server = Server::new(dispatcher.clone()).discipline(discipline);
+        let server = server.listen(&listen).unwrap().spawn().unwrap();
         Embedded {
             server: Some(server),
             dispatcher,
@@ -267,6 +272,72 @@ fn a_command_that_answers_later_blocks_other_in_band_commands_and_no_thread() {
     client.expect(
         r#"{"id": 2, "error": {"class": "GenericError", "desc": "The command x-later was not answered"}}"#,
     );
+}
+
+#[test]
+fn with_one_command_per_monitor_an_answer_to_come_holds_up_its_own_monitor_only() {
+    let embedded = Embedded::start_with(Discipline::OnePerMonitor);
+    let mut waiting = embedded.client(r#""oob""#);
+    let mut other = embedded.client("");
+    waiting.send(
+        r#"{"execute": "x-later", "id": 1}{"execute": "x-later", "id": 2}{"execute": "x-quick", "id": 3}"#,
+    );
+    let first = embedded.responders.recv().unwrap();
+    for _ in 0..4 {
+        assert_eq!(other.execute("x-quick").as_str(), Some("quick"));
+        waiting.send(QUICK);
+        waiting.expect(QUICK_RETURNS);
+    }
+    other.send(r#"{"execute": "x-later", "id": 4}"#);
+    let others = embedded.responders.recv().unwrap();
+    assert!(embedded.responders.try_recv().is_err(), "one in-band command of each monitor");
+
+    others.respond(Ok::<_, Error>("sooner".to_owned()));
+    other.expect(r#"{"return": "sooner", "id": 4}"#);
+    first.respond(Ok::<_, Error>("later".to_owned()));
+    waiting.expect(r#"{"return": "later", "id": 1}"#);
+    let second = embedded.responders.recv().unwrap();
+    second.respond(Ok::<_, Error>("last".to_owned()));
+    waiting.expect(r#"{"return": "last", "id": 2}"#);
+    waiting.expect(r#"{"return": "quick", "id": 3}"#);
+}
+
+#[test]
+fn with_one_command_per_monitor_eight_wait_behind_the_one_that_is_executed() {
+    let embedded = Embedded::start_with(Discipline::OnePerMonitor);
+    let mut client = embedded.client(r#""oob""#);
+    let commands: String =
+        (0..10).map(|id| format!(r#"{{"execute": "x-later", "id": {id}}}"#)).collect();
+    client.send(&format!("{commands}{QUICK}"));
+    for id in 0..10 {
+        let responder = embedded.responders.recv().unwrap();
+        responder.respond(Ok::<_, Error>("done".to_owned()));
+        client.expect(&format!(r#"{{"return": "done", "id": {id}}}"#));
+        // Ten in-band commands, of which eight may wait.
+        if id == 1 {
+            client.expect(QUICK_RETURNS);
+        }
+    }
+}
+
+#[test]
+fn with_one_command_per_monitor_the_end_of_the_server_waits_for_all_answers() {
+    let mut embedded = Embedded::start_with(Discipline::OnePerMonitor);
+    let mut clients = [embedded.client(""), embedded.client("")];
+    let responders = clients.each_mut().map(|client| {
+        client.send(r#"{"execute": "x-later", "id": 1}"#);
+        embedded.responders.recv().unwrap()
+    });
+    let server = embedded.server.take().unwrap();
+    server.control().shutdown();
+    for responder in responders {
+        responder.respond(Ok::<_, Error>("at last".to_owned()));
+    }
+    for client in &mut clients {
+        client.expect(r#"{"return": "at last", "id": 1}"#);
+        client.expect_end();
+    }
+    server.wait();
 }
 
 #[test]
