@@ -36,8 +36,8 @@
 //! # Back-pressure
 //!
 //! A [`Mode`] says how much a producer may have with the queue: up to so many items queued (eight
-//! by default), or one item until it has been dealt with. The push that reaches the bound is
-//! accepted and answers that the producer is now [suspended](Pushed::Suspended): let it stop
+//! by default), dealt with [one after the other](Mode::Serial) if that is wanted, or one item until
+//! it has been dealt with. The push that reaches the bound is accepted and answers that the producer is now [suspended](Pushed::Suspended): let it stop
 //! reading its input. A push while suspended hands the item back. The operation that makes room,
 //! typically a pop, answers whom to [`Resume`], exactly once per suspension; or calls the
 //! producer's [hook](Queue::register_with_hook).
