@@ -6,6 +6,10 @@
 //! and executes what is queued. So the usual request is read, executed and answered on one thread,
 //! and while one command blocks, the other threads go on reading.
 
+mod clients;
+mod ending;
+mod turn;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
@@ -13,21 +17,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::Layout;
-use qmp_dispatch::{Dispatcher, Locals};
-use qmp_queue::{Mode, Queue};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use qmp_queue::Queue;
 
-use crate::admission::{Admission, CHECK_AGAIN, Candidate, Verdict};
-use crate::control::Control;
-use crate::descriptors::Descriptors;
-use crate::outbox::Outbox;
+use crate::admission::{Admission, CHECK_AGAIN};
 use crate::poller::{Poller, Ready, Token};
 use crate::server::Discipline;
-use crate::session::{Job, Next, Session, execute};
-use crate::{Access, Listener, Peer, Transport};
+use crate::session::{Job, Next, Session};
+use crate::{Access, Transport};
+
+pub(crate) use clients::Listening;
+pub(crate) use ending::ANSWER_DEADLINE;
+pub(crate) use turn::Execution;
 
 /// Sessions are numbered from here, listeners below.
 const FIRST_SESSION: Token = 1 << 32;
@@ -35,24 +39,14 @@ const FIRST_SESSION: Token = 1 << 32;
 /// What a thread reads at a time.
 const SCRATCH_SIZE: usize = 64 << 10;
 
-/// So many commands are executed before the clients are looked at again, so that whoever has just
-/// sent one does not wait for all that others keep sending.
-const COMMANDS_PER_ROUND: usize = 32;
-
 /// How long a client waits at least that could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-
-/// How long a command that is being executed may hold up the end of the server.
-pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long the clients of a server that ends may take to read what is left for them.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Core {
     poller: Poller,
     queue: Queue<Job>,
     discipline: Discipline,
-    /// Somebody has the [`Turn`].
+    /// Somebody has the [`turn::Turn`].
     dispatching: AtomicBool,
     /// In-band requests that are being executed.
     executing: AtomicUsize,
@@ -69,31 +63,6 @@ pub(crate) struct Core {
     accept_again: AtomicBool,
     /// How many threads have returned.
     returned: AtomicUsize,
-}
-
-/// A listener, and how its monitors are to be.
-pub(crate) struct Listening {
-    pub(crate) listener: Box<dyn Listener>,
-    pub(crate) layout: Layout,
-    cleaned_up: AtomicBool,
-}
-
-impl Listening {
-    pub(crate) fn new(listener: Box<dyn Listener>, layout: Layout) -> Listening {
-        Listening { listener, layout, cleaned_up: AtomicBool::new(false) }
-    }
-
-    fn clean_up(&self) {
-        if !self.cleaned_up.swap(true, Ordering::AcqRel) {
-            self.listener.clean_up();
-        }
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.clean_up();
-    }
 }
 
 impl Core {
@@ -221,207 +190,6 @@ impl Core {
         }
     }
 
-    /// Executes what is queued, as long as no other thread is doing so, and until it is time to read
-    /// from the others again.
-    fn dispatch(self: &Arc<Self>) {
-        for _ in 0..COMMANDS_PER_ROUND {
-            if self.queue.is_idle() || self.is_stopping() {
-                return;
-            }
-            let Some(turn) = Turn::take(self) else { return };
-            let Some(popped) = self.queue.try_pop() else { return };
-            // This thread is going to be busy, and may be the only one that knows of it.
-            if self.dispatcher.timeout().is_some() {
-                self.poller.wake();
-            }
-            execute(self, popped, turn);
-        }
-    }
-
-    fn accept(self: &Arc<Self>, token: Token) {
-        let Some(index) = usize::try_from(token).ok() else { return };
-        let Some(listening) = self.listening.get(index) else { return };
-        loop {
-            let accepted = listening
-                .listener
-                .accept()
-                .and_then(|transport| self.connect(transport, listening.layout, Some(index)));
-            match accepted {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // Most likely there are no descriptors left, for now.
-                    tracing::debug!(%error, "cannot accept a client");
-                    self.accept_again.store(true, Ordering::Release);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn connect(
-        self: &Arc<Self>,
-        transport: Box<dyn Transport>,
-        layout: Layout,
-        listener: Option<usize>,
-    ) -> io::Result<()> {
-        let candidate = Candidate::new(transport, layout, listener);
-        match self.admission.judge(&candidate) {
-            Verdict::Refused => Ok(()),
-            Verdict::Admitted(peer) => self.greet(candidate, peer, None),
-            Verdict::Undecided => {
-                let token = self.last_token.fetch_add(1, Ordering::Relaxed);
-                self.poller.add(candidate.transport.as_fd(), token)?;
-                self.admission.put(token, candidate);
-                // What was told before it could be found.
-                self.readmit(token);
-                Ok(())
-            }
-        }
-    }
-
-    /// Looks again at a client that has not been greeted yet.
-    fn readmit(self: &Arc<Self>, token: Token) {
-        match self.admission.judge_again(token) {
-            Some((candidate, Verdict::Admitted(peer))) => {
-                let _ = self.greet(candidate, peer, Some(token));
-            }
-            Some((candidate, _)) => self.poller.remove(candidate.transport.as_fd()),
-            None => {}
-        }
-    }
-
-    /// Makes a client a session. It has a token if it is being polled already.
-    fn greet(
-        self: &Arc<Self>,
-        candidate: Candidate,
-        peer: Peer,
-        polled: Option<Token>,
-    ) -> io::Result<()> {
-        let Candidate { transport, layout, listener, .. } = candidate;
-        let transport: Arc<dyn Transport> = transport.into();
-        let outbox = Arc::new(Outbox::new(Arc::clone(&transport)));
-        let control = Control::new(Arc::downgrade(self));
-        tracing::debug!(%peer, "client connected");
-        let locals = Locals::default().with(Descriptors::default()).with(control).with(peer);
-        let monitor = self.dispatcher.connect(outbox.clone(), layout, locals);
-        let producer = self.queue.register(Mode::OneInProgress);
-        let token = polled.unwrap_or_else(|| self.last_token.fetch_add(1, Ordering::Relaxed));
-        let session = Session::new(token, listener, transport, outbox, monitor, producer);
-        let session = Arc::new(session);
-        self.sessions().insert(token, Arc::clone(&session));
-        let fd = session.transport.as_fd();
-        let added = match polled {
-            None => self.poller.add(fd, token),
-            // For what was ready already.
-            Some(_) => self.poller.repeat(fd, token),
-        };
-        if added.is_err() {
-            self.close(&session);
-        }
-        added
-    }
-
-    /// Ends a connection and forgets it.
-    fn close(&self, session: &Arc<Session>) {
-        self.poller.remove(session.transport.as_fd());
-        if !session.close() {
-            return;
-        }
-        let mut sessions = self.sessions();
-        sessions.remove(&session.token);
-        let nobody_left = sessions.is_empty() && self.listening.is_empty();
-        drop(sessions);
-        if nobody_left {
-            self.stop();
-        }
-    }
-
-    /// The listeners that accept clients, by their index.
-    pub(crate) fn listening(&self) -> &[Listening] {
-        &self.listening
-    }
-
-    /// Ends all connections of a listener at once: nothing more is sent to them.
-    pub(crate) fn abort_connections(&self, listener: usize) {
-        let sessions: Vec<_> = self.sessions().values().cloned().collect();
-        for session in sessions.iter().filter(|session| session.listener == Some(listener)) {
-            session.kill_output();
-            self.close(session);
-        }
-    }
-
-    /// Makes the threads return, each when it has done what it is doing.
-    pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.tell_change();
-        self.poller.stop();
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    fn tell_change(&self) {
-        // Not between a look at what has changed and the wait that follows.
-        drop(lock(&self.change));
-        self.changed.notify_all();
-    }
-
-    /// Waits until somebody has [stopped](Core::stop) the server.
-    pub(crate) fn wait_for_stop(&self) {
-        let waited = self.changed.wait_while(lock(&self.change), |()| !self.is_stopping());
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Waits until the commands that are being executed have been answered.
-    fn wait_for_answer(&self, at_most: Duration) {
-        let executing = |(): &mut ()| self.executing.load(Ordering::SeqCst) > 0;
-        let waited = self.changed.wait_timeout_while(lock(&self.change), at_most, executing);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Lets no more clients find the server, sends the others what is left for them, for a while,
-    /// and ends all connections.
-    pub(crate) fn finish(&self) {
-        // Not left to the end of `self`: a thread that hangs in a command keeps it.
-        self.listening.iter().for_each(Listening::clean_up);
-        let sessions: Vec<_> = self.sessions().values().cloned().collect();
-        let deadline = Instant::now() + FLUSH_DEADLINE;
-        loop {
-            // All of them at a time: who does not read must not take the time of who does.
-            let unsent: Vec<_> = sessions.iter().filter(|session| !session.flush()).collect();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if unsent.is_empty() || left.is_zero() {
-                break;
-            }
-            let mut fds: Vec<_> = unsent
-                .iter()
-                .map(|session| PollFd::from_borrowed_fd(session.transport.as_fd(), PollFlags::OUT))
-                .collect();
-            let timeout = Timespec::try_from(left).unwrap_or_default();
-            if poll(&mut fds, Some(&timeout)).is_err() {
-                break;
-            }
-        }
-        let mut scratch = vec![0; SCRATCH_SIZE];
-        for session in &sessions {
-            session.discard_input(&mut scratch);
-            self.close(session);
-        }
-    }
-
-    /// Has a thread look at the queue, if something can be popped.
-    pub(crate) fn tell_of_queue(&self) {
-        // The server's own threads look at the queue before they wait.
-        let own_thread = ptr::eq(WORKS_FOR.get(), ptr::from_ref(self));
-        if !own_thread && !self.queue.is_idle() {
-            self.poller.wake();
-        }
-    }
-
     pub(crate) fn discipline(&self) -> Discipline {
         self.discipline
     }
@@ -440,52 +208,4 @@ thread_local! {
     static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
     /// Whose thread this is; null on other threads.
     static WORKS_FOR: Cell<*const Core> = const { Cell::new(ptr::null()) };
-}
-
-/// The role of the dispatcher: whoever has it executes one in-band request, and has it until that
-/// has been answered.
-pub(crate) struct Turn {
-    core: Arc<Core>,
-}
-
-impl Turn {
-    /// `None` if somebody has it.
-    fn take(core: &Arc<Core>) -> Option<Turn> {
-        // Made only when the role was free: dropping it frees the role.
-        let free = !core.dispatching.swap(true, Ordering::SeqCst);
-        free.then(|| Turn { core: Arc::clone(core) })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        // Not just a store: whoever failed to take the turn has queued something, which is seen below.
-        self.core.dispatching.swap(false, Ordering::SeqCst);
-        self.core.tell_of_queue();
-    }
-}
-
-/// One in-band request that is being executed, until it has been answered.
-pub(crate) struct Execution {
-    core: Arc<Core>,
-}
-
-impl Execution {
-    pub(crate) fn begin(core: &Arc<Core>) -> Execution {
-        core.executing.fetch_add(1, Ordering::SeqCst);
-        Execution { core: Arc::clone(core) }
-    }
-
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-}
-
-impl Drop for Execution {
-    fn drop(&mut self) {
-        self.core.executing.fetch_sub(1, Ordering::SeqCst);
-        if self.core.is_stopping() {
-            self.core.tell_change();
-        }
-    }
 }

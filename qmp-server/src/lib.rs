@@ -9,7 +9,8 @@
 //!
 //! - Any number of clients on one socket at a time, each with a monitor of its own.
 //! - In-band commands of all clients are executed one at a time, or one of each client
-//!   ([`Discipline`]), the least recently served client first. Out-of-band commands are executed at once, also while an in-band command blocks.
+//!   ([`Discipline`]), the least recently served client first. Out-of-band commands are executed at
+//!   once, also while an in-band command blocks.
 //! - Back-pressure is not reading: a client that has as many requests waiting as it may, or that
 //!   does not read its responses, is not read from, and holds up nobody else. Nothing it does makes
 //!   memory grow without bound.

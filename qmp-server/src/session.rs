@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use qmp_dispatch::proto::{Band, Limits, Reader};
 use qmp_dispatch::{Monitor, Pending};
-use qmp_queue::{Mode, Popped, Producer, Pushed, Ticket};
+use qmp_queue::{Mode, Producer, Pushed, Ticket};
 
 use crate::Transport;
-use crate::core::{Core, Execution, Turn};
+use crate::core::Execution;
 use crate::descriptors::Descriptors;
 use crate::outbox::Outbox;
 use crate::poller::Token;
@@ -26,8 +26,8 @@ const OUT_OF_BAND_PER_TURN: usize = 64;
 
 /// An in-band request that waits for its turn.
 pub(crate) struct Job {
-    session: Arc<Session>,
-    pending: Pending,
+    pub(crate) session: Arc<Session>,
+    pub(crate) pending: Pending,
 }
 
 pub(crate) struct Session {
@@ -36,7 +36,7 @@ pub(crate) struct Session {
     pub(crate) listener: Option<usize>,
     pub(crate) transport: Arc<dyn Transport>,
     outbox: Arc<Outbox>,
-    monitor: Arc<Monitor>,
+    pub(crate) monitor: Arc<Monitor>,
     producer: Producer<Job>,
     input: Mutex<Input>,
     /// Something has happened that may let reading go on.
@@ -266,43 +266,14 @@ impl Session {
             }
         }
     }
-}
 
-/// Executes a request whose turn has come. In QEMU's discipline, `turn` ends when it has been
-/// answered, else when its handler has returned.
-pub(crate) fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
-    let Popped { item: Job { session, pending }, resume, ticket, .. } = popped;
-    // Before the command runs: out-of-band commands may be waiting behind a full queue.
-    if resume.is_some() {
-        core.read(&session);
-    }
-    let monitor = Arc::clone(&session.monitor);
-    let had_oob = monitor.is_oob_enabled();
-    let execution = Execution::begin(core);
-    match core.discipline() {
-        Discipline::OneAtATime => {
-            let done = move || {
-                session.answered(execution, ticket, had_oob);
-                drop(turn);
-            };
-            monitor.execute(pending, done);
-        }
-        Discipline::OnePerMonitor => {
-            let core = Arc::clone(core);
-            let done = move || {
-                session.answered(execution, ticket, had_oob);
-                // The next one of this monitor is no longer held back.
-                core.tell_of_queue();
-            };
-            monitor.execute(pending, done);
-            drop(turn);
-        }
-    }
-}
-
-impl Session {
     /// An in-band request has been answered: the monitor may be resumed, and the next one executed.
-    fn answered(self: Arc<Self>, execution: Execution, ticket: Ticket<Job>, had_oob: bool) {
+    pub(crate) fn answered(
+        self: Arc<Self>,
+        execution: Execution,
+        ticket: Ticket<Job>,
+        had_oob: bool,
+    ) {
         let core = execution.core();
         let mut resumed = None;
         if !had_oob && self.monitor.is_oob_enabled() {

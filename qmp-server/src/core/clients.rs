@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Clients come and go: a listener accepts one, it is identified, greeted, served, and forgotten.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use qmp_dispatch::Locals;
+use qmp_dispatch::proto::Layout;
+use qmp_queue::Mode;
+
+use super::Core;
+use crate::admission::{Candidate, Verdict};
+use crate::control::Control;
+use crate::descriptors::Descriptors;
+use crate::outbox::Outbox;
+use crate::poller::Token;
+use crate::session::Session;
+use crate::{Listener, Peer, Transport};
+
+/// A listener, and how its monitors are to be.
+pub(crate) struct Listening {
+    pub(crate) listener: Box<dyn Listener>,
+    pub(crate) layout: Layout,
+    cleaned_up: AtomicBool,
+}
+
+impl Listening {
+    pub(crate) fn new(listener: Box<dyn Listener>, layout: Layout) -> Listening {
+        Listening { listener, layout, cleaned_up: AtomicBool::new(false) }
+    }
+
+    pub(super) fn clean_up(&self) {
+        if !self.cleaned_up.swap(true, Ordering::AcqRel) {
+            self.listener.clean_up();
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.clean_up();
+    }
+}
+
+impl Core {
+    /// Accepts the clients that wait at the listener of this token.
+    pub(super) fn accept(self: &Arc<Self>, token: Token) {
+        let Some(index) = usize::try_from(token).ok() else { return };
+        let Some(listening) = self.listening.get(index) else { return };
+        loop {
+            let accepted = listening
+                .listener
+                .accept()
+                .and_then(|transport| self.connect(transport, listening.layout, Some(index)));
+            match accepted {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Most likely there are no descriptors left, for now.
+                    tracing::debug!(%error, "cannot accept a client");
+                    self.accept_again.store(true, Ordering::Release);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        transport: Box<dyn Transport>,
+        layout: Layout,
+        listener: Option<usize>,
+    ) -> io::Result<()> {
+        let candidate = Candidate::new(transport, layout, listener);
+        match self.admission.judge(&candidate) {
+            Verdict::Refused => Ok(()),
+            Verdict::Admitted(peer) => self.greet(candidate, peer, None),
+            Verdict::Undecided => {
+                let token = self.last_token.fetch_add(1, Ordering::Relaxed);
+                self.poller.add(candidate.transport.as_fd(), token)?;
+                self.admission.put(token, candidate);
+                // What was told before it could be found.
+                self.readmit(token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks again at a client that has not been greeted yet.
+    pub(super) fn readmit(self: &Arc<Self>, token: Token) {
+        match self.admission.judge_again(token) {
+            Some((candidate, Verdict::Admitted(peer))) => {
+                let _ = self.greet(candidate, peer, Some(token));
+            }
+            Some((candidate, _)) => self.poller.remove(candidate.transport.as_fd()),
+            None => {}
+        }
+    }
+
+    /// Makes a client a session. It has a token if it is being polled already.
+    fn greet(
+        self: &Arc<Self>,
+        candidate: Candidate,
+        peer: Peer,
+        polled: Option<Token>,
+    ) -> io::Result<()> {
+        let Candidate { transport, layout, listener, .. } = candidate;
+        let transport: Arc<dyn Transport> = transport.into();
+        let outbox = Arc::new(Outbox::new(Arc::clone(&transport)));
+        let control = Control::new(Arc::downgrade(self));
+        tracing::debug!(%peer, "client connected");
+        let locals = Locals::default().with(Descriptors::default()).with(control).with(peer);
+        let monitor = self.dispatcher.connect(outbox.clone(), layout, locals);
+        let producer = self.queue.register(Mode::OneInProgress);
+        let token = polled.unwrap_or_else(|| self.last_token.fetch_add(1, Ordering::Relaxed));
+        let session = Session::new(token, listener, transport, outbox, monitor, producer);
+        let session = Arc::new(session);
+        self.sessions().insert(token, Arc::clone(&session));
+        let fd = session.transport.as_fd();
+        let added = match polled {
+            None => self.poller.add(fd, token),
+            // For what was ready already.
+            Some(_) => self.poller.repeat(fd, token),
+        };
+        if added.is_err() {
+            self.close(&session);
+        }
+        added
+    }
+
+    /// Ends a connection and forgets it.
+    pub(super) fn close(&self, session: &Arc<Session>) {
+        self.poller.remove(session.transport.as_fd());
+        if !session.close() {
+            return;
+        }
+        let mut sessions = self.sessions();
+        sessions.remove(&session.token);
+        let nobody_left = sessions.is_empty() && self.listening.is_empty();
+        drop(sessions);
+        if nobody_left {
+            self.stop();
+        }
+    }
+
+    /// The listeners that accept clients, by their index.
+    pub(crate) fn listening(&self) -> &[Listening] {
+        &self.listening
+    }
+
+    /// Ends all connections of a listener at once: nothing more is sent to them.
+    pub(crate) fn abort_connections(&self, listener: usize) {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        for session in sessions.iter().filter(|session| session.listener == Some(listener)) {
+            session.kill_output();
+            self.close(session);
+        }
+    }
+}

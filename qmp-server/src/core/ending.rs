@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The end of a server, in order: what is being executed is answered, and everybody gets what is
+//! left for them.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Core, Listening, SCRATCH_SIZE, lock};
+
+/// How long a command that is being executed may hold up the end of the server.
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the clients of a server that ends may take to read what is left for them.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Makes the threads return, each when it has done what it is doing.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.tell_change();
+        self.poller.stop();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn tell_change(&self) {
+        // Not between a look at what has changed and the wait that follows.
+        drop(lock(&self.change));
+        self.changed.notify_all();
+    }
+
+    /// Waits until somebody has [stopped](Core::stop) the server.
+    pub(crate) fn wait_for_stop(&self) {
+        let waited = self.changed.wait_while(lock(&self.change), |()| !self.is_stopping());
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until the commands that are being executed have been answered.
+    pub(super) fn wait_for_answer(&self, at_most: Duration) {
+        let executing = |(): &mut ()| self.executing.load(Ordering::SeqCst) > 0;
+        let waited = self.changed.wait_timeout_while(lock(&self.change), at_most, executing);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Lets no more clients find the server, sends the others what is left for them, for a while,
+    /// and ends all connections.
+    pub(crate) fn finish(&self) {
+        // Not left to the end of `self`: a thread that hangs in a command keeps it.
+        self.listening.iter().for_each(Listening::clean_up);
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let deadline = Instant::now() + FLUSH_DEADLINE;
+        loop {
+            // All of them at a time: who does not read must not take the time of who does.
+            let unsent: Vec<_> = sessions.iter().filter(|session| !session.flush()).collect();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if unsent.is_empty() || left.is_zero() {
+                break;
+            }
+            let mut fds: Vec<_> = unsent
+                .iter()
+                .map(|session| PollFd::from_borrowed_fd(session.transport.as_fd(), PollFlags::OUT))
+                .collect();
+            let timeout = Timespec::try_from(left).unwrap_or_default();
+            if poll(&mut fds, Some(&timeout)).is_err() {
+                break;
+            }
+        }
+        let mut scratch = vec![0; SCRATCH_SIZE];
+        for session in &sessions {
+            session.discard_input(&mut scratch);
+            self.close(session);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The role of the dispatcher: who executes what is queued.
+
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use qmp_queue::Popped;
+
+use super::{Core, WORKS_FOR};
+use crate::server::Discipline;
+use crate::session::Job;
+
+/// So many commands are executed before the clients are looked at again, so that whoever has just
+/// sent one does not wait for all that others keep sending.
+const COMMANDS_PER_ROUND: usize = 32;
+
+impl Core {
+    /// Executes what is queued, as long as no other thread is doing so, and until it is time to read
+    /// from the others again.
+    pub(super) fn dispatch(self: &Arc<Self>) {
+        for _ in 0..COMMANDS_PER_ROUND {
+            if self.queue.is_idle() || self.is_stopping() {
+                return;
+            }
+            let Some(turn) = Turn::take(self) else { return };
+            let Some(popped) = self.queue.try_pop() else { return };
+            // This thread is going to be busy, and may be the only one that knows of it.
+            if self.dispatcher.timeout().is_some() {
+                self.poller.wake();
+            }
+            execute(self, popped, turn);
+        }
+    }
+
+    /// Has a thread look at the queue, if something can be popped.
+    pub(crate) fn tell_of_queue(&self) {
+        // The server's own threads look at the queue before they wait.
+        let own_thread = ptr::eq(WORKS_FOR.get(), ptr::from_ref(self));
+        if !own_thread && !self.queue.is_idle() {
+            self.poller.wake();
+        }
+    }
+}
+
+/// Executes a request whose turn has come. In QEMU's discipline, `turn` ends when it has been
+/// answered, else when its handler has returned.
+fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
+    let Popped { item: Job { session, pending }, resume, ticket, .. } = popped;
+    // Before the command runs: out-of-band commands may be waiting behind a full queue.
+    if resume.is_some() {
+        core.read(&session);
+    }
+    let monitor = Arc::clone(&session.monitor);
+    let had_oob = monitor.is_oob_enabled();
+    let execution = Execution::begin(core);
+    match core.discipline() {
+        Discipline::OneAtATime => {
+            let done = move || {
+                session.answered(execution, ticket, had_oob);
+                drop(turn);
+            };
+            monitor.execute(pending, done);
+        }
+        Discipline::OnePerMonitor => {
+            let core = Arc::clone(core);
+            let done = move || {
+                session.answered(execution, ticket, had_oob);
+                // The next one of this monitor is no longer held back.
+                core.tell_of_queue();
+            };
+            monitor.execute(pending, done);
+            drop(turn);
+        }
+    }
+}
+
+/// The role of the dispatcher: whoever has it executes one in-band request, and has it until that
+/// has been answered.
+pub(crate) struct Turn {
+    core: Arc<Core>,
+}
+
+impl Turn {
+    /// `None` if somebody has it.
+    fn take(core: &Arc<Core>) -> Option<Turn> {
+        // Made only when the role was free: dropping it frees the role.
+        let free = !core.dispatching.swap(true, Ordering::SeqCst);
+        free.then(|| Turn { core: Arc::clone(core) })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Not just a store: whoever failed to take the turn has queued something, which is seen below.
+        self.core.dispatching.swap(false, Ordering::SeqCst);
+        self.core.tell_of_queue();
+    }
+}
+
+/// One in-band request that is being executed, until it has been answered.
+pub(crate) struct Execution {
+    core: Arc<Core>,
+}
+
+impl Execution {
+    pub(crate) fn begin(core: &Arc<Core>) -> Execution {
+        core.executing.fetch_add(1, Ordering::SeqCst);
+        Execution { core: Arc::clone(core) }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        self.core.executing.fetch_sub(1, Ordering::SeqCst);
+        if self.core.is_stopping() {
+            self.core.tell_change();
+        }
+    }
+}
