@@ -11,6 +11,7 @@
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
 
+pub mod bench;
 pub mod conformance;
 pub mod connection;
 pub mod difffuzz;

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench`.
+//! `cargo xtask bench`: what a crate costs by itself, and what the server costs from a client's point of view.
 
 use crate::command::{Failure, Outcome, cargo, run as run_command, step};
-use crate::workspace::{LIBRARIES, root};
+use crate::workspace::{LIBRARIES, release_server, root};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let wanted = match arguments {
-        [] => "all",
-        [one] => one,
-        _ => return Err(Failure::Usage("bench takes the name of one crate, or all".to_owned())),
-    };
+    let (wanted, options) =
+        arguments.split_first().map_or(("all", &[][..]), |(wanted, rest)| (wanted.as_str(), rest));
     let chosen: Vec<_> = LIBRARIES
         .into_iter()
         .filter(|name| wanted == "all" || *name == format!("qmp-{wanted}"))
@@ -19,14 +16,20 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             "bench takes queue, proto, dispatch, server or all, not '{wanted}'"
         )));
     }
-    let (with, without): (Vec<_>, Vec<_>) =
-        chosen.into_iter().partition(|name| root().join(name).join("benches").is_dir());
-    for name in without {
-        println!("{name} has no benchmarks");
+    if wanted != "server" && !options.is_empty() {
+        return Err(Failure::Usage("only bench server takes options".to_owned()));
     }
-    with.into_iter().try_for_each(|name| {
-        step(&format!("bench {name}"), || {
-            run_command(&mut cargo(["bench", "--package", name, "--benches"]))
+    chosen.into_iter().try_for_each(|name| {
+        step(&format!("bench {name}"), || match root().join(name).join("benches").is_dir() {
+            true => run_command(&mut cargo(["bench", "--package", name, "--benches"])),
+            false => bench_server(options),
         })
     })
+}
+
+/// As another process, by the crate `tests`.
+fn bench_server(options: &[String]) -> Outcome {
+    run_command(&mut cargo(["build", "--release", "--package", "qmp-server"]))?;
+    let program = ["run", "--quiet", "--release", "--package", "tests", "--bin", "bench-server"];
+    run_command(cargo(program).arg("--").args(options).env("QMP_SERVER_BIN", release_server()))
 }

@@ -12,7 +12,9 @@ cargo xtask TASK
     conformance --connect ADDR [OPTION]...
                                   hold another server against them; --help lists the options
     bench [queue|proto|dispatch|server|all]
-                                  run the benchmarks of one crate, or of all that have any
+                                  run the benchmarks of one crate, or of all
+    bench server [--json FILE] [OPTION]...
+                                  the server from outside, beside a bare echo and QEMU
     difffuzz [--count N] [--seed S] [OPTION]...
                                   compare our server with QEMU on random input
     fuzz [reader|request|writer] [--seconds N] [--seed S]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server from outside: what its sockets, its command line and its exit status promise.
 
+/// The benchmark runs, and says what it is to say.
+mod bench;
 /// `qmp-server call`, against our own server and QEMU's.
 mod call;
 /// What the program says and returns when it cannot start.

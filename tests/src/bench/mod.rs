@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a request costs from a client's point of view, held against the least that it could cost and against QEMU.
+//!
+//! Every server is a process of its own and gets the same requests from the same [`client`]. All figures are from one
+//! run: its rounds take the servers in turns, and a figure is the median of its rounds. First everything runs on one
+//! core, where the ratios are stable, then on all.
+
+pub mod client;
+pub mod crowd;
+mod fairness;
+pub mod floor;
+pub mod machine;
+mod monitors;
+pub mod peer;
+pub mod report;
+mod speed;
+pub mod stats;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use client::{Client, Mode};
+use machine::Pinned;
+use peer::{Floor, Kind, Peer};
+use report::{Report, Section};
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    /// How often each server is measured.
+    pub rounds: usize,
+    /// How long a measurement takes in a round.
+    pub slice: Duration,
+    /// How many clients are many.
+    pub clients: usize,
+    /// How many monitors one server is to have.
+    pub monitors: usize,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self { rounds: 9, slice: Duration::from_millis(150), clients: 64, monitors: 10_000 }
+    }
+}
+
+/// Measures everything. `program` is the one that can be the [`floor`].
+///
+/// # Errors
+///
+/// If a server does not start or does not answer as it should.
+pub fn run(scale: &Scale, program: PathBuf) -> Result<Report, String> {
+    let floor = Floor { program, line: answer_of_ours()? };
+    let mut report = Report::new(scale);
+    report.machine = machine::describe();
+    let absent = Kind::ALL.into_iter().filter(|kind| !kind.is_installed());
+    report.notes.extend(absent.map(|kind| format!("{kind} is not installed, and left out")));
+    for (name, pinned) in [("one core", true), ("all cores", false)] {
+        let _pinned =
+            if pinned { Some(Pinned::new().map_err(cannot("pin to a core"))?) } else { None };
+        let mut section = Section::new(name, pinned);
+        speed::measure(&mut section, scale, &floor)?;
+        monitors::measure(&mut section, scale, &floor)?;
+        fairness::measure(&mut section, scale, &floor)?;
+        report.sections.push(section);
+    }
+    Ok(report)
+}
+
+/// What our server answers: the floor is to send as many bytes.
+fn answer_of_ours() -> Result<String, String> {
+    let unknown = Floor { program: PathBuf::new(), line: String::new() };
+    let peer = Peer::start(Kind::Ours, 1, &unknown)?;
+    let client = Client::connect(peer.socket(0), Mode::InBand).map_err(cannot("connect"))?;
+    Ok(String::from_utf8_lossy(client.response()).trim_end().to_owned())
+}
+
+fn cannot(what: &str) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("cannot {what}: {error}")
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The servers that are compared, each a process of its own.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::client::{Client, Mode};
+use crate::process::Process;
+use crate::server::qmp_server;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
+
+/// A kind of server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `qmp-server serve`.
+    Ours,
+    /// See [`floor`](super::floor).
+    Floor,
+    /// `qemu-system-x86_64` with no machine.
+    Qemu,
+    /// `qemu-storage-daemon`.
+    StorageDaemon,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 4] = [Kind::Ours, Kind::Floor, Kind::Qemu, Kind::StorageDaemon];
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ours => "qmp-server",
+            Kind::Floor => "floor",
+            Kind::Qemu => "qemu-system-x86_64",
+            Kind::StorageDaemon => "qemu-storage-daemon",
+        }
+    }
+
+    /// Whether it is there; ours and the floor always are.
+    #[must_use]
+    pub fn is_installed(self) -> bool {
+        match self {
+            Kind::Ours | Kind::Floor => true,
+            Kind::Qemu | Kind::StorageDaemon => {
+                let path = std::env::var_os("PATH").unwrap_or_default();
+                std::env::split_paths(&path).any(|dir| dir.join(self.name()).is_file())
+            }
+        }
+    }
+
+    /// Whether one of its sockets serves one client at a time only.
+    fn one_client_per_socket(self) -> bool {
+        matches!(self, Kind::Qemu | Kind::StorageDaemon)
+    }
+
+    fn command(self, sockets: &[PathBuf], floor: &Floor) -> Command {
+        match self {
+            Kind::Ours => qmp_server([
+                OsString::from("serve"),
+                "--listen".into(),
+                joined("unix:", &sockets[0], ""),
+            ]),
+            Kind::Floor => {
+                let mut command = Command::new(&floor.program);
+                command.arg("floor").arg(&sockets[0]).arg(&floor.line);
+                command
+            }
+            Kind::Qemu => {
+                let mut command = Command::new(self.name());
+                command.args(["-machine", "none", "-nodefaults", "-display", "none"]);
+                for socket in sockets {
+                    command.arg("-qmp").arg(joined("unix:", socket, ",server=on,wait=off"));
+                }
+                command
+            }
+            Kind::StorageDaemon => {
+                let mut command = Command::new(self.name());
+                for (number, socket) in sockets.iter().enumerate() {
+                    let options = format!(",server=on,wait=off,id=c{number}");
+                    command.arg("--chardev").arg(joined("socket,path=", socket, &options));
+                    command.arg("--monitor").arg(format!("chardev=c{number}"));
+                }
+                command
+            }
+        }
+    }
+}
+
+fn joined(before: &str, path: &Path, after: &str) -> OsString {
+    let mut text = OsString::from(before);
+    text.push(path);
+    text.push(after);
+    text
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How the floor is started.
+#[derive(Clone, Debug)]
+pub struct Floor {
+    /// A program whose task `floor SOCKET LINE` is [`floor::serve`](super::floor::serve).
+    pub program: PathBuf,
+    /// What it answers.
+    pub line: String,
+}
+
+/// A server that runs. Dropping it ends it.
+#[derive(Debug)]
+pub struct Peer {
+    process: Process,
+    sockets: Vec<PathBuf>,
+    _dir: TempDir,
+}
+
+impl Peer {
+    /// Starts one for up to `clients` clients, and waits until it has served one.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start, with what it says.
+    pub fn start(kind: Kind, clients: usize, floor: &Floor) -> Result<Peer, String> {
+        let dir = tempfile::Builder::new().prefix("qmp-bench-").tempdir();
+        let dir = dir.map_err(|error| format!("cannot make a directory: {error}"))?;
+        let count = if kind.one_client_per_socket() { clients } else { 1 };
+        let sockets: Vec<_> = (0..count).map(|n| dir.path().join(format!("{n}.sock"))).collect();
+        let mut command = kind.command(&sockets, floor);
+        let process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()))
+            .map_err(|error| format!("{kind} does not start: {error}"))?;
+        let peer = Peer { process, sockets, _dir: dir };
+        let deadline = Instant::now() + START_LIMIT;
+        while let Err(error) = Client::connect(&peer.sockets[0], Mode::InBand) {
+            if Instant::now() > deadline {
+                let said = peer.process.stderr();
+                return Err(format!("{kind} does not answer ({error}): {said}"));
+            }
+            std::thread::sleep(BETWEEN_TRIES);
+        }
+        Ok(peer)
+    }
+
+    /// Where client `number` connects: each to a socket of its own, or all to one.
+    #[must_use]
+    pub fn socket(&self, number: usize) -> &Path {
+        &self.sockets[number % self.sockets.len()]
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Measures our server against the floor and QEMU.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tests::bench::{Scale, floor, run};
+
+/// Measure latency, throughput, memory and fairness of our server, beside a bare echo and QEMU where it is installed.
+///
+/// Exits with 0 if everything was measured, whatever came out, and with 2 if it could not be.
+#[derive(Debug, Parser)]
+#[command(name = "bench-server")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
+    /// Write the figures to this file, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How often each server is measured
+    #[arg(long, value_name = "N", default_value_t = Scale::default().rounds)]
+    rounds: usize,
+    /// How long a measurement takes in a round
+    #[arg(long, value_name = "MS", default_value_t = Scale::default().slice.as_millis() as u64)]
+    slice: u64,
+    /// How many monitors one server is to have
+    #[arg(long, value_name = "N", default_value_t = Scale::default().monitors)]
+    monitors: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Be the bare echo: answer each line with this one
+    Floor {
+        /// Where to listen
+        socket: PathBuf,
+        /// What to answer
+        line: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.task {
+        Some(Task::Floor { socket, line }) => {
+            floor::serve(socket, line).map_err(|error| error.to_string())
+        }
+        None => bench(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-server: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn bench(arguments: &Arguments) -> Result<(), String> {
+    let scale = Scale {
+        rounds: arguments.rounds,
+        slice: Duration::from_millis(arguments.slice),
+        monitors: arguments.monitors,
+        ..Scale::default()
+    };
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let report = run(&scale, program)?;
+    print!("{report}");
+    if let Some(path) = &arguments.json {
+        let written = std::fs::write(path, report.to_json());
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
