@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cuts a stream of bytes into messages. Mirrors QEMU's `qobject/json-streamer.c`.
 
+use std::ops::Range;
+
 use crate::lexer::{Kind, Lexer, Step, Token};
 use crate::parser::{Check, Parser, Tree};
 use crate::unicode::decode_lossy;
@@ -241,7 +243,12 @@ impl<'r> Message<'r> {
     pub(crate) fn json(&self, parser: &mut Parser<'_>) -> Result<Json, SyntaxError> {
         let from = parser.position();
         parser.value::<Check>()?;
-        Ok(Json::from_checked(self.text, &self.tokens[from..parser.position()]))
+        Ok(self.json_of(from..parser.position()))
+    }
+
+    /// The value of these tokens, which has been checked.
+    pub(crate) fn json_of(&self, tokens: Range<usize>) -> Json {
+        Json::from_checked(self.text, &self.tokens[tokens])
     }
 
     pub(crate) fn parser(&self) -> Parser<'r> {

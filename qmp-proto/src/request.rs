@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients send: commands.
 
+use std::ops::Range;
+
 use crate::lexer::Kind;
 use crate::parser::Tree;
 use crate::reader::Message;
@@ -85,6 +87,39 @@ impl Request {
         }
     }
 
+    /// As [`parse`](Request::parse), with the text of the arguments for passing them on: as it came, if
+    /// that is plain JSON in ASCII on one line; `None` if there are none.
+    ///
+    /// ```
+    /// use qmp_proto::{Reader, Request};
+    ///
+    /// let mut reader = Reader::default();
+    /// let mut input: &[u8] = br#"{"execute": "balloon", "arguments": {"value":1073741824}}"#;
+    /// let message = reader.read(&mut input).unwrap()?;
+    /// let (request, text) = Request::parse_with_text(&message, false).unwrap();
+    /// assert_eq!(request.command, "balloon");
+    /// assert_eq!(text.unwrap().as_str(), r#"{"value":1073741824}"#);
+    /// # Ok::<(), qmp_proto::SyntaxError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Request::parse).
+    pub fn parse_with_text(
+        message: &Message<'_>,
+        oob: bool,
+    ) -> Result<(Request, Option<Json>), RequestError> {
+        let ordinary = Members::parse(message).and_then(|members| {
+            let tokens = members.text.clone();
+            let request = members.into_ordinary(oob)?;
+            Some((request, tokens.map(|tokens| message.json_of(tokens))))
+        });
+        match ordinary {
+            Some(both) => Ok(both),
+            None => Request::from_value(message.value()?, oob).map(|request| (request, None)),
+        }
+    }
+
     fn from_value(value: Value, oob: bool) -> Result<Request, RequestError> {
         let Value::Object(mut object) = value else {
             let error = Error::generic("QMP input must be a JSON object");
@@ -159,6 +194,8 @@ struct Members {
     execute: Option<Value>,
     exec_oob: Option<Value>,
     arguments: Option<Value>,
+    /// The tokens of the arguments.
+    text: Option<Range<usize>>,
     id: Option<Value>,
 }
 
@@ -179,8 +216,12 @@ impl Members {
                 "id" => &mut members.id,
                 _ => return None,
             };
+            let from = parser.position();
             if member.replace(parser.value::<Tree>().ok()?).is_some() {
                 return None;
+            }
+            if new == "arguments" {
+                members.text = Some(from..parser.position());
             }
             name = parser.next_name().ok()?;
         }
@@ -260,6 +301,26 @@ mod tests {
     fn refusals_carry_the_id() {
         assert_eq!(parse("{'id': null}", false).unwrap_err().id, Some(Value::Null));
         assert_eq!(parse("{'x': 1}", false).unwrap_err().id, None);
+    }
+
+    #[test]
+    fn the_text_of_arguments_is_kept_where_it_is_plain_json() {
+        let text = |text: &str| {
+            let mut reader = Reader::default();
+            let mut input = text.as_bytes();
+            let message = reader.read(&mut input).unwrap().unwrap();
+            let (request, text) = Request::parse_with_text(&message, true).unwrap();
+            assert_eq!(Request::parse(&message, true), Ok(request));
+            text.map(|text| text.to_string())
+        };
+        assert_eq!(text("{'execute': 'a'}"), None);
+        let plain = r#"{"b":1e0,  "a": "\u00e9\/"}"#;
+        let exec_oob = format!("{{'id': 1, 'arguments':{plain}, 'exec-oob': 'a'}}");
+        assert_eq!(text(&exec_oob).as_deref(), Some(plain));
+        assert_eq!(
+            text("{'execute': 'a', 'arguments': {'b': 'é'}}").as_deref(),
+            Some(r#"{"b": "\u00E9"}"#)
+        );
     }
 
     #[test]
