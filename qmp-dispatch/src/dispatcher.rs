@@ -25,7 +25,7 @@ pub struct Dispatcher {
 
 struct Shared {
     registry: Registry,
-    version: Version,
+    greeting: Mutex<Greeting>,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     /// The result of `query-qmp-schema`, made when it is first asked for.
     schema: OnceLock<Json>,
@@ -79,7 +79,7 @@ impl Dispatcher {
     ) -> Dispatcher {
         let shared = Shared {
             registry,
-            version,
+            greeting: Mutex::new(Greeting { version, capabilities: vec![Capability::Oob] }),
             clock: Box::new(clock),
             schema: OnceLock::new(),
             preconfig: AtomicBool::new(false),
@@ -93,6 +93,7 @@ impl Dispatcher {
     /// Starts a monitor for a client that has connected, and greets it. It gets what is emitted
     /// until it is dropped.
     pub fn connect(&self, output: Arc<dyn Output>, layout: Layout, locals: Locals) -> Arc<Monitor> {
+        let locals = self.registry().complete(locals);
         let mut monitors = self.monitors();
         monitors.last_id += 1;
         let id = MonitorId::new(monitors.last_id);
@@ -100,11 +101,18 @@ impl Dispatcher {
         monitors.connected.retain(|monitor| monitor.strong_count() > 0);
         monitors.connected.push(Arc::downgrade(&monitor));
         drop(monitors);
-        monitor.greet(&Greeting {
-            version: self.shared.version.clone(),
-            capabilities: vec![Capability::Oob],
-        });
+        monitor.greet(&self.greeting());
         monitor
+    }
+
+    /// Emits an event as it is to every monitor that has completed negotiation: one that somebody
+    /// else has emitted, timestamp and all, for a [`Forwarder`](crate::Forwarder).
+    ///
+    /// It need not be declared, and is not held back by rate limits. As to who gets it and in
+    /// which order, it is as if it were [emitted](Dispatcher::emit) here.
+    pub fn relay(&self, event: &Event) {
+        let mut reached = Vec::new();
+        self.monitors().deliver(event, &mut reached);
     }
 
     /// Emits an event to every monitor that has completed negotiation.
@@ -206,8 +214,19 @@ impl Dispatcher {
     }
 
     /// What greetings and `query-version` report.
-    pub fn version(&self) -> &Version {
-        &self.shared.version
+    pub fn version(&self) -> Version {
+        self.greeting().version
+    }
+
+    /// Has clients greeted like this from now on, for a [`Forwarder`](crate::Forwarder) that has met
+    /// the server for which it speaks. By default, out-of-band execution is offered; where it is not, it
+    /// cannot be enabled.
+    pub fn set_greeting(&self, greeting: Greeting) {
+        *self.shared.greeting.lock().unwrap_or_else(PoisonError::into_inner) = greeting;
+    }
+
+    pub(crate) fn greeting(&self) -> Greeting {
+        self.shared.greeting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Enables or disables a command, for all monitors, from now on. Whether there is one of that
@@ -280,7 +299,7 @@ impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatcher")
             .field("registry", &self.shared.registry)
-            .field("version", &self.shared.version)
+            .field("greeting", &self.greeting())
             .finish_non_exhaustive()
     }
 }

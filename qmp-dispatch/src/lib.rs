@@ -78,10 +78,12 @@
 //! # Ok::<(), qmp_dispatch::RegisterError>(())
 //! ```
 
+mod command;
 mod context;
 mod deadline;
 mod dispatcher;
 mod event;
+mod forward;
 mod handler;
 mod intercept;
 mod locals;
@@ -100,14 +102,16 @@ pub use schemars;
 /// `#[serde(crate = "qmp_dispatch::serde")]`.
 pub use serde;
 
+pub use command::Command;
 pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Time};
 pub use event::{EmitError, EventType};
+pub use forward::{Forwarded, Forwarder};
 pub use handler::{DeferredHandler, Handler, Stateless};
 pub use intercept::{Call, Interceptor};
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
-pub use registry::{Command, DeclaredEvent, Group, RegisterError, Registry};
+pub use registry::{DeclaredEvent, Group, RegisterError, Registry};
 pub use reply::Responder;
 
 /// Its example is compiled.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use qmp_proto::{
-    Band, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError, Response,
-    SyntaxError,
+    Band, Capability, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError,
+    Response, SyntaxError,
 };
 
 use tracing::field::display;
@@ -21,7 +21,7 @@ use crate::dispatcher::Texts;
 use crate::handler::ErasedHandler;
 use crate::intercept::Intercepted;
 use crate::reply::{Answer, Reply};
-use crate::{Command, Context, Dispatcher, Locals};
+use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder};
 
 /// Where a monitor's output goes.
 ///
@@ -81,12 +81,16 @@ type EventFilter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A request that has been received, or the refusal that keeps its place in the queue.
 #[derive(Debug)]
-pub struct Pending(Result<Request, RequestError>);
+pub struct Pending {
+    request: Result<Request, RequestError>,
+    /// The text of its arguments, if that may be needed.
+    text: Option<Json>,
+}
 
 impl Pending {
     /// Whether it waits for its turn, or is to be executed at once.
     pub fn band(&self) -> Band {
-        match &self.0 {
+        match &self.request {
             Ok(request) => request.band,
             Err(refused) => refused.band,
         }
@@ -161,9 +165,15 @@ impl Monitor {
             );
         }
         let oob = self.is_oob_enabled();
-        Pending(
-            message.map_err(RequestError::from).and_then(|message| Request::parse(&message, oob)),
-        )
+        let forwards = self.dispatcher.registry().forwarder().is_some();
+        let parsed = message.map_err(RequestError::from).and_then(|message| match forwards {
+            false => Request::parse(&message, oob).map(|request| (request, None)),
+            true => Request::parse_with_text(&message, oob),
+        });
+        match parsed {
+            Ok((request, text)) => Pending { request: Ok(request), text },
+            Err(refused) => Pending { request: Err(refused), text: None },
+        }
     }
 
     /// Executes a request, and sends the response to the client.
@@ -173,8 +183,8 @@ impl Monitor {
     /// if the command [answers later](crate::Registry::deferred_command). Until then, no other
     /// in-band request of this monitor must be executed.
     pub fn execute(self: &Arc<Self>, mut pending: Pending, done: impl FnOnce() + Send + 'static) {
-        match &mut pending.0 {
-            Ok(request) => self.serve(request, done),
+        match &mut pending.request {
+            Ok(request) => self.serve(request, pending.text, done),
             Err(refused) => {
                 let RequestError { error, id, .. } = refused.clone();
                 self.respond(Answer { id, intercepted: None }, None, Err(error));
@@ -184,7 +194,12 @@ impl Monitor {
     }
 
     /// Takes out of the request what is needed elsewhere, which costs less than moving all of it.
-    fn serve(self: &Arc<Self>, request: &mut Request, done: impl FnOnce() + Send + 'static) {
+    fn serve(
+        self: &Arc<Self>,
+        request: &mut Request,
+        text: Option<Json>,
+        done: impl FnOnce() + Send + 'static,
+    ) {
         self.trace_command(request);
         let intercepted = Intercepted::enter(self, request);
         let mut answer = Answer { id: request.id.take(), intercepted };
@@ -193,7 +208,8 @@ impl Monitor {
             return done();
         }
         let command = match self.check(request) {
-            Ok(command) => command,
+            Ok(Some(command)) => command,
+            Ok(None) => return self.forward(request, text, answer, done),
             Err(error) => {
                 self.respond(answer, None, Err(error));
                 return done();
@@ -201,30 +217,50 @@ impl Monitor {
         };
         let context = Context::new(Arc::clone(self), request.band);
         let arguments = &mut request.arguments;
+        let name = command.name();
+        let deadline = self.dispatcher.registry().deadline_of(name, command.deadline_after());
         match command.handler() {
-            ErasedHandler::AtOnce(handler) if command.deadline_after().is_none() => {
-                let result = self.run(command, || handler(&context, take(arguments)));
+            ErasedHandler::AtOnce(handler) if deadline.is_none() => {
+                let result = self.run(name, || handler(&context, take(arguments)));
                 self.respond(answer, Some(command), result.and_then(|result| result));
                 done();
             }
             ErasedHandler::AtOnce(handler) => {
                 // The deadline answers in its place, but the handler runs on.
-                let reply = Reply::new(self, command, answer, Box::new(|| ()));
-                let result = self.run(command, || handler(&context, take(arguments)));
+                let reply = Reply::new(self, name.into(), deadline, answer, Box::new(|| ()));
+                let result = self.run(name, || handler(&context, take(arguments)));
                 reply.send(result.and_then(|result| result));
                 done();
             }
             ErasedHandler::Deferred(handler) => {
-                let reply = Reply::new(self, command, answer, Box::new(done));
+                let reply = Reply::new(self, name.into(), deadline, answer, Box::new(done));
                 // Should it panic, the reply is dropped, and so the client is answered.
-                let _ = self.run(command, || handler(&context, take(arguments), reply));
+                let _ = self.run(name, || handler(&context, take(arguments), reply));
             }
         }
     }
 
+    /// Hands a request to whoever serves what is not registered.
+    fn forward(
+        self: &Arc<Self>,
+        request: &mut Request,
+        text: Option<Json>,
+        answer: Answer,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        let Some(forwarder) = self.dispatcher.registry().forwarder() else { return };
+        let context = Context::new(Arc::clone(self), request.band);
+        let command = take(&mut request.command);
+        let deadline = self.dispatcher.registry().deadline_of(&command, None);
+        let reply = Reply::new(self, command.clone().into(), deadline, answer, Box::new(done));
+        let forwarded = Forwarded::new(command.clone(), take(&mut request.arguments), text);
+        let _ =
+            self.run(&command, || forwarder.forward(&context, forwarded, Responder::new(reply)));
+    }
+
     /// Finds the command, and checks that it may be executed with these arguments, in QEMU's order.
-    /// Leaves the arguments as serde takes them.
-    fn check(&self, request: &mut Request) -> Result<&Command, Error> {
+    /// Leaves the arguments as serde takes them. `None` if it is for the forwarder.
+    fn check(&self, request: &mut Request) -> Result<Option<&Command>, Error> {
         let Request { command: name, arguments, band, .. } = request;
         let not_found = |desc: String| Error::new(ErrorClass::CommandNotFound, desc);
         if !self.is_negotiated() && name != "qmp_capabilities" {
@@ -233,7 +269,12 @@ impl Monitor {
             ));
         }
         let registry = self.dispatcher.registry();
-        let command = registry.find(name).ok_or_else(|| Error::command_not_found(name))?;
+        let Some(command) = registry.find(name) else {
+            return match registry.forwarder() {
+                Some(_) => Ok(None),
+                None => Err(Error::command_not_found(name)),
+            };
+        };
         registry.policy().check_command(name, command.features())?;
         if !command.is_enabled() {
             return Err(not_found(format!(
@@ -249,20 +290,16 @@ impl Monitor {
             )));
         }
         command.arguments().prepare_in_place(registry.policy(), arguments)?;
-        Ok(command)
+        Ok(Some(command))
     }
 
     /// Runs a handler, with this as the current monitor. An error if it panics.
-    fn run<T>(
-        self: &Arc<Self>,
-        command: &Command,
-        handler: impl FnOnce() -> T,
-    ) -> Result<T, Error> {
+    fn run<T>(self: &Arc<Self>, command: &str, handler: impl FnOnce() -> T) -> Result<T, Error> {
         let _scope = CurrentScope::enter(Arc::clone(self));
         catch_unwind(AssertUnwindSafe(handler)).map_err(|panic| {
             let reason = panic_message(&*panic);
-            tracing::error!(monitor = %self.id, command = command.name(), reason, "handler panicked");
-            Error::generic(format!("The command {} failed: internal error", command.name()))
+            tracing::error!(monitor = %self.id, command, reason, "handler panicked");
+            Error::generic(format!("The command {command} failed: internal error"))
         })
     }
 
@@ -332,6 +369,9 @@ impl Monitor {
                 ErrorClass::CommandNotFound,
                 "Capabilities negotiation is already complete, command ignored",
             ));
+        }
+        if oob && !self.dispatcher.greeting().capabilities.contains(&Capability::Oob) {
+            return Err(Error::generic("Capability oob not available"));
         }
         self.oob.store(oob, Ordering::Release);
         self.negotiated.store(true, Ordering::Release);

@@ -10,8 +10,14 @@ use crate::handler::ErasedHandler;
 use crate::qapi::SchemaInfo;
 use crate::{Context, RegisterError, Registry};
 
+/// Registers what every server needs by itself.
+pub(crate) fn register_negotiation(registry: &mut Registry) -> Result<(), RegisterError> {
+    registry.command("qmp_capabilities", qmp_capabilities)?.allow_preconfig();
+    Ok(())
+}
+
 pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
-    registry.command("qmp_capabilities", qmp_capabilities)?;
+    register_negotiation(registry)?;
     registry.erased::<(), VersionInfo>(
         "query-version",
         ErasedHandler::AtOnce(Box::new(query_version)),
@@ -57,7 +63,7 @@ struct VersionTriple {
 }
 
 fn query_version(context: &Context, _: qmp_proto::Object) -> Result<Json, Error> {
-    Json::encode(context.dispatcher().version()).map_err(|error| Error::generic(error.to_string()))
+    Json::encode(&context.dispatcher().version()).map_err(|error| Error::generic(error.to_string()))
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -3,15 +3,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 
+use crate::command::Command;
 use crate::handler::ErasedHandler;
-use crate::qapi::{Arguments, Policy, Problem, SchemaError, Type, arguments_of, is_name, type_of};
-use crate::{DeferredHandler, EventType, Handler, Interceptor, protocol_commands};
+use crate::qapi::{Policy, Problem, SchemaError, Type, arguments_of, is_name, type_of};
+use crate::{
+    DeferredHandler, EventType, Forwarder, Handler, Interceptor, Locals, protocol_commands,
+};
 
 /// The commands and events of a server.
 ///
@@ -47,8 +49,16 @@ pub struct Registry {
     events: Vec<DeclaredEvent>,
     /// The outermost first.
     interceptors: Vec<Box<dyn Interceptor>>,
+    /// Serves what is not among the commands.
+    forwarder: Option<Box<dyn Forwarder>>,
+    /// Add what each monitor is to have with it.
+    locals: Vec<MakeLocals>,
+    deadlines: FxHashMap<String, Duration>,
+    default_deadline: Option<Duration>,
     policy: Policy,
 }
+
+type MakeLocals = Box<dyn Fn(Locals) -> Locals + Send + Sync>;
 
 /// A command or event could not be registered.
 #[derive(Debug, thiserror::Error)]
@@ -112,132 +122,6 @@ impl DeclaredEvent {
     }
 }
 
-/// A registered command, and what can be set of it.
-///
-/// Mirrors the flags that a command has in a QAPI schema.
-pub struct Command {
-    name: &'static str,
-    arguments: Arguments,
-    result: Type,
-    handler: ErasedHandler,
-    allow_oob: bool,
-    allow_preconfig: bool,
-    success_response: bool,
-    features: Vec<String>,
-    deadline: Option<Duration>,
-    enabled: AtomicBool,
-}
-
-impl Command {
-    /// Allows the command to be executed out-of-band: at once, by the thread that read it, while
-    /// in-band commands may be running. Its handler must be quick and must not block. Off by
-    /// default.
-    pub fn allow_oob(&mut self) -> &mut Command {
-        self.allow_oob = true;
-        self
-    }
-
-    /// Makes the command answer nothing when it succeeds. Off by default.
-    pub fn no_success_response(&mut self) -> &mut Command {
-        self.success_response = false;
-        self
-    }
-
-    /// Allows the command to be executed while the machine is yet to be initialized; see
-    /// [`Dispatcher::set_preconfig`](crate::Dispatcher::set_preconfig). Off by default.
-    pub fn allow_preconfig(&mut self) -> &mut Command {
-        self.allow_preconfig = true;
-        self
-    }
-
-    /// Marks the command as deprecated: it is still there, and will go. The same as a
-    /// [feature](Command::feature) of that name.
-    pub fn deprecated(&mut self) -> &mut Command {
-        self.feature("deprecated")
-    }
-
-    /// Marks the command as unstable: it may change or go at any time. The same as a
-    /// [feature](Command::feature) of that name.
-    pub fn unstable(&mut self) -> &mut Command {
-        self.feature("unstable")
-    }
-
-    /// Adds a feature, which introspection shows to clients.
-    pub fn feature(&mut self, name: impl Into<String>) -> &mut Command {
-        self.features.push(name.into());
-        self
-    }
-
-    /// Answers with an error if there is no answer after so long; one that comes later is dropped and
-    /// logged. A handler is not interrupted, and one that blocks its thread goes on holding up
-    /// others. Works as well as somebody calls
-    /// [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout). No deadline by default.
-    pub fn deadline(&mut self, after: Duration) -> &mut Command {
-        self.deadline = Some(after);
-        self
-    }
-
-    /// The name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// The features, `deprecated` and `unstable` included.
-    pub fn features(&self) -> &[String] {
-        &self.features
-    }
-
-    /// Whether the command may be executed while the machine is yet to be initialized.
-    pub fn allows_preconfig(&self) -> bool {
-        self.allow_preconfig
-    }
-
-    /// Whether the command is [enabled](crate::Dispatcher::set_enabled).
-    pub fn is_enabled(&self) -> bool {
-        self.enabled.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_enabled(&self, enabled: bool) {
-        self.enabled.store(enabled, Ordering::Relaxed);
-    }
-
-    pub(crate) fn deadline_after(&self) -> Option<Duration> {
-        self.deadline
-    }
-
-    /// Whether the command may be executed out-of-band.
-    pub fn allows_oob(&self) -> bool {
-        self.allow_oob
-    }
-
-    /// Whether the command answers when it succeeds.
-    pub fn has_success_response(&self) -> bool {
-        self.success_response
-    }
-
-    pub(crate) fn arguments(&self) -> &Arguments {
-        &self.arguments
-    }
-
-    pub(crate) fn result(&self) -> &Type {
-        &self.result
-    }
-
-    pub(crate) fn handler(&self) -> &ErasedHandler {
-        &self.handler
-    }
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Command")
-            .field("name", &self.name)
-            .field("allow_oob", &self.allow_oob)
-            .field("success_response", &self.success_response)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Default for Registry {
     fn default() -> Registry {
         Registry::new()
@@ -247,19 +131,37 @@ impl Default for Registry {
 impl Registry {
     /// A registry with the commands of the protocol itself.
     pub fn new() -> Registry {
-        let mut registry = Registry {
-            commands: Vec::new(),
-            indices: FxHashMap::default(),
-            events: Vec::new(),
-            interceptors: Vec::new(),
-            policy: Policy::default(),
-        };
+        let mut registry = Registry::empty();
         protocol_commands::register(&mut registry)
             .expect("the commands of the protocol have names and types of their own");
         for command in &mut registry.commands {
             command.allow_preconfig();
         }
         registry
+    }
+
+    /// A registry that hands on what it does not have. Of the commands of the protocol it has
+    /// `qmp_capabilities` alone: whoever serves the others introspects itself.
+    pub fn forwarding(forwarder: impl Forwarder) -> Registry {
+        let mut registry = Registry::empty();
+        registry.forwarder = Some(Box::new(forwarder));
+        protocol_commands::register_negotiation(&mut registry)
+            .expect("the first command has a name of its own");
+        registry
+    }
+
+    fn empty() -> Registry {
+        Registry {
+            commands: Vec::new(),
+            indices: FxHashMap::default(),
+            events: Vec::new(),
+            interceptors: Vec::new(),
+            forwarder: None,
+            locals: Vec::new(),
+            deadlines: FxHashMap::default(),
+            default_deadline: None,
+            policy: Policy::default(),
+        }
     }
 
     /// Registers a command that is served by a function; see [`Handler`] for its form.
@@ -346,8 +248,11 @@ impl Registry {
     /// moved then.
     pub fn merge(&mut self, other: Registry) -> Result<(), RegisterError> {
         let own = Registry::new();
-        let commands: Vec<Command> =
-            other.commands.into_iter().filter(|command| own.find(command.name).is_none()).collect();
+        let commands: Vec<Command> = other
+            .commands
+            .into_iter()
+            .filter(|command| own.find(command.name()).is_none())
+            .collect();
         let taken =
             |name: &&'static str| self.find(name).is_some() || self.find_event(name).is_some();
         let names = commands.iter().map(Command::name);
@@ -355,11 +260,12 @@ impl Registry {
             return Err(RegisterError::Duplicate(name));
         }
         for command in commands {
-            self.indices.insert(command.name, self.commands.len());
+            self.indices.insert(command.name(), self.commands.len());
             self.commands.push(command);
         }
         self.events.extend(other.events);
         self.interceptors.extend(other.interceptors);
+        self.locals.extend(other.locals);
         Ok(())
     }
 
@@ -367,6 +273,53 @@ impl Registry {
     /// `-compat`. By default, all are accepted and shown.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
+    }
+
+    /// Gives each new monitor something of its own. The function gets what the monitor has already,
+    /// from the embedder and from functions that have been added before, and adds to it.
+    ///
+    /// ```
+    /// use std::sync::atomic::AtomicU64;
+    ///
+    /// use qmp_dispatch::Registry;
+    ///
+    /// /// How many requests the client has sent.
+    /// #[derive(Default)]
+    /// struct Requests(AtomicU64);
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.each_monitor(|locals| locals.with(Requests::default()));
+    /// ```
+    pub fn each_monitor(&mut self, locals: impl Fn(Locals) -> Locals + Send + Sync + 'static) {
+        self.locals.push(Box::new(locals));
+    }
+
+    pub(crate) fn complete(&self, locals: Locals) -> Locals {
+        self.locals.iter().fold(locals, |locals, add| add(locals))
+    }
+
+    /// Sets the [deadline](Command::deadline) of the command of this name, whether it is registered or
+    /// [forwarded](Registry::forwarding); before the one that the command has by itself.
+    pub fn set_deadline(&mut self, command: impl Into<String>, after: Duration) {
+        self.deadlines.insert(command.into(), after);
+    }
+
+    /// Sets the [deadline](Command::deadline) of all commands that have none of their own.
+    pub fn set_default_deadline(&mut self, after: Duration) {
+        self.default_deadline = Some(after);
+    }
+
+    /// What the command has to be answered within.
+    pub(crate) fn deadline_of(&self, name: &str, own: Option<Duration>) -> Option<Duration> {
+        let by_name = match self.deadlines.is_empty() {
+            true => None,
+            false => self.deadlines.get(name).copied(),
+        };
+        by_name.or(own).or(self.default_deadline)
+    }
+
+    pub(crate) fn forwarder(&self) -> Option<&dyn Forwarder> {
+        self.forwarder.as_deref()
     }
 
     pub(crate) fn policy(&self) -> &Policy {
@@ -415,18 +368,7 @@ impl Registry {
         let result = type_of::<T>().map_err(schema)?;
         let index = self.commands.len();
         self.indices.insert(name, index);
-        self.commands.push(Command {
-            name,
-            arguments,
-            result,
-            handler,
-            allow_oob: false,
-            allow_preconfig: false,
-            success_response: true,
-            features: Vec::new(),
-            deadline: None,
-            enabled: AtomicBool::new(true),
-        });
+        self.commands.push(Command::new(name, arguments, result, handler));
         Ok(&mut self.commands[index])
     }
 }

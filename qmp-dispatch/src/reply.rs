@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers that are given later.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use crate::deadline::DeadlineKey;
 use crate::handler::encode_result;
 use crate::intercept::Intercepted;
-use crate::{Command, Dispatcher, Monitor};
+use crate::{Dispatcher, Monitor};
 
 /// Answers a command, once, from wherever its work ends: another thread, a callback, a future.
 ///
@@ -36,14 +37,34 @@ pub struct Responder<T> {
     result: PhantomData<fn(T)>,
 }
 
-impl<T: Serialize + 'static> Responder<T> {
+impl<T> Responder<T> {
     pub(crate) fn new(reply: Reply) -> Responder<T> {
         Responder { reply, result: PhantomData }
     }
+}
 
+impl<T: Serialize + 'static> Responder<T> {
     /// Answers the command.
     pub fn respond<E: Into<Error>>(self, result: Result<T, E>) {
         self.reply.send(result.map_err(Into::into).and_then(|value| encode_result(&value)));
+    }
+}
+
+impl Responder<Json> {
+    /// Answers the command with text that there is already.
+    pub fn respond_json(self, result: Result<Json, Error>) {
+        self.reply.send(result);
+    }
+
+    /// Whether the client still waits: its command's deadline has not passed.
+    pub fn is_awaited(&self) -> bool {
+        self.reply.is_owed()
+    }
+
+    /// Ends the request without an answer, for a server that goes as one does that has been told to
+    /// quit: clients see their connections end.
+    pub fn abandon(self) {
+        self.reply.abandon();
     }
 }
 
@@ -61,7 +82,7 @@ pub(crate) struct Answer {
 
 /// The answer that a request is still owed, by whoever has this, or by the deadline.
 pub(crate) struct Reply {
-    command: &'static str,
+    command: Cow<'static, str>,
     /// `None` when it has been given.
     owed: Arc<Mutex<Option<Owed>>>,
     deadline: Option<(Dispatcher, DeadlineKey)>,
@@ -86,27 +107,39 @@ impl Reply {
     /// `done` is called when the answer has been transmitted.
     pub(crate) fn new(
         monitor: &Arc<Monitor>,
-        command: &Command,
+        command: Cow<'static, str>,
+        deadline: Option<Duration>,
         answer: Answer,
         done: Box<dyn FnOnce() + Send>,
     ) -> Reply {
         let monitor = Arc::clone(monitor);
         let dispatcher = monitor.dispatcher().clone();
         let owed = Arc::new(Mutex::new(Some(Owed { monitor, answer, done })));
-        let deadline = command.deadline_after().map(|after| {
-            let weak = WeakReply { command: command.name(), after, owed: Arc::downgrade(&owed) };
+        let deadline = deadline.map(|after| {
+            let command = command.clone();
+            let weak = WeakReply { command, after, owed: Arc::downgrade(&owed) };
             let key = dispatcher.add_deadline(after, weak);
             (dispatcher, key)
         });
-        Reply { command: command.name(), owed, deadline }
+        Reply { command, owed, deadline }
     }
 
     pub(crate) fn send(self, result: Result<Json, Error>) {
         match take(&self.owed) {
-            Some(owed) => owed.settle(self.command, result),
+            Some(owed) => owed.settle(&self.command, result),
             None => {
-                tracing::warn!(command = self.command, "an answer came after its deadline");
+                tracing::warn!(command = %self.command, "an answer came after its deadline");
             }
+        }
+    }
+
+    fn is_owed(&self) -> bool {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn abandon(self) {
+        if let Some(owed) = take(&self.owed) {
+            (owed.done)();
         }
     }
 }
@@ -117,16 +150,16 @@ impl Drop for Reply {
             dispatcher.remove_deadline(key);
         }
         if let Some(owed) = take(&self.owed) {
-            tracing::error!(command = self.command, "a responder was dropped without an answer");
+            tracing::error!(command = %self.command, "a responder was dropped without an answer");
             let error = format!("The command {} was not answered", self.command);
-            owed.settle(self.command, Err(Error::generic(error)));
+            owed.settle(&self.command, Err(Error::generic(error)));
         }
     }
 }
 
 /// An answer as the deadline sees it.
 pub(crate) struct WeakReply {
-    command: &'static str,
+    command: Cow<'static, str>,
     after: Duration,
     owed: Weak<Mutex<Option<Owed>>>,
 }
@@ -136,10 +169,10 @@ impl WeakReply {
     pub(crate) fn expire(self) {
         let Some(owed) = self.owed.upgrade().and_then(|owed| take(&owed)) else { return };
         let WeakReply { command, after, .. } = self;
-        tracing::warn!(command, ?after, "no answer within the deadline");
+        tracing::warn!(%command, ?after, "no answer within the deadline");
         let seconds = after.as_secs_f64();
         let error = format!("The command {command} was not answered within {seconds} seconds");
-        owed.settle(command, Err(Error::generic(error)));
+        owed.settle(&command, Err(Error::generic(error)));
     }
 }
 

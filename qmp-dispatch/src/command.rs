@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is known of one command.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::handler::ErasedHandler;
+use crate::qapi::{Arguments, Type};
+
+/// A registered command, and what can be set of it.
+///
+/// Mirrors the flags that a command has in a QAPI schema.
+pub struct Command {
+    name: &'static str,
+    arguments: Arguments,
+    result: Type,
+    handler: ErasedHandler,
+    allow_oob: bool,
+    allow_preconfig: bool,
+    success_response: bool,
+    features: Vec<String>,
+    deadline: Option<Duration>,
+    enabled: AtomicBool,
+}
+
+impl Command {
+    pub(crate) fn new(
+        name: &'static str,
+        arguments: Arguments,
+        result: Type,
+        handler: ErasedHandler,
+    ) -> Command {
+        Command {
+            name,
+            arguments,
+            result,
+            handler,
+            allow_oob: false,
+            allow_preconfig: false,
+            success_response: true,
+            features: Vec::new(),
+            deadline: None,
+            enabled: AtomicBool::new(true),
+        }
+    }
+
+    /// Allows the command to be executed out-of-band: at once, by the thread that read it, while
+    /// in-band commands may be running. Its handler must be quick and must not block. Off by
+    /// default.
+    pub fn allow_oob(&mut self) -> &mut Command {
+        self.allow_oob = true;
+        self
+    }
+
+    /// Makes the command answer nothing when it succeeds. Off by default.
+    pub fn no_success_response(&mut self) -> &mut Command {
+        self.success_response = false;
+        self
+    }
+
+    /// Allows the command to be executed while the machine is yet to be initialized; see
+    /// [`Dispatcher::set_preconfig`](crate::Dispatcher::set_preconfig). Off by default.
+    pub fn allow_preconfig(&mut self) -> &mut Command {
+        self.allow_preconfig = true;
+        self
+    }
+
+    /// Marks the command as deprecated: it is still there, and will go. The same as a
+    /// [feature](Command::feature) of that name.
+    pub fn deprecated(&mut self) -> &mut Command {
+        self.feature("deprecated")
+    }
+
+    /// Marks the command as unstable: it may change or go at any time. The same as a
+    /// [feature](Command::feature) of that name.
+    pub fn unstable(&mut self) -> &mut Command {
+        self.feature("unstable")
+    }
+
+    /// Adds a feature, which introspection shows to clients.
+    pub fn feature(&mut self, name: impl Into<String>) -> &mut Command {
+        self.features.push(name.into());
+        self
+    }
+
+    /// Answers with an error if there is no answer after so long; one that comes later is dropped and
+    /// logged. A handler is not interrupted, and one that blocks its thread goes on holding up
+    /// others. Works as well as somebody calls
+    /// [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout). No deadline by default.
+    pub fn deadline(&mut self, after: Duration) -> &mut Command {
+        self.deadline = Some(after);
+        self
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The features, `deprecated` and `unstable` included.
+    pub fn features(&self) -> &[String] {
+        &self.features
+    }
+
+    /// Whether the command may be executed while the machine is yet to be initialized.
+    pub fn allows_preconfig(&self) -> bool {
+        self.allow_preconfig
+    }
+
+    /// Whether the command is [enabled](crate::Dispatcher::set_enabled).
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    pub(crate) fn deadline_after(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Whether the command may be executed out-of-band.
+    pub fn allows_oob(&self) -> bool {
+        self.allow_oob
+    }
+
+    /// Whether the command answers when it succeeds.
+    pub fn has_success_response(&self) -> bool {
+        self.success_response
+    }
+
+    pub(crate) fn arguments(&self) -> &Arguments {
+        &self.arguments
+    }
+
+    pub(crate) fn result(&self) -> &Type {
+        &self.result
+    }
+
+    pub(crate) fn handler(&self) -> &ErasedHandler {
+        &self.handler
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("name", &self.name)
+            .field("allow_oob", &self.allow_oob)
+            .field("success_response", &self.success_response)
+            .finish_non_exhaustive()
+    }
+}
