@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use qmp_proto::{Capability, Event, Greeting, Json, Layout, Timestamp, Version};
 use serde::Serialize;
 
 use crate::deadline::{DeadlineKey, Deadlines};
+use crate::intercept;
 use crate::monitor::{Monitor, MonitorId, Output};
 use crate::qapi::{CommandInfo, Introspection};
 use crate::reply::WeakReply;
@@ -34,13 +35,13 @@ struct Shared {
     deadlines: Mutex<Deadlines>,
     /// Called when something is due earlier than what was known to be.
     timeout_hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    last_id: AtomicU64,
     monitors: Mutex<Monitors>,
 }
 
 #[derive(Default)]
 struct Monitors {
     connected: Vec<Weak<Monitor>>,
-    last_id: u64,
     throttle: Throttle,
 }
 
@@ -85,6 +86,7 @@ impl Dispatcher {
             preconfig: AtomicBool::new(false),
             deadlines: Mutex::default(),
             timeout_hook: OnceLock::new(),
+            last_id: AtomicU64::new(0),
             monitors: Mutex::default(),
         };
         Dispatcher { shared: Arc::new(shared) }
@@ -94,10 +96,10 @@ impl Dispatcher {
     /// until it is dropped.
     pub fn connect(&self, output: Arc<dyn Output>, layout: Layout, locals: Locals) -> Arc<Monitor> {
         let locals = self.registry().complete(locals);
-        let mut monitors = self.monitors();
-        monitors.last_id += 1;
-        let id = MonitorId::new(monitors.last_id);
+        let id = MonitorId::new(self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1);
         let monitor = Arc::new(Monitor::new(id, self.clone(), output, layout, locals));
+        intercept::connected(&monitor);
+        let mut monitors = self.monitors();
         monitors.connected.retain(|monitor| monitor.strong_count() > 0);
         monitors.connected.push(Arc::downgrade(&monitor));
         drop(monitors);

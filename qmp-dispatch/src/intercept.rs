@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use qmp_proto::{Error, Json, Request};
+use qmp_proto::{Error, Json, Request, RequestError};
 
 use crate::Monitor;
 
@@ -26,7 +26,7 @@ pub struct Call<'a> {
 /// added first is the outermost: asked first, and told last. They see each well-formed request, that
 /// of `qmp_capabilities` and of unknown commands included, on whatever thread executes or answers
 /// it; out-of-band requests concurrently with others. One that panics before a command answers it
-/// with an error.
+/// with an error; other panics are logged, and the others are asked all the same.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -51,6 +51,18 @@ pub struct Call<'a> {
 /// registry.intercept(NoQuit);
 /// ```
 pub trait Interceptor: Send + Sync + 'static {
+    /// Called when a client has connected, before it is greeted. What events it gets can be
+    /// [decided](Monitor::set_event_filter) here.
+    fn connected(&self, monitor: &Monitor) {
+        let _ = monitor;
+    }
+
+    /// Called when nothing is left of a monitor: its client has gone, and nothing is being executed
+    /// for it any more.
+    fn disconnected(&self, monitor: &Monitor) {
+        let _ = monitor;
+    }
+
     /// Called before anything is done about a request. `Break` answers it instead of the command,
     /// and of the interceptors further in.
     fn before(&self, call: &Call<'_>) -> ControlFlow<Result<Json, Error>> {
@@ -58,12 +70,44 @@ pub trait Interceptor: Send + Sync + 'static {
         ControlFlow::Continue(())
     }
 
-    /// Called when the outcome is known, just before the client is told; `duration` is the time
-    /// since the request was about to be executed. Not called if this interceptor, or one further
-    /// out, has answered itself.
-    fn after(&self, call: &Call<'_>, outcome: &Result<Json, Error>, duration: Duration) {
+    /// Called when the outcome is known, just before the client is told, who gets what this makes of
+    /// it; `duration` is the time since the request was about to be executed. Not called if this
+    /// interceptor, or one further out, has answered itself.
+    fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, duration: Duration) {
         let _ = (call, outcome, duration);
     }
+
+    /// Called for what a client has sent that is no request, just before it is told so.
+    fn refused(&self, monitor: &Arc<Monitor>, refused: &RequestError) {
+        let _ = (monitor, refused);
+    }
+}
+
+/// Tells the interceptors of a new client, the outermost first.
+pub(crate) fn connected(monitor: &Monitor) {
+    for interceptor in monitor.dispatcher().registry().interceptors() {
+        spared(|| interceptor.connected(monitor));
+    }
+}
+
+/// Tells the interceptors that a client has gone, the innermost first.
+pub(crate) fn disconnected(monitor: &Monitor) {
+    for interceptor in monitor.dispatcher().registry().interceptors().iter().rev() {
+        spared(|| interceptor.disconnected(monitor));
+    }
+}
+
+/// Tells the interceptors of what is no request, the innermost first.
+pub(crate) fn refused(monitor: &Arc<Monitor>, refused: &RequestError) {
+    for interceptor in monitor.dispatcher().registry().interceptors().iter().rev() {
+        spared(|| interceptor.refused(monitor, refused));
+    }
+}
+
+/// `None` if it panics.
+fn spared<T>(call: impl FnOnce() -> T) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(call));
+    result.inspect_err(|_| tracing::error!("an interceptor panicked")).ok()
 }
 
 /// A request that interceptors have seen, and are to be told of again.
@@ -88,9 +132,7 @@ impl Intercepted {
         let mut entered = 0;
         let mut answered = None;
         for interceptor in interceptors {
-            let before = AssertUnwindSafe(|| interceptor.before(&call));
-            let flow = catch_unwind(before).unwrap_or_else(|_| {
-                tracing::error!(command = request.command, "an interceptor panicked");
+            let flow = spared(|| interceptor.before(&call)).unwrap_or_else(|| {
                 let error = format!("The command {} failed: internal error", request.command);
                 ControlFlow::Break(Err(Error::generic(error)))
             });
@@ -108,16 +150,13 @@ impl Intercepted {
         self.answered.take()
     }
 
-    /// Tells the interceptors of the outcome, the innermost first.
-    pub(crate) fn leave(self, monitor: &Arc<Monitor>, outcome: &Result<Json, Error>) {
+    /// Shows the interceptors the outcome, the innermost first.
+    pub(crate) fn leave(self, monitor: &Arc<Monitor>, outcome: &mut Result<Json, Error>) {
         let call = Call { monitor, request: &self.request };
         let duration = monitor.dispatcher().now().monotonic.saturating_sub(self.began);
         let interceptors = monitor.dispatcher().registry().interceptors();
         for interceptor in interceptors[..self.entered].iter().rev() {
-            let after = AssertUnwindSafe(|| interceptor.after(&call, outcome, duration));
-            if catch_unwind(after).is_err() {
-                tracing::error!(command = call.request.command, "an interceptor panicked");
-            }
+            spared(|| interceptor.after(&call, outcome, duration));
         }
     }
 }

@@ -19,7 +19,7 @@ use tracing::{Level, event};
 use crate::context::CurrentScope;
 use crate::dispatcher::Texts;
 use crate::handler::ErasedHandler;
-use crate::intercept::Intercepted;
+use crate::intercept::{self, Intercepted};
 use crate::reply::{Answer, Reply};
 use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder};
 
@@ -186,6 +186,7 @@ impl Monitor {
         match &mut pending.request {
             Ok(request) => self.serve(request, pending.text, done),
             Err(refused) => {
+                intercept::refused(self, refused);
                 let RequestError { error, id, .. } = refused.clone();
                 self.respond(Answer { id, intercepted: None }, None, Err(error));
                 done();
@@ -319,7 +320,7 @@ impl Monitor {
             result = result.map(|json| command.result().without_hidden(policy, json));
         }
         if let Some(intercepted) = intercepted {
-            intercepted.leave(self, &result);
+            intercepted.leave(self, &mut result);
         }
         event!(
             name: "monitor_qmp_respond",
@@ -390,6 +391,12 @@ impl Monitor {
         if wanted && self.listening.load(Ordering::Acquire) {
             self.output.transmit_event(event.in_layout(self.layout));
         }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        intercept::disconnected(self);
     }
 }
 

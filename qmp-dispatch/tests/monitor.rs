@@ -430,7 +430,7 @@ impl Interceptor for Witness {
         ControlFlow::Continue(())
     }
 
-    fn after(&self, call: &Call<'_>, outcome: &Result<Json, Error>, duration: Duration) {
+    fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, duration: Duration) {
         let Witness(name, seen) = self;
         let Call { request, monitor, .. } = call;
         assert!(monitor.is_negotiated() && duration.is_zero());

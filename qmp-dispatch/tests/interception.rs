@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What interceptors see of a client, from before its greeting to after its end.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use qmp_dispatch::proto::{Error, Json, Layout, Reader, RequestError, Version, VersionTriple};
+use qmp_dispatch::{
+    Call, Context, Dispatcher, EventType, Interceptor, Locals, Monitor, Output, Registry, Time,
+};
+
+const LOUD: EventType<()> = EventType::new("LOUD");
+const QUIET: EventType<()> = EventType::new("QUIET");
+
+#[derive(Default)]
+struct Screen(Mutex<String>);
+
+impl Screen {
+    fn take(&self) -> Vec<String> {
+        let said = std::mem::take(&mut *self.0.lock().unwrap());
+        said.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Output for Screen {
+    fn transmit(&self, text: &str) {
+        self.0.lock().unwrap().push_str(text);
+    }
+}
+
+fn badge(monitor: &Monitor) -> String {
+    format!("badge {}", monitor.id())
+}
+
+/// Writes down who comes and goes, and changes outcomes.
+#[derive(Clone, Default)]
+struct Usher(Arc<Mutex<Vec<String>>>);
+
+impl Usher {
+    fn note(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+
+    #[track_caller]
+    fn expect(&self, expected: &[&str]) {
+        assert_eq!(std::mem::take(&mut *self.0.lock().unwrap()), expected);
+    }
+}
+
+impl Interceptor for Usher {
+    fn connected(&self, monitor: &Monitor) {
+        self.note(format!("{} comes in", badge(monitor)));
+        monitor.set_event_filter(|name| name == "LOUD");
+    }
+
+    fn disconnected(&self, monitor: &Monitor) {
+        self.note(format!("{} goes", badge(monitor)));
+    }
+
+    fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, _: Duration) {
+        match call.request.command.as_str() {
+            "x-badge" => *outcome = Ok(Json::encode("nothing to be seen").unwrap()),
+            "x-fail" => *outcome = Err(Error::generic("it is in the way")),
+            _ => {}
+        }
+    }
+
+    fn refused(&self, monitor: &Arc<Monitor>, refused: &RequestError) {
+        self.note(format!("{} says rubbish: {}", badge(monitor), refused.error.desc));
+    }
+}
+
+/// Panics whenever it can.
+struct Clumsy;
+
+impl Interceptor for Clumsy {
+    fn connected(&self, _: &Monitor) {
+        panic!("on purpose");
+    }
+
+    fn disconnected(&self, _: &Monitor) {
+        panic!("on purpose");
+    }
+
+    fn refused(&self, _: &Arc<Monitor>, _: &RequestError) {
+        panic!("on purpose");
+    }
+
+    fn after(&self, _: &Call<'_>, _: &mut Result<Json, Error>, _: Duration) {
+        panic!("on purpose");
+    }
+}
+
+fn dispatcher(register: impl FnOnce(&mut Registry)) -> Dispatcher {
+    let mut registry = Registry::new();
+    registry.event(&LOUD).unwrap();
+    registry.event(&QUIET).unwrap();
+    let number = |_: &Context| Ok::<_, Error>(42);
+    registry.command("x-badge", number).unwrap();
+    registry.command("x-fail", number).unwrap();
+    register(&mut registry);
+    let version =
+        Version { qemu: VersionTriple { major: 1, minor: 2, micro: 3 }, package: "".into() };
+    Dispatcher::new(registry, version, Time::default)
+}
+
+fn connect(dispatcher: &Dispatcher) -> (Arc<Monitor>, Arc<Screen>) {
+    let screen = Arc::new(Screen::default());
+    let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
+    feed(&monitor, "{'execute': 'qmp_capabilities'}");
+    screen.take();
+    (monitor, screen)
+}
+
+fn feed(monitor: &Arc<Monitor>, input: &str) {
+    let mut reader = Reader::default();
+    let mut bytes = input.as_bytes();
+    while let Some(message) = reader.read(&mut bytes) {
+        monitor.execute(monitor.receive(message), || ());
+    }
+}
+
+#[test]
+fn a_client_is_seen_coming_and_going() {
+    let usher = Usher::default();
+    let dispatcher = dispatcher(|registry| registry.intercept(usher.clone()));
+    let (first, first_screen) = connect(&dispatcher);
+    let (second, _) = connect(&dispatcher);
+    usher.expect(&["badge 1 comes in", "badge 2 comes in"]);
+
+    dispatcher.emit(&QUIET, &()).unwrap();
+    dispatcher.emit(&LOUD, &()).unwrap();
+    assert_eq!(first_screen.take().len(), 1, "one of the events is filtered");
+
+    drop(first);
+    usher.expect(&["badge 1 goes"]);
+    drop(second);
+    usher.expect(&["badge 2 goes"]);
+}
+
+#[test]
+fn the_client_gets_what_interceptors_make_of_an_outcome() {
+    let dispatcher = dispatcher(|registry| registry.intercept(Usher::default()));
+    let (monitor, screen) = connect(&dispatcher);
+    feed(&monitor, "{'execute': 'x-badge', 'id': 1} {'execute': 'x-fail', 'id': 2}");
+    assert_eq!(
+        screen.take(),
+        [
+            r#"{"return": "nothing to be seen", "id": 1}"#,
+            r#"{"id": 2, "error": {"class": "GenericError", "desc": "it is in the way"}}"#,
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_request_is_seen_too() {
+    let usher = Usher::default();
+    let dispatcher = dispatcher(|registry| registry.intercept(usher.clone()));
+    let (monitor, screen) = connect(&dispatcher);
+    usher.expect(&["badge 1 comes in"]);
+    feed(&monitor, "{'id': 1} []");
+    usher.expect(&[
+        "badge 1 says rubbish: QMP input lacks member 'execute'",
+        "badge 1 says rubbish: QMP input must be a JSON object",
+    ]);
+    assert_eq!(screen.take().len(), 2);
+}
+
+#[test]
+fn a_panic_of_one_interceptor_harms_nobody_else() {
+    let usher = Usher::default();
+    let dispatcher = dispatcher(|registry| {
+        registry.intercept(Clumsy);
+        registry.intercept(usher.clone());
+    });
+    let (monitor, screen) = connect(&dispatcher);
+    feed(&monitor, "{'execute': 'x-badge'} []");
+    assert_eq!(screen.take().len(), 2);
+    drop(monitor);
+    usher.expect(&[
+        "badge 1 comes in",
+        "badge 1 says rubbish: QMP input must be a JSON object",
+        "badge 1 goes",
+    ]);
+}
