@@ -25,14 +25,23 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 /// Each package is checked alone: together, one would compile thanks to features that another asks for.
 fn lint() -> Outcome {
     members().try_for_each(|name| {
-        let arguments = ["clippy", "--package", name, "--all-targets", "--", "--deny", "warnings"];
+        let arguments = [
+            "clippy",
+            "--package",
+            name,
+            "--all-targets",
+            "--all-features",
+            "--",
+            "--deny",
+            "warnings",
+        ];
         step(&format!("clippy {name}"), || run_command(&mut cargo(arguments)))
     })
 }
 
 fn document() -> Outcome {
     LIBRARIES.into_iter().try_for_each(|name| {
-        let mut rustdoc = cargo(["doc", "--no-deps", "--package", name]);
+        let mut rustdoc = cargo(["doc", "--no-deps", "--package", name, "--all-features"]);
         step(&format!("docs {name}"), || {
             run_command(rustdoc.env("RUSTDOCFLAGS", "--deny warnings"))
         })
@@ -41,10 +50,19 @@ fn document() -> Outcome {
 
 fn test_crates() -> Outcome {
     for name in LIBRARIES {
-        let arguments = ["test", "--package", name, "--lib", "--bins", "--tests", "--examples"];
+        let arguments = [
+            "test",
+            "--package",
+            name,
+            "--all-features",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--examples",
+        ];
         step(&format!("test {name}"), || run_command(&mut cargo(arguments)))?;
         step(&format!("doctest {name}"), || {
-            run_command(&mut cargo(["test", "--package", name, "--doc"]))
+            run_command(&mut cargo(["test", "--package", name, "--all-features", "--doc"]))
         })?;
     }
     step("test xtask", || run_command(&mut cargo(["test", "--package", "xtask"])))
