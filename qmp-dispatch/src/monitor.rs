@@ -194,6 +194,21 @@ impl Monitor {
         }
     }
 
+    /// Answers a request with an error instead of executing it, such as one that still waits when the
+    /// server ends. Interceptors see it as they see those that are executed.
+    pub fn refuse(self: &Arc<Self>, pending: Pending, error: Error) {
+        let (answer, result) = match pending.request {
+            Ok(mut request) => {
+                let mut intercepted = Intercepted::enter(self, &request);
+                let answered = intercepted.as_mut().and_then(|seen| seen.take_answer());
+                let answer = Answer { id: request.id.take(), intercepted };
+                (answer, answered.unwrap_or(Err(error)))
+            }
+            Err(RequestError { error, id, .. }) => (Answer { id, intercepted: None }, Err(error)),
+        };
+        self.respond(answer, None, result);
+    }
+
     /// Takes out of the request what is needed elsewhere, which costs less than moving all of it.
     fn serve(
         self: &Arc<Self>,

@@ -2,8 +2,12 @@
 //! What handlers and other threads can do to a running server.
 
 use std::fmt;
+use std::io;
 use std::sync::Weak;
 
+use qmp_dispatch::proto::Layout;
+
+use crate::Transport;
 use crate::core::Core;
 
 /// Controls a running server, from any thread. A [local](qmp_dispatch::Monitor::local) of every
@@ -18,12 +22,26 @@ impl Control {
         Control { core }
     }
 
-    /// Ends the server: what is being executed is finished and answered, what is queued is not,
-    /// clients get what is left for them, and all connections end.
+    /// Ends the server: no client is accepted any more, what is being executed is finished and
+    /// answered, what is queued is answered with an error, clients get what is left for them, and
+    /// all connections end. If a handler calls this, what its own client has queued is not answered
+    /// at all, as in QEMU after `quit`.
     pub fn shutdown(&self) {
         if let Some(core) = self.core.upgrade() {
             core.stop();
         }
+    }
+
+    /// Serves one more connection, over any transport.
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`](io::ErrorKind::NotConnected) if the server has ended, or what the system says
+    /// when it cannot be polled. The connection is dropped then.
+    pub fn serve(&self, connection: Box<dyn Transport>, layout: Layout) -> io::Result<()> {
+        let ended = || io::Error::new(io::ErrorKind::NotConnected, "the server has ended");
+        let core = self.core.upgrade().filter(|core| !core.is_stopping()).ok_or_else(ended)?;
+        core.connect(connection, layout, None)
     }
 
     /// The labels of the sockets that the server listens at, as QEMU calls those of its `-qmp`

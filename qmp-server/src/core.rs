@@ -16,21 +16,19 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use qmp_dispatch::Dispatcher;
-use qmp_dispatch::proto::Layout;
+use qmp_dispatch::{Dispatcher, MonitorId};
 use qmp_queue::Queue;
 
 use crate::admission::{Admission, CHECK_AGAIN};
 use crate::poller::{Poller, Ready, Token};
-use crate::server::Discipline;
+use crate::server::{Discipline, Options, Server};
 use crate::session::{Job, Next, Session};
-use crate::{Access, Transport};
+use crate::signal::Signal;
 
 pub(crate) use clients::Listening;
-pub(crate) use ending::ANSWER_DEADLINE;
 pub(crate) use turn::Execution;
 
 /// Sessions are numbered from here, listeners below.
@@ -45,7 +43,9 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) struct Core {
     poller: Poller,
     queue: Queue<Job>,
-    discipline: Discipline,
+    options: Options,
+    /// Readable while something can be popped, if it is not for the threads to do so.
+    embedder: Option<Arc<Signal>>,
     /// Somebody has the [`turn::Turn`].
     dispatching: AtomicBool,
     /// In-band requests that are being executed.
@@ -56,6 +56,8 @@ pub(crate) struct Core {
     sessions: Mutex<HashMap<Token, Arc<Session>>>,
     last_token: AtomicU64,
     stopping: AtomicBool,
+    /// Whose command has stopped the server, if one has.
+    ended_by: OnceLock<MonitorId>,
     /// Notified when the server is stopping, and then when an [`Execution`] ends.
     changed: Condvar,
     change: Mutex<()>,
@@ -66,17 +68,21 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(
-        dispatcher: Dispatcher,
-        listening: Vec<Listening>,
-        connections: Vec<(Box<dyn Transport>, Layout)>,
-        access: Access,
-        discipline: Discipline,
-    ) -> io::Result<Arc<Core>> {
+    /// With an `embedder`, what is in-band is left to whoever polls that.
+    pub(crate) fn new(server: Server, embedder: Option<Arc<Signal>>) -> io::Result<Arc<Core>> {
+        let Server { dispatcher, listening, connections, access, options } = server;
+        let queue = match &embedder {
+            None => Queue::new(),
+            Some(signal) => {
+                let signal = Arc::clone(signal);
+                Queue::with_wake_hook(move || signal.set())
+            }
+        };
         let core = Arc::new(Core {
             poller: Poller::new()?,
-            queue: Queue::new(),
-            discipline,
+            queue,
+            options,
+            embedder,
             dispatching: AtomicBool::new(false),
             executing: AtomicUsize::new(0),
             dispatcher,
@@ -85,6 +91,7 @@ impl Core {
             sessions: Mutex::default(),
             last_token: AtomicU64::new(FIRST_SESSION),
             stopping: AtomicBool::new(false),
+            ended_by: OnceLock::new(),
             changed: Condvar::new(),
             change: Mutex::new(()),
             accept_again: AtomicBool::new(false),
@@ -105,8 +112,8 @@ impl Core {
         for (transport, layout) in connections {
             core.connect(transport, layout, None)?;
         }
-        if core.listening.is_empty() && core.sessions().is_empty() {
-            core.stop();
+        if core.sessions().is_empty() {
+            core.stop_if_nobody_can_come();
         }
         Ok(core)
     }
@@ -119,7 +126,7 @@ impl Core {
             tracing::error!("a thread of the server has panicked, and goes on");
         }
         if self.returned.fetch_add(1, Ordering::AcqRel) + 1 == threads {
-            self.wait_for_answer(ANSWER_DEADLINE);
+            self.wait_for_answer();
             self.finish();
         }
     }
@@ -129,7 +136,9 @@ impl Core {
         WORKS_FOR.set(Arc::as_ptr(self));
         let mut ready = Vec::new();
         while !self.is_stopping() {
-            let nothing_to_do = self.queue.is_idle() || self.dispatching.load(Ordering::Acquire);
+            let nothing_to_do = self.embedder.is_some()
+                || self.queue.is_idle()
+                || self.dispatching.load(Ordering::Acquire);
             let timeout = self.dispatcher.timeout();
             let mut timeout = if nothing_to_do { timeout } else { Some(Duration::ZERO) };
             if self.accept_again.load(Ordering::Acquire) {
@@ -173,6 +182,9 @@ impl Core {
 
     /// Reads from a session on this thread, or has another thread do it if this one cannot.
     pub(crate) fn read(&self, session: &Arc<Session>) {
+        if self.is_stopping() {
+            return;
+        }
         let next = match SCRATCH.take() {
             Some(mut scratch) => {
                 let next = session.read(&mut scratch);
@@ -191,7 +203,11 @@ impl Core {
     }
 
     pub(crate) fn discipline(&self) -> Discipline {
-        self.discipline
+        self.options.discipline
+    }
+
+    pub(crate) fn shutdown_deadline(&self) -> Duration {
+        self.options.shutdown_deadline
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Token, Arc<Session>>> {

@@ -20,17 +20,21 @@
 //! - Nobody is let in unknown: processes of this machine are identified ([`Access`]), and what comes
 //!   from elsewhere needs TLS, unless one insists otherwise. Handlers can see the [`Peer`].
 //!
-//! What is *not* here yet: a way to serve from an embedder's own event loop.
+//! # Three ways to embed it
 //!
-//! # Example
-//!
-//! See [`Server`].
+//! - [`Server::spawn`]: on threads of its own. The usual request is read, executed and answered
+//!   without a switch between them.
+//! - [`Server::embed`]: in-band commands are executed by a poll loop that is there already, which
+//!   polls a descriptor and calls [`Embedded::dispatch_one`].
+//! - With the feature `tokio`, `Control::serve_stream`: over anything that is `AsyncRead` and
+//!   `AsyncWrite`, in a task.
 
 mod address;
 mod admission;
 mod control;
 mod core;
 mod descriptors;
+mod embedded;
 mod listen;
 mod machine;
 mod outbox;
@@ -38,6 +42,9 @@ mod peer;
 mod poller;
 mod server;
 mod session;
+mod signal;
+#[cfg(feature = "tokio")]
+mod stream;
 mod trace_points;
 mod transport;
 
@@ -50,6 +57,7 @@ use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
 pub use address::{Address, AddressError};
 pub use control::Control;
 pub use descriptors::Descriptors;
+pub use embedded::Embedded;
 pub use listen::{Listen, ListenTls};
 pub use machine::{MachineOptions, ShutdownCause, register_machine, shut_down};
 pub use peer::{Access, Peer};

@@ -2,21 +2,23 @@
 //! Readiness: which connections have something to read, or room to write.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+
+use crate::signal::Signal;
 
 /// Any number of threads may [`wait`](Poller::wait) at a time; each change of readiness is told to
 /// one of them. It is told once: what is not read or written to the end is not told again.
 pub(crate) struct Poller {
     epoll: OwnedFd,
-    /// Readable for ever once it has been written to.
-    stop: OwnedFd,
-    /// Becomes readable anew, and so is reported, each time it is written to.
-    wake: OwnedFd,
+    /// Reported to all, for ever, once it is set.
+    stop: Signal,
+    /// Reported to one each time it is set.
+    wake: Signal,
 }
 
 /// Names what has become ready.
@@ -35,10 +37,15 @@ pub(crate) struct Ready {
 impl Poller {
     pub(crate) fn new() -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
+        let stop = Signal::new()?;
+        epoll::add(&epoll, stop.as_fd(), EventData::new_u64(STOP), EventFlags::IN)?;
+        let wake = Signal::new()?;
+        epoll::add(
+            &epoll,
+            wake.as_fd(),
+            EventData::new_u64(WAKE),
+            EventFlags::IN | EventFlags::ET,
+        )?;
         Ok(Poller { epoll, stop, wake })
     }
 
@@ -83,11 +90,11 @@ impl Poller {
 
     /// Wakes all threads that wait, now and from now on.
     pub(crate) fn stop(&self) {
-        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        self.stop.set();
     }
 
     /// Wakes a thread that waits, if one does, or the next one that would.
     pub(crate) fn wake(&self) {
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        self.wake.set();
     }
 }

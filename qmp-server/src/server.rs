@@ -12,15 +12,20 @@ use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::Layout;
 
 use crate::control::Control;
-use crate::core::{ANSWER_DEADLINE, Core, Listening};
+use crate::core::{Core, Listening};
+use crate::embedded::Embedded;
+use crate::signal::Signal;
 use crate::transport::{Opened, open};
 use crate::{Access, Address, Listen, Listener, Transport};
 
 /// One to read while another one is held up by a command.
 const THREADS: usize = 2;
 
-/// How long the threads may take to end everything, if no command hangs.
-const END_DEADLINE: Duration = ANSWER_DEADLINE.saturating_add(Duration::from_secs(2));
+/// How long a command that is being executed may hold up the end of the server, by default.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the threads may take to end everything else.
+const END_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A server that is being set up: where it listens, and what it serves there.
 ///
@@ -52,11 +57,21 @@ const END_DEADLINE: Duration = ANSWER_DEADLINE.saturating_add(Duration::from_sec
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Server {
-    dispatcher: Dispatcher,
-    listening: Vec<Listening>,
-    connections: Vec<(Box<dyn Transport>, Layout)>,
-    access: Access,
-    discipline: Discipline,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) listening: Vec<Listening>,
+    pub(crate) connections: Vec<(Box<dyn Transport>, Layout)>,
+    pub(crate) access: Access,
+    pub(crate) options: Options,
+}
+
+/// How a server is to behave.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) discipline: Discipline,
+    /// How long what is being executed may hold up the end of the server.
+    pub(crate) shutdown_deadline: Duration,
+    /// It goes on without clients, though it listens nowhere.
+    pub(crate) stay: bool,
 }
 
 /// How many in-band commands are executed at a time. Out-of-band commands are executed at once in
@@ -94,7 +109,11 @@ impl Server {
             listening: Vec::new(),
             connections: Vec::new(),
             access: Access::default(),
-            discipline: Discipline::default(),
+            options: Options {
+                discipline: Discipline::default(),
+                shutdown_deadline: SHUTDOWN_DEADLINE,
+                stay: false,
+            },
         }
     }
 
@@ -130,7 +149,23 @@ impl Server {
     /// [one](Discipline::OneAtATime).
     #[must_use]
     pub fn discipline(mut self, discipline: Discipline) -> Server {
-        self.discipline = discipline;
+        self.options.discipline = discipline;
+        self
+    }
+
+    /// Says how long a command that is being executed may hold up the end of the server; five seconds
+    /// by default. Commands that are not done by then are left unanswered.
+    #[must_use]
+    pub fn shutdown_deadline(mut self, deadline: Duration) -> Server {
+        self.options.shutdown_deadline = deadline;
+        self
+    }
+
+    /// Has the server go on when it listens nowhere and has no connection left: there will be more by
+    /// [`Control::serve`].
+    #[must_use]
+    pub fn stay(mut self) -> Server {
+        self.options.stay = true;
         self
     }
 
@@ -155,34 +190,27 @@ impl Server {
 
     /// Runs the server on threads of its own.
     ///
-    /// A server that listens nowhere ends with its last connection, or at once if it has none.
+    /// A server that listens nowhere ends with its last connection, or at once if it has none,
+    /// unless it is to [stay](Server::stay).
     ///
     /// # Errors
     ///
     /// If the system refuses threads or descriptors.
     pub fn spawn(self) -> io::Result<ServerHandle> {
-        let core = Core::new(
-            self.dispatcher,
-            self.listening,
-            self.connections,
-            self.access,
-            self.discipline,
-        )?;
-        let (working, finished) = channel();
-        for index in 0..THREADS {
-            let core = Arc::clone(&core);
-            let working = working.clone();
-            let handle = core.clone();
-            let work = move || {
-                core.work(THREADS);
-                drop(core);
-                drop(working);
-            };
-            let spawned = thread::Builder::new().name(format!("qmp-io-{index}")).spawn(work);
-            // The threads that run already are not left behind.
-            spawned.inspect_err(|_| handle.stop())?;
-        }
-        Ok(ServerHandle { core, finished })
+        ServerHandle::start(Core::new(self, None)?, THREADS)
+    }
+
+    /// Runs the server, and leaves in-band commands to a poll loop of the embedder's.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses threads or descriptors.
+    pub fn embed(self) -> io::Result<Embedded> {
+        let signal = Arc::new(Signal::new()?);
+        let core = Core::new(self, Some(Arc::clone(&signal)))?;
+        // No command holds this thread up but an out-of-band one, and those must not block.
+        let handle = ServerHandle::start(Arc::clone(&core), 1)?;
+        Ok(Embedded::new(core, signal, handle))
     }
 }
 
@@ -202,6 +230,23 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
+    fn start(core: Arc<Core>, threads: usize) -> io::Result<ServerHandle> {
+        let (working, finished) = channel();
+        for index in 0..threads {
+            let working = working.clone();
+            let worker = Arc::clone(&core);
+            let work = move || {
+                worker.work(threads);
+                drop(worker);
+                drop(working);
+            };
+            let spawned = thread::Builder::new().name(format!("qmp-io-{index}")).spawn(work);
+            // The threads that run already are not left behind.
+            spawned.inspect_err(|_| core.stop())?;
+        }
+        Ok(ServerHandle { core, finished })
+    }
+
     /// Controls the server from elsewhere.
     pub fn control(&self) -> Control {
         Control::new(Arc::downgrade(&self.core))
@@ -209,12 +254,13 @@ impl ServerHandle {
 
     /// Waits until the server has been [shut down](Control::shutdown) and has ended in order.
     ///
-    /// A command that is being executed then has five seconds to end, and clients one second to
-    /// read what is left for them.
+    /// A command that is being executed then has [some time](Server::shutdown_deadline) to end, and
+    /// clients one second to read what is left for them.
     pub fn wait(self) {
         self.core.wait_for_stop();
         // Nothing is ever sent: this waits for the threads to drop their ends.
-        if self.finished.recv_timeout(END_DEADLINE) == Err(RecvTimeoutError::Timeout) {
+        let deadline = self.core.shutdown_deadline().saturating_add(END_DEADLINE);
+        if self.finished.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("a command does not end, and is left alone");
             self.core.finish();
         }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, TryLockError};
 
-use qmp_dispatch::proto::{Band, Limits, Reader};
+use qmp_dispatch::proto::{Band, Error, Limits, Reader};
 use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Ticket};
 
@@ -248,6 +248,18 @@ impl Session {
             drop(self.producer.close());
         }
         first
+    }
+
+    /// Answers what is queued with an error, because the server ends.
+    pub(crate) fn refuse_waiting(&self) {
+        let waiting = self.producer.close().items;
+        // Nothing may overtake an answer that is still owed.
+        if self.unanswered.load(Ordering::SeqCst) > waiting.len() {
+            return;
+        }
+        for job in waiting {
+            self.monitor.refuse(job.pending, Error::generic("The server is shutting down"));
+        }
     }
 
     /// Writes what is pending, as far as the client takes it; whether that was all.

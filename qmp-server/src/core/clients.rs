@@ -68,7 +68,8 @@ impl Core {
         }
     }
 
-    pub(super) fn connect(
+    /// Serves a client that has connected, once it is known who that is.
+    pub(crate) fn connect(
         self: &Arc<Self>,
         transport: Box<dyn Transport>,
         layout: Layout,
@@ -139,10 +140,10 @@ impl Core {
         }
         let mut sessions = self.sessions();
         sessions.remove(&session.token);
-        let nobody_left = sessions.is_empty() && self.listening.is_empty();
+        let nobody_left = sessions.is_empty();
         drop(sessions);
         if nobody_left {
-            self.stop();
+            self.stop_if_nobody_can_come();
         }
     }
 

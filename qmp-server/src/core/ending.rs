@@ -2,16 +2,14 @@
 //! The end of a server, in order: what is being executed is answered, and everybody gets what is
 //! left for them.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Core, Listening, SCRATCH_SIZE, lock};
-
-/// How long a command that is being executed may hold up the end of the server.
-pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+use crate::session::Session;
 
 /// How long the clients of a server that ends may take to read what is left for them.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
@@ -19,12 +17,16 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 impl Core {
     /// Makes the threads return, each when it has done what it is doing.
     pub(crate) fn stop(&self) {
+        if let Some(monitor) = qmp_dispatch::current() {
+            let _ = self.ended_by.set(monitor.id());
+        }
         self.stopping.store(true, Ordering::SeqCst);
         self.tell_change();
         self.poller.stop();
+        self.tell_embedder();
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
@@ -40,19 +42,30 @@ impl Core {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits until the commands that are being executed have been answered.
-    pub(super) fn wait_for_answer(&self, at_most: Duration) {
+    /// Waits until the commands that are being executed have been answered, or have had their time.
+    pub(super) fn wait_for_answer(&self) {
+        let at_most = self.shutdown_deadline();
         let executing = |(): &mut ()| self.executing.load(Ordering::SeqCst) > 0;
         let waited = self.changed.wait_timeout_while(lock(&self.change), at_most, executing);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Lets no more clients find the server, sends the others what is left for them, for a while,
-    /// and ends all connections.
+    /// Stops when nobody is left, and nobody can come any more.
+    pub(super) fn stop_if_nobody_can_come(&self) {
+        if self.listening.is_empty() && !self.options.stay {
+            self.stop();
+        }
+    }
+
+    /// Lets no more clients find the server, answers what they wait for with an error, sends them
+    /// what is left for them, for a while, and ends all connections.
     pub(crate) fn finish(&self) {
         // Not left to the end of `self`: a thread that hangs in a command keeps it.
         self.listening.iter().for_each(Listening::clean_up);
         let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        // Who has ended the server expects no more answers: in QEMU, what comes behind `quit` is ignored.
+        let others = |session: &&Arc<Session>| Some(&session.monitor.id()) != self.ended_by.get();
+        sessions.iter().filter(others).for_each(|session| session.refuse_waiting());
         let deadline = Instant::now() + FLUSH_DEADLINE;
         loop {
             // All of them at a time: who does not read must not take the time of who does.

@@ -19,26 +19,64 @@ impl Core {
     /// Executes what is queued, as long as no other thread is doing so, and until it is time to read
     /// from the others again.
     pub(super) fn dispatch(self: &Arc<Self>) {
-        for _ in 0..COMMANDS_PER_ROUND {
-            if self.queue.is_idle() || self.is_stopping() {
-                return;
+        if self.embedder.is_none() {
+            for _ in 0..COMMANDS_PER_ROUND {
+                if !self.execute_next() {
+                    return;
+                }
             }
-            let Some(turn) = Turn::take(self) else { return };
-            let Some(popped) = self.queue.try_pop() else { return };
-            // This thread is going to be busy, and may be the only one that knows of it.
-            if self.dispatcher.timeout().is_some() {
-                self.poller.wake();
-            }
-            execute(self, popped, turn);
         }
+    }
+
+    /// Executes one request on the embedder's thread. Whether more can be executed.
+    pub(crate) fn dispatch_one(self: &Arc<Self>) -> bool {
+        if let Some(signal) = &self.embedder {
+            // Before a look at the queue: what comes after that sets it again.
+            signal.clear();
+        }
+        let executed = self.execute_next();
+        // It may have been cleared when it had just been set.
+        self.tell_embedder();
+        executed && self.can_execute()
+    }
+
+    /// Executes one request, if no other thread is doing so. Whether it did.
+    fn execute_next(self: &Arc<Self>) -> bool {
+        if self.queue.is_idle() || self.is_stopping() {
+            return false;
+        }
+        let Some(turn) = Turn::take(self) else { return false };
+        let Some(popped) = self.queue.try_pop() else { return false };
+        // This thread is going to be busy, and may be the only one that knows of it.
+        if self.embedder.is_none() && self.dispatcher.timeout().is_some() {
+            self.poller.wake();
+        }
+        execute(self, popped, turn);
+        true
+    }
+
+    fn can_execute(&self) -> bool {
+        !self.queue.is_idle() && !self.dispatching.load(Ordering::SeqCst) && !self.is_stopping()
     }
 
     /// Has a thread look at the queue, if something can be popped.
     pub(crate) fn tell_of_queue(&self) {
+        if self.embedder.is_some() {
+            return self.tell_embedder();
+        }
         // The server's own threads look at the queue before they wait.
         let own_thread = ptr::eq(WORKS_FOR.get(), ptr::from_ref(self));
         if !own_thread && !self.queue.is_idle() {
             self.poller.wake();
+        }
+    }
+
+    /// Has the embedder call, if something can be executed or the server is ending.
+    pub(super) fn tell_embedder(&self) {
+        if let Some(signal) = &self.embedder
+            && (self.can_execute() || self.is_stopping())
+        {
+            signal.set();
         }
     }
 }

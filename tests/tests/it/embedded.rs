@@ -399,6 +399,53 @@ fn the_end_of_the_server_waits_for_an_answer_that_comes_later() {
 }
 
 #[test]
+fn the_end_of_the_server_refuses_what_is_queued() {
+    let mut embedded = Embedded::start();
+    let mut client = embedded.client("");
+    let mut waiting = embedded.client(r#""oob""#);
+    client.send(r#"{"execute": "x-later", "id": 1}"#);
+    let responder = embedded.responders.recv().unwrap();
+    // The answer to what was sent last says that all of it has been read.
+    let unheard = r#"{"execute": "x-quick", "id": 2}{"execute": "x-unknown", "id": 3}"#;
+    waiting.send(&format!("{unheard}{QUICK}"));
+    waiting.expect(QUICK_RETURNS);
+    let server = embedded.server.take().unwrap();
+    server.control().shutdown();
+    responder.respond(Ok::<_, Error>("at last".to_owned()));
+    client.expect(r#"{"return": "at last", "id": 1}"#);
+    for id in [2, 3] {
+        let error = r#"{"class": "GenericError", "desc": "The server is shutting down"}"#;
+        waiting.expect(&format!(r#"{{"id": {id}, "error": {error}}}"#));
+    }
+    waiting.expect_end();
+    server.wait();
+}
+
+#[test]
+fn the_end_of_the_server_does_not_wait_for_an_answer_for_ever() {
+    let mut registry = Registry::new();
+    let (hand_over, responders) = channel();
+    let later = Arc::new(Later(hand_over));
+    registry.with(later).deferred_command("x-later", Later::x_later).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("qmp.sock");
+    let listen = format!("unix:{}", path.display()).parse().unwrap();
+    let server = Server::new(Dispatcher::new(registry, qmp_server::version(), system_time))
+        .shutdown_deadline(Duration::from_millis(10))
+        .listen(&listen)
+        .unwrap()
+        .spawn()
+        .unwrap();
+    let mut client = Client::connect(&Endpoint::Unix(path));
+    client.negotiate("{}");
+    client.send(r#"{"execute": "x-later", "id": 1}{"execute": "x-later", "id": 2}"#);
+    let _kept = responders.recv().unwrap();
+    server.control().shutdown();
+    client.expect_end();
+    server.wait();
+}
+
+#[test]
 fn a_client_that_only_listens_gets_events_of_all_threads_in_one_order() {
     const THREADS: usize = 4;
     const EACH: usize = 50;

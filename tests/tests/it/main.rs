@@ -19,6 +19,8 @@ mod introspection;
 mod lifecycle;
 /// Many clients at once, each with its own ids.
 mod many_clients;
+/// The server in a poll loop of somebody else's.
+mod poll_loop;
 /// The client from crates.io.
 mod qapi_client;
 /// Handlers that take and return the types of that client.
