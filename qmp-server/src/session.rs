@@ -3,6 +3,8 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, TryLockError};
 
@@ -53,9 +55,24 @@ pub(crate) struct Session {
 
 struct Input {
     reader: Reader,
-    /// What has been received and not been read, from `at` on, because the monitor is suspended.
+    /// What has been received and not been read, from `at` on: because the monitor is suspended, or
+    /// because descriptors came with its last byte.
     unread: Vec<u8>,
     at: usize,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Input {
+    /// What can be read next: not together with what descriptors came with.
+    fn next_piece(&self) -> Range<usize> {
+        let end = self.unread.len();
+        let before_last = end.saturating_sub(1);
+        if self.descriptors.is_empty() || self.at == before_last {
+            self.at..end
+        } else {
+            self.at..before_last
+        }
+    }
 }
 
 /// What is to be done with a session when a thread has done its part.
@@ -89,6 +106,7 @@ impl Session {
                 reader: Reader::new(Limits::default()),
                 unread: Vec::new(),
                 at: 0,
+                descriptors: Vec::new(),
             }),
             attention: AtomicBool::new(false),
             readable: AtomicBool::new(false),
@@ -142,10 +160,14 @@ impl Session {
                 return Next::Again;
             }
             if input.at < input.unread.len() {
+                let piece = input.next_piece();
+                if piece.end == input.unread.len() {
+                    self.let_wait(std::mem::take(&mut input.descriptors));
+                }
                 let unread = std::mem::take(&mut input.unread);
-                let mut rest = &unread[input.at..];
+                let mut rest = &unread[piece.clone()];
                 out_of_band += self.take_messages(&mut input.reader, &mut rest);
-                input.at = unread.len() - rest.len();
+                input.at = piece.end - rest.len();
                 input.unread = unread;
                 continue;
             }
@@ -155,8 +177,12 @@ impl Session {
                 break;
             }
             reads += 1;
-            let Some(received) = self.receive(scratch) else { break };
+            let Some(received) = self.receive(scratch, &mut input.descriptors) else { break };
             let mut rest = &scratch[..received];
+            if !input.descriptors.is_empty() {
+                input.unread = rest.to_vec();
+                continue;
+            }
             out_of_band += self.take_messages(&mut input.reader, &mut rest);
             input.unread = rest.to_vec();
         }
@@ -179,16 +205,18 @@ impl Session {
             && self.outbox.is_empty()
     }
 
-    /// Receives bytes, and the descriptors that came with them; `None` if there are none.
-    fn receive(&self, scratch: &mut [u8]) -> Option<usize> {
-        let mut descriptors = Vec::new();
-        let received = self.transport.receive(scratch, &mut descriptors);
+    /// Lets descriptors wait for a command that takes them, in place of those that did.
+    fn let_wait(&self, descriptors: Vec<OwnedFd>) {
         if !descriptors.is_empty()
             && let Some(local) = self.monitor.local::<Descriptors>()
         {
             local.arrive(descriptors);
         }
-        match received {
+    }
+
+    /// Receives bytes, and the descriptors that came with the last of them; `None` if there are none.
+    fn receive(&self, scratch: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Option<usize> {
+        match self.transport.receive(scratch, descriptors) {
             Ok(0) => self.ended.store(true, Ordering::SeqCst),
             Ok(received) => {
                 // There may be more.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a connection and a listener must be able to do, and the ones there are.
 
+mod ancillary;
 mod inherited;
 mod stdio;
 mod tcp;
@@ -43,7 +44,8 @@ pub trait Transport: Send + Sync {
     /// room for do not mean that there are no more: only `WouldBlock` does, and readiness is not told
     /// again before that.
     ///
-    /// Descriptors that came with the bytes replace those in `descriptors`, if any came.
+    /// Descriptors that came with the last of the bytes replace those in `descriptors`; none come with
+    /// the others.
     ///
     /// # Errors
     ///

@@ -5,8 +5,7 @@
 //! meanwhile. Every wait has a deadline.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -147,7 +146,7 @@ impl Connection {
         &self.transcript
     }
 
-    /// Sends `bytes`, and `descriptors` open files along with the first of them.
+    /// Sends `bytes`, and `descriptors` along with the first of them.
     ///
     /// # Errors
     ///
@@ -155,18 +154,17 @@ impl Connection {
     pub fn send(
         &mut self,
         bytes: &[u8],
-        descriptors: usize,
+        descriptors: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> Result<(), Failure> {
         self.note('>', bytes);
         let mut left = bytes;
-        let mut files =
-            open_files(descriptors).map_err(|error| Failure::Unexpected(error.to_string()))?;
+        let mut descriptors = descriptors;
         while !left.is_empty() {
-            match send_some(self.socket.as_fd(), left, &files) {
+            match send_some(self.socket.as_fd(), left, descriptors) {
                 Ok(sent) => {
                     left = &left[sent..];
-                    files.clear();
+                    descriptors = &[];
                 }
                 Err(Errno::AGAIN) => {
                     self.wait(Interest::Writing, deadline, "the server does not read our input")?;
@@ -349,18 +347,17 @@ fn ends_with_lone_brace(data: &[u8]) -> bool {
     body == b"}" || body.ends_with(b"\n}")
 }
 
-fn open_files(count: usize) -> io::Result<Vec<File>> {
-    (0..count).map(|_| OpenOptions::new().read(true).write(true).open("/dev/null")).collect()
-}
-
-fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], files: &[File]) -> rustix::io::Result<usize> {
-    if files.is_empty() {
+fn send_some(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> rustix::io::Result<usize> {
+    if descriptors.is_empty() {
         return rustix::net::send(socket, bytes, SendFlags::NOSIGNAL);
     }
-    let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::MSGSIZE);
     }
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
@@ -430,7 +427,7 @@ mod tests {
         let limit = Duration::from_millis(20);
         assert!(connection.read_message(Instant::now() + limit).is_err());
         assert!(connection.expect_end(Instant::now() + limit).is_err());
-        assert!(connection.send(&vec![b' '; 16 << 20], 0, Instant::now() + limit).is_err());
+        assert!(connection.send(&vec![b' '; 16 << 20], &[], Instant::now() + limit).is_err());
         assert_eq!(connection.expect_silence(limit), Ok(()));
     }
 }

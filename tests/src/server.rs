@@ -2,6 +2,7 @@
 //! Our own server as a child process, for tests.
 
 use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -206,7 +207,17 @@ impl Client {
     /// If the server does not take them.
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        if let Err(error) = self.connection.send(bytes, 0, Instant::now() + LIMIT) {
+        self.send_with(bytes, &[]);
+    }
+
+    /// Sends bytes, and descriptors along with the first of them.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take them.
+    #[track_caller]
+    pub fn send_with(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        if let Err(error) = self.connection.send(bytes, descriptors, Instant::now() + LIMIT) {
             panic!("{error}");
         }
     }

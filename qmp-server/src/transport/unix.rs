@@ -2,8 +2,7 @@
 //! Unix sockets, with descriptors passed along.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,16 +15,14 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{FlockOperation, Gid, Uid, flock};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown,
-    SocketAddrUnix, SocketFlags, SocketType, bind, connect, recvmsg, send, shutdown, socket_with,
+    AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    send, shutdown, socket_with,
 };
 
+use super::ancillary::receive;
 use super::{BACKLOG, Listener, Transport};
 use crate::peer::{group_id, user_id};
 use crate::{Address, Listen, Peer};
-
-/// As many descriptors as Linux lets one message carry.
-const MAX_DESCRIPTORS: usize = 253;
 
 /// How long another server may take to replace a socket in the same directory.
 const LOCK_TRIES: u32 = 100;
@@ -190,21 +187,7 @@ impl Transport for UnixStream {
     }
 
     fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut buffers = [IoSliceMut::new(buffer)];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = recvmsg(self, &mut buffers, &mut ancillary, flags)?;
-        let mut came: Vec<OwnedFd> = Vec::new();
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                came.extend(rights);
-            }
-        }
-        if !came.is_empty() {
-            *descriptors = came;
-        }
-        Ok(received.bytes)
+        receive(self, buffer, descriptors)
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {

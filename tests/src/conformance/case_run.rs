@@ -2,6 +2,9 @@
 //! Going through the steps of one case.
 
 use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use regex::{Captures as Groups, Regex};
@@ -123,7 +126,7 @@ impl CaseRun<'_> {
 
     fn send(&mut self, name: &str, text: &str) -> Result<(), Failure> {
         let deadline = self.deadline();
-        self.connection(name)?.send(text.as_bytes(), 0, deadline)
+        self.connection(name)?.send(text.as_bytes(), &[], deadline)
     }
 
     fn receive(&mut self, name: &str) -> Result<Message, Failure> {
@@ -185,13 +188,16 @@ impl CaseRun<'_> {
         let deadline = self.deadline();
         let captures = self.captures.clone();
         let connection = self.connection(name)?;
-        let mut descriptors = send.descriptors;
+        let files =
+            open_files(send.descriptors).map_err(|error| Failure::Unexpected(error.to_string()))?;
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let mut descriptors = files.as_slice();
         send.payload.for_each_block(
             |text| fill_in(text, &captures),
             |block| {
                 for chunk in block.chunks(send.chunk.unwrap_or(usize::MAX)) {
                     connection.send(chunk, descriptors, deadline)?;
-                    descriptors = 0;
+                    descriptors = &[];
                     std::thread::sleep(send.pause);
                 }
                 Ok(())
@@ -338,6 +344,10 @@ impl CaseRun<'_> {
         }
         Ok(())
     }
+}
+
+fn open_files(count: usize) -> io::Result<Vec<File>> {
+    (0..count).map(|_| OpenOptions::new().read(true).write(true).open("/dev/null")).collect()
 }
 
 fn check_raw(alternatives: &[String], message: &Message) -> Result<(), Failure> {

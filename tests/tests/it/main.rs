@@ -9,6 +9,8 @@ mod call;
 mod command_line;
 /// The recorded cases.
 mod conformance;
+/// Descriptors that clients pass along.
+mod descriptors;
 /// Random input, and what QEMU makes of it.
 mod difffuzz;
 /// The server as a library.
