@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::handler::ErasedHandler;
-use crate::qapi::{Arguments, Type};
+use crate::qapi::{Arguments, CommandInfo, Type};
 
 /// A registered command, and what can be set of it.
 ///
@@ -20,6 +20,7 @@ pub struct Command {
     allow_preconfig: bool,
     success_response: bool,
     features: Vec<String>,
+    documentation: Option<String>,
     deadline: Option<Duration>,
     enabled: AtomicBool,
 }
@@ -40,6 +41,7 @@ impl Command {
             allow_preconfig: false,
             success_response: true,
             features: Vec::new(),
+            documentation: None,
             deadline: None,
             enabled: AtomicBool::new(true),
         }
@@ -84,6 +86,13 @@ impl Command {
         self
     }
 
+    /// Says what it is for, to people who [introspect](crate::Registry::introspection). The protocol does
+    /// not carry it.
+    pub fn documented(&mut self, text: impl Into<String>) -> &mut Command {
+        self.documentation = Some(text.into());
+        self
+    }
+
     /// Answers with an error if there is no answer after so long; one that comes later is dropped and
     /// logged. A handler is not interrupted, and one that blocks its thread goes on holding up
     /// others. Works as well as somebody calls
@@ -101,6 +110,11 @@ impl Command {
     /// The features, `deprecated` and `unstable` included.
     pub fn features(&self) -> &[String] {
         &self.features
+    }
+
+    /// What it is for.
+    pub fn documentation(&self) -> Option<&str> {
+        self.documentation.as_deref()
     }
 
     /// Whether the command may be executed while the machine is yet to be initialized.
@@ -137,6 +151,17 @@ impl Command {
 
     pub(crate) fn result(&self) -> &Type {
         &self.result
+    }
+
+    pub(crate) fn info(&self) -> CommandInfo<'_> {
+        CommandInfo {
+            name: self.name,
+            arguments: self.arguments.as_type(),
+            result: &self.result,
+            allow_oob: self.allow_oob,
+            features: &self.features,
+            documentation: self.documentation(),
+        }
     }
 
     pub(crate) fn handler(&self) -> &ErasedHandler {

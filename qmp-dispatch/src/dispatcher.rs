@@ -13,7 +13,6 @@ use serde::Serialize;
 use crate::deadline::{DeadlineKey, Deadlines};
 use crate::intercept;
 use crate::monitor::{Monitor, MonitorId, Output};
-use crate::qapi::{CommandInfo, Introspection};
 use crate::reply::WeakReply;
 use crate::throttle::Throttle;
 use crate::{EmitError, EventType, Locals, Registry};
@@ -259,21 +258,8 @@ impl Dispatcher {
     /// What `query-qmp-schema` returns.
     pub(crate) fn schema(&self) -> &Json {
         self.shared.schema.get_or_init(|| {
-            let mut introspection = Introspection::new();
-            introspection.policy(*self.registry().policy());
-            for command in self.registry().commands() {
-                introspection.command(&CommandInfo {
-                    name: command.name(),
-                    arguments: command.arguments().as_type(),
-                    result: command.result(),
-                    allow_oob: command.allows_oob(),
-                    features: command.features(),
-                });
-            }
-            for event in self.registry().events() {
-                introspection.event(event.name(), event.data(), event.features());
-            }
-            Json::encode(&introspection.finish()).expect("the schema consists of text")
+            Json::encode(&self.registry().introspection().finish())
+                .expect("the schema consists of text")
         })
     }
 

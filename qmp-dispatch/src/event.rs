@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use qmp_proto::{EncodeError, Error};
 
+use crate::qapi::{EventInfo, Type};
+
 /// A kind of event: its name, and the type of its data. `()` means that it has none.
 ///
 /// Declared with [`Registry::event`](crate::Registry::event), emitted with
@@ -94,6 +96,74 @@ impl<T> EventType<T> {
 impl<T> fmt::Debug for EventType<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("EventType").field(&self.name).finish()
+    }
+}
+
+/// A declared kind of event, and what can be set of it.
+#[derive(Debug)]
+pub struct DeclaredEvent {
+    name: &'static str,
+    data: Type,
+    features: Vec<String>,
+    documentation: Option<String>,
+}
+
+impl DeclaredEvent {
+    pub(crate) fn new(name: &'static str, data: Type) -> DeclaredEvent {
+        DeclaredEvent { name, data, features: Vec::new(), documentation: None }
+    }
+
+    /// Marks the event as deprecated: it is still sent, and will go. The same as a
+    /// [feature](DeclaredEvent::feature) of that name.
+    pub fn deprecated(&mut self) -> &mut DeclaredEvent {
+        self.feature("deprecated")
+    }
+
+    /// Marks the event as unstable: it may change or go at any time. The same as a
+    /// [feature](DeclaredEvent::feature) of that name.
+    pub fn unstable(&mut self) -> &mut DeclaredEvent {
+        self.feature("unstable")
+    }
+
+    /// Adds a feature, which introspection shows to clients.
+    pub fn feature(&mut self, name: impl Into<String>) -> &mut DeclaredEvent {
+        self.features.push(name.into());
+        self
+    }
+
+    /// Says what it is for, to people who [introspect](crate::Registry::introspection). The protocol does
+    /// not carry it.
+    pub fn documented(&mut self, text: impl Into<String>) -> &mut DeclaredEvent {
+        self.documentation = Some(text.into());
+        self
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The features, `deprecated` and `unstable` included.
+    pub fn features(&self) -> &[String] {
+        &self.features
+    }
+
+    /// What it is for.
+    pub fn documentation(&self) -> Option<&str> {
+        self.documentation.as_deref()
+    }
+
+    pub(crate) fn info(&self) -> EventInfo<'_> {
+        EventInfo {
+            name: self.name,
+            data: &self.data,
+            features: &self.features,
+            documentation: self.documentation(),
+        }
+    }
+
+    pub(crate) fn data(&self) -> &Type {
+        &self.data
     }
 }
 

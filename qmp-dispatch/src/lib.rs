@@ -105,13 +105,13 @@ pub use serde;
 pub use command::Command;
 pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Time};
-pub use event::{EmitError, EventType};
+pub use event::{DeclaredEvent, EmitError, EventType};
 pub use forward::{Forwarded, Forwarder};
 pub use handler::{DeferredHandler, Handler, Stateless};
 pub use intercept::{Call, Interceptor};
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
-pub use registry::{DeclaredEvent, Group, RegisterError, Registry};
+pub use registry::{Group, RegisterError, Registry};
 pub use reply::Responder;
 
 /// Its example is compiled.

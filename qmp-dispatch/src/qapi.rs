@@ -8,7 +8,7 @@
 //!
 //! - [`Arguments::check`] refuses wrong arguments with QEMU's first error, in QEMU's words, before
 //!   serde sees them. What it accepts, serde can deserialize ([`Arguments::prepare`] says when).
-//! - [`Introspection`] writes the result of `query-qmp-schema`.
+//! - [`Introspection`] writes the result of `query-qmp-schema`, and JSON Schema.
 //! - A [`Policy`] says what becomes of what is deprecated or unstable, in both.
 //!
 //! # How Rust types map to QAPI types
@@ -103,9 +103,12 @@
 
 mod check;
 mod derive;
+mod entries;
 mod error;
 mod hash_order;
 mod introspection;
+mod json_schema;
+mod merge;
 mod model;
 mod name;
 mod path;
@@ -117,7 +120,7 @@ mod types;
 mod unsigned;
 
 pub use error::{Problem, SchemaError};
-pub use introspection::{CommandInfo, Introspection};
+pub use introspection::{CommandInfo, EventInfo, Introspection};
 pub(crate) use name::is_name;
 pub use policy::{InputPolicy, OutputPolicy, Policy};
 pub use schema_info::{MetaType, SchemaEnumMember, SchemaInfo, SchemaMember, SchemaVariant};

@@ -10,9 +10,10 @@ use schemars::JsonSchema;
 
 use crate::command::Command;
 use crate::handler::ErasedHandler;
-use crate::qapi::{Policy, Problem, SchemaError, Type, arguments_of, is_name, type_of};
+use crate::qapi::{Introspection, Policy, Problem, SchemaError, arguments_of, is_name, type_of};
 use crate::{
-    DeferredHandler, EventType, Forwarder, Handler, Interceptor, Locals, protocol_commands,
+    DeclaredEvent, DeferredHandler, EventType, Forwarder, Handler, Interceptor, Locals,
+    protocol_commands,
 };
 
 /// The commands and events of a server.
@@ -78,48 +79,6 @@ pub enum RegisterError {
         /// What cannot be expressed.
         source: SchemaError,
     },
-}
-
-/// A declared kind of event, and what can be set of it.
-#[derive(Debug)]
-pub struct DeclaredEvent {
-    name: &'static str,
-    data: Type,
-    features: Vec<String>,
-}
-
-impl DeclaredEvent {
-    /// Marks the event as deprecated: it is still sent, and will go. The same as a
-    /// [feature](DeclaredEvent::feature) of that name.
-    pub fn deprecated(&mut self) -> &mut DeclaredEvent {
-        self.feature("deprecated")
-    }
-
-    /// Marks the event as unstable: it may change or go at any time. The same as a
-    /// [feature](DeclaredEvent::feature) of that name.
-    pub fn unstable(&mut self) -> &mut DeclaredEvent {
-        self.feature("unstable")
-    }
-
-    /// Adds a feature, which introspection shows to clients.
-    pub fn feature(&mut self, name: impl Into<String>) -> &mut DeclaredEvent {
-        self.features.push(name.into());
-        self
-    }
-
-    /// The name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// The features, `deprecated` and `unstable` included.
-    pub fn features(&self) -> &[String] {
-        &self.features
-    }
-
-    pub(crate) fn data(&self) -> &Type {
-        &self.data
-    }
 }
 
 impl Default for Registry {
@@ -229,7 +188,7 @@ impl Registry {
             return Err(schema(SchemaError { type_name, place, problem: Problem::NotAnObject }));
         }
         let index = self.events.len();
-        self.events.push(DeclaredEvent { name, data, features: Vec::new() });
+        self.events.push(DeclaredEvent::new(name, data));
         Ok(&mut self.events[index])
     }
 
@@ -256,7 +215,7 @@ impl Registry {
         let taken =
             |name: &&'static str| self.find(name).is_some() || self.find_event(name).is_some();
         let names = commands.iter().map(Command::name);
-        if let Some(name) = names.chain(other.events.iter().map(|event| event.name)).find(taken) {
+        if let Some(name) = names.chain(other.events.iter().map(DeclaredEvent::name)).find(taken) {
             return Err(RegisterError::Duplicate(name));
         }
         for command in commands {
@@ -322,6 +281,34 @@ impl Registry {
         self.forwarder.as_deref()
     }
 
+    /// All commands and events, for people and generators: with the
+    /// [names of their types](Introspection::unmasked) if wanted, documented, and as
+    /// [JSON Schema](Introspection::json_schema). What clients are told is its default.
+    ///
+    /// ```
+    /// use qmp_dispatch::Registry;
+    ///
+    /// let registry = Registry::new();
+    /// let entries = registry.introspection().unmasked(true).finish();
+    /// assert!(entries.iter().any(|entry| entry.name == "VersionInfo"));
+    /// ```
+    pub fn introspection(&self) -> Introspection {
+        let mut introspection = Introspection::new();
+        introspection.policy(self.policy);
+        for command in &self.commands {
+            introspection.command(&command.info());
+        }
+        for event in &self.events {
+            introspection.event(&event.info());
+        }
+        introspection
+    }
+
+    /// All commands and events as [JSON Schema](Introspection::json_schema).
+    pub fn json_schema(&self) -> schemars::Schema {
+        self.introspection().json_schema()
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -335,16 +322,8 @@ impl Registry {
         self.commands.iter().map(Command::name)
     }
 
-    pub(crate) fn commands(&self) -> &[Command] {
-        &self.commands
-    }
-
-    pub(crate) fn events(&self) -> &[DeclaredEvent] {
-        &self.events
-    }
-
     pub(crate) fn find_event(&self, name: &str) -> Option<&DeclaredEvent> {
-        self.events.iter().find(|declared| declared.name == name)
+        self.events.iter().find(|declared| declared.name() == name)
     }
 
     pub(crate) fn find(&self, command: &str) -> Option<&Command> {
@@ -375,7 +354,7 @@ impl Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let events = self.events.iter().map(|event| event.name);
+        let events = self.events.iter().map(DeclaredEvent::name);
         f.debug_struct("Registry")
             .field("commands", &self.command_names().collect::<Vec<_>>())
             .field("events", &events.collect::<Vec<_>>())

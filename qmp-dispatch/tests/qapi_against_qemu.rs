@@ -10,8 +10,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use qmp_dispatch::qapi::{
-    Arguments, CommandInfo, InputPolicy, Introspection, OutputPolicy, Policy, SchemaInfo, Type,
-    arguments_of, type_of,
+    Arguments, CommandInfo, EventInfo, InputPolicy, Introspection, OutputPolicy, Policy,
+    SchemaInfo, Type, arguments_of, type_of,
 };
 use qmp_proto::{Json, Value as QmpValue};
 use schemars::generate::SchemaGenerator;
@@ -261,10 +261,17 @@ fn introspect(entries: &Entries, unmasked: bool, policy: Policy) -> Vec<Value> {
                     result: &result(&entry["ret-type"]),
                     allow_oob: entry.get("allow-oob").is_some(),
                     features: &features,
+                    documentation: None,
                 });
             }
             "event" => {
-                introspection.event(name, &result(&entry["arg-type"]), &features);
+                let data = &result(&entry["arg-type"]);
+                introspection.event(&EventInfo {
+                    name,
+                    data,
+                    features: &features,
+                    documentation: None,
+                });
             }
             _ => {}
         }

@@ -8,8 +8,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use qmp_dispatch::qapi::{
-    Arguments, CommandInfo, InputPolicy, Introspection, OutputPolicy, Policy, SchemaInfo,
-    arguments_of, type_of,
+    Arguments, CommandInfo, EventInfo, InputPolicy, Introspection, OutputPolicy, Policy,
+    SchemaInfo, arguments_of, type_of,
 };
 use qmp_proto::{Json, Object};
 use schemars::JsonSchema;
@@ -239,9 +239,16 @@ fn introspect(policy: Policy) -> String {
             result: &type_of::<Inner>().unwrap(),
             allow_oob: false,
             features: &features,
+            documentation: None,
         });
         let event = name.to_uppercase();
-        introspection.event(&event, &type_of::<()>().unwrap(), &features);
+        let data = &type_of::<()>().unwrap();
+        introspection.event(&EventInfo {
+            name: &event,
+            data,
+            features: &features,
+            documentation: None,
+        });
     }
     let schema = Json::encode(&introspection.finish()).unwrap();
     let ty = type_of::<Vec<SchemaInfo>>().unwrap();

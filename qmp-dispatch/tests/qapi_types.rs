@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use qmp_dispatch::qapi::{
-    Arguments, CommandInfo, Introspection, Problem, Type, arguments_of, type_of,
+    Arguments, CommandInfo, EventInfo, Introspection, Problem, Type, arguments_of, type_of,
 };
 use qmp_proto::Json;
 use schemars::JsonSchema;
@@ -17,11 +17,15 @@ fn describe(types: &[Type]) -> Vec<String> {
     let mut introspection = Introspection::new();
     introspection.unmasked(true);
     for ty in types {
-        introspection.event("EVENT", ty, &[]);
+        introspection.event(&event(ty));
     }
     let lines = introspection.finish();
     let lines = lines.iter().map(|info| Json::encode(info).unwrap().to_string());
     lines.filter(|line| !line.contains("EVENT") && !line.contains("builtin")).collect()
+}
+
+fn event(data: &Type) -> EventInfo<'_> {
+    EventInfo { name: "EVENT", data, features: &[], documentation: None }
 }
 
 #[track_caller]
@@ -328,11 +332,12 @@ fn names_are_masked_in_the_order_of_first_use() {
         result: type_of::<Vec<Status>>().unwrap().leak(),
         allow_oob,
         features: &[],
+        documentation: None,
     };
     introspection.command(&command("first", false));
     introspection
         .command(&CommandInfo { features: &["unstable".to_owned()], ..command("second", true) });
-    introspection.event("EVENT", &type_of::<Pair>().unwrap(), &[]);
+    introspection.event(&event(&type_of::<Pair>().unwrap()));
     let lines: Vec<String> =
         introspection.finish().iter().map(|info| Json::encode(info).unwrap().to_string()).collect();
     assert_eq!(
@@ -382,7 +387,7 @@ fn documentation_is_kept() {
     assert_eq!(ty.documentation(), Some("A thing."));
     assert_eq!(ty.name(), "Thing");
     let mut introspection = Introspection::new();
-    introspection.event("EVENT", &ty, &[]);
+    introspection.event(&event(&ty));
     let entries = introspection.finish();
     assert_eq!(entries[1].documentation.as_deref(), Some("A thing."));
     let qmp_dispatch::qapi::MetaType::Object { members, .. } = &entries[1].meta else {

@@ -147,6 +147,7 @@ mod tests {
             result: &type_of::<Vec<SchemaInfo>>().unwrap(),
             allow_oob: false,
             features: &[],
+            documentation: None,
         });
         let json = Json::encode(&introspection.finish()).unwrap();
         json.to_value().as_array().unwrap().to_vec()

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The entries of `query-qmp-schema`.
+
+use std::collections::{HashMap, HashSet};
+
+use super::introspection::{CommandResult, Entity};
+use super::merge::{MergedTypes, Sameness};
+use super::model::{Builtin, Case, Kind, Member, Model, TypeRef};
+use super::policy::Policy;
+use super::schema_info::{MetaType, SchemaEnumMember, SchemaInfo, SchemaMember, SchemaVariant};
+use super::types::EMPTY_NAME;
+
+pub(crate) fn write(entities: &[Entity], unmasked: bool, policy: &Policy) -> Vec<SchemaInfo> {
+    let mut types = MergedTypes::new(Sameness::Qapi);
+    let mut imported = Vec::with_capacity(entities.len());
+    for entity in entities {
+        imported.push(ImportedEntity {
+            entity,
+            arguments: types.import(&entity.arguments),
+            result: entity.result.as_ref().and_then(|result| types.import(&result.ty)),
+        });
+    }
+    let writer = Writer {
+        model: &types.model,
+        policy,
+        unmasked,
+        uses: Vec::new(),
+        used: HashSet::new(),
+        names: HashMap::new(),
+    };
+    writer.write(&imported)
+}
+
+/// A command or an event, with its types in the common model.
+struct ImportedEntity<'a> {
+    entity: &'a Entity,
+    arguments: Option<TypeRef>,
+    result: Option<TypeRef>,
+}
+
+/// Names types as they are used, and describes them in that order.
+struct Writer<'a> {
+    model: &'a Model,
+    policy: &'a Policy,
+    unmasked: bool,
+    /// The types used so far. `None` is the empty object.
+    uses: Vec<(String, Option<TypeRef>)>,
+    /// The names of these.
+    used: HashSet<String>,
+    /// The names of definitions; `None` is the empty object.
+    names: HashMap<Option<usize>, String>,
+}
+
+impl Writer<'_> {
+    fn write(mut self, entities: &[ImportedEntity<'_>]) -> Vec<SchemaInfo> {
+        let mut entries: Vec<SchemaInfo> = entities
+            .iter()
+            .filter(|imported| self.policy.describes(&imported.entity.features))
+            .map(|imported| self.entity(imported))
+            .collect();
+        let mut next = 0;
+        while next < self.uses.len() {
+            let (name, ty) = self.uses[next].clone();
+            entries.push(self.describe(name, ty.as_ref()));
+            next += 1;
+        }
+        entries
+    }
+
+    fn entity(&mut self, imported: &ImportedEntity<'_>) -> SchemaInfo {
+        let ImportedEntity { entity, arguments, result } = imported;
+        let arg_type = self.use_root(arguments.as_ref());
+        let meta = match &entity.result {
+            Some(CommandResult { allow_oob, .. }) => MetaType::Command {
+                arg_type,
+                ret_type: self.use_root(result.as_ref()),
+                allow_oob: *allow_oob,
+            },
+            None => MetaType::Event { arg_type },
+        };
+        SchemaInfo {
+            name: entity.name.clone(),
+            meta,
+            features: entity.features.clone(),
+            documentation: entity.documentation.clone(),
+        }
+    }
+
+    /// Arguments of any name are those of no declaration.
+    fn use_root(&mut self, ty: Option<&TypeRef>) -> String {
+        match ty {
+            Some(ty) if !self.is_open_map(ty) => self.use_type(ty),
+            _ => self.use_empty(),
+        }
+    }
+
+    /// The name by which entries refer to this type.
+    fn use_type(&mut self, ty: &TypeRef) -> String {
+        // QAPI has no name for an object of any members.
+        let ty = if self.is_open_map(ty) { &TypeRef::Builtin(Builtin::Any) } else { ty };
+        if let TypeRef::Array(element) = ty {
+            // The array comes before its element.
+            let position = self.uses.len();
+            let name = format!("[{}]", self.use_type(element));
+            if self.used.insert(name.clone()) {
+                self.uses.insert(position, (name.clone(), Some(ty.clone())));
+            }
+            return name;
+        }
+        let name = match ty {
+            TypeRef::Named(index) => self.name(Some(*index)),
+            TypeRef::Builtin(builtin) => builtin.name().to_owned(),
+            TypeRef::Array(_) => unreachable!("handled above"),
+        };
+        if self.used.insert(name.clone()) {
+            self.uses.push((name.clone(), Some(ty.clone())));
+        }
+        name
+    }
+
+    fn use_empty(&mut self) -> String {
+        let name = self.name(None);
+        if self.used.insert(name.clone()) {
+            self.uses.push((name.clone(), None));
+        }
+        name
+    }
+
+    fn name(&mut self, index: Option<usize>) -> String {
+        if let Some(name) = self.names.get(&index) {
+            return name.clone();
+        }
+        let name = if self.unmasked {
+            let base = index.map_or(EMPTY_NAME, |index| &self.model.definition(index).name);
+            let taken = |name: &str| self.names.values().any(|other| other == name);
+            let mut name = base.to_owned();
+            let mut number = 2;
+            while taken(&name) {
+                name = format!("{base}{number}");
+                number += 1;
+            }
+            name
+        } else {
+            self.names.len().to_string()
+        };
+        self.names.insert(index, name.clone());
+        name
+    }
+
+    fn is_open_map(&self, ty: &TypeRef) -> bool {
+        match ty {
+            TypeRef::Named(index) => self.model.definition(*index).kind.is_open_map(),
+            TypeRef::Builtin(_) | TypeRef::Array(_) => false,
+        }
+    }
+
+    fn describe(&mut self, name: String, ty: Option<&TypeRef>) -> SchemaInfo {
+        let mut features = Vec::new();
+        let mut documentation = None;
+        let meta = match ty {
+            None => MetaType::Object { members: Vec::new(), union: None },
+            Some(TypeRef::Builtin(builtin)) => MetaType::Builtin { json_type: json_type(builtin) },
+            Some(TypeRef::Array(element)) => {
+                MetaType::Array { element_type: self.use_type(element) }
+            }
+            Some(TypeRef::Named(index)) => {
+                let definition = self.model.definition(*index);
+                features.clone_from(&definition.features);
+                documentation.clone_from(&definition.doc);
+                self.kind(&definition.kind)
+            }
+        };
+        SchemaInfo { name, meta, features, documentation }
+    }
+
+    fn kind(&mut self, kind: &Kind) -> MetaType {
+        match kind {
+            Kind::Enum(values) => {
+                let members = values.iter().map(|value| SchemaEnumMember {
+                    name: value.name.clone(),
+                    features: value.features.clone(),
+                    documentation: value.doc.clone(),
+                });
+                MetaType::Enum { members: members.collect() }
+            }
+            Kind::Alternate(branches) => MetaType::Alternate {
+                members: branches.iter().map(|branch| self.use_type(branch)).collect(),
+            },
+            Kind::Object(object) => MetaType::Object {
+                members: object
+                    .members
+                    .iter()
+                    .filter(|member| self.policy.describes(&member.features))
+                    .map(|member| self.member(member))
+                    .collect(),
+                union: object.union.as_ref().map(|union| {
+                    let tag = object.members[union.tag].name.clone();
+                    (tag, union.cases.iter().map(|case| self.variant(case)).collect())
+                }),
+            },
+        }
+    }
+
+    fn member(&mut self, member: &Member) -> SchemaMember {
+        SchemaMember {
+            name: member.name.clone(),
+            type_name: self.use_type(&member.ty),
+            optional: member.optional,
+            features: member.features.clone(),
+            documentation: member.doc.clone(),
+        }
+    }
+
+    fn variant(&mut self, case: &Case) -> SchemaVariant {
+        let type_name = match &case.ty {
+            Some(ty) => self.use_root(Some(ty)),
+            None => self.use_empty(),
+        };
+        SchemaVariant { case: case.value.clone(), type_name }
+    }
+}
+
+fn json_type(builtin: &Builtin) -> &'static str {
+    match builtin {
+        Builtin::Str => "string",
+        Builtin::Int(_) => "int",
+        Builtin::Number => "number",
+        Builtin::Bool => "boolean",
+        Builtin::Null => "null",
+        Builtin::Any => "value",
+    }
+}
