@@ -15,7 +15,7 @@ use crate::intercept;
 use crate::monitor::{Monitor, MonitorId, Output};
 use crate::reply::WeakReply;
 use crate::throttle::Throttle;
-use crate::{EmitError, EventType, Locals, Registry};
+use crate::{EmitError, EventType, Locals, Registry, trace};
 
 /// The commands and events of a server, and its monitors. Cloning gives another handle.
 #[derive(Clone)]
@@ -148,6 +148,7 @@ impl Dispatcher {
         let mut monitors = self.monitors();
         let now = self.now();
         let event_now = Event { name: name.into(), data: encoded, timestamp: now.wall };
+        trace::monitor_protocol_event_queue(&event_now, event.interval());
         if event.interval().is_zero() {
             monitors.deliver(&event_now, &mut reached);
             return Ok(());
@@ -296,6 +297,7 @@ impl Monitors {
     /// Who has been `reached` must be dropped after the lock is released: it may be the last that is
     /// left of a monitor, and what the embedder keeps there may emit events when it goes.
     fn deliver(&self, event: &Event, reached: &mut Vec<Arc<Monitor>>) {
+        trace::monitor_protocol_event_emit(event);
         let mut texts = Texts::new(event);
         for monitor in self.connected.iter().filter_map(Weak::upgrade) {
             monitor.deliver(&mut texts);

@@ -93,6 +93,7 @@ pub mod qapi;
 mod registry;
 mod reply;
 mod throttle;
+mod trace;
 
 pub use qmp_proto as proto;
 /// Derives [`JsonSchema`](schemars::JsonSchema). A crate that does not depend on it derives with

@@ -13,15 +13,12 @@ use qmp_proto::{
     Response, SyntaxError,
 };
 
-use tracing::field::display;
-use tracing::{Level, event};
-
 use crate::context::CurrentScope;
 use crate::dispatcher::Texts;
 use crate::handler::ErasedHandler;
 use crate::intercept::{self, Intercepted};
 use crate::reply::{Answer, Reply};
-use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder};
+use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
 
 /// Where a monitor's output goes.
 ///
@@ -156,20 +153,18 @@ impl Monitor {
     /// What is [in-band](Pending::band) is to be queued, and executed when its turn has come; what
     /// is out-of-band is to be executed at once.
     pub fn receive(&self, message: Result<Message<'_>, SyntaxError>) -> Pending {
-        if let Ok(message) = &message {
-            event!(
-                name: "handle_qmp_command",
-                Level::TRACE,
-                monitor = %self.id,
-                request = %String::from_utf8_lossy(message.text()),
-            );
-        }
         let oob = self.is_oob_enabled();
         let forwards = self.dispatcher.registry().forwarder().is_some();
-        let parsed = message.map_err(RequestError::from).and_then(|message| match forwards {
-            false => Request::parse(&message, oob).map(|request| (request, None)),
-            true => Request::parse_with_text(&message, oob),
-        });
+        let parsed = match &message {
+            Ok(message) if forwards => Request::parse_with_text(message, oob),
+            Ok(message) => Request::parse(message, oob).map(|request| (request, None)),
+            Err(error) => Err(error.clone().into()),
+        };
+        if let Ok(message) = message
+            && !parsed.as_ref().is_err_and(|refused| refused.unreadable)
+        {
+            trace::handle_qmp_command(self.id, message.text());
+        }
         match parsed {
             Ok((request, text)) => Pending { request: Ok(request), text },
             Err(refused) => Pending { request: Err(refused), text: None },
@@ -187,6 +182,7 @@ impl Monitor {
             Ok(request) => self.serve(request, pending.text, done),
             Err(refused) => {
                 intercept::refused(self, refused);
+                trace::refused(self.id, refused);
                 let RequestError { error, id, .. } = refused.clone();
                 self.respond(Answer { id, intercepted: None }, None, Err(error));
                 done();
@@ -216,7 +212,7 @@ impl Monitor {
         text: Option<Json>,
         done: impl FnOnce() + Send + 'static,
     ) {
-        self.trace_command(request);
+        trace::command(self.id, request);
         let intercepted = Intercepted::enter(self, request);
         let mut answer = Answer { id: request.id.take(), intercepted };
         if let Some(result) = answer.intercepted.as_mut().and_then(|seen| seen.take_answer()) {
@@ -337,45 +333,17 @@ impl Monitor {
         if let Some(intercepted) = intercepted {
             intercepted.leave(self, &mut result);
         }
-        event!(
-            name: "monitor_qmp_respond",
-            Level::TRACE,
-            monitor = %self.id,
-            id = id.as_ref().map(display),
-            error = result.as_ref().err().map(display),
-        );
         // A client that negotiates takes the next message for the answer, and misses no event after
         // it.
         let begins_to_listen = self.is_negotiated() && !self.listening.load(Ordering::Acquire);
         let no_event_meanwhile = begins_to_listen.then(|| self.dispatcher.hold_events());
         if result.is_err() || command.is_none_or(Command::has_success_response) {
-            self.output.transmit(&Response { id, result }.into_text(self.layout));
+            self.transmit(&Response { id, result }.into_text(self.layout));
         }
         if begins_to_listen {
             self.listening.store(true, Ordering::Release);
         }
         drop(no_event_meanwhile);
-    }
-
-    fn trace_command(&self, request: &Request) {
-        let Request { command, id, band, .. } = request;
-        let id = id.as_ref().map(display);
-        match band {
-            Band::InBand => event!(
-                name: "monitor_qmp_cmd_in_band",
-                Level::TRACE,
-                monitor = %self.id,
-                id,
-                command,
-            ),
-            Band::OutOfBand => event!(
-                name: "monitor_qmp_cmd_out_of_band",
-                Level::TRACE,
-                monitor = %self.id,
-                id,
-                command,
-            ),
-        }
     }
 
     /// Leaves negotiation, with or without out-of-band execution. Refused the second time.
@@ -397,14 +365,21 @@ impl Monitor {
     pub(crate) fn greet(&self, greeting: &Greeting) {
         let mut text = String::new();
         greeting.write(self.layout, &mut text);
-        self.output.transmit(&text);
+        self.transmit(&text);
+    }
+
+    fn transmit(&self, text: &str) {
+        trace::monitor_qmp_respond(self.id, text);
+        self.output.transmit(text);
     }
 
     /// Sends an event if the client is to get any.
     pub(crate) fn deliver(&self, event: &mut Texts<'_>) {
         let wanted = self.event_filter.get().is_none_or(|wanted| wanted(event.name()));
         if wanted && self.listening.load(Ordering::Acquire) {
-            self.output.transmit_event(event.in_layout(self.layout));
+            let text = event.in_layout(self.layout);
+            trace::monitor_qmp_respond(self.id, text);
+            self.output.transmit_event(text);
         }
     }
 }

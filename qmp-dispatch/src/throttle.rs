@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use qmp_proto::Event;
 
+use crate::trace;
+
 /// What tells events apart: those of the same name and key are similar.
 type Key = (&'static str, String);
 
@@ -49,10 +51,11 @@ impl Throttle {
     /// The events whose windows have ended, in the order of these ends.
     pub(crate) fn due(&mut self, now: Duration) -> Vec<Event> {
         let mut due = Vec::new();
-        self.windows.retain(|_, window| {
+        self.windows.retain(|key, window| {
             if window.ends > now {
                 return true;
             }
+            trace::monitor_protocol_event_handler(key.0, window.held.as_ref());
             let Some(event) = window.held.take() else { return false };
             due.push((window.ends, event));
             window.ends = now + window.interval;

@@ -59,11 +59,13 @@ pub struct RequestError {
     pub id: Option<Value>,
     /// Whether the message asked to be executed in-band or out-of-band.
     pub band: Band,
+    /// Whether the message could not be read at all: a [`SyntaxError`].
+    pub unreadable: bool,
 }
 
 impl From<SyntaxError> for RequestError {
     fn from(error: SyntaxError) -> RequestError {
-        RequestError { error: error.into(), id: None, band: Band::InBand }
+        RequestError { error: error.into(), id: None, band: Band::InBand, unreadable: true }
     }
 }
 
@@ -123,19 +125,19 @@ impl Request {
     fn from_value(value: Value, oob: bool) -> Result<Request, RequestError> {
         let Value::Object(mut object) = value else {
             let error = Error::generic("QMP input must be a JSON object");
-            return Err(RequestError { error, id: None, band: Band::InBand });
+            return Err(RequestError { error, id: None, band: Band::InBand, unreadable: false });
         };
         let out_of_band = oob && object.contains("exec-oob") && !object.contains("execute");
         let band = if out_of_band { Band::OutOfBand } else { Band::InBand };
         let checked = check_members(&object, oob);
         let id = object.remove("id");
         if let Err(error) = checked {
-            return Err(RequestError { error, id, band });
+            return Err(RequestError { error, id, band, unreadable: false });
         }
         let name = object.remove("execute").or_else(|| object.remove("exec-oob"));
         let Some(Value::String(command)) = name else {
             let error = Error::generic("QMP input lacks member 'execute'");
-            return Err(RequestError { error, id, band });
+            return Err(RequestError { error, id, band, unreadable: false });
         };
         let arguments = match object.remove("arguments") {
             Some(Value::Object(arguments)) => arguments,
