@@ -35,6 +35,7 @@ mod control;
 mod core;
 mod descriptors;
 mod embedded;
+mod glob;
 mod listen;
 mod machine;
 mod outbox;
@@ -45,6 +46,7 @@ mod session;
 mod signal;
 #[cfg(feature = "tokio")]
 mod stream;
+mod trace;
 mod trace_points;
 mod transport;
 

@@ -18,6 +18,7 @@ use crate::descriptors::Descriptors;
 use crate::outbox::Outbox;
 use crate::poller::Token;
 use crate::server::Discipline;
+use crate::trace;
 
 /// As many in-band requests as QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
@@ -249,10 +250,15 @@ impl Session {
                 Band::InBand => {
                     self.unanswered.fetch_add(1, Ordering::AcqRel);
                     let job = Job { session: Arc::clone(self), pending };
+                    trace::monitor_qmp_in_band_enqueue(self.monitor.id(), &self.producer);
                     match self.producer.push(job) {
                         Ok(Pushed::Ready) => {}
-                        // Or closed while it was read: nobody is left to be answered.
-                        Ok(Pushed::Suspended) | Err(_) => break,
+                        Ok(Pushed::Suspended) => {
+                            self.suspended();
+                            break;
+                        }
+                        // Closed while it was read: nobody is left to be answered.
+                        Err(_) => break,
                     }
                 }
             }
@@ -307,6 +313,20 @@ impl Session {
         }
     }
 
+    /// A request of this monitor has been taken from the queue.
+    pub(crate) fn dequeued(&self) {
+        trace::monitor_qmp_in_band_dequeue(self.monitor.id(), &self.producer);
+    }
+
+    /// The monitor is not read from until it is resumed.
+    fn suspended(&self) {
+        trace::monitor_suspend(self.monitor.id(), 1);
+    }
+
+    pub(crate) fn resumed(&self) {
+        trace::monitor_suspend(self.monitor.id(), -1);
+    }
+
     /// An in-band request has been answered: the monitor may be resumed, and the next one executed.
     pub(crate) fn answered(
         self: Arc<Self>,
@@ -323,6 +343,9 @@ impl Session {
             });
         }
         resumed = resumed.or(ticket.done());
+        if resumed.is_some() {
+            self.resumed();
+        }
         self.unanswered.fetch_sub(1, Ordering::SeqCst);
         if resumed.is_some() || self.ended.load(Ordering::SeqCst) {
             core.read(&self);

@@ -85,8 +85,10 @@ impl Core {
 /// answered, else when its handler has returned.
 fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
     let Popped { item: Job { session, pending }, resume, ticket, .. } = popped;
+    session.dequeued();
     // Before the command runs: out-of-band commands may be waiting behind a full queue.
     if resume.is_some() {
+        session.resumed();
         core.read(&session);
     }
     let monitor = Arc::clone(&session.monitor);

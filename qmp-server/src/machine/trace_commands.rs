@@ -9,7 +9,7 @@ use qmp_dispatch::{Context, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::TracePoints;
+use crate::{TracePoints, glob};
 
 #[derive(Deserialize, JsonSchema)]
 struct TraceEventGetState {
@@ -55,7 +55,7 @@ pub(super) fn register(
 fn select(points: &TracePoints, name: &str) -> Result<Vec<&'static str>, Error> {
     let is_pattern = name.contains('*');
     let selected: Vec<_> = if is_pattern {
-        points.names().filter(|point| glob(name, point)).collect()
+        points.names().filter(|point| glob::matches(name, point)).collect()
     } else {
         points.names().filter(|point| *point == name).collect()
     };
@@ -89,65 +89,4 @@ fn trace_event_set_state(
         points.set(name, arguments.enable);
     }
     Ok(())
-}
-
-/// Whether `text` matches a pattern in which `*` stands for any text and `?` for any character.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut rest = text;
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    match strip(rest, first) {
-        Some(tail) => rest = tail,
-        None => return false,
-    }
-    let mut parts = parts.peekable();
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            let Some(start) = rest.len().checked_sub(part.len()) else { return false };
-            return rest.is_char_boundary(start) && strip(&rest[start..], part) == Some("");
-        }
-        // The leftmost match leaves most for what follows.
-        let found = rest.char_indices().find_map(|(at, _)| strip(&rest[at..], part));
-        match found.or_else(|| part.is_empty().then_some(rest)) {
-            Some(tail) => rest = tail,
-            None => return false,
-        }
-    }
-    rest.is_empty()
-}
-
-/// What follows `part`, in which `?` stands for any character, at the start of `text`.
-fn strip<'t>(text: &'t str, part: &str) -> Option<&'t str> {
-    let mut rest = text.chars();
-    for wanted in part.chars() {
-        let got = rest.next()?;
-        if wanted != '?' && wanted != got {
-            return None;
-        }
-    }
-    Some(rest.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_like_those_of_a_shell() {
-        for (pattern, text, expected) in [
-            ("*", "", true),
-            ("*", "anything", true),
-            ("handle_*", "handle_qmp_command", true),
-            ("*command", "handle_qmp_command", true),
-            ("h*qmp*d", "handle_qmp_command", true),
-            ("h*q?p*d", "handle_qmp_command", true),
-            ("h**d", "hd", true),
-            ("h*x*d", "handle_qmp_command", false),
-            ("*qmp", "handle_qmp_command", false),
-            ("qmp*", "handle_qmp_command", false),
-            ("ab*ba", "aba", false),
-        ] {
-            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
-        }
-    }
 }

@@ -31,3 +31,5 @@ mod qapi_types;
 mod qemu_qmp;
 /// Sockets and `socat`, with input that no library would write.
 mod raw_clients;
+/// What happens inside, by QEMU's names, and the log.
+mod trace_points;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use qmp_server::{Address, Listen};
+use qmp_server::Address;
 
+use crate::options::{MachineOptions, ServerOptions};
 use crate::{Failure, USAGE, complain};
 
 /// A server of the QEMU Machine Protocol, and a client for scripts
@@ -29,30 +30,13 @@ pub(crate) enum Task {
     Call(CallOptions),
 }
 
+/// Options of `serve`.
 #[derive(Args)]
 pub(crate) struct ServeOptions {
-    /// Where to listen: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT,
-    /// fd:NUMBER, systemd or stdio; may be given more than once
-    #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
-    pub(crate) listen: Vec<Listen>,
-    /// Let processes of this user connect, by name or number, instead of the own user and root
-    #[arg(long, value_name = "USER")]
-    pub(crate) allow_user: Vec<String>,
-    /// Let processes of this group's members connect, by name or number
-    #[arg(long, value_name = "GROUP")]
-    pub(crate) allow_group: Vec<String>,
-    /// Let others than those of this machine connect without TLS
-    #[arg(long)]
-    pub(crate) insecure: bool,
-    /// The name of the machine
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// The UUID of the machine
-    #[arg(long, value_parser = uuid)]
-    pub(crate) uuid: Option<String>,
-    /// Do not start the machine, wait for `cont`
-    #[arg(long)]
-    pub(crate) paused: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
+    #[command(flatten)]
+    pub(crate) machine: MachineOptions,
 }
 
 #[derive(Args)]
@@ -74,17 +58,6 @@ pub(crate) struct CallOptions {
     /// Give up when the server has been silent for so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     pub(crate) timeout: Duration,
-}
-
-fn uuid(text: &str) -> Result<String, String> {
-    let groups: Vec<&str> = text.split('-').collect();
-    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
-    let hex = groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if lengths == [8, 4, 4, 4, 12] && hex {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err("expected a UUID like 550e8400-e29b-41d4-a716-446655440000".to_owned())
-    }
 }
 
 /// A day, after which nobody waits any more.

@@ -3,6 +3,8 @@
 
 mod arguments;
 mod call;
+mod log;
+mod options;
 mod serve;
 
 use std::fmt::Write as _;

@@ -13,29 +13,34 @@ use qmp_server::{
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::Metadata;
-use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::dynamic_filter_fn;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::ServeOptions;
+use crate::log::{self, LogFormat};
+use crate::options::ServerOptions;
 use crate::{Failure, complain};
 
 /// Where to listen if nothing else is said.
 const DEFAULT_SOCKET: &str = "qmp.sock";
 
 pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
+    let ServeOptions { server: options, machine } = options;
     let trace_points = Arc::new(TracePoints::default());
-    let _log = log_to_stderr(Arc::clone(&trace_points));
+    for pattern in &options.trace {
+        if !trace_points.enable_matching(pattern) {
+            return Err(Failure::usage(format_args!("no trace point is called '{pattern}'")));
+        }
+    }
+    let _log = log::start(
+        options.log,
+        options.log_filter.clone().unwrap_or_default(),
+        Arc::clone(&trace_points),
+    );
 
     let mut registry = Registry::new();
     let machine = MachineOptions {
-        name: options.name,
-        uuid: options.uuid,
-        paused: options.paused,
+        name: machine.name,
+        uuid: machine.uuid,
+        paused: machine.paused,
         trace_points,
     };
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
@@ -51,20 +56,20 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
         access.allow_group(group).map_err(Failure::usage)?;
     }
     let server = Server::new(dispatcher.clone()).allow(access);
-    let server = listen(server, &options.listen, options.insecure)?.spawn();
+    let server = listen(server, &options)?.spawn();
     let server = server.map_err(Failure::usage)?;
     end_on_signals(signals, dispatcher, server.control()).map_err(Failure::usage)?;
     server.wait();
     Ok(())
 }
 
-fn listen(mut server: Server, listen: &[Listen], insecure: bool) -> Result<Server, Failure> {
-    for listen in listen {
+fn listen(mut server: Server, options: &ServerOptions) -> Result<Server, Failure> {
+    for listen in &options.listen {
         let mut listen = listen.clone();
-        listen.insecure |= insecure;
+        listen.insecure |= options.insecure;
         server = server.listen(&listen).map_err(Failure::usage)?;
     }
-    if listen.is_empty() {
+    if options.listen.is_empty() {
         let path = Path::new(DEFAULT_SOCKET);
         let address = Address::Unix(path.to_owned());
         server = server.listen(&Listen::new(address)).map_err(Failure::usage)?;
@@ -72,7 +77,10 @@ fn listen(mut server: Server, listen: &[Listen], insecure: bool) -> Result<Serve
         writeln!(io::stdout(), "{line}").map_err(Failure::usage)?;
     } else {
         for address in server.addresses() {
-            complain(&format_args!("qmp-server: listening at {address}"));
+            match options.log {
+                LogFormat::Text => complain(&format_args!("qmp-server: listening at {address}")),
+                LogFormat::Json => tracing::info!(%address, "listening"),
+            }
         }
     }
     Ok(server)
@@ -98,16 +106,4 @@ fn end_on_signals(
         }
     };
     thread::Builder::new().name("qmp-signals".into()).spawn(wait).map(drop)
-}
-
-/// Logs warnings, and what enabled trace points say. Should nobody read standard error, lines are
-/// dropped and the server goes on. What is left is written when the guard is dropped.
-fn log_to_stderr(trace_points: Arc<TracePoints>) -> WorkerGuard {
-    let wanted = dynamic_filter_fn(move |metadata: &Metadata<'_>, _| {
-        *metadata.level() <= LevelFilter::WARN || trace_points.is_enabled(metadata.name())
-    });
-    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
-    let log = tracing_subscriber::fmt::layer().with_writer(writer).with_filter(wanted);
-    tracing_subscriber::registry().with(log).init();
-    guard
 }

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Patterns like those of a shell's file names.
+
+/// Whether `text` matches a pattern in which `*` stands for any text and `?` for any character.
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    let mut rest = text;
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    match strip(rest, first) {
+        Some(tail) => rest = tail,
+        None => return false,
+    }
+    let mut parts = parts.peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            let Some(start) = rest.len().checked_sub(part.len()) else { return false };
+            return rest.is_char_boundary(start) && strip(&rest[start..], part) == Some("");
+        }
+        // The leftmost match leaves most for what follows.
+        let found = rest.char_indices().find_map(|(at, _)| strip(&rest[at..], part));
+        match found.or_else(|| part.is_empty().then_some(rest)) {
+            Some(tail) => rest = tail,
+            None => return false,
+        }
+    }
+    rest.is_empty()
+}
+
+/// What follows `part`, in which `?` stands for any character, at the start of `text`.
+fn strip<'t>(text: &'t str, part: &str) -> Option<&'t str> {
+    let mut rest = text.chars();
+    for wanted in part.chars() {
+        let got = rest.next()?;
+        if wanted != '?' && wanted != got {
+            return None;
+        }
+    }
+    Some(rest.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_like_those_of_a_shell() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("*", "anything", true),
+            ("handle_*", "handle_qmp_command", true),
+            ("*command", "handle_qmp_command", true),
+            ("h*qmp*d", "handle_qmp_command", true),
+            ("h*q?p*d", "handle_qmp_command", true),
+            ("h**d", "hd", true),
+            ("h*x*d", "handle_qmp_command", false),
+            ("*qmp", "handle_qmp_command", false),
+            ("qmp*", "handle_qmp_command", false),
+            ("ab*ba", "aba", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}
