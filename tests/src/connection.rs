@@ -5,23 +5,20 @@
 //! meanwhile. Every wait has a deadline.
 
 use std::fmt;
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown};
 
+use crate::channel::Channel;
 use crate::endpoint::Endpoint;
 use crate::json::{Json, Layout};
 
-const READ_SIZE: usize = 1 << 16;
 const SHOWN_CHARACTERS: usize = 300;
 const TRANSCRIPT_ENTRIES: usize = 400;
 const TRANSCRIPT_ENTRY_BYTES: usize = 2000;
-const MOST_DESCRIPTORS: usize = 16;
 
 /// Something did not go as expected; says what was expected and what came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +107,7 @@ fn latin_1(bytes: &[u8]) -> String {
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Connection {
-    socket: OwnedFd,
+    channel: Box<dyn Channel>,
     layout: Layout,
     received: Vec<u8>,
     /// That many bytes of `received` are known to hold no line end.
@@ -127,17 +124,24 @@ impl Connection {
     /// Fails if nobody accepts within `patience`.
     pub fn open(endpoint: &Endpoint, layout: Layout, patience: Duration) -> Result<Self, Failure> {
         match endpoint.connect(patience) {
-            Ok(socket) => Ok(Self::new(socket, layout)),
+            Ok(channel) => Ok(Self::new(channel, layout)),
             Err(error) => {
                 Err(Failure::Unreachable(format!("cannot connect to {endpoint}: {error}")))
             }
         }
     }
 
-    /// Speaks QMP over a connected socket that does not block.
+    /// Speaks QMP over something that is connected and does not block.
     #[must_use]
-    pub fn new(socket: OwnedFd, layout: Layout) -> Self {
-        Self { socket, layout, received: Vec::new(), scanned: 0, end: None, transcript: Vec::new() }
+    pub fn new(channel: Box<dyn Channel>, layout: Layout) -> Self {
+        Self {
+            channel,
+            layout,
+            received: Vec::new(),
+            scanned: 0,
+            end: None,
+            transcript: Vec::new(),
+        }
     }
 
     /// What was sent (`>`) and received (`<`), shortened.
@@ -161,20 +165,34 @@ impl Connection {
         let mut left = bytes;
         let mut descriptors = descriptors;
         while !left.is_empty() {
-            match send_some(self.socket.as_fd(), left, descriptors) {
-                Ok(sent) => {
-                    left = &left[sent..];
-                    descriptors = &[];
-                }
-                Err(Errno::AGAIN) => {
-                    self.wait(Interest::Writing, deadline, "the server does not read our input")?;
-                }
-                Err(error) => {
-                    return unexpected(format!("connection closed while sending: {error}"));
-                }
+            let sent = self.channel.send(left, descriptors);
+            if let Some(sent) = self.unless_blocked(sent, deadline)? {
+                left = &left[sent..];
+                descriptors = &[];
             }
         }
-        Ok(())
+        loop {
+            let flushed = self.channel.flush();
+            if self.unless_blocked(flushed, deadline)?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits and gives `None` if there was no room.
+    fn unless_blocked<T>(
+        &mut self,
+        result: io::Result<T>,
+        deadline: Instant,
+    ) -> Result<Option<T>, Failure> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.wait(Interest::Writing, deadline, "the server does not read our input")?;
+                Ok(None)
+            }
+            Err(error) => unexpected(format!("connection closed while sending: {error}")),
+        }
     }
 
     /// Ends our side; the server's answers can still be read.
@@ -182,8 +200,8 @@ impl Connection {
     /// # Errors
     ///
     /// Fails if the connection is gone.
-    pub fn half_close(&self) -> Result<(), Failure> {
-        rustix::net::shutdown(&self.socket, Shutdown::Write).map_err(|error| {
+    pub fn half_close(&mut self) -> Result<(), Failure> {
+        self.channel.half_close().map_err(|error| {
             Failure::Unexpected(format!("cannot shut down the sending side: {error}"))
         })
     }
@@ -293,15 +311,19 @@ impl Connection {
 
     /// Waits until the socket is ready or the deadline has come, and collects what has arrived.
     fn poll(&mut self, interest: Interest, deadline: Instant) -> Result<(), Failure> {
-        let mut flags = PollFlags::empty();
-        flags.set(PollFlags::IN, self.end.is_none());
-        flags.set(PollFlags::OUT, interest == Interest::Writing);
-        let mut polled = [PollFd::new(&self.socket, flags)];
+        let (mut reading, mut writing) = (PollFlags::empty(), PollFlags::empty());
+        reading.set(PollFlags::IN, self.end.is_none());
+        writing.set(PollFlags::OUT, interest == Interest::Writing);
+        let mut polled = [
+            PollFd::from_borrowed_fd(self.channel.readable(), reading),
+            PollFd::from_borrowed_fd(self.channel.writable(), writing),
+        ];
+        let polled = &mut polled[..if interest == Interest::Writing { 2 } else { 1 }];
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = left
             .try_into()
             .map_err(|_| Failure::Unexpected("time limit out of range".to_owned()))?;
-        match rustix::event::poll(&mut polled, Some(&timeout)) {
+        match rustix::event::poll(polled, Some(&timeout)) {
             Err(error) if error != Errno::INTR => {
                 return unexpected(format!("cannot poll: {error}"));
             }
@@ -316,13 +338,14 @@ impl Connection {
     }
 
     fn receive(&mut self) -> Result<(), Failure> {
-        let mut chunk = [0; READ_SIZE];
-        match rustix::net::recv(&self.socket, &mut chunk, RecvFlags::empty()) {
-            Ok((0, _)) => self.end = Some(End::Closed),
-            Ok((count, _)) => self.received.extend(&chunk[..count]),
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(Errno::CONNRESET) => self.end = Some(End::Reset),
-            Err(error) => return unexpected(format!("cannot read: {error}")),
+        match self.channel.receive(&mut self.received) {
+            Ok(0) => self.end = Some(End::Closed),
+            Ok(_) => {}
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+                io::ErrorKind::ConnectionReset => self.end = Some(End::Reset),
+                _ => return unexpected(format!("cannot read: {error}")),
+            },
         }
         Ok(())
     }
@@ -347,32 +370,17 @@ fn ends_with_lone_brace(data: &[u8]) -> bool {
     body == b"}" || body.ends_with(b"\n}")
 }
 
-fn send_some(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> rustix::io::Result<usize> {
-    if descriptors.is_empty() {
-        return rustix::net::send(socket, bytes, SendFlags::NOSIGNAL);
-    }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(Errno::MSGSIZE);
-    }
-    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     fn pair(layout: Layout) -> (Connection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        (Connection::new(ours.into(), layout), theirs)
+        (Connection::new(Box::new(OwnedFd::from(ours)), layout), theirs)
     }
 
     fn soon() -> Instant {

@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::channel::{Channel, Program, TlsClient, TlsStream};
+
 /// How long to leave a server alone that did not accept, before asking again.
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+/// What the certificates of TLS servers are for.
+pub const LOCALHOST: &str = "localhost";
 const TCP_CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// The address of a server: `unix:PATH` or `tcp:HOST:PORT`.
+/// How to reach a server. Of these, `unix:PATH` and `tcp:HOST:PORT` can be written as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// A Unix socket.
@@ -27,37 +31,42 @@ pub enum Endpoint {
         /// The port.
         port: u16,
     },
+    /// TLS at a TCP port of this machine.
+    Tls {
+        /// The port.
+        port: u16,
+        /// What the client has.
+        client: TlsClient,
+    },
+    /// A program that serves its standard input and output, started for each connection.
+    Program(Vec<String>),
 }
 
 impl Endpoint {
-    /// Connects, or says at once why not. The socket does not block.
+    /// Connects, or says at once why not.
     ///
     /// # Errors
     ///
     /// Fails if nobody listens, or if the listener's backlog is full.
-    pub fn try_connect(&self) -> io::Result<OwnedFd> {
+    pub fn try_connect(&self) -> io::Result<Box<dyn Channel>> {
         match self {
             Self::Unix(path) => {
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                 let socket =
                     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
                 rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-                Ok(socket)
+                Ok(Box::new(socket))
             }
             Self::Tcp { host, port } => {
-                let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-                for address in (host.as_str(), *port).to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, TCP_CONNECT_LIMIT) {
-                        Ok(stream) => {
-                            stream.set_nodelay(true)?;
-                            stream.set_nonblocking(true)?;
-                            return Ok(stream.into());
-                        }
-                        Err(error) => last = error,
-                    }
-                }
-                Err(last)
+                let stream = connect_tcp(host, *port)?;
+                stream.set_nonblocking(true)?;
+                Ok(Box::new(OwnedFd::from(stream)))
             }
+            Self::Tls { port, client } => {
+                let stream = connect_tcp(LOCALHOST, *port)?;
+                Ok(Box::new(TlsStream::connect(stream, LOCALHOST, client)?))
+            }
+            Self::Program(command) => Ok(Box::new(Program::start(command)?)),
         }
     }
 
@@ -66,16 +75,39 @@ impl Endpoint {
     /// # Errors
     ///
     /// Fails with the reason of the last try.
-    pub fn connect(&self, patience: Duration) -> io::Result<OwnedFd> {
-        let deadline = Instant::now() + patience;
-        loop {
-            match self.try_connect() {
-                Err(error) if Instant::now() >= deadline => return Err(error),
-                Err(_) => std::thread::sleep(BETWEEN_TRIES),
-                connected => return connected,
-            }
+    pub fn connect(&self, patience: Duration) -> io::Result<Box<dyn Channel>> {
+        retry(patience, || self.try_connect())
+    }
+}
+
+/// Tries something until it succeeds, for as long as `patience` lasts.
+///
+/// # Errors
+///
+/// Fails with the reason of the last try.
+pub fn retry<T>(patience: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(BETWEEN_TRIES),
+            done => return done,
         }
     }
+}
+
+fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, TCP_CONNECT_LIMIT) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl FromStr for Endpoint {
@@ -101,6 +133,8 @@ impl fmt::Display for Endpoint {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Tls { port, .. } => write!(f, "tls:{LOCALHOST}:{port}"),
+            Self::Program(command) => write!(f, "{} at its standard input", command.join(" ")),
         }
     }
 }

@@ -12,6 +12,8 @@
 //!   not written in Rust.
 
 pub mod bench;
+pub mod certificates;
+pub mod channel;
 pub mod conformance;
 pub mod connection;
 pub mod difffuzz;

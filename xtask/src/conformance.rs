@@ -5,13 +5,13 @@ use crate::command::{Outcome, cargo, run as run_command};
 use crate::workspace::{release_server, root};
 
 /// Options that say which server is meant, or that ask for none.
-const OTHER_SERVERS: [&str; 4] = ["--connect", "--spawn", "--help", "-h"];
+const OTHER_SERVERS: [&str; 5] = ["--connect", "--spawn", "--ours", "--help", "-h"];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut runner = cargo(["run", "--quiet", "--package", "tests", "--bin", "conformance", "--"]);
     if !names_a_server(arguments) {
         run_command(&mut cargo(["build", "--release", "--package", "qmp-server"]))?;
-        runner.args(["--spawn", &our_server()]).arg("--deviations");
+        runner.arg("--ours").arg(release_server()).arg("--deviations");
         runner.arg(root().join("tests/conformance/deviations.jsonl"));
     }
     run_command(runner.args(arguments))
@@ -21,15 +21,6 @@ fn names_a_server(arguments: &[String]) -> bool {
     arguments
         .iter()
         .any(|argument| OTHER_SERVERS.contains(&argument.split('=').next().unwrap_or_default()))
-}
-
-/// The command that makes our server look like the QEMU from which the cases were recorded.
-fn our_server() -> String {
-    let program = release_server();
-    format!(
-        "'{}' serve --name confvm --paused --listen unix:{{sock}} --listen unix:{{pretty}},pretty=on",
-        program.display()
-    )
 }
 
 #[cfg(test)]
@@ -42,7 +33,7 @@ mod tests {
             names_a_server(&arguments.iter().map(|&text| text.to_owned()).collect::<Vec<_>>())
         };
         assert!(!named(&[]));
-        assert!(!named(&["--only", "oob/*", "-v"]));
+        assert!(!named(&["--only", "oob/*", "-v", "--over", "tls"]));
         assert!(named(&["-v", "--connect", "unix:qmp.sock"]));
         assert!(named(&["--connect=unix:qmp.sock"]));
         assert!(named(&["--help"]));

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser, ValueEnum};
+use tests::conformance::our_server::{OurServer, Transport};
 use tests::conformance::runner::{self, Options};
 use tests::conformance::selection::{Flavor, Glob, Selection};
 use tests::conformance::target::{Launch, split_words};
@@ -16,17 +17,23 @@ use tests::endpoint::Endpoint;
 ///
 /// Exits with 0 if all cases passed, with 1 if any failed, and with 2 if they could not be run.
 #[derive(Debug, Parser)]
-#[command(name = "conformance", group(ArgGroup::new("server").required(true).args(["connect", "spawn"])))]
+#[command(name = "conformance", group(ArgGroup::new("server").required(true).args(["connect", "spawn", "ours"])))]
 struct Arguments {
     /// Server to test: unix:PATH or tcp:HOST:PORT
     #[arg(long, value_name = "ADDR")]
     connect: Option<Endpoint>,
     /// A second, pretty-printing monitor of that server
-    #[arg(long, value_name = "ADDR", conflicts_with = "spawn")]
+    #[arg(long, value_name = "ADDR", requires = "connect")]
     pretty: Option<Endpoint>,
     /// Start the server; {sock} and {pretty} stand for the paths of the sockets to listen on
     #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
     spawn: Option<Command>,
+    /// Start this qmp-server
+    #[arg(long, value_name = "PROGRAM")]
+    ours: Option<PathBuf>,
+    /// How that is to be reached
+    #[arg(long, value_enum, default_value = "unix", requires = "ours")]
+    over: Transport,
     /// Directory or file of cases
     #[arg(long, value_name = "PATH")]
     cases: Vec<PathBuf>,
@@ -77,9 +84,10 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 impl Arguments {
     fn into_options(self) -> Options {
-        let launch = match (self.connect, self.spawn) {
-            (Some(main), _) => Launch::Connect { main, pretty: self.pretty },
-            (None, command) => {
+        let launch = match (self.connect, self.ours, self.spawn) {
+            (Some(main), ..) => Launch::Connect { main, pretty: self.pretty },
+            (None, Some(program), _) => Launch::Ours(OurServer { program, over: self.over }),
+            (None, None, command) => {
                 Launch::Spawn(command.map(|Command(words)| words).unwrap_or_default())
             }
         };

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::step::{Step, number};
+use super::step::{Action, Step, number};
 use crate::json::Json;
 
 /// What is done with a new connection before the steps.
@@ -122,6 +122,14 @@ impl Case {
             destructive: flag("destructive"),
             step_limit: Duration::from_secs(number(&document, "timeout_s")?.unwrap_or(0)),
         })
+    }
+
+    /// Whether it connects to the server again, or once more.
+    #[must_use]
+    pub fn needs_more_connections(&self) -> bool {
+        let connects =
+            |step: &Step| matches!(step.action, Action::Connect { .. } | Action::Reconnect(_));
+        self.steps.iter().any(connects)
     }
 
     /// Category and name.

@@ -78,6 +78,11 @@ impl Options {
             Launch::Spawn(words) => {
                 selection.without_pretty = !words.iter().any(|word| word.contains("{pretty}"));
             }
+            Launch::Ours(server) => {
+                selection.without_fd_passing = !server.over.passes_descriptors();
+                selection.inapplicable = server.over.inapplicable();
+                selection.single_connection = server.over.is_single_connection();
+            }
         }
         let mut cases = case::load(&self.cases)?;
         for deviation in case::load(&self.deviations)? {

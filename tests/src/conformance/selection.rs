@@ -83,6 +83,10 @@ pub struct Selection {
     pub without_pretty: bool,
     /// Descriptors cannot be passed.
     pub without_fd_passing: bool,
+    /// The server has one connection in its life.
+    pub single_connection: bool,
+    /// Titles of cases that make no sense on the server, and why.
+    pub inapplicable: &'static [(&'static str, &'static str)],
 }
 
 /// The cases to run, those that end the server last, and the others with the reason.
@@ -115,6 +119,13 @@ impl Selection {
             if !missing.is_empty() {
                 let names: Vec<_> = missing.into_iter().map(|need| need.name()).collect();
                 selected.skipped.push((case, format!("needs {}", names.join(", "))));
+            } else if let Some((_, reason)) =
+                self.inapplicable.iter().find(|(title, _)| *title == case.title())
+            {
+                selected.skipped.push((case, (*reason).to_owned()));
+            } else if self.single_connection && case.needs_more_connections() {
+                let reason = "connects more than once, to one server".to_owned();
+                selected.skipped.push((case, reason));
             } else if case.slow && !self.slow {
                 selected.skipped.push((case, "slow, use --slow".to_owned()));
             } else {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server under test: one that runs already, or one that the runner starts, and again after it has ended.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::our_server::OurServer;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::json::Layout;
@@ -24,22 +25,56 @@ pub enum Launch {
     },
     /// The runner starts it: program and arguments, in which `{sock}` and `{pretty}` stand for the paths of its sockets.
     Spawn(Vec<String>),
+    /// The runner starts our own.
+    Ours(OurServer),
+}
+
+impl Launch {
+    fn start(&self, dir: &Path) -> Result<Running, String> {
+        match self {
+            Launch::Connect { main, pretty } => {
+                Ok(Running { main: main.clone(), pretty: pretty.clone(), process: None })
+            }
+            Launch::Spawn(words) => spawn(words, dir),
+            Launch::Ours(server) => {
+                server.start(dir).map_err(|error| format!("cannot start our server: {error}"))
+            }
+        }
+    }
+}
+
+/// A server, and how it is reached.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) main: Endpoint,
+    pub(super) pretty: Option<Endpoint>,
+    /// If we have started it, and it is not started for each connection.
+    pub(super) process: Option<Process>,
+}
+
+fn spawn(words: &[String], dir: &Path) -> Result<Running, String> {
+    let sockets = ["main.sock", "pretty.sock"].map(|name| dir.join(name));
+    for socket in &sockets {
+        // A server that removes its sockets leaves nothing to remove.
+        drop(std::fs::remove_file(socket));
+    }
+    let [main, pretty] = sockets.each_ref().map(|path| path.to_string_lossy());
+    let command: Vec<_> = words
+        .iter()
+        .map(|word| word.replace("{sock}", &main).replace("{pretty}", &pretty))
+        .collect();
+    let process = start(&command)?;
+    let has_pretty = words.iter().any(|word| word.contains("{pretty}"));
+    let [main, pretty] = sockets.map(Endpoint::Unix);
+    Ok(Running { main, pretty: has_pretty.then_some(pretty), process: Some(process) })
 }
 
 /// The server under test.
 #[derive(Debug)]
 pub struct Target {
-    main: Endpoint,
-    pretty: Option<Endpoint>,
-    spawned: Option<Spawned>,
-}
-
-#[derive(Debug)]
-struct Spawned {
-    command: Vec<String>,
-    sockets: [PathBuf; 2],
-    process: Process,
-    _dir: TempDir,
+    launch: Launch,
+    running: Running,
+    dir: TempDir,
 }
 
 impl Target {
@@ -49,40 +84,22 @@ impl Target {
     ///
     /// Fails if it cannot be started.
     pub fn new(launch: &Launch) -> Result<Self, String> {
-        match launch {
-            Launch::Connect { main, pretty } => {
-                Ok(Self { main: main.clone(), pretty: pretty.clone(), spawned: None })
-            }
-            Launch::Spawn(words) => {
-                let dir = tempfile::Builder::new().prefix("qmp-conformance-").tempdir();
-                let dir = dir.map_err(|error| format!("cannot make a directory: {error}"))?;
-                let sockets = ["main.sock", "pretty.sock"].map(|name| dir.path().join(name));
-                let names = sockets.each_ref().map(|path| path.to_string_lossy().into_owned());
-                let command: Vec<_> = words
-                    .iter()
-                    .map(|word| word.replace("{sock}", &names[0]).replace("{pretty}", &names[1]))
-                    .collect();
-                let process = start(&command)?;
-                let has_pretty = words.iter().any(|word| word.contains("{pretty}"));
-                Ok(Self {
-                    main: Endpoint::Unix(sockets[0].clone()),
-                    pretty: has_pretty.then(|| Endpoint::Unix(sockets[1].clone())),
-                    spawned: Some(Spawned { command, sockets, process, _dir: dir }),
-                })
-            }
-        }
+        let dir = tempfile::Builder::new().prefix("qmp-conformance-").tempdir();
+        let dir = dir.map_err(|error| format!("cannot make a directory: {error}"))?;
+        let running = launch.start(dir.path())?;
+        Ok(Self { launch: launch.clone(), running, dir })
     }
 
     /// The compact monitor.
     #[must_use]
     pub fn main(&self) -> &Endpoint {
-        &self.main
+        &self.running.main
     }
 
     /// The pretty-printing monitor.
     #[must_use]
     pub fn pretty(&self) -> Option<&Endpoint> {
-        self.pretty.as_ref()
+        self.running.pretty.as_ref()
     }
 
     /// Waits until the server greets.
@@ -109,14 +126,14 @@ impl Target {
     /// A connection that is accepted proves little: a server that is ending may still have its socket.
     fn greets(&self, deadline: Instant) -> Result<(), String> {
         const TRY: Duration = Duration::from_millis(200);
-        let mut connection = Connection::open(&self.main, Layout::Compact, TRY)
+        let mut connection = Connection::open(self.main(), Layout::Compact, TRY)
             .map_err(|error| error.to_string())?;
         connection.read_message(deadline).map(drop).map_err(|error| error.to_string())
     }
 
     /// Why the server that we started is no longer there, if it is not.
     pub fn exit_complaint(&mut self) -> Option<String> {
-        let process = &mut self.spawned.as_mut()?.process;
+        let process = self.running.process.as_mut()?;
         let status = process.wait(Duration::ZERO).ok().flatten()?;
         Some(format!("the server has exited ({status}): {}", process.stderr().trim_end()))
     }
@@ -127,16 +144,12 @@ impl Target {
     ///
     /// Fails if it stays away.
     pub fn bring_back(&mut self, patience: Duration) -> Result<(), String> {
-        if let Some(spawned) = &mut self.spawned {
-            let ended = spawned.process.wait(patience).map_err(|error| error.to_string())?;
+        if let Some(process) = &mut self.running.process {
+            let ended = process.wait(patience).map_err(|error| error.to_string())?;
             if ended.is_none() {
-                spawned.process.stop().map_err(|error| error.to_string())?;
+                process.stop().map_err(|error| error.to_string())?;
             }
-            for socket in &spawned.sockets {
-                // A server that removes its sockets leaves nothing to remove.
-                drop(std::fs::remove_file(socket));
-            }
-            spawned.process = start(&spawned.command)?;
+            self.running = self.launch.start(self.dir.path())?;
         }
         self.wait_until_ready(patience)
     }

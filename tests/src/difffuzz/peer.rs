@@ -3,14 +3,14 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::model::Mode;
-use crate::endpoint::Endpoint;
+use crate::endpoint::retry;
 use crate::process::Process;
 use crate::server::{LIMIT, qmp_server};
 
@@ -28,7 +28,7 @@ pub(super) const MACHINE: &str = "qemu-system-x86_64";
 #[derive(Debug)]
 pub struct Peer {
     name: &'static str,
-    endpoint: Endpoint,
+    socket: PathBuf,
     _process: Process,
     _dir: TempDir,
 }
@@ -85,7 +85,7 @@ impl Peer {
         let socket = dir.path().join("qmp.sock");
         let process = Process::start(command(&socket).stdin(Stdio::null()).stdout(Stdio::null()))
             .map_err(|error| format!("{name} does not start: {error}"))?;
-        let peer = Self { name, endpoint: Endpoint::Unix(socket), _process: process, _dir: dir };
+        let peer = Self { name, socket, _process: process, _dir: dir };
         peer.connect()?;
         Ok(peer)
     }
@@ -146,16 +146,11 @@ impl Peer {
     }
 
     fn connect(&self) -> Result<UnixStream, String> {
-        let stream = self
-            .endpoint
-            .connect(LIMIT)
+        let stream = retry(LIMIT, || UnixStream::connect(&self.socket))
             .map_err(|error| format!("cannot connect to {}: {error}", self.name))?;
-        let stream = UnixStream::from(stream);
-        let set_up = || {
-            stream.set_nonblocking(false)?;
-            stream.set_read_timeout(Some(Duration::from_secs(30)))
-        };
-        set_up().map_err(|error: std::io::Error| error.to_string())?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .map_err(|error| error.to_string())?;
         Ok(stream)
     }
 }
