@@ -80,7 +80,7 @@ pub use greeting::{Capability, Greeting, Version, VersionTriple};
 pub use json::{EncodeError, Json, Layout};
 pub use limits::Limits;
 pub use reader::{Message, Reader};
-pub use request::{Band, Request, RequestError};
+pub use request::{Band, Request, RequestError, RequestText};
 pub use response::Response;
 pub use server_message::{ServerMessage, ServerMessageError};
 pub use syntax::SyntaxError;

@@ -165,6 +165,45 @@ impl Request {
     }
 }
 
+/// A request that is sent on: its arguments are text already.
+///
+/// ```
+/// use qmp_proto::{Band, RequestText};
+///
+/// let mut out = String::new();
+/// RequestText { command: "stop", arguments: None, id: 7, band: Band::InBand }.write(&mut out);
+/// assert_eq!(out, "{\"execute\":\"stop\",\"id\":7}\n");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct RequestText<'a> {
+    /// The name of the command.
+    pub command: &'a str,
+    /// Its arguments, an object, if there are any.
+    pub arguments: Option<&'a Json>,
+    /// What comes back with the response.
+    pub id: u64,
+    /// Whether it is to be executed in-band or out-of-band.
+    pub band: Band,
+}
+
+impl RequestText<'_> {
+    /// Appends the request: one line, ended by LF, and without blanks, as QEMU reads byte by byte.
+    pub fn write(&self, out: &mut String) {
+        out.push_str(match self.band {
+            Band::InBand => "{\"execute\":",
+            Band::OutOfBand => "{\"exec-oob\":",
+        });
+        Json::write_string(self.command, out);
+        if let Some(arguments) = self.arguments {
+            out.push_str(",\"arguments\":");
+            out.push_str(arguments.as_str());
+        }
+        out.push_str(",\"id\":");
+        out.push_str(&self.id.to_string());
+        out.push_str("}\n");
+    }
+}
+
 /// Checks each member by itself, in the order of QEMU's hash table.
 fn check_members(object: &Object, oob: bool) -> Result<(), Error> {
     let member =

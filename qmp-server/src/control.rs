@@ -32,6 +32,15 @@ impl Control {
         }
     }
 
+    /// Ends the connections of all clients, each when it has been sent what is left for it, or has had
+    /// a second for reading that. What they have sent and was not executed yet is not answered.
+    /// Others can connect.
+    pub fn disconnect_clients(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.disconnect_clients();
+        }
+    }
+
     /// Serves one more connection, over any transport.
     ///
     /// # Errors

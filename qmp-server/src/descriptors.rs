@@ -24,6 +24,14 @@ impl Descriptors {
         waiting.next()
     }
 
+    /// Lets a descriptor wait again that has been taken and was not used, unless others have come.
+    pub(crate) fn give_back(&self, descriptor: OwnedFd) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.is_empty() {
+            waiting.push(descriptor);
+        }
+    }
+
     /// Gives a descriptor a name, and closes the one that had it.
     pub fn name(&self, name: String, descriptor: OwnedFd) {
         lock(&self.named).insert(name, descriptor);

@@ -66,6 +66,17 @@ impl Core {
         // Who has ended the server expects no more answers: in QEMU, what comes behind `quit` is ignored.
         let others = |session: &&Arc<Session>| Some(&session.monitor.id()) != self.ended_by.get();
         sessions.iter().filter(others).for_each(|session| session.refuse_waiting());
+        self.disconnect(&sessions);
+    }
+
+    /// Ends all connections; others may come.
+    pub(crate) fn disconnect_clients(&self) {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        self.disconnect(&sessions);
+    }
+
+    /// Sends clients what is left for them, for a while, and ends their connections.
+    fn disconnect(&self, sessions: &[Arc<Session>]) {
         let deadline = Instant::now() + FLUSH_DEADLINE;
         loop {
             // All of them at a time: who does not read must not take the time of who does.
@@ -84,7 +95,7 @@ impl Core {
             }
         }
         let mut scratch = vec![0; SCRATCH_SIZE];
-        for session in &sessions {
+        for session in sessions {
             session.discard_input(&mut scratch);
             self.close(session);
         }

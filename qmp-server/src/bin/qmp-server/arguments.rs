@@ -26,6 +26,8 @@ struct CommandLine {
 pub(crate) enum Task {
     /// Serve a reference machine (this is what happens without a subcommand)
     Serve(ServeOptions),
+    /// Share one QMP server, such as QEMU, among many clients
+    Mux(MuxOptions),
     /// Run one command on any QMP server and print its result
     Call(CallOptions),
 }
@@ -37,6 +39,16 @@ pub(crate) struct ServeOptions {
     pub(crate) server: ServerOptions,
     #[command(flatten)]
     pub(crate) machine: MachineOptions,
+}
+
+/// Options of `mux`.
+#[derive(Args)]
+pub(crate) struct MuxOptions {
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
+    /// The server to share: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, or a path with a slash
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) upstream: Address,
 }
 
 #[derive(Args)]
@@ -63,7 +75,7 @@ pub(crate) struct CallOptions {
 /// A day, after which nobody waits any more.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The program `qmp-server`: serves a reference machine, or calls a command of any QMP server.
+//! The program `qmp-server`: serves a reference machine, shares a QMP server, or calls a command of any QMP server.
 
 mod arguments;
 mod call;
+mod clients;
 mod log;
+mod mux;
 mod options;
 mod serve;
 
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     };
     let done = match task {
         Task::Serve(options) => serve::serve(options),
+        Task::Mux(options) => mux::mux(&options),
         Task::Call(options) => call::call(&options),
     };
     match done {

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Options of what serves clients.
 
+use std::str::FromStr;
+use std::time::Duration;
+
 use clap::Args;
 use qmp_server::Listen;
 
+use crate::arguments::seconds;
 use crate::log::{LogFilter, LogFormat};
 
 /// What every server can be told.
@@ -22,6 +26,10 @@ pub(crate) struct ServerOptions {
     /// Let others than those of this machine connect without TLS
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Answer with an error what takes longer than so many seconds: any command, or those of this
+    /// name; may be given more than once
+    #[arg(long, value_name = "[COMMAND=]SECONDS")]
+    pub(crate) deadline: Vec<Deadline>,
     /// How lines of the log look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) log: LogFormat,
@@ -33,6 +41,29 @@ pub(crate) struct ServerOptions {
     /// once
     #[arg(long, value_name = "PATTERN")]
     pub(crate) trace: Vec<String>,
+}
+
+/// How long a command may take: one, or all of which nothing else is said.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Deadline {
+    pub(crate) command: Option<String>,
+    pub(crate) after: Duration,
+}
+
+impl FromStr for Deadline {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Deadline, String> {
+        let (command, after) = match text.split_once('=') {
+            Some(("", _)) => return Err("the name of the command is missing".to_owned()),
+            Some((command, after)) => (Some(command.to_owned()), after),
+            None => (None, text),
+        };
+        match seconds(after)? {
+            Duration::ZERO => Err("every command takes some time".to_owned()),
+            after => Ok(Deadline { command, after }),
+        }
+    }
 }
 
 /// What the reference machine can be told.

@@ -8,16 +8,15 @@ use std::thread;
 
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
-    Access, Address, Control, Listen, MachineOptions, Server, ShutdownCause, TracePoints,
-    register_machine, shut_down, system_time, version,
+    Address, Control, Listen, MachineOptions, Server, ShutdownCause, TracePoints, register_machine,
+    shut_down, system_time, version,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::arguments::ServeOptions;
-use crate::log::{self, LogFormat};
 use crate::options::ServerOptions;
-use crate::{Failure, complain};
+use crate::{Failure, clients};
 
 /// Where to listen if nothing else is said.
 const DEFAULT_SOCKET: &str = "qmp.sock";
@@ -25,16 +24,7 @@ const DEFAULT_SOCKET: &str = "qmp.sock";
 pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let ServeOptions { server: options, machine } = options;
     let trace_points = Arc::new(TracePoints::default());
-    for pattern in &options.trace {
-        if !trace_points.enable_matching(pattern) {
-            return Err(Failure::usage(format_args!("no trace point is called '{pattern}'")));
-        }
-    }
-    let _log = log::start(
-        options.log,
-        options.log_filter.clone().unwrap_or_default(),
-        Arc::clone(&trace_points),
-    );
+    let _log = clients::start_log(&options, &trace_points)?;
 
     let mut registry = Registry::new();
     let machine = MachineOptions {
@@ -44,18 +34,12 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
         trace_points,
     };
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
+    clients::set_deadlines(&mut registry, &options);
     let dispatcher = Dispatcher::new(registry, version(), system_time);
 
     // Before there is a socket to remove.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
-    let mut access = Access::default();
-    for user in &options.allow_user {
-        access.allow_user(user).map_err(Failure::usage)?;
-    }
-    for group in &options.allow_group {
-        access.allow_group(group).map_err(Failure::usage)?;
-    }
-    let server = Server::new(dispatcher.clone()).allow(access);
+    let server = clients::allow(Server::new(dispatcher.clone()), &options)?;
     let server = listen(server, &options)?.spawn();
     let server = server.map_err(Failure::usage)?;
     end_on_signals(signals, dispatcher, server.control()).map_err(Failure::usage)?;
@@ -63,26 +47,14 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-fn listen(mut server: Server, options: &ServerOptions) -> Result<Server, Failure> {
-    for listen in &options.listen {
-        let mut listen = listen.clone();
-        listen.insecure |= options.insecure;
-        server = server.listen(&listen).map_err(Failure::usage)?;
+fn listen(server: Server, options: &ServerOptions) -> Result<Server, Failure> {
+    if !options.listen.is_empty() {
+        return clients::listen(server, options);
     }
-    if options.listen.is_empty() {
-        let path = Path::new(DEFAULT_SOCKET);
-        let address = Address::Unix(path.to_owned());
-        server = server.listen(&Listen::new(address)).map_err(Failure::usage)?;
-        let line = format!("Listening at unix:{DEFAULT_SOCKET}; try: {}", command_to_try());
-        writeln!(io::stdout(), "{line}").map_err(Failure::usage)?;
-    } else {
-        for address in server.addresses() {
-            match options.log {
-                LogFormat::Text => complain(&format_args!("qmp-server: listening at {address}")),
-                LogFormat::Json => tracing::info!(%address, "listening"),
-            }
-        }
-    }
+    let address = Address::Unix(Path::new(DEFAULT_SOCKET).to_owned());
+    let server = server.listen(&Listen::new(address)).map_err(Failure::usage)?;
+    let line = format!("Listening at unix:{DEFAULT_SOCKET}; try: {}", command_to_try());
+    writeln!(io::stdout(), "{line}").map_err(Failure::usage)?;
     Ok(server)
 }
 

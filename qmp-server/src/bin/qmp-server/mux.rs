@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `qmp-server mux`: one QMP server for many clients.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use qmp_dispatch::Dispatcher;
+use qmp_server::{Discipline, Mux, Server, TracePoints, system_time, version};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::arguments::MuxOptions;
+use crate::{Failure, clients};
+
+pub(crate) fn mux(options: &MuxOptions) -> Result<(), Failure> {
+    let MuxOptions { server: options, upstream } = options;
+    if options.listen.is_empty() {
+        return Err(Failure::usage("mux needs --listen"));
+    }
+    let _log = clients::start_log(options, &Arc::new(TracePoints::default()))?;
+
+    let mux = Arc::new(Mux::new(upstream.clone()).map_err(Failure::usage)?);
+    let mut registry = mux.registry().map_err(Failure::usage)?;
+    clients::set_deadlines(&mut registry, options);
+    let dispatcher = Dispatcher::new(registry, version(), system_time);
+
+    // Before there is a socket to remove.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
+    let server = Server::new(dispatcher.clone()).discipline(Discipline::OnePerMonitor);
+    let server = clients::listen(clients::allow(server, options)?, options)?;
+    mux.start(dispatcher).map_err(Failure::usage)?;
+    end_on_signals(signals, Arc::clone(&mux)).map_err(Failure::usage)?;
+    // Who connects before that waits, as for QEMU while it has another client.
+    if mux.wait_for_greeting() {
+        let server = server.spawn().map_err(Failure::usage)?;
+        mux.attach(server.control());
+        server.wait();
+    }
+    Ok(())
+}
+
+fn end_on_signals(mut signals: Signals, mux: Arc<Mux>) -> io::Result<()> {
+    let wait = move || {
+        if signals.forever().next().is_some() {
+            mux.shutdown();
+        }
+    };
+    thread::Builder::new().name("qmp-signals".into()).spawn(wait).map(drop)
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Shares one QMP server among many clients.
+
+mod client;
+mod connection;
+mod events;
+mod link;
+mod names;
+mod request;
+mod table;
+mod upstream;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use qmp_dispatch::proto::{Capability, Json};
+use qmp_dispatch::{Context, Dispatcher, Forwarded, RegisterError, Registry, Responder};
+
+use self::client::Client;
+use self::connection::{Connection, End};
+use self::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
+use self::link::Waker;
+use self::upstream::Upstream;
+use crate::{Address, Control};
+
+/// How long to leave a server alone that could not be reached: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Stands between one QMP server, which serves one client as QEMU does, and any number of clients.
+///
+/// Each client has a monitor of its own: its own negotiation, ids, queue and descriptors. The upstream server
+/// sees one client. See `docs/mux.md` for what clients share all the same.
+///
+/// ```no_run
+/// use qmp_dispatch::Dispatcher;
+/// use qmp_server::{Discipline, Mux, Server, system_time, version};
+///
+/// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+/// let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
+/// let server = Server::new(dispatcher.clone())
+///     .discipline(Discipline::OnePerMonitor)
+///     .listen(&"unix:/run/vm0/qmp.sock".parse()?)?;
+/// mux.start(dispatcher)?;
+/// // Nobody is greeted before it is known what there is to greet with.
+/// if mux.wait_for_greeting() {
+///     let server = server.spawn()?;
+///     mux.attach(server.control());
+///     server.wait();
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Mux {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    address: Address,
+    upstream: Arc<Upstream>,
+    control: OnceLock<Control>,
+    /// Nobody is to be served any more.
+    shutting_down: AtomicBool,
+    /// There is to be no connection any more.
+    closing: AtomicBool,
+    /// The server has greeted us, once; or the mux is shutting down.
+    decided: Mutex<bool>,
+    decision: Condvar,
+}
+
+impl Mux {
+    /// A mux in front of the server at this address, which need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses descriptors.
+    pub fn new(upstream: Address) -> io::Result<Mux> {
+        let shared = Shared {
+            address: upstream,
+            upstream: Arc::new(Upstream::new(Waker::new()?)),
+            control: OnceLock::new(),
+            shutting_down: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            decided: Mutex::new(false),
+            decision: Condvar::new(),
+        };
+        Ok(Mux { shared: Arc::new(shared), thread: Mutex::new(None) })
+    }
+
+    /// What the clients' monitors need: everything but negotiation goes to the upstream server.
+    ///
+    /// # Errors
+    ///
+    /// None that could occur: what is registered has names and types of its own.
+    pub fn registry(&self) -> Result<Registry, RegisterError> {
+        let upstream = Arc::clone(&self.shared.upstream);
+        let mut registry = Registry::forwarding(
+            move |context: &Context, request: Forwarded, responder: Responder<Json>| {
+                upstream.forward(context, request, responder);
+            },
+        );
+        events::register(&mut registry)?;
+        let upstream = Arc::clone(&self.shared.upstream);
+        let secret = random();
+        let clients = AtomicU64::new(0);
+        registry.each_monitor(move |locals| {
+            let number = clients.fetch_add(1, Ordering::Relaxed);
+            let prefix = format!("mux-{secret:016x}-{number}-");
+            locals.with(Arc::new(Client::new(&upstream, prefix)))
+        });
+        Ok(registry)
+    }
+
+    /// Connects to the server, and again whenever the connection is lost, on a thread of its own.
+    /// `dispatcher` is one with the [registry](Mux::registry).
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a thread.
+    pub fn start(&self, dispatcher: Dispatcher) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let run = move || shared.run(&dispatcher);
+        let thread = thread::Builder::new().name("qmp-upstream".into()).spawn(run)?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Waits until the server has greeted us for the first time, or the mux is
+    /// [shut down](Mux::shutdown). Whether it has: from then on, clients can be greeted in its name.
+    pub fn wait_for_greeting(&self) -> bool {
+        let decided = self.shared.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = self.shared.decision.wait_while(decided, |decided| !*decided);
+        drop(decided.unwrap_or_else(PoisonError::into_inner));
+        !self.shared.shutting_down.load(Ordering::SeqCst)
+    }
+
+    /// Names the server whose clients are disconnected when the upstream server ends as it was told
+    /// to, and which ends when the mux is [shut down](Mux::shutdown). Only the first one is kept.
+    pub fn attach(&self, control: Control) {
+        let _ = self.shared.control.set(control);
+        if self.shared.shutting_down.load(Ordering::SeqCst) {
+            self.shutdown();
+        }
+    }
+
+    /// Ends the server that is [attached](Mux::attach), in its order; or the wait for a greeting. The
+    /// connection to the upstream server lasts until the mux is dropped.
+    pub fn shutdown(&self) {
+        self.shared.shutting_down.store(true, Ordering::SeqCst);
+        self.shared.decide();
+        if let Some(control) = self.shared.control.get() {
+            control.shutdown();
+        }
+    }
+}
+
+impl Drop for Mux {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.upstream.waker.wake();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Mux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mux").field("upstream", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn run(&self, dispatcher: &Dispatcher) {
+        let mut pause = FIRST_PAUSE;
+        let mut last_told = None;
+        while !self.is_closing() {
+            let began = Instant::now();
+            let end = self.connect(dispatcher, last_told.is_some()).unwrap_or_else(|end| end);
+            if self.is_closing() {
+                break;
+            }
+            // The same thing again is not worth a line each time.
+            if last_told.as_ref() != Some(&end) {
+                tracing::warn!(server = %self.address, "no upstream server: {}", end.why);
+                last_told = Some(end);
+            }
+            if began.elapsed() > LONGEST_PAUSE {
+                pause = FIRST_PAUSE;
+            }
+            let _ = self.upstream.waker.wait(pause);
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+        self.upstream.lost("the mux ends", false);
+    }
+
+    /// One connection from beginning to end.
+    fn connect(&self, dispatcher: &Dispatcher, again: bool) -> Result<End, End> {
+        let is_closing = || self.is_closing();
+        let mut connection = Connection::open(&self.address, &self.upstream, &is_closing)?;
+        let greeting = connection.negotiate()?;
+        tracing::info!(server = %self.address, version = %greeting.version, "connected upstream");
+        let oob = greeting.capabilities.contains(&Capability::Oob);
+        let connected = Connected::to(&greeting.version);
+        dispatcher.set_greeting(greeting);
+        self.upstream.connected(Arc::clone(connection.link()), oob);
+        self.decide();
+        if again {
+            // Declared, and made of text.
+            let _ = dispatcher.emit(&UPSTREAM_CONNECTED, &connected);
+        }
+        let end = connection.serve(dispatcher);
+        self.upstream.lost(&end.why, end.orderly);
+        match (end.orderly, self.control.get()) {
+            (true, Some(control)) => control.disconnect_clients(),
+            _ => {
+                let disconnected = Disconnected { reason: end.why.clone() };
+                let _ = dispatcher.emit(&UPSTREAM_DISCONNECTED, &disconnected);
+            }
+        }
+        self.upstream.forget_end(&end.why);
+        Ok(end)
+    }
+
+    fn decide(&self) {
+        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.decision.notify_all();
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+}
+
+/// A number that nobody can guess.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Linux gives so few bytes whenever it is asked, but for the first moments after boot.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes)
+}
