@@ -62,12 +62,15 @@ impl Admission {
         let transport = &candidate.transport;
         let reason = match transport.handshake().and_then(|()| transport.peer()) {
             Ok(peer) if self.access.admits(&peer) => return Verdict::Admitted(peer),
-            Ok(peer) => format!("{peer} is not allowed"),
+            Ok(_) => "its user and groups are not allowed".to_owned(),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => error.to_string(),
             Err(_) if Instant::now() < candidate.deadline => return Verdict::Undecided,
             Err(_) => "the handshake takes too long".to_owned(),
         };
-        tracing::warn!("a client is refused: {reason}");
+        match transport.peer() {
+            Ok(peer) => tracing::warn!("client {peer} is refused: {reason}"),
+            Err(_) => tracing::warn!("a client is refused: {reason}"),
+        }
         transport.shutdown();
         Verdict::Refused
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair,
+    KeyPair, SanType, date_time_ymd,
 };
 
 /// A certificate and its key, each in a file.
@@ -17,6 +17,17 @@ pub struct Identity {
     pub cert: PathBuf,
     /// The key, in PEM.
     pub key: PathBuf,
+}
+
+/// When a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// No more.
+    Over,
+    /// As long as anybody can care.
+    Now,
+    /// Not yet.
+    ToCome,
 }
 
 /// An authority that issues certificates, with all files in one directory.
@@ -50,17 +61,41 @@ impl Authority {
     }
 
     /// Issues a certificate for the owner of this common name and these others: host names,
-    /// addresses. Its files are `NAME.AUTHORITY.crt` and `.key`.
+    /// addresses, URIs. Its files are `NAME.AUTHORITY.crt` and `.key`.
     ///
     /// # Errors
     ///
     /// If files cannot be written, or something is not a name.
     pub fn issue(&self, name: &str, others: &[&str]) -> io::Result<Identity> {
-        let others: Vec<String> = others.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(others).map_err(io::Error::other)?;
+        self.issue_for(name, others, Validity::Now)
+    }
+
+    /// Issues a certificate that is good at this time.
+    ///
+    /// # Errors
+    ///
+    /// As [`issue`](Self::issue).
+    pub fn issue_for(
+        &self,
+        name: &str,
+        others: &[&str],
+        validity: Validity,
+    ) -> io::Result<Identity> {
+        let (uris, hosts): (Vec<String>, Vec<String>) =
+            others.iter().map(|&name| name.to_owned()).partition(|name| name.contains("://"));
+        let mut params = CertificateParams::new(hosts).map_err(io::Error::other)?;
+        for uri in uris {
+            let uri = uri.try_into().map_err(io::Error::other)?;
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        match validity {
+            Validity::Over => params.not_after = date_time_ymd(2000, 1, 1),
+            Validity::Now => {}
+            Validity::ToCome => params.not_before = date_time_ymd(4000, 1, 1),
+        }
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         let file = |end: &str| self.dir.join(format!("{name}.{}.{end}", self.name));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::json::{Json, Layout};
-use crate::process::{Process, Signal};
+use crate::process::{Process, Signal, run};
 
 /// Longer than anything takes that works, even on a machine that is busy with other things.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -145,6 +145,40 @@ impl Server {
     pub fn wait(&mut self) -> ExitStatus {
         let status = self.process.wait(LIMIT).expect("child can be waited for");
         status.unwrap_or_else(|| panic!("qmp-server has not exited: {}", self.process.stderr()))
+    }
+
+    /// The ports that it listens at, in the order of its arguments.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        ports(&self.process.stderr())
+    }
+
+    /// It must log, some time soon, that it has refused this many clients; hands out what it says of each.
+    ///
+    /// # Panics
+    ///
+    /// If it does not, or logs anything else as well.
+    #[track_caller]
+    pub fn refused(&mut self, clients: usize) -> Vec<String> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let log = self.process.stderr();
+            let said = log.split_inclusive('\n').filter(|line| !line.contains("listening at"));
+            let lines: Vec<_> = said.map(|line| line.trim_end().to_owned()).collect();
+            if lines.len() >= clients && log.ends_with('\n') {
+                let reasons = lines.iter().map(|line| {
+                    let (_, reason) = line
+                        .split_once(" is refused: ")
+                        .unwrap_or_else(|| panic!("not a refusal: {line}"));
+                    reason.to_owned()
+                });
+                let reasons: Vec<_> = reasons.collect();
+                assert_eq!(reasons.len(), clients, "{log}");
+                return reasons;
+            }
+            assert!(Instant::now() < deadline, "{clients} clients are to be refused: {log}");
+            std::thread::sleep(BETWEEN_TRIES);
+        }
     }
 
     /// Sends it a signal.
@@ -309,6 +343,22 @@ impl Client {
     }
 }
 
+/// With these arguments the program must give up at once, with one line and exit status 2; hands out the line.
+///
+/// # Panics
+///
+/// If it does anything else.
+#[track_caller]
+pub fn refusal(arguments: &[&str]) -> String {
+    let finished =
+        run(&mut qmp_server(arguments), "", LIMIT).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(finished.status.code(), Some(2), "{arguments:?}: {finished:#?}");
+    assert_eq!(finished.stdout, "", "{arguments:?}");
+    let lines: Vec<_> = finished.stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "{arguments:?}: {}", finished.stderr);
+    lines[0].to_owned()
+}
+
 /// A `qmp-server` with these arguments and an empty standard input, not started yet.
 #[must_use]
 pub fn qmp_server(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
@@ -355,4 +405,25 @@ fn profile_dir() -> PathBuf {
 pub fn target_dir() -> PathBuf {
     let profile = profile_dir();
     profile.parent().unwrap_or(&profile).to_owned()
+}
+
+/// The ports that a server says it listens at, in their order.
+#[must_use]
+pub fn ports(log: &str) -> Vec<u16> {
+    let whole_lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let addresses =
+        whole_lines.filter_map(|line| line.split_once("listening at ")?.1.rsplit_once(':'));
+    addresses.filter_map(|(_, port)| port.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_from_whole_lines() {
+        let log = "qmp-server: listening at tcp:127.0.0.1:41\nqmp-server: listening at tls:[::1]:42\n\
+                   qmp-server: listening at tcp:127.0.0.1:4";
+        assert_eq!(ports(log), [41, 42]);
+    }
 }

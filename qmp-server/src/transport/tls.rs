@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! TLS 1.3 on TCP, with clients' certificates if asked for.
 
+mod config;
+mod names;
+
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, InvalidMessage, OtherError,
-    RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    CertificateError, InvalidMessage, OtherError, PeerIncompatible, ServerConfig, ServerConnection,
 };
-use x509_parser::extensions::GeneralName;
 
+use self::config::configure;
+use self::names::names_in;
 use super::{Listener, Transport};
 use crate::{Address, ListenTls, Peer};
 
@@ -30,126 +26,6 @@ pub(super) fn listen(host: &str, port: u16, options: &ListenTls) -> io::Result<B
     let listener = TcpListener::bind((host, port))?;
     listener.set_nonblocking(true)?;
     Ok(Box::new(TlsListener { listener, config }))
-}
-
-fn configure(options: &ListenTls) -> io::Result<ServerConfig> {
-    let provider = Arc::new(ring::default_provider());
-    let chain = certificates(&options.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&options.key)
-        .map_err(|error| in_file(&options.key, describe(&error)))?;
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(io::Error::other)?;
-    let builder = match &options.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|error| in_file(file, error))?;
-            }
-            let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| in_file(file, error))?;
-            let names = options.allow_names.clone();
-            builder.with_client_cert_verifier(Arc::new(NamesVerifier { inner, names }))
-        }
-    };
-    builder.with_single_cert(chain, key).map_err(|error| in_file(&options.cert, error))
-}
-
-fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(in_file(file, "holds no certificate")),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(in_file(file, describe(&error))),
-    }
-}
-
-fn describe(error: &pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "holds no key".to_owned(),
-        error => format!("is not PEM: {error}"),
-    }
-}
-
-fn in_file(file: &Path, error: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", file.display()))
-}
-
-/// Verifies a client's certificate, and that it has one of some names.
-#[derive(Debug)]
-struct NamesVerifier {
-    inner: Arc<dyn ClientCertVerifier>,
-    /// With none, any will do.
-    names: Vec<String>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("none of its names ({0}) is allowed")]
-struct NameNotAllowed(String);
-
-impl ClientCertVerifier for NamesVerifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.inner.verify_client_cert(certificate, intermediates, now)?;
-        let names = names_in(certificate);
-        if self.names.is_empty() || names.iter().any(|name| self.names.contains(name)) {
-            return Ok(verified);
-        }
-        let refused = OtherError(Arc::new(NameNotAllowed(names.join(", "))));
-        Err(rustls::Error::InvalidCertificate(CertificateError::Other(refused)))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// DNS names, URIs, and the common name.
-fn names_in(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else {
-        return Vec::new();
-    };
-    let mut names = Vec::new();
-    if let Ok(Some(alternatives)) = certificate.subject_alternative_name() {
-        for name in &alternatives.value.general_names {
-            if let GeneralName::DNSName(name) | GeneralName::URI(name) = name {
-                names.push((*name).to_owned());
-            }
-        }
-    }
-    let common = certificate.subject().iter_common_name();
-    names.extend(common.filter_map(|name| name.as_str().ok()).map(str::to_owned));
-    names
 }
 
 struct TlsListener {
@@ -210,16 +86,39 @@ impl State {
     }
 }
 
+/// What is wrong with the client, in words for the log.
 fn explain(error: &rustls::Error) -> String {
+    use rustls::Error;
     match error {
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "the client does not speak TLS".to_owned()
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "it does not speak TLS".to_owned()
         }
-        rustls::Error::NoCertificatesPresented => "the client has no certificate".to_owned(),
-        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => {
-            format!("the client's certificate: {reason}")
+        Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        ) => "it does not speak TLS 1.3".to_owned(),
+        Error::NoCertificatesPresented => "it has no certificate".to_owned(),
+        Error::InvalidCertificate(error) => {
+            format!("its certificate {}", explain_certificate(error))
         }
         error => error.to_string(),
+    }
+}
+
+fn explain_certificate(error: &CertificateError) -> String {
+    match error {
+        // The latter if the authority has the name of one that is accepted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "is not from an accepted authority".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "has expired".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "is not valid yet".to_owned()
+        }
+        CertificateError::Other(OtherError(reason)) => reason.to_string(),
+        error => format!("is not accepted: {error}"),
     }
 }
 
@@ -249,7 +148,7 @@ impl Transport for TlsStream {
                 return Ok(());
             }
             if !state.fill(&self.stream)? {
-                let left = "the client has left during the TLS handshake";
+                let left = "it has left during the TLS handshake";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, left));
             }
         }

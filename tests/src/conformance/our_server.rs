@@ -13,6 +13,7 @@ use crate::certificates::Authority;
 use crate::channel::TlsClient;
 use crate::endpoint::{Endpoint, LOCALHOST};
 use crate::process::Process;
+use crate::server::ports;
 
 /// How long the program may take to say where it listens.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -156,25 +157,4 @@ fn listener(path: &Path) -> io::Result<OwnedFd> {
         _ => {}
     }
     Ok(UnixListener::bind(path)?.into())
-}
-
-/// The ports that a server says it listens at, in their order.
-#[must_use]
-pub fn ports(log: &str) -> Vec<u16> {
-    let whole_lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-    let addresses =
-        whole_lines.filter_map(|line| line.split_once("listening at ")?.1.rsplit_once(':'));
-    addresses.filter_map(|(_, port)| port.parse().ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_read_from_whole_lines() {
-        let log = "qmp-server: listening at tcp:127.0.0.1:41\nqmp-server: listening at tls:[::1]:42\n\
-                   qmp-server: listening at tcp:127.0.0.1:4";
-        assert_eq!(ports(log), [41, 42]);
-    }
 }

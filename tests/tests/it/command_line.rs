@@ -4,25 +4,13 @@ use std::fs;
 use std::net::TcpListener;
 
 use tests::process::run;
-use tests::server::{LIMIT, Server, qmp_server};
-
-/// With these arguments the program must give up at once, with one line and exit status 2; hands out the line.
-#[track_caller]
-fn check_refusal(arguments: &[&str]) -> String {
-    let finished =
-        run(&mut qmp_server(arguments), "", LIMIT).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(finished.status.code(), Some(2), "{arguments:?}: {finished:#?}");
-    assert_eq!(finished.stdout, "", "{arguments:?}");
-    let lines: Vec<_> = finished.stderr.lines().collect();
-    assert_eq!(lines.len(), 1, "{arguments:?}: {}", finished.stderr);
-    lines[0].to_owned()
-}
+use tests::server::{LIMIT, Server, qmp_server, refusal};
 
 #[test]
 fn a_second_instance_leaves_the_first_alone() {
     let server = Server::start();
     let address = server.endpoint().to_string();
-    let line = check_refusal(&["serve", "--listen", &address]);
+    let line = refusal(&["serve", "--listen", &address]);
     assert!(line.contains(&server.socket().display().to_string()), "{line}");
     server.negotiated().execute("query-name");
 }
@@ -31,10 +19,10 @@ fn a_second_instance_leaves_the_first_alone() {
 fn a_path_that_cannot_be_bound_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("missing/qmp.sock").display().to_string();
-    let line = check_refusal(&["serve", "--listen", &format!("unix:{path}")]);
+    let line = refusal(&["serve", "--listen", &format!("unix:{path}")]);
     assert!(line.contains(&path), "{line}");
     let too_long = dir.path().join("x".repeat(200)).display().to_string();
-    check_refusal(&["serve", "--listen", &format!("unix:{too_long}")]);
+    refusal(&["serve", "--listen", &format!("unix:{too_long}")]);
 }
 
 #[test]
@@ -42,7 +30,7 @@ fn a_file_that_is_no_socket_is_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("precious");
     fs::write(&path, "text").unwrap();
-    check_refusal(&["serve", "--listen", &format!("unix:{}", path.display())]);
+    refusal(&["serve", "--listen", &format!("unix:{}", path.display())]);
     assert_eq!(fs::read_to_string(&path).unwrap(), "text");
 }
 
@@ -52,7 +40,7 @@ fn when_one_address_fails_the_others_leave_nothing_behind() {
     let good = dir.path().join("qmp.sock");
     let bad = dir.path().join("missing/qmp.sock");
     let [good_address, bad_address] = [&good, &bad].map(|path| format!("unix:{}", path.display()));
-    check_refusal(&["serve", "--listen", &good_address, "--listen", &bad_address]);
+    refusal(&["serve", "--listen", &good_address, "--listen", &bad_address]);
     assert!(!good.exists());
 }
 
@@ -60,13 +48,13 @@ fn when_one_address_fails_the_others_leave_nothing_behind() {
 fn a_busy_port_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let line = check_refusal(&["serve", "--listen", &format!("tcp:127.0.0.1:{port}")]);
+    let line = refusal(&["serve", "--listen", &format!("tcp:127.0.0.1:{port}")]);
     assert!(line.contains(&port.to_string()), "{line}");
 }
 
 #[test]
 fn tcp_is_for_loopback_only() {
-    check_refusal(&["serve", "--listen", "tcp:0.0.0.0:0"]);
+    refusal(&["serve", "--listen", "tcp:0.0.0.0:0"]);
 }
 
 #[test]
@@ -82,7 +70,7 @@ fn what_makes_no_sense_is_an_error() {
         &["call", "unix:x"],
         &["no-such-subcommand"],
     ] {
-        check_refusal(arguments);
+        refusal(arguments);
     }
 }
 

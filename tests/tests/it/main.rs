@@ -31,5 +31,7 @@ mod qapi_types;
 mod qemu_qmp;
 /// Sockets and `socat`, with input that no library would write.
 mod raw_clients;
+/// TLS: who is let in, and that it carries everything.
+mod tls;
 /// What happens inside, by QEMU's names, and the log.
 mod trace_points;
