@@ -84,7 +84,7 @@ pub use request::{Band, Request, RequestError, RequestText};
 pub use response::Response;
 pub use server_message::{ServerMessage, ServerMessageError};
 pub use syntax::SyntaxError;
-pub use value::{DecodeError, Number, Object, Value, from_object, from_value};
+pub use value::{DecodeError, DecodeProblem, Number, Object, Value, from_object, from_value};
 
 /// Its example is run.
 #[cfg(doctest)]

@@ -3,13 +3,15 @@
 //! duplicate keys.
 
 mod de;
+mod decode_error;
 mod number;
 mod object;
 mod ser;
 
 use std::fmt;
 
-pub use de::{DecodeError, from_object, from_value};
+pub use de::{from_object, from_value};
+pub use decode_error::{DecodeError, DecodeProblem};
 pub use number::Number;
 pub use object::Object;
 pub(crate) use object::ObjectBuilder;

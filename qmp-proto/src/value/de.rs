@@ -10,21 +10,7 @@ use serde::de::{
 
 use super::number::Repr;
 use super::object::IntoMembers;
-use super::{Number, Object, ObjectBuilder, Value};
-
-/// A value does not have the shape of the type that was asked for.
-///
-/// The text is serde's. QEMU's own words for wrong arguments come from the layer that knows the
-/// command.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct DecodeError(String);
-
-impl de::Error for DecodeError {
-    fn custom<T: fmt::Display>(message: T) -> DecodeError {
-        DecodeError(message.to_string())
-    }
-}
+use super::{DecodeError, Number, Object, ObjectBuilder, Value};
 
 /// Turns a value into any type that serde can deserialize.
 ///
@@ -149,9 +135,10 @@ impl<'de> Deserializer<'de> for Value {
             Value::Number(Number(Repr::Unsigned(value))) => visitor.visit_u64(value),
             Value::Number(Number(Repr::Double(value))) => visitor.visit_f64(value),
             Value::String(text) => visitor.visit_string(text),
-            Value::Array(array) => Elements(array.into_iter()).visit(visitor),
+            Value::Array(array) => Elements { rest: array.into_iter(), taken: 0 }.visit(visitor),
             Value::Object(object) => {
-                Members { rest: object.into_iter(), value: Value::Null }.visit(visitor)
+                Members { rest: object.into_iter(), name: String::new(), value: Value::Null }
+                    .visit(visitor)
             }
         }
     }
@@ -207,12 +194,15 @@ impl<'de> Deserializer<'de> for Value {
 
 /// What serde brings for arrays and objects does the same, with so much more stack for each level of
 /// nesting that a client could exhaust it.
-struct Elements(std::vec::IntoIter<Value>);
+struct Elements {
+    rest: std::vec::IntoIter<Value>,
+    taken: usize,
+}
 
 impl Elements {
     fn visit<'de, V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, DecodeError> {
         let value = visitor.visit_seq(&mut self)?;
-        match self.0.len() {
+        match self.rest.len() {
             0 => Ok(value),
             left => Err(de::Error::custom(format_args!("{left} elements too many"))),
         }
@@ -226,20 +216,23 @@ impl<'de> SeqAccess<'de> for Elements {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, DecodeError> {
-        match self.0.next() {
-            Some(element) => seed.deserialize(element).map(Some),
-            None => Ok(None),
+        let Some(element) = self.rest.next() else { return Ok(None) };
+        self.taken += 1;
+        match seed.deserialize(element) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(error.in_element(self.taken - 1)),
         }
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.0.len())
+        Some(self.rest.len())
     }
 }
 
 struct Members {
     rest: IntoMembers,
-    /// Of the member whose name has been taken.
+    /// The member whose name has been asked for.
+    name: String,
     value: Value,
 }
 
@@ -261,15 +254,19 @@ impl<'de> MapAccess<'de> for Members {
         seed: S,
     ) -> Result<Option<S::Value>, DecodeError> {
         let Some((name, value)) = self.rest.next() else { return Ok(None) };
-        self.value = value;
-        seed.deserialize(name.into_deserializer()).map(Some)
+        (self.name, self.value) = (name, value);
+        // Kept, for the case that the value is wrong.
+        seed.deserialize(self.name.as_str().into_deserializer()).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(
         &mut self,
         seed: S,
     ) -> Result<S::Value, DecodeError> {
-        seed.deserialize(std::mem::take(&mut self.value))
+        match seed.deserialize(std::mem::take(&mut self.value)) {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.in_member(std::mem::take(&mut self.name))),
+        }
     }
 
     fn size_hint(&self) -> Option<usize> {
