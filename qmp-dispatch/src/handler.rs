@@ -4,11 +4,12 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use qmp_proto::{Error, Json, Object, from_object};
+use qmp_proto::{Error, Json, Object};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::qapi::decode;
 use crate::reply::Reply;
 use crate::{Context, Responder};
 
@@ -217,10 +218,6 @@ impl ErasedHandler {
             }
         }))
     }
-}
-
-fn decode<A: DeserializeOwned>(arguments: Object) -> Result<A, Error> {
-    from_object(arguments).map_err(|error| Error::generic(error.to_string()))
 }
 
 /// The text of a result; a unit result is the empty object, as in QEMU.

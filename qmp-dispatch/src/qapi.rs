@@ -7,7 +7,8 @@
 //! a model of the QAPI type, once, when a command or event is registered.
 //!
 //! - [`Arguments::check`] refuses wrong arguments with QEMU's first error, in QEMU's words, before
-//!   serde sees them. What it accepts, serde can deserialize ([`Arguments::prepare`] says when).
+//!   serde sees them. What it accepts, serde can deserialize, unless a type is choosier than its schema;
+//!   registration tries it out.
 //! - [`Introspection`] writes the result of `query-qmp-schema`, and JSON Schema.
 //! - A [`Policy`] says what becomes of what is deprecated or unstable, in both.
 //!
@@ -15,13 +16,14 @@
 //!
 //! | Rust, with serde's attributes | QAPI |
 //! |---|---|
-//! | `String`, `char`, `PathBuf`, … | `str` |
+//! | `String`, `PathBuf`, `IpAddr`, … | `str` |
+//! | `char`, `#[schemars(length(…))]` of a string | `str`, whose number of characters is checked |
 //! | `bool`, `f64` and `f32` | `bool`, `number` |
 //! | `i8` … `i64`, `u8` … `u64`, `isize`, `usize` | an integer type of that width; `int` to introspection |
 //! | `NonZero…`, `#[schemars(range(…))]` | the same, with narrower bounds |
 //! | `serde_json::Value` | `any` |
 //! | another type with `#[schemars(with = "serde_json::Value")]`, such as [`qmp_proto::Value`] | `any` |
-//! | `Vec<T>`, sets | array |
+//! | `Vec<T>`, other sequences, sets (which take duplicates) | array |
 //! | struct | struct, its members in the order of declaration |
 //! | `Option<T>`, `#[serde(default)]` as a member | optional member |
 //! | `#[serde(flatten)]` of a struct | base, its members where the field is declared: first, usually |
@@ -30,17 +32,33 @@
 //! | `#[serde(flatten)]` of such an enum | union with a base: the tag, the other fields, the variants |
 //! | enum with `#[serde(tag = "…", content = "…")]` | union whose variants have one member |
 //! | enum with `#[serde(untagged)]` | alternate, if each variant has a JSON type of its own |
-//! | `Box<T>`, newtype structs | what they contain |
+//! | `HashMap<K, T>` whose keys are an enum without doc comments | struct of optional members |
+//! | `Box<T>`, `Arc<T>`, `Cow<T>`, newtype structs, `#[serde(transparent)]` | what they contain |
+//! | `Duration`, `SystemTime`, `Range<T>` | struct, with the members that serde gives them |
+//! | `#[serde(from = "T")]`, `#[serde(try_from = "T")]` | what `T` is |
 //! | `()` | no arguments, no result, no data; `null` as a member |
 //! | struct or map with `#[serde(flatten)] HashMap<String, serde_json::Value>` | struct that accepts any other members |
 //!
 //! Names are those on the wire, after `rename` and `rename_all`; QAPI has them in `kebab-case`.
 //! Aliases and `deny_unknown_fields` change nothing: there is one name for a member, and members
-//! without a declaration are always refused. Doc comments are kept as documentation.
+//! without a declaration are always refused. Members that are skipped in one direction are not there
+//! in that direction. A variant with `other` is one like any other. Doc comments are kept as
+//! documentation.
 //!
-//! Not in QAPI, and a [`SchemaError`]: tuples and arrays of fixed length, enums with content and
-//! without a tag, maps to anything but any value, options that are not members, integers of 128
-//! bits.
+//! Not in QAPI, and a [`SchemaError`] at registration: tuples and arrays of fixed length, enums with
+//! content and without a tag, untagged ones whose variants have the same JSON type, maps to anything but
+//! any value, options that are not members, integers of 128 bits; in arguments also
+//! [limits](Problem::Unchecked) that nobody would check, such as those of `#[schemars(regex(…))]`.
+//!
+//! serde may [know other things](Problem::Disagreement) than the schema: `deserialize_with`, an
+//! implementation by hand, a map with keys that are not any text, a tagged variant that contains no struct.
+//! Registering a command deserializes a few values, so that each member and each variant is in one of
+//! them, and fails if one is refused for its shape. A type may be choosy about strings and numbers:
+//! clients are then told `Parameter 'x' expects …` or `Invalid parameter 'x': …`, and the words of
+//! the type.
+//!
+//! What cannot be found out is `#[serde(flatten)]` of an `Option<T>`: serde takes it for absent if
+//! anything is wrong with it, such as one member missing. Better make its members optional.
 //!
 //! # Attributes
 //!
@@ -102,6 +120,7 @@
 //! - QAPI has no arrays of arrays, and no structs that accept any other members; here, they work.
 
 mod check;
+mod decode;
 mod derive;
 mod entries;
 mod error;
@@ -112,16 +131,22 @@ mod merge;
 mod model;
 mod name;
 mod path;
+mod place;
 mod policy;
+mod probe;
 mod rewrite;
+mod scalar;
+mod schema;
 mod schema_info;
 mod schema_schema;
 mod types;
 mod unsigned;
 
+pub(crate) use decode::decode;
 pub use error::{Problem, SchemaError};
 pub use introspection::{CommandInfo, EventInfo, Introspection};
 pub(crate) use name::is_name;
 pub use policy::{InputPolicy, OutputPolicy, Policy};
 pub use schema_info::{MetaType, SchemaEnumMember, SchemaInfo, SchemaMember, SchemaVariant};
+pub(crate) use types::arguments_taken_by;
 pub use types::{Arguments, Type, arguments_of, type_of};

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 
 use crate::command::Command;
 use crate::handler::ErasedHandler;
-use crate::qapi::{Introspection, Policy, Problem, SchemaError, arguments_of, is_name, type_of};
+use crate::qapi::{
+    Introspection, Policy, Problem, SchemaError, arguments_taken_by, is_name, type_of,
+};
 use crate::{
     DeclaredEvent, DeferredHandler, EventType, Forwarder, Handler, Interceptor, Locals,
     protocol_commands,
@@ -331,7 +334,7 @@ impl Registry {
     }
 
     /// Registers a handler whose types have been forgotten; `A` and `T` describe it.
-    pub(crate) fn erased<A: JsonSchema, T: JsonSchema>(
+    pub(crate) fn erased<A: DeserializeOwned + JsonSchema, T: JsonSchema>(
         &mut self,
         name: &'static str,
         handler: ErasedHandler,
@@ -343,7 +346,7 @@ impl Registry {
             return Err(RegisterError::Duplicate(name));
         }
         let schema = |source| RegisterError::Schema { name, source };
-        let arguments = arguments_of::<A>().map_err(schema)?;
+        let arguments = arguments_taken_by::<A>().map_err(schema)?;
         let result = type_of::<T>().map_err(schema)?;
         let index = self.commands.len();
         self.indices.insert(name, index);

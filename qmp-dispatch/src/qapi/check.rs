@@ -132,7 +132,13 @@ impl<'m> Checker<'m> {
         let (fits, expected) = match builtin {
             Builtin::Any => return Ok(()),
             Builtin::Int(integer) => return self.integer(integer, value, path),
-            Builtin::Str => (matches!(value, Value::String(_)), "string"),
+            Builtin::Str(length) => match value {
+                Value::String(text) if !length.admits(text) => {
+                    let name = path.bare();
+                    return Err(Error::generic(format!("Parameter '{name}' expects {length}")));
+                }
+                value => (matches!(value, Value::String(_)), "string"),
+            },
             Builtin::Number => (matches!(value, Value::Number(_)), "number"),
             Builtin::Bool => (matches!(value, Value::Bool(_)), "boolean"),
             Builtin::Null => (matches!(value, Value::Null), "null"),
@@ -153,6 +159,11 @@ impl<'m> Checker<'m> {
         let name = path.bare();
         if !width.range().contains(&number) {
             return Err(Error::generic(format!("Parameter '{name}' expects {}", width.c_name())));
+        }
+        if integer.nonzero && number == 0 {
+            return Err(Error::generic(format!(
+                "Parameter '{name}' expects an integer other than 0"
+            )));
         }
         match &integer.bounds {
             Some(bounds) if !bounds.contains(&number) => Err(Error::generic(format!(
@@ -232,7 +243,7 @@ pub(crate) fn json_type(model: &Model, ty: &TypeRef) -> Option<JsonType> {
         TypeRef::Builtin(Builtin::Null) => JsonType::Null,
         TypeRef::Builtin(Builtin::Bool) => JsonType::Bool,
         TypeRef::Builtin(Builtin::Int(_) | Builtin::Number) => JsonType::Number,
-        TypeRef::Builtin(Builtin::Str) => JsonType::String,
+        TypeRef::Builtin(Builtin::Str(_)) => JsonType::String,
         TypeRef::Array(_) => JsonType::Array,
         TypeRef::Named(index) => match model.definition(*index).kind {
             Kind::Enum(_) => JsonType::String,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the JSON Schema of a Rust type to the QAPI type.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use schemars::JsonSchema;
@@ -11,21 +10,25 @@ use serde_json::{Map, Value};
 use super::check::json_type;
 use super::error::{Problem, SchemaError};
 use super::model::{
-    Builtin, Case, Definition, EnumValue, Integer, Kind, Member, Model, Object, TypeRef, Union,
-    Width,
+    Builtin, Case, Definition, EnumValue, Kind, Member, Model, Object, TypeRef, Union,
+};
+use super::place::{Misfit, Place};
+use super::scalar;
+use super::schema::{
+    Schema, array, doc, enum_values, features, has_shape, in_order, is_array, is_fixed, is_named,
+    is_open, properties, tag, unchecked_keyword, without_null,
 };
 
-const FEATURES: &str = "x-qapi-features";
-const ORDER: &str = "x-qapi-order";
 const TAG_TYPE: &str = "x-qapi-tag-type";
 
 /// The type `T` on the wire: as it is deserialized, or as it is serialized.
 pub(crate) fn derive<T: JsonSchema>(contract: Contract) -> Result<(Model, TypeRef), SchemaError> {
     let mut settings = SchemaSettings::draft2020_12();
-    settings.contract = contract;
+    settings.contract = contract.clone();
     let mut generator = settings.into_generator();
     let schema = generator.subschema_for::<T>().to_value();
     let mut deriver = Deriver {
+        contract,
         schemas: generator.take_definitions(true),
         known: HashMap::new(),
         aliases: HashSet::new(),
@@ -40,9 +43,8 @@ pub(crate) fn derive<T: JsonSchema>(contract: Contract) -> Result<(Model, TypeRe
     }
 }
 
-type Schema = Map<String, Value>;
-
 struct Deriver {
+    contract: Contract,
     /// Those that others refer to, by name.
     schemas: Map<String, Value>,
     /// What the names stand for, as far as known.
@@ -50,33 +52,6 @@ struct Deriver {
     /// Names being resolved that have no definition of their own.
     aliases: HashSet<String>,
     model: Model,
-}
-
-struct Misfit {
-    place: String,
-    problem: Problem,
-}
-
-/// Where we are: the nearest named type, and the way from there.
-#[derive(Clone)]
-struct Place {
-    /// What an anonymous type in this place is called.
-    name: String,
-    text: String,
-}
-
-impl Place {
-    fn of_type(name: &str) -> Place {
-        Place { name: name.to_owned(), text: name.to_owned() }
-    }
-
-    fn member(&self, name: &str) -> Place {
-        Place { name: format!("{}-{name}", self.name), text: format!("{}.{name}", self.text) }
-    }
-
-    fn misfit<T>(&self, problem: Problem) -> Result<T, Misfit> {
-        Err(Misfit { place: self.text.clone(), problem })
-    }
 }
 
 impl Deriver {
@@ -95,10 +70,23 @@ impl Deriver {
         if let Some([only]) = array(schema, "allOf") {
             return self.type_ref(only, place);
         }
+        if !is_array(schema) {
+            self.refuse_unchecked(schema, place)?;
+        }
         if is_named(schema) {
             return self.define(schema, place, |_, _| {});
         }
         self.anonymous(schema, place)
+    }
+
+    /// What clients send is checked, so nothing must be left that is not.
+    fn refuse_unchecked(&self, schema: &Schema, place: &Place) -> Result<(), Misfit> {
+        match unchecked_keyword(schema) {
+            Some(keyword) if self.contract == Contract::Deserialize => {
+                place.misfit(Problem::Unchecked(keyword))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn reference(&mut self, target: &str, place: &Place) -> Result<TypeRef, Misfit> {
@@ -177,10 +165,10 @@ impl Deriver {
     }
 
     fn object(&mut self, schema: &Schema, place: &Place) -> Result<Object, Misfit> {
-        if ["allOf", "anyOf", "patternProperties", "$ref"]
-            .iter()
-            .any(|key| schema.contains_key(*key))
-        {
+        if schema.contains_key("patternProperties") {
+            return place.misfit(Problem::Map);
+        }
+        if ["allOf", "anyOf", "$ref"].iter().any(|key| schema.contains_key(*key)) {
             return place.misfit(Problem::Flattened);
         }
         let mut object = Object {
@@ -255,6 +243,7 @@ impl Deriver {
                 return place.misfit(Problem::ExternallyTagged);
             };
             let place = place.member(value);
+            self.refuse_unchecked(variant, &place)?;
             values.push(EnumValue {
                 name: value.to_owned(),
                 features: features(variant, &place)?,
@@ -391,17 +380,16 @@ impl Deriver {
             });
         };
         Ok(TypeRef::Builtin(match ty {
-            "string" => Builtin::Str,
-            "integer" => Builtin::Int(integer(schema, place)?),
+            "string" => Builtin::Str(scalar::length(schema)),
+            "integer" => Builtin::Int(scalar::integer(schema, place)?),
             "number" => Builtin::Number,
             "boolean" => Builtin::Bool,
             "null" => Builtin::Null,
             "array" => {
-                let fixed = schema.contains_key("minItems")
-                    && schema.get("minItems") == schema.get("maxItems");
-                if fixed || schema.contains_key("prefixItems") {
+                if is_fixed(schema) {
                     return place.misfit(Problem::Tuple);
                 }
+                self.refuse_unchecked(schema, place)?;
                 let element = match schema.get("items") {
                     Some(items) if without_null(items).1 => {
                         return place.misfit(Problem::Nullable);
@@ -413,171 +401,5 @@ impl Deriver {
             }
             _ => return place.misfit(unsupported()),
         }))
-    }
-}
-
-/// Whether the schema says anything about the value, rather than only about the place it is in.
-fn has_shape(schema: &Schema) -> bool {
-    ["type", "enum", "const", "properties", "oneOf", "anyOf", "allOf", "not", "if"]
-        .iter()
-        .any(|key| schema.contains_key(*key))
-}
-
-/// Whether this is a type that has a name in QAPI: an enum, an object or an alternate.
-fn is_named(schema: &Schema) -> bool {
-    schema.get("type").is_some_and(|ty| ty == "object")
-        || ["properties", "oneOf", "anyOf"].iter().any(|key| schema.contains_key(*key))
-        || schema.get("type").is_some_and(|ty| ty == "string")
-            && (schema.contains_key("enum") || schema.contains_key("const"))
-}
-
-/// The values, if this is an enum. Documented ones come as schemas of their own.
-fn enum_values(schema: &Schema, place: &Place) -> Result<Option<Vec<EnumValue>>, Misfit> {
-    if schema.get("type").is_some_and(|ty| ty == "string") {
-        let values = array(schema, "enum").unwrap_or_default();
-        let values = values.iter().chain(schema.get("const")).filter_map(Value::as_str);
-        let plain =
-            |name: &str| EnumValue { name: name.to_owned(), features: Vec::new(), doc: None };
-        return Ok(Some(values.map(plain).collect()));
-    }
-    let Some(groups) = array(schema, "oneOf") else { return Ok(None) };
-    let mut values = Vec::new();
-    for group in groups {
-        match group.as_object() {
-            Some(group) if group.get("type").is_some_and(|ty| ty == "string") => {
-                let features = features(group, place)?;
-                let doc = doc(group);
-                values.extend(enum_values(group, place)?.into_iter().flatten().map(|value| {
-                    EnumValue { features: features.clone(), doc: doc.clone(), ..value }
-                }));
-            }
-            _ => return Ok(None),
-        }
-    }
-    Ok(Some(values))
-}
-
-fn integer(schema: &Schema, place: &Place) -> Result<Integer, Misfit> {
-    let native = |of32, of64| if usize::BITS == 32 { of32 } else { of64 };
-    let width = match schema.get("format").and_then(Value::as_str) {
-        Some("int8") => Width::I8,
-        Some("int16") => Width::I16,
-        Some("int32") => Width::I32,
-        Some("uint8") => Width::U8,
-        Some("uint16") => Width::U16,
-        Some("uint32") => Width::U32,
-        Some("uint64") => Width::U64,
-        Some("int") => native(Width::I32, Width::I64),
-        Some("uint") => native(Width::U32, Width::U64),
-        Some("int128" | "uint128") => return place.misfit(Problem::WideInteger),
-        _ => Width::I64,
-    };
-    let bound = |key| {
-        let bound = schema.get(key)?;
-        bound.as_i64().map(i128::from).or_else(|| bound.as_u64().map(i128::from))
-    };
-    let range = width.range();
-    let min = bound("minimum").unwrap_or(*range.start()).max(*range.start());
-    let max = bound("maximum").unwrap_or(*range.end()).min(*range.end());
-    let bounds = min..=max;
-    Ok(Integer { width, bounds: (bounds != range).then_some(bounds) })
-}
-
-/// Whether members without a declaration are accepted.
-fn is_open(schema: &Schema, place: &Place) -> Result<bool, Misfit> {
-    let key = ["additionalProperties", "unevaluatedProperties"];
-    match key.iter().find_map(|key| schema.get(*key)) {
-        None | Some(Value::Bool(false)) => Ok(false),
-        Some(Value::Bool(true)) => Ok(true),
-        Some(Value::Object(values)) if !has_shape(values) && !values.contains_key("$ref") => {
-            Ok(true)
-        }
-        Some(_) => place.misfit(Problem::Map),
-    }
-}
-
-/// The member that has a constant text, which is what the variants of a tagged enum have.
-fn tag(variant: &Schema) -> Option<(&str, &str)> {
-    properties(variant).find_map(|(name, schema)| {
-        Some((name.as_str(), schema.as_object()?.get("const")?.as_str()?))
-    })
-}
-
-/// The schema without the alternative of null, and whether there was one: what `Option` adds.
-fn without_null(schema: &Value) -> (Cow<'_, Value>, bool) {
-    let unchanged = (Cow::Borrowed(schema), false);
-    let Value::Object(object) = schema else { return unchanged };
-    let is_null = |schema: &Value| *schema == serde_json::json!({"type": "null"});
-    if let Some(Value::Array(types)) = object.get("type")
-        && let [ty, null] = types.as_slice()
-        && null == "null"
-    {
-        let mut present = object.clone();
-        present.insert("type".to_owned(), ty.clone());
-        if let Some(Value::Array(values)) = present.get_mut("enum") {
-            values.retain(|value| !value.is_null());
-        }
-        return (Cow::Owned(present.into()), true);
-    }
-    if let Some([present, null]) = array(object, "anyOf")
-        && is_null(null)
-    {
-        return (Cow::Borrowed(present), true);
-    }
-    unchanged
-}
-
-fn array<'s>(schema: &'s Schema, key: &str) -> Option<&'s [Value]> {
-    schema.get(key)?.as_array().map(Vec::as_slice)
-}
-
-fn properties(schema: &Schema) -> impl Iterator<Item = (&String, &Value)> {
-    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
-}
-
-fn doc(schema: &Schema) -> Option<String> {
-    Some(schema.get("description")?.as_str()?.to_owned())
-}
-
-fn features(schema: &Schema, place: &Place) -> Result<Vec<String>, Misfit> {
-    let mut features = Vec::new();
-    if schema.get("deprecated") == Some(&Value::Bool(true)) {
-        features.push("deprecated".to_owned());
-    }
-    for name in names(schema, FEATURES, place)?.unwrap_or_default() {
-        if !features.iter().any(|feature| feature == name) {
-            features.push(name.to_owned());
-        }
-    }
-    Ok(features)
-}
-
-/// Puts those first that the schema's attribute names, in its order.
-fn in_order<T>(
-    schema: &Schema,
-    mut items: Vec<T>,
-    name: impl Fn(&T) -> &str,
-    place: &Place,
-) -> Result<Vec<T>, Misfit> {
-    let Some(order) = names(schema, ORDER, place)? else { return Ok(items) };
-    if order.iter().any(|wanted| !items.iter().any(|item| name(item) == *wanted)) {
-        return place.misfit(Problem::Attribute(ORDER));
-    }
-    items.sort_by_key(|item| {
-        order.iter().position(|wanted| *wanted == name(item)).unwrap_or(order.len())
-    });
-    Ok(items)
-}
-
-/// The strings that an attribute lists.
-fn names<'s>(
-    schema: &'s Schema,
-    key: &'static str,
-    place: &Place,
-) -> Result<Option<Vec<&'s str>>, Misfit> {
-    let Some(value) = schema.get(key) else { return Ok(None) };
-    match value.as_array().and_then(|names| names.iter().map(Value::as_str).collect()) {
-        Some(names) => Ok(Some(names)),
-        None => place.misfit(Problem::Attribute(key)),
     }
 }

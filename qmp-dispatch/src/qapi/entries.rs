@@ -222,7 +222,7 @@ impl Writer<'_> {
 
 fn json_type(builtin: &Builtin) -> &'static str {
     match builtin {
-        Builtin::Str => "string",
+        Builtin::Str(_) => "string",
         Builtin::Int(_) => "int",
         Builtin::Number => "number",
         Builtin::Bool => "boolean",

@@ -67,6 +67,13 @@ pub enum Problem {
     /// An `x-qapi-…` attribute is not what it should be.
     #[error("the attribute {0} is malformed")]
     Attribute(&'static str),
+    /// A keyword of JSON Schema that allows some values and not others, but is not checked, such as
+    /// `pattern`. Results and the data of events can have it.
+    #[error("a limit that is not checked: {0}")]
+    Unchecked(&'static str),
+    /// The type refuses a value that its schema allows, with its own reason.
+    #[error("the type refuses what its schema describes: {0}")]
+    Disagreement(String),
     /// Any other JSON Schema, with its text.
     #[error("a schema that has no counterpart: {0}")]
     Unsupported(String),

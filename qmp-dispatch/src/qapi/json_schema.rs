@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::introspection::Entity;
 use super::merge::{MergedTypes, Sameness};
-use super::model::{Builtin, Definition, EnumValue, Integer, Kind, Member, Model, Object, TypeRef};
+use super::model::{
+    Builtin, Definition, EnumValue, Integer, Kind, Length, Member, Model, Object, TypeRef,
+};
 use super::policy::Policy;
 
 pub(crate) fn write(entities: &[Entity], policy: &Policy) -> Schema {
@@ -192,16 +194,29 @@ struct Settled<'a> {
 
 fn builtin(builtin: &Builtin) -> Value {
     match builtin {
-        Builtin::Str => json!({"type": "string"}),
-        Builtin::Int(Integer { width, bounds }) => {
+        Builtin::Str(Length { min, max }) => {
+            let mut schema = json!({"type": "string"});
+            if *min != Length::ANY.min {
+                schema["minLength"] = (*min).into();
+            }
+            if *max != Length::ANY.max {
+                schema["maxLength"] = (*max).into();
+            }
+            schema
+        }
+        Builtin::Int(Integer { width, bounds, nonzero }) => {
             let range = bounds.clone().unwrap_or(width.range());
             let format = width.c_name().trim_end_matches("_t");
-            json!({
+            let mut schema = json!({
                 "type": "integer",
                 "format": format,
                 "minimum": bound(*range.start()),
                 "maximum": bound(*range.end()),
-            })
+            });
+            if *nonzero {
+                schema["not"] = json!({"const": 0});
+            }
+            schema
         }
         Builtin::Number => json!({"type": "number"}),
         Builtin::Bool => json!({"type": "boolean"}),

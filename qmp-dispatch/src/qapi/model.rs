@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! QAPI types as data.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 /// Types that may refer to each other by index.
@@ -53,7 +54,7 @@ pub(crate) enum TypeRef {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Builtin {
-    Str,
+    Str(Length),
     Int(Integer),
     Number,
     Bool,
@@ -61,11 +62,41 @@ pub(crate) enum Builtin {
     Any,
 }
 
-/// An integer type: its width, and the bounds if they are narrower than that.
+/// How many characters a string may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Length {
+    pub(crate) min: u64,
+    pub(crate) max: u64,
+}
+
+impl Length {
+    pub(crate) const ANY: Length = Length { min: 0, max: u64::MAX };
+
+    pub(crate) fn admits(self, text: &str) -> bool {
+        self == Length::ANY || (self.min..=self.max).contains(&(text.chars().count() as u64))
+    }
+}
+
+/// As in errors: `expects …`.
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Length { min: 1, max: 1 } => f.write_str("a single character"),
+            Length { min, max } if min == max => write!(f, "a string of {min} characters"),
+            Length { min, max: u64::MAX } => write!(f, "a string of at least {min} characters"),
+            Length { min: 0, max } => write!(f, "a string of at most {max} characters"),
+            Length { min, max } => write!(f, "a string of {min} to {max} characters"),
+        }
+    }
+}
+
+/// An integer type: its width, the bounds if they are narrower than that, and whether zero is none of
+/// its numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Integer {
     pub(crate) width: Width,
     pub(crate) bounds: Option<RangeInclusive<i128>>,
+    pub(crate) nonzero: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

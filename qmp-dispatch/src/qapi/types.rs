@@ -4,16 +4,18 @@
 use std::mem::take;
 use std::sync::Arc;
 
-use qmp_proto::{Error, Json, Object, from_object};
+use qmp_proto::{Error, Json, Object};
 use schemars::JsonSchema;
 use schemars::generate::Contract;
 use serde::de::DeserializeOwned;
 
 use super::check::Checker;
+use super::decode::decode;
 use super::derive::derive;
 use super::error::{Problem, SchemaError};
 use super::model::{self, Builtin, Kind, Member, Model, TypeRef};
 use super::policy::Policy;
+use super::probe;
 use super::rewrite::Rewriter;
 use super::unsigned;
 
@@ -71,6 +73,22 @@ pub fn arguments_of<T: JsonSchema>() -> Result<Arguments, SchemaError> {
     }
     let name = T::schema_name().into_owned();
     Err(SchemaError { place: name.clone(), type_name: name, problem: Problem::NotAnObject })
+}
+
+/// As [`arguments_of`], and tries whether `T` takes what its schema describes.
+pub(crate) fn arguments_taken_by<T>() -> Result<Arguments, SchemaError>
+where
+    T: DeserializeOwned + JsonSchema,
+{
+    let arguments = arguments_of::<T>()?;
+    match probe::disagreement::<T>(&arguments) {
+        None => Ok(arguments),
+        Some(reason) => {
+            let name = T::schema_name().into_owned();
+            let problem = Problem::Disagreement(reason);
+            Err(SchemaError { place: name.clone(), type_name: name, problem })
+        }
+    }
 }
 
 impl Type {
@@ -168,7 +186,7 @@ pub(crate) const EMPTY_NAME: &str = "q_empty";
 impl Builtin {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Builtin::Str => "str",
+            Builtin::Str(_) => "str",
             Builtin::Int(_) => "int",
             Builtin::Number => "number",
             Builtin::Bool => "bool",
@@ -280,10 +298,10 @@ impl Arguments {
     ///
     /// # Errors
     ///
-    /// Those of [`check`](Arguments::check), and those of the deserialization of `T`, as a
-    /// `GenericError`.
+    /// Those of [`check`](Arguments::check), and those of the deserialization of `T`, in QEMU's words
+    /// or, behind these, in its own.
     pub fn decode<T: DeserializeOwned>(&self, arguments: Object) -> Result<T, Error> {
-        from_object(self.prepare(arguments)?).map_err(|error| Error::generic(error.to_string()))
+        decode(self.prepare(arguments)?)
     }
 
     /// Whether there are negative numbers for unsigned members.

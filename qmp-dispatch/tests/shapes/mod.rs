@@ -15,11 +15,17 @@ use serde_json::{Value as Json, json};
 #[derive(Clone, Debug)]
 pub(crate) enum Shape {
     Str,
+    /// A string of one character.
+    Char,
     Int {
         format: &'static str,
         min: i128,
         max: i128,
     },
+    /// Of 8 bits, between these.
+    Range(u8, u8),
+    /// Of 32 bits, and not zero.
+    NonZero,
     Number,
     Bool,
     Null,
@@ -54,6 +60,9 @@ pub(crate) const INTEGERS: [(&str, i128, i128); 8] = [
 pub(crate) fn shape() -> impl Strategy<Value = Shape> {
     let leaf = prop_oneof![
         Just(Shape::Str),
+        Just(Shape::Char),
+        (1..10u8, 10..20u8).prop_map(|(min, max)| Shape::Range(min, max)),
+        Just(Shape::NonZero),
         (0..INTEGERS.len()).prop_map(|index| {
             let (format, min, max) = INTEGERS[index];
             Shape::Int { format, min, max }
@@ -99,6 +108,11 @@ impl Shape {
     pub(crate) fn schema(&self) -> Json {
         match self {
             Shape::Str => json!({"type": "string"}),
+            Shape::Char => json!({"type": "string", "minLength": 1, "maxLength": 1}),
+            Shape::Range(min, max) => {
+                json!({"type": "integer", "format": "uint8", "minimum": min, "maximum": max})
+            }
+            Shape::NonZero => json!({"type": "integer", "format": "int32", "not": {"const": 0}}),
             Shape::Int { format, .. } => json!({"type": "integer", "format": format}),
             Shape::Number => json!({"type": "number", "format": "double"}),
             Shape::Bool => json!({"type": "boolean"}),
@@ -130,6 +144,9 @@ impl Shape {
     pub(crate) fn value(&self, choose: &mut dyn FnMut(usize) -> usize) -> Value {
         match self {
             Shape::Str => ["", "x", "é"][choose(3)].into(),
+            Shape::Char => ["x", "é"][choose(2)].into(),
+            Shape::Range(min, max) => integer([*min, *max][choose(2)].into()),
+            Shape::NonZero => integer([-1, 1, i32::MIN, i32::MAX][choose(4)].into()),
             Shape::Int { min, max, .. } => {
                 integer([*min, (*min).max(-1), 0, 1, *max - 1, *max][choose(6)])
             }
@@ -163,6 +180,11 @@ impl Shape {
         match (self, value) {
             (Shape::Any, _) => Vec::new(),
             (Shape::Str, _) => vec![Value::Null, 1.into(), Value::Array(Vec::new())],
+            (Shape::Char, _) => vec![Value::Null, 1.into(), "".into(), "xy".into()],
+            (Shape::Range(min, max), _) => {
+                vec![integer(i128::from(*min) - 1), integer(i128::from(*max) + 1), "1".into()]
+            }
+            (Shape::NonZero, _) => vec![0.into(), integer(i128::from(i32::MAX) + 1), Value::Null],
             (Shape::Int { min, max, .. }, _) => {
                 let beyond = [*min - 1, *max + 1];
                 let mut mistakes = vec![Value::Null, 1.0.into(), "1".into(), true.into()];

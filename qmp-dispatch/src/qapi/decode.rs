@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a type refuses although its schema allows it, in QEMU's words.
+
+use qmp_proto::{DecodeError, DecodeProblem, Error, Object, from_object};
+use serde::de::DeserializeOwned;
+
+/// Deserializes arguments that have been checked.
+pub(crate) fn decode<A: DeserializeOwned>(arguments: Object) -> Result<A, Error> {
+    from_object(arguments).map_err(|error| Error::generic(describe(&error)))
+}
+
+/// How serde says that none of the branches of an untagged enum has taken a value, without a reason.
+const NO_BRANCH: &str = "data did not match any variant of untagged enum";
+
+#[cold]
+fn describe(error: &DecodeError) -> String {
+    let place = error.place();
+    let member = |name: &str| match place.is_empty() {
+        true => name.to_owned(),
+        false => format!("{place}.{name}"),
+    };
+    match error.problem() {
+        DecodeProblem::MissingMember(name) => format!("Parameter '{}' is missing", member(name)),
+        DecodeProblem::UnknownMember(name) => {
+            format!("Parameter '{}' is unexpected", member(name))
+        }
+        DecodeProblem::UnknownVariant(name) => {
+            format!("Parameter '{}' does not accept value '{name}'", bare(&place))
+        }
+        DecodeProblem::WrongType { expected } => {
+            format!("Invalid parameter type for '{}', expected: {expected}", or_null(&place))
+        }
+        DecodeProblem::WrongValue { expected } => {
+            format!("Parameter '{}' expects {expected}", bare(&place))
+        }
+        DecodeProblem::Other(text) if text.starts_with(NO_BRANCH) => {
+            format!("Invalid parameter '{}'", or_null(&place))
+        }
+        DecodeProblem::Other(text) if !place.is_empty() => {
+            format!("Invalid parameter '{place}': {text}")
+        }
+        // Of the arguments as a whole, or of we know not which.
+        _ => error.to_string(),
+    }
+}
+
+/// The last name alone; as in the checks, it is all that is told of values whose type is right.
+fn bare(place: &str) -> &str {
+    let name = place.rsplit('.').next().unwrap_or_default();
+    if name.is_empty() || name.ends_with(']') { "null" } else { name }
+}
+
+fn or_null(place: &str) -> &str {
+    if place.is_empty() { "null" } else { place }
+}
