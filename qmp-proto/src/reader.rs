@@ -196,6 +196,24 @@ impl Reader {
         (self.spent || self.tokens.is_empty()) && self.lexer.is_between_tokens()
     }
 
+    /// How many bytes are kept of a message that is not complete, what is known of its tokens
+    /// included.
+    ///
+    /// ```
+    /// let mut reader = qmp_proto::Reader::default();
+    /// assert_eq!(reader.kept(), 0);
+    /// assert!(reader.read(&mut &b"{'execute':"[..]).is_none());
+    /// assert!(reader.kept() >= 11);
+    /// assert!(reader.read(&mut &b" 'stop'}"[..]).is_some());
+    /// assert_eq!(reader.kept(), 0);
+    /// ```
+    pub fn kept(&self) -> usize {
+        match self.spent {
+            true => 0,
+            false => self.buffer.len() + size_of_val(self.tokens.as_slice()),
+        }
+    }
+
     fn clear(&mut self) {
         self.count = Count::default();
         self.buffer.clear();

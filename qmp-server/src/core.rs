@@ -6,6 +6,7 @@
 //! and executes what is queued. So the usual request is read, executed and answered on one thread,
 //! and while one command blocks, the other threads go on reading.
 
+mod bounds;
 mod clients;
 mod ending;
 mod turn;
@@ -27,6 +28,7 @@ use crate::poller::{Poller, Ready, Token};
 use crate::server::{Discipline, Options, Server};
 use crate::session::{Job, Next, Session};
 use crate::signal::Signal;
+use crate::usage::Usage;
 
 pub(crate) use clients::Listening;
 pub(crate) use turn::Execution;
@@ -54,6 +56,9 @@ pub(crate) struct Core {
     listening: Vec<Listening>,
     admission: Admission,
     sessions: Mutex<HashMap<Token, Arc<Session>>>,
+    usage: Usage,
+    /// How many clients do not read what waits for them.
+    blocked: Arc<AtomicUsize>,
     last_token: AtomicU64,
     stopping: AtomicBool,
     /// Whose command has stopped the server, if one has.
@@ -81,7 +86,6 @@ impl Core {
         let core = Arc::new(Core {
             poller: Poller::new()?,
             queue,
-            options,
             embedder,
             dispatching: AtomicBool::new(false),
             executing: AtomicUsize::new(0),
@@ -89,6 +93,8 @@ impl Core {
             listening,
             admission: Admission::new(access),
             sessions: Mutex::default(),
+            usage: Usage::new(&options.limits),
+            blocked: Arc::default(),
             last_token: AtomicU64::new(FIRST_SESSION),
             stopping: AtomicBool::new(false),
             ended_by: OnceLock::new(),
@@ -96,6 +102,7 @@ impl Core {
             change: Mutex::new(()),
             accept_again: AtomicBool::new(false),
             returned: AtomicUsize::new(0),
+            options,
         });
         for (token, listening) in (0..).zip(&core.listening) {
             core.poller.add(listening.listener.as_fd(), token)?;
@@ -147,6 +154,9 @@ impl Core {
             if !self.admission.nobody_waits() {
                 timeout = Some(timeout.unwrap_or(CHECK_AGAIN).min(CHECK_AGAIN));
             }
+            if let Some(again) = self.bounds_timeout() {
+                timeout = Some(timeout.unwrap_or(again).min(again));
+            }
             if let Err(error) = self.poller.wait(timeout, &mut ready) {
                 tracing::error!(%error, "cannot wait for clients");
                 self.stop();
@@ -164,6 +174,7 @@ impl Core {
                 self.admission.overdue().into_iter().for_each(|token| self.readmit(token));
             }
             self.dispatch();
+            self.keep_bounds();
         }
     }
 

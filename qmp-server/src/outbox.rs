@@ -4,20 +4,27 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use qmp_dispatch::Output;
+use qmp_dispatch::proto::Layout;
 
 use crate::Transport;
-
-/// A client that leaves more than this unread is not read from, and gets no events.
-const FULL: usize = 256 << 10;
+use crate::missed::notice;
+use crate::usage::Share;
 
 /// Writes to a client at once what it takes, and keeps the rest.
 pub(crate) struct Outbox {
     transport: Arc<dyn Transport>,
+    layout: Layout,
+    /// Who leaves more than this unread is not read from, and gets no events.
+    full: usize,
     state: Mutex<State>,
     /// `State::backlog`, for a look without the lock.
     backlog: AtomicUsize,
+    share: Share,
+    /// How many clients of the server are being waited for.
+    blocked: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -27,7 +34,9 @@ struct State {
     written: usize,
     /// Nothing is written any more: the client is gone, or shall get nothing.
     dead: bool,
-    dropped_events: u64,
+    missed_events: u64,
+    /// Since when the client has read nothing, though something waits for it.
+    blocked_since: Option<Instant>,
 }
 
 impl State {
@@ -37,13 +46,31 @@ impl State {
 }
 
 impl Outbox {
-    pub(crate) fn new(transport: Arc<dyn Transport>) -> Outbox {
-        Outbox { transport, state: Mutex::default(), backlog: AtomicUsize::new(0) }
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        layout: Layout,
+        full: usize,
+        share: Share,
+        blocked: Arc<AtomicUsize>,
+    ) -> Outbox {
+        Outbox {
+            transport,
+            layout,
+            full,
+            state: Mutex::default(),
+            backlog: AtomicUsize::new(0),
+            share,
+            blocked,
+        }
+    }
+
+    pub(crate) fn share(&self) -> &Share {
+        &self.share
     }
 
     /// Whether the client has left so much unread that its requests should wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.backlog.load(Ordering::Acquire) > FULL
+        self.backlog.load(Ordering::Acquire) > self.full
     }
 
     /// Whether the client has been sent everything.
@@ -51,10 +78,21 @@ impl Outbox {
         self.backlog.load(Ordering::Acquire) == 0
     }
 
+    /// Whether the client has read nothing for this long, though something waits for it.
+    pub(crate) fn is_stalled(&self, at_least: Duration) -> bool {
+        !self.is_empty() && self.lock().blocked_since.is_some_and(|at| at.elapsed() >= at_least)
+    }
+
     /// Writes more of what is pending.
     pub(crate) fn flush(&self) {
         let mut state = self.lock();
         self.write_pending(&mut state);
+        if state.missed_events > 0 && state.backlog() <= self.full / 2 {
+            let missed = std::mem::take(&mut state.missed_events);
+            tracing::warn!("a client reads again, and has missed {missed} events");
+            state.pending.extend_from_slice(notice(missed, self.layout).as_bytes());
+            self.write_pending(&mut state);
+        }
     }
 
     /// Drops what is pending, and all that is yet to come.
@@ -67,9 +105,10 @@ impl Outbox {
         if state.dead {
             return;
         }
-        if may_drop && state.backlog() > FULL {
-            state.dropped_events += 1;
-            if state.dropped_events == 1 {
+        // Once events are missed, all are until the client has been told how many.
+        if may_drop && (state.backlog() > self.full || state.missed_events > 0) {
+            state.missed_events += 1;
+            if state.missed_events == 1 {
                 tracing::warn!("a client does not read: events to it are dropped");
             }
             return;
@@ -79,11 +118,12 @@ impl Outbox {
         if idle {
             self.write_pending(&mut state);
         } else {
-            self.backlog.store(state.backlog(), Ordering::Release);
+            self.tell_backlog(&state);
         }
     }
 
     fn write_pending(&self, state: &mut State) {
+        let before = state.backlog();
         while state.backlog() > 0 {
             match self.transport.send(&state.pending[state.written..]) {
                 Ok(sent) => state.written += sent,
@@ -93,6 +133,8 @@ impl Outbox {
                 Err(_) => return self.bury(state),
             }
         }
+        let read_some = state.backlog() < before;
+        self.note_blocked(state, read_some);
         if state.backlog() == 0 {
             state.pending.clear();
             state.written = 0;
@@ -103,16 +145,45 @@ impl Outbox {
             state.pending.drain(..state.written);
             state.written = 0;
         }
-        self.backlog.store(state.backlog(), Ordering::Release);
+        self.tell_backlog(state);
+    }
+
+    fn note_blocked(&self, state: &mut State, read_some: bool) {
+        let blocked = state.backlog() > 0;
+        match (blocked, state.blocked_since) {
+            (true, None) => _ = self.blocked.fetch_add(1, Ordering::Relaxed),
+            (false, Some(_)) => _ = self.blocked.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
+        if !blocked {
+            state.blocked_since = None;
+        } else if read_some || state.blocked_since.is_none() {
+            state.blocked_since = Some(Instant::now());
+        }
+    }
+
+    fn tell_backlog(&self, state: &State) {
+        let before = self.backlog.swap(state.backlog(), Ordering::AcqRel);
+        self.share.replace(before, state.backlog());
     }
 
     fn bury(&self, state: &mut State) {
-        *state = State { dead: true, ..State::default() };
-        self.backlog.store(0, Ordering::Release);
+        state.pending = Vec::new();
+        state.written = 0;
+        state.dead = true;
+        state.missed_events = 0;
+        self.note_blocked(state, false);
+        self.tell_backlog(state);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -41,6 +41,34 @@ pub enum Peer {
     Starter,
 }
 
+impl Peer {
+    /// Who is to blame: the same for all connections of a user of this machine, of a certificate, or
+    /// of an address, whatever its port.
+    ///
+    /// ```
+    /// use qmp_server::Peer;
+    ///
+    /// assert_eq!(Peer::Process { pid: 4711, uid: 1000, gid: 100 }.user(), "uid 1000");
+    /// assert_eq!(Peer::Address("[::1]:4711".into()).user(), "[::1]");
+    /// ```
+    pub fn user(&self) -> String {
+        match self {
+            Peer::Process { uid, .. } => format!("uid {uid}"),
+            Peer::Certificate { names, address } => match names.first() {
+                Some(name) => format!("certificate {name}"),
+                None => host(address).to_owned(),
+            },
+            Peer::Address(address) => host(address).to_owned(),
+            Peer::Starter => self.to_string(),
+        }
+    }
+}
+
+/// An address without its port.
+fn host(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -16,7 +16,7 @@ use crate::core::{Core, Listening};
 use crate::embedded::Embedded;
 use crate::signal::Signal;
 use crate::transport::{Opened, open};
-use crate::{Access, Address, Listen, Listener, Transport};
+use crate::{Access, Address, Limits, Listen, Listener, Transport};
 
 /// One to read while another one is held up by a command.
 const THREADS: usize = 2;
@@ -72,6 +72,7 @@ pub(crate) struct Options {
     pub(crate) shutdown_deadline: Duration,
     /// It goes on without clients, though it listens nowhere.
     pub(crate) stay: bool,
+    pub(crate) limits: Limits,
 }
 
 /// How many in-band commands are executed at a time. Out-of-band commands are executed at once in
@@ -113,6 +114,7 @@ impl Server {
                 discipline: Discipline::default(),
                 shutdown_deadline: SHUTDOWN_DEADLINE,
                 stay: false,
+                limits: Limits::default(),
             },
         }
     }
@@ -158,6 +160,13 @@ impl Server {
     #[must_use]
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Server {
         self.options.shutdown_deadline = deadline;
+        self
+    }
+
+    /// Says how much clients may take, in place of the default [`Limits`].
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Server {
+        self.options.limits = limits;
         self
     }
 

@@ -3,22 +3,24 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
 
-use qmp_dispatch::proto::{Band, Error, Limits, Reader};
+use qmp_dispatch::proto::{self, Band, Error, Reader};
 use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Ticket};
 
 use crate::Transport;
 use crate::core::Execution;
 use crate::descriptors::Descriptors;
+use crate::input::Input;
 use crate::outbox::Outbox;
 use crate::poller::Token;
 use crate::server::Discipline;
 use crate::trace;
+use crate::usage::Share;
 
 /// As many in-band requests as QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
@@ -42,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) monitor: Arc<Monitor>,
     producer: Producer<Job>,
     input: Mutex<Input>,
+    /// What `input` keeps, as the [`Share`] has been told.
+    kept: AtomicUsize,
     /// Something has happened that may let reading go on.
     attention: AtomicBool,
     /// There may be something to read.
@@ -52,28 +56,6 @@ pub(crate) struct Session {
     closed: AtomicBool,
     /// In-band requests that are queued or being executed.
     unanswered: AtomicUsize,
-}
-
-struct Input {
-    reader: Reader,
-    /// What has been received and not been read, from `at` on: because the monitor is suspended, or
-    /// because descriptors came with its last byte.
-    unread: Vec<u8>,
-    at: usize,
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Input {
-    /// What can be read next: not together with what descriptors came with.
-    fn next_piece(&self) -> Range<usize> {
-        let end = self.unread.len();
-        let before_last = end.saturating_sub(1);
-        if self.descriptors.is_empty() || self.at == before_last {
-            self.at..end
-        } else {
-            self.at..before_last
-        }
-    }
 }
 
 /// What is to be done with a session when a thread has done its part.
@@ -95,6 +77,7 @@ impl Session {
         outbox: Arc<Outbox>,
         monitor: Arc<Monitor>,
         producer: Producer<Job>,
+        limits: proto::Limits,
     ) -> Session {
         Session {
             token,
@@ -103,12 +86,8 @@ impl Session {
             outbox,
             monitor,
             producer,
-            input: Mutex::new(Input {
-                reader: Reader::new(Limits::default()),
-                unread: Vec::new(),
-                at: 0,
-                descriptors: Vec::new(),
-            }),
+            input: Mutex::new(Input::new(limits)),
+            kept: AtomicUsize::new(0),
             attention: AtomicBool::new(false),
             readable: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -144,6 +123,7 @@ impl Session {
             while next == Next::Wait && self.attention.swap(false, Ordering::AcqRel) {
                 next = self.read_input(&mut input, scratch);
             }
+            self.keep(input.kept());
             drop(input);
             // Whoever found it locked has set this before, and is seen here.
             fence(Ordering::SeqCst);
@@ -160,7 +140,7 @@ impl Session {
             if reads == READS_PER_TURN || out_of_band >= OUT_OF_BAND_PER_TURN {
                 return Next::Again;
             }
-            if input.at < input.unread.len() {
+            if !input.is_read() {
                 let piece = input.next_piece();
                 if piece.end == input.unread.len() {
                     self.let_wait(std::mem::take(&mut input.descriptors));
@@ -187,16 +167,26 @@ impl Session {
             out_of_band += self.take_messages(&mut input.reader, &mut rest);
             input.unread = rest.to_vec();
         }
-        let all_read = input.at == input.unread.len();
-        if all_read && self.is_finished() { Next::Close } else { Next::Wait }
+        if input.is_read() && self.is_finished() { Next::Close } else { Next::Wait }
     }
 
     /// Whether reading may go on. A monitor that is suspended is resumed when its request has been
-    /// taken or answered, a client that does not read when it does.
+    /// taken or answered, a client that does not read when it does, and one that takes part in too
+    /// many requests when one of them has been answered.
     fn accepts_input(&self) -> bool {
         !self.producer.is_suspended()
             && !self.outbox.is_full()
             && !self.closed.load(Ordering::Acquire)
+            && self.share().has_room(self.token)
+    }
+
+    /// What the client takes of the server.
+    pub(crate) fn share(&self) -> &Share {
+        self.outbox.share()
+    }
+
+    fn keep(&self, bytes: usize) {
+        self.share().replace(self.kept.swap(bytes, Ordering::AcqRel), bytes);
     }
 
     /// The client has sent all and been sent all.
@@ -249,6 +239,7 @@ impl Session {
                 }
                 Band::InBand => {
                     self.unanswered.fetch_add(1, Ordering::AcqRel);
+                    self.share().requested();
                     let job = Job { session: Arc::clone(self), pending };
                     trace::monitor_qmp_in_band_enqueue(self.monitor.id(), &self.producer);
                     match self.producer.push(job) {
@@ -258,7 +249,10 @@ impl Session {
                             break;
                         }
                         // Closed while it was read: nobody is left to be answered.
-                        Err(_) => break,
+                        Err(_) => {
+                            self.forget(1);
+                            break;
+                        }
                     }
                 }
             }
@@ -279,7 +273,8 @@ impl Session {
         let first = !self.closed.swap(true, Ordering::AcqRel);
         if first {
             self.transport.shutdown();
-            drop(self.producer.close());
+            self.forget(self.producer.close().items.len());
+            self.share().leave();
         }
         first
     }
@@ -287,6 +282,7 @@ impl Session {
     /// Answers what is queued with an error, because the server ends.
     pub(crate) fn refuse_waiting(&self) {
         let waiting = self.producer.close().items;
+        self.forget(waiting.len());
         // Nothing may overtake an answer that is still owed.
         if self.unanswered.load(Ordering::SeqCst) > waiting.len() {
             return;
@@ -294,6 +290,16 @@ impl Session {
         for job in waiting {
             self.monitor.refuse(job.pending, Error::generic("The server is shutting down"));
         }
+    }
+
+    /// So many requests will not be executed.
+    fn forget(&self, requests: usize) {
+        (0..requests).for_each(|_| drop(self.share().answered()));
+    }
+
+    /// Whether the client has read nothing for this long, though something waits to be read by it.
+    pub(crate) fn is_stalled(&self, at_least: Duration) -> bool {
+        self.outbox.is_stalled(at_least)
     }
 
     /// Writes what is pending, as far as the client takes it; whether that was all.
@@ -347,6 +353,7 @@ impl Session {
             self.resumed();
         }
         self.unanswered.fetch_sub(1, Ordering::SeqCst);
+        core.read_again(&self.share().answered());
         if resumed.is_some() || self.ended.load(Ordering::SeqCst) {
             core.read(&self);
         }

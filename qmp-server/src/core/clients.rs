@@ -16,7 +16,7 @@ use crate::descriptors::Descriptors;
 use crate::outbox::Outbox;
 use crate::poller::Token;
 use crate::session::Session;
-use crate::{Listener, Peer, Transport};
+use crate::{Limits, Listener, Peer, Transport};
 
 /// A listener, and how its monitors are to be.
 pub(crate) struct Listening {
@@ -109,15 +109,28 @@ impl Core {
         polled: Option<Token>,
     ) -> io::Result<()> {
         let Candidate { transport, layout, listener, .. } = candidate;
+        let share = match self.usage.admit(&peer.user()) {
+            Ok(share) => share,
+            Err(reason) => {
+                tracing::warn!(%peer, "a client is refused: {reason}");
+                if polled.is_some() {
+                    self.poller.remove(transport.as_fd());
+                }
+                transport.shutdown();
+                return Ok(());
+            }
+        };
         let transport: Arc<dyn Transport> = transport.into();
-        let outbox = Arc::new(Outbox::new(Arc::clone(&transport)));
+        let Limits { unread, message, .. } = self.options.limits;
+        let (outlet, blocked) = (Arc::clone(&transport), Arc::clone(&self.blocked));
+        let outbox = Arc::new(Outbox::new(outlet, layout, unread, share, blocked));
         let control = Control::new(Arc::downgrade(self));
         tracing::debug!(%peer, "client connected");
         let locals = Locals::default().with(Descriptors::default()).with(control).with(peer);
         let monitor = self.dispatcher.connect(outbox.clone(), layout, locals);
         let producer = self.queue.register(Mode::OneInProgress);
         let token = polled.unwrap_or_else(|| self.last_token.fetch_add(1, Ordering::Relaxed));
-        let session = Session::new(token, listener, transport, outbox, monitor, producer);
+        let session = Session::new(token, listener, transport, outbox, monitor, producer, message);
         let session = Arc::new(session);
         self.sessions().insert(token, Arc::clone(&session));
         let fd = session.transport.as_fd();

@@ -19,6 +19,8 @@ mod embedded;
 mod introspection;
 /// Coming and going: clients, signals, sockets.
 mod lifecycle;
+/// How much clients may take of the server, and what happens when they want more.
+mod limits;
 /// Many clients at once, each with its own ids.
 mod many_clients;
 /// The server in a poll loop of somebody else's.

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What clients may take, and what becomes of those who want more, and of the others.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use qmp_dispatch::proto::Error;
+use qmp_dispatch::{Context, Dispatcher, EventType, Registry};
+use qmp_server::{Limits, Server, ServerHandle, system_time, version};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tempfile::TempDir;
+use tests::endpoint::Endpoint;
+use tests::server::{Client, LIMIT};
+
+const NOISE: EventType<Noise> = EventType::new("NOISE");
+
+#[derive(Serialize, JsonSchema)]
+struct Noise {
+    index: usize,
+    padding: String,
+}
+
+struct Limited {
+    server: Option<ServerHandle>,
+    dispatcher: Dispatcher,
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+impl Limited {
+    fn start(set: impl FnOnce(&mut Limits)) -> Limited {
+        let mut registry = Registry::new();
+        registry.event(&NOISE).unwrap();
+        registry
+            .command("x-quick", |_: &Context| Ok::<_, Error>("quick".to_owned()))
+            .unwrap()
+            .allow_oob();
+        let dispatcher = Dispatcher::new(registry, version(), system_time);
+        let mut limits = Limits::default();
+        set(&mut limits);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        let listen = format!("unix:{}", path.display()).parse().unwrap();
+        let server = Server::new(dispatcher.clone()).limits(limits).listen(&listen).unwrap();
+        Limited { server: Some(server.spawn().unwrap()), dispatcher, path, _dir: dir }
+    }
+
+    fn client(&self) -> Client {
+        let mut client = Client::connect(&Endpoint::Unix(self.path.clone()));
+        client.negotiate("{}");
+        client
+    }
+
+    /// A client that has negotiated, and does not read by itself.
+    fn socket(&self) -> UnixStream {
+        let mut socket = UnixStream::connect(&self.path).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.write_all(b"{'execute': 'qmp_capabilities'}").unwrap();
+        read_line(&mut socket);
+        read_line(&mut socket);
+        socket
+    }
+
+    /// As many events as no client is sent that does not read.
+    fn make_noise(&self, from: usize, events: usize) {
+        for index in from..from + events {
+            let noise = Noise { index, padding: "noise".repeat(200) };
+            self.dispatcher.emit(&NOISE, &noise).unwrap();
+        }
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.control().shutdown();
+            server.wait();
+        }
+    }
+}
+
+fn read_line(socket: &mut UnixStream) -> String {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        let mut byte = [0];
+        assert_eq!(socket.read(&mut byte).unwrap(), 1, "after {line:?}");
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+/// Waits until the server has ended the connection, without reading.
+fn wait_until_cut_off(socket: &UnixStream) {
+    let limit = Timespec::try_from(LIMIT).unwrap();
+    let ready = poll(&mut [PollFd::new(socket, PollFlags::empty())], Some(&limit)).unwrap();
+    assert_eq!(ready, 1, "the client is still connected");
+}
+
+#[test]
+fn a_client_too_many_is_not_greeted_and_there_is_room_again_when_one_leaves() {
+    let limited = Limited::start(|limits| limits.per_user.monitors = 2);
+    let first = limited.client();
+    let mut second = limited.client();
+    let mut third = UnixStream::connect(&limited.path).unwrap();
+    third.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!(third.read(&mut [0]).unwrap(), 0);
+    drop(first);
+    // It takes a moment until the server knows.
+    let mut next = loop {
+        let mut socket = UnixStream::connect(&limited.path).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        if socket.read(&mut [0]).unwrap() == 1 {
+            break socket;
+        }
+    };
+    assert!(read_line(&mut next).contains("QMP"));
+    assert_eq!(second.execute("x-quick").as_str(), Some("quick"));
+}
+
+#[test]
+fn a_client_that_reads_again_is_told_how_many_events_it_has_missed() {
+    const EVENTS: usize = 3000;
+    let limited = Limited::start(|limits| limits.unread = 16 << 10);
+    let mut lazy = limited.socket();
+    let mut eager = limited.client();
+    for index in 0..EVENTS {
+        limited.make_noise(index, 1);
+        eager.expect_event("NOISE");
+    }
+    let index_of = |line: &str| -> Option<usize> {
+        let number = line.split_once(r#""index": "#)?.1;
+        number[..number.find(',')?].parse().ok()
+    };
+    let mut read = 0;
+    let missed: usize = loop {
+        let line = read_line(&mut lazy);
+        match line.split_once(r#""__org.qmp-server_EVENTS_MISSED", "data": {"count": "#) {
+            Some((_, count)) => break count[..count.find('}').unwrap()].parse().unwrap(),
+            None => assert_eq!(index_of(&line), Some(read), "{line}"),
+        }
+        read += 1;
+    };
+    assert!(read > 0 && missed > 0);
+    assert_eq!(read + missed, EVENTS);
+    limited.make_noise(EVENTS, 1);
+    assert_eq!(index_of(&read_line(&mut lazy)), Some(EVENTS), "it gets what comes now");
+}
+
+#[test]
+fn a_client_that_has_not_read_for_too_long_is_disconnected() {
+    let limited = Limited::start(|limits| limits.stalled = Some(Duration::from_millis(10)));
+    let stalled = limited.socket();
+    let mut other = limited.client();
+    for index in 0..1000 {
+        limited.make_noise(index, 1);
+        other.expect_event("NOISE");
+    }
+    wait_until_cut_off(&stalled);
+    assert_eq!(other.execute("x-quick").as_str(), Some("quick"));
+}
+
+#[test]
+fn who_keeps_most_of_too_many_bytes_is_disconnected_and_nobody_else() {
+    let limited = Limited::start(|limits| limits.per_server.bytes = 1 << 20);
+    let mut modest = limited.socket();
+    let mut greedy = limited.socket();
+    let (begin, rest) = (b"{'execute': 'x-qu", b"ick', 'id': 1}");
+    modest.write_all(begin).unwrap();
+    let begun = format!("{{'execute': 'x-quick', 'id': '{}", "greed".repeat(400 << 10));
+    match greedy.write_all(begun.as_bytes()) {
+        Ok(()) => wait_until_cut_off(&greedy),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::BrokenPipe),
+    }
+    modest.write_all(rest).unwrap();
+    assert_eq!(read_line(&mut modest), "{\"return\": \"quick\", \"id\": 1}\r\n");
+}
+
+#[test]
+fn with_few_requests_at_a_time_all_are_answered_all_the_same() {
+    const COMMANDS: usize = 100;
+    let limited = Limited::start(|limits| limits.per_server.requests = 2);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            let mut client = Client::connect(&Endpoint::Unix(limited.path.clone()));
+            client.negotiate(r#"{"enable": ["oob"]}"#);
+            scope.spawn(move || {
+                for _ in 0..COMMANDS / 10 {
+                    client.send(&r#"{"execute": "x-quick"}"#.repeat(10));
+                    (0..10).for_each(|_| client.expect(r#"{"return": "quick"}"#));
+                }
+            });
+        }
+    });
+}
