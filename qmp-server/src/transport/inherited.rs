@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use rustix::io::ioctl_fionbio;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::vsock::VsockStream;
@@ -43,37 +43,36 @@ pub(super) fn activated(name: Option<&str>, insecure: bool) -> io::Result<Vec<Op
 /// The socket with this number, which listens or is connected.
 pub(super) fn open(number: i32, insecure: bool) -> io::Result<Opened> {
     let fd = duplicate(number)?;
-    let is_stream = sockopt::socket_type(&fd)? == SocketType::STREAM;
-    let listens = is_stream && sockopt::socket_acceptconn(&fd)?;
-    let family = sockopt::socket_domain(&fd)?;
-    if is_stream {
-        ioctl_fionbio(&fd, true)?;
+    let no_use =
+        || io::Error::new(io::ErrorKind::InvalidInput, "is not a stream socket that can be served");
+    match sockopt::socket_type(&fd) {
+        Ok(SocketType::STREAM) => {}
+        Ok(_) | Err(Errno::NOTSOCK) => return Err(no_use()),
+        Err(error) => return Err(error.into()),
     }
+    ioctl_fionbio(&fd, true)?;
+    let listens = sockopt::socket_acceptconn(&fd)?;
     let wrap = |connection| Opened::Connection(Box::new(Inherited { connection }));
-    match family {
-        _ if !is_stream => {}
+    match sockopt::socket_domain(&fd)? {
         AddressFamily::UNIX if listens => {
-            return Ok(Opened::Listener(unix::adopt(UnixListener::from(fd), number)));
+            Ok(Opened::Listener(unix::adopt(UnixListener::from(fd), number)))
         }
-        AddressFamily::UNIX => return Ok(wrap(Box::new(UnixStream::from(fd)))),
+        AddressFamily::UNIX => Ok(wrap(Box::new(UnixStream::from(fd)))),
         AddressFamily::INET | AddressFamily::INET6 if listens => {
             let listener = TcpListener::from(fd);
             tcp::check_local(&listener.local_addr()?, insecure)?;
-            return Ok(Opened::Listener(Box::new(listener)));
+            Ok(Opened::Listener(Box::new(listener)))
         }
         AddressFamily::INET | AddressFamily::INET6 => {
             let stream = TcpStream::from(fd);
             tcp::check_local(&stream.peer_addr()?, insecure)?;
             stream.set_nodelay(true)?;
-            return Ok(wrap(Box::new(stream)));
+            Ok(wrap(Box::new(stream)))
         }
-        AddressFamily::VSOCK if listens => {
-            return vsock::adopt(fd, insecure).map(Opened::Listener);
-        }
-        AddressFamily::VSOCK => return Ok(wrap(Box::new(VsockStream(fd)))),
-        _ => {}
+        AddressFamily::VSOCK if listens => vsock::adopt(fd, insecure).map(Opened::Listener),
+        AddressFamily::VSOCK => Ok(wrap(Box::new(VsockStream(fd)))),
+        _ => Err(no_use()),
     }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a stream socket that can be served"))
 }
 
 /// A descriptor for what this number stands for, if it stands for anything. It takes the way that
@@ -83,7 +82,12 @@ fn duplicate(number: i32) -> io::Result<OwnedFd> {
     let rights = [number];
     let message = [ControlMessage::ScmRights(&rights)];
     let byte = [IoSlice::new(&[0])];
-    sendmsg::<()>(theirs.as_raw_fd(), &byte, &message, MsgFlags::empty(), None)?;
+    match sendmsg::<()>(theirs.as_raw_fd(), &byte, &message, MsgFlags::empty(), None) {
+        Err(nix::errno::Errno::EBADF) => {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such descriptor"));
+        }
+        sent => sent?,
+    };
     let mut descriptors = Vec::new();
     ours.receive(&mut [0], &mut descriptors)?;
     descriptors.pop().ok_or_else(|| io::Error::other("there are no descriptors left"))

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
+use tests::certificates::{Authority, Identity};
 use tests::endpoint::Endpoint;
 use tests::json::Json;
 use tests::process::{Finished, Process, run};
 use tests::programs::find;
-use tests::server::{LIMIT, Server, qmp_server};
+use tests::server::{LIMIT, Server, qmp_server, refusal};
 
 fn call(endpoint: &Endpoint, arguments: &[&str]) -> Finished {
     let address = endpoint.to_string();
@@ -89,6 +92,89 @@ fn nobody_at_the_address_is_a_failure_of_its_own() {
     let finished = call(&Endpoint::Unix(dir.path().join("missing.sock")), &["query-name"]);
     assert_eq!(finished.status.code(), Some(2), "{finished:#?}");
     assert_eq!(finished.stderr.lines().count(), 1, "{finished:#?}");
+}
+
+/// The call must fail before anything is executed, with one line; hands it out.
+#[track_caller]
+fn check_failure(arguments: &[&str]) -> String {
+    refusal(&[&["call"], arguments].concat())
+}
+
+#[test]
+fn names_in_no_file_system_can_be_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = format!("unix-abstract:{}", dir.path().display());
+    let _server = Server::start_with(["--listen", &address, "--listen", "unix:{sock}"]);
+    let finished = run(&mut qmp_server(["call", &address, "query-kvm"]), "", LIMIT).unwrap();
+    assert!(finished.status.success(), "{finished:?}");
+}
+
+#[test]
+fn servers_with_tls_can_be_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path(), "authority").unwrap();
+    let stranger = Authority::new(dir.path(), "stranger").unwrap();
+    let server = authority.issue("server", &["localhost"]).unwrap();
+    let [alice, mallory] = [authority.issue("alice", &[]), stranger.issue("alice", &[])];
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let [cert, key] = [&server.cert, &server.key].map(|path| text(path));
+    let [ca, wrong_ca] = [&authority, &stranger].map(|authority| text(&authority.certificate()));
+    let listen = format!("tls:127.0.0.1:0,cert={cert},key={key},client-ca={ca}");
+    let running = Server::start_with(["--listen", &listen, "--listen", "unix:{sock}"]);
+    let address = format!("tls:localhost:{}", running.ports()[0]);
+    let by_number = format!("tls:127.0.0.1:{}", running.ports()[0]);
+    let own = |identity: &io::Result<Identity>| {
+        let Identity { cert, key } = identity.as_ref().unwrap();
+        ["--cert".to_owned(), text(cert), "--key".to_owned(), text(key)]
+    };
+    let [alice, mallory] = [own(&alice), own(&mallory)];
+    let [alice, mallory] = [&alice, &mallory].map(|own| own.each_ref().map(String::as_str));
+    let call = [&["call", &address, "query-kvm", "--ca", &ca], &alice[..]].concat();
+    let finished = run(&mut qmp_server(&call), "", LIMIT).unwrap();
+    assert!(finished.status.success(), "{finished:?}");
+    let named = [&["call", &by_number, "query-kvm", "--ca", &ca], &alice[..]].concat();
+    let named = [&named[..], &["--server-name", "localhost"]].concat();
+    let finished = run(&mut qmp_server(&named), "", LIMIT).unwrap();
+    assert!(finished.status.success(), "{finished:?}");
+
+    for (address, options, complaint) in [
+        (
+            &address,
+            [&["--ca", &wrong_ca], &alice[..]].concat(),
+            "is not from the authority of --ca",
+        ),
+        (&by_number, [&["--ca", &ca], &alice[..]].concat(), "not valid for name"),
+        (&address, [&["--ca", &ca], &mallory[..]].concat(), "the server refuses the connection"),
+        (&address, vec!["--ca", &ca], "the server wants a certificate"),
+        (&address, alice.to_vec(), "TLS needs --ca FILE"),
+        (&address, vec!["--ca", &key], "holds no certificate"),
+        (&address, vec!["--ca", "/no/such/file"], "/no/such/file"),
+        (&address, vec!["--ca", &ca, "--cert", &cert], "--key"),
+        (&address, vec!["--ca", &ca, "--server-name", "no name"], "'no name' is not a name"),
+    ] {
+        let line = check_failure(&[&[address, "query-kvm"], &options[..]].concat());
+        assert!(line.contains(complaint), "{options:?}: {line}");
+    }
+    let plain = running.endpoint().to_string();
+    let line = check_failure(&[&plain, "query-kvm", "--ca", &ca]);
+    assert!(line.contains("are for tls:HOST:PORT"), "{line}");
+}
+
+#[test]
+fn a_server_without_tls_is_told_from_one_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = Authority::new(dir.path(), "authority").unwrap().certificate();
+    let server = Server::start_with(["--listen", "tcp:127.0.0.1:0", "--listen", "unix:{sock}"]);
+    let address = format!("tls:localhost:{}", server.ports()[0]);
+    let line = check_failure(&[&address, "query-kvm", "--ca", ca.to_str().unwrap()]);
+    assert!(line.contains("does not speak TLS"), "{line}");
+}
+
+#[test]
+fn where_nobody_can_be_called_is_told() {
+    for address in ["stdio", "fd:3", "systemd", "vsock:1:1", "tls:localhost:1"] {
+        check_failure(&[address, "query-kvm", "--timeout", "5"]);
+    }
 }
 
 /// QEMU's storage daemon with a QMP socket.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,7 +54,8 @@ pub(crate) struct MuxOptions {
 
 #[derive(Args)]
 pub(crate) struct CallOptions {
-    /// The server: unix:PATH, a path with a slash, or tcp:HOST:PORT
+    /// The server: unix:PATH, a path with a slash, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT or
+    /// vsock:CID:PORT
     #[arg(value_name = "ADDR")]
     pub(crate) address: Address,
     /// The command
@@ -70,6 +72,31 @@ pub(crate) struct CallOptions {
     /// Give up when the server has been silent for so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
+}
+
+/// What a client of a TLS server needs. All files are in PEM.
+#[derive(Args)]
+pub(crate) struct TlsOptions {
+    /// TLS: the authority that the server's certificate must be from
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// TLS: our own certificate, if the server wants one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// TLS: the key of our certificate
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// TLS: the name that the server's certificate must have, if it is not the host
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
+}
+
+impl TlsOptions {
+    pub(crate) fn are_given(&self) -> bool {
+        self.ca.is_some() || self.cert.is_some() || self.server_name.is_some()
+    }
 }
 
 /// A day, after which nobody waits any more.

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `qmp-server call`: one command on any QMP server.
 
+mod stream;
+mod tls;
+
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
-use std::sync::mpsc::channel;
-use std::thread;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::{
     Band, Capability, Event, Json, Layout, Reader, Request, Response, ServerMessage, Value,
 };
-use qmp_server::Address;
 
+use self::stream::{SHORTEST, Stream, connect};
 use crate::Failure;
 use crate::arguments::CallOptions;
 
@@ -30,7 +28,7 @@ pub(crate) fn call(options: &CallOptions) -> Result<(), Failure> {
         request.band = Band::OutOfBand;
     }
     let broken = |error| Failure::usage(format_args!("{}: {error}", options.address));
-    let mut client = Client::connect(&options.address, options.timeout).map_err(broken)?;
+    let mut client = Client::connect(options).map_err(broken)?;
     client.negotiate(options.oob).map_err(broken)?.map_err(|refused| broken(invalid(refused)))?;
     let result = client.execute(request).map_err(broken)??;
     print(result.as_str())?;
@@ -74,66 +72,6 @@ fn parse_argument(argument: &str) -> Result<(&str, Value), Failure> {
     Ok((name, value))
 }
 
-trait Stream: Read + Write {
-    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
-    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
-}
-
-impl Stream for UnixStream {
-    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        UnixStream::set_read_timeout(self, timeout)
-    }
-
-    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        UnixStream::set_write_timeout(self, timeout)
-    }
-}
-
-impl Stream for TcpStream {
-    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        TcpStream::set_read_timeout(self, timeout)
-    }
-
-    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        TcpStream::set_write_timeout(self, timeout)
-    }
-}
-
-/// The system takes no timeout of zero.
-const SHORTEST: Duration = Duration::from_millis(1);
-
-/// Connects within the timeout, or says why not.
-fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> {
-    match address {
-        Address::Unix(path) => {
-            // There is no such thing as a timeout for this: a server whose queue of clients is full
-            // holds up whoever connects.
-            let path = path.clone();
-            let (send, connected) = channel();
-            thread::spawn(move || send.send(UnixStream::connect(path)));
-            match connected.recv_timeout(timeout) {
-                Ok(stream) => Ok(Box::new(stream?)),
-                Err(_) => Err(silent("the server does not accept; too many clients wait there")),
-            }
-        }
-        Address::Tcp { host, port } => {
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-            for address in (host.as_str(), *port).to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, timeout.max(SHORTEST)) {
-                    Ok(stream) => return Ok(Box::new(stream)),
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
-        }
-        Address::UnixAbstract(name) => {
-            let name = SocketAddr::from_abstract_name(name)?;
-            Ok(Box::new(UnixStream::connect_addr(&name)?))
-        }
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "a client cannot connect there")),
-    }
-}
-
 /// One connection, used by one thread, with one command at a time.
 struct Client {
     stream: Box<dyn Stream>,
@@ -148,8 +86,9 @@ struct Client {
 type Refused<T> = Result<T, Failure>;
 
 impl Client {
-    fn connect(address: &Address, timeout: Duration) -> io::Result<Client> {
-        let stream = connect(address, timeout)?;
+    fn connect(options: &CallOptions) -> io::Result<Client> {
+        let timeout = options.timeout;
+        let stream = connect(&options.address, &options.tls, timeout)?;
         stream.set_write_timeout(Some(timeout.max(SHORTEST)))?;
         Ok(Client {
             stream,
