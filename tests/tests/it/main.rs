@@ -15,6 +15,8 @@ mod descriptors;
 mod difffuzz;
 /// The server as a library.
 mod embedded;
+/// Sockets that somebody else has opened, systemd or a parent process.
+mod inherited;
 /// `query-qmp-schema`, held against QEMU's and read as clients read it.
 mod introspection;
 /// Coming and going: clients, signals, sockets.
@@ -23,6 +25,8 @@ mod lifecycle;
 mod limits;
 /// Many clients at once, each with its own ids.
 mod many_clients;
+/// Which processes may connect.
+mod peers;
 /// The server in a poll loop of somebody else's.
 mod poll_loop;
 /// The client from crates.io.
@@ -33,6 +37,8 @@ mod qapi_types;
 mod qemu_qmp;
 /// Sockets and `socat`, with input that no library would write.
 mod raw_clients;
+/// The files and names of sockets, and vsock.
+mod sockets;
 /// TLS: who is let in, and that it carries everything.
 mod tls;
 /// What happens inside, by QEMU's names, and the log.
