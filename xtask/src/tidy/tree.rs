@@ -22,7 +22,7 @@ const TOP_LEVEL_FILES: [&str; 15] = [
     "rust-toolchain.toml",
     "rustfmt.toml",
 ];
-const TOP_LEVEL_DIRECTORIES: [&str; 2] = [".cargo", ".ci"];
+const TOP_LEVEL_DIRECTORIES: [&str; 3] = [".cargo", ".ci", "docs"];
 const REQUIRED_FILES: [&str; 4] = ["Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT"];
 
 /// Checks the paths of all files.
