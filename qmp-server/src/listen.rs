@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How to listen, as written on the command line.
 
+mod deserialize;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::{Address, AddressError};
+use crate::transport::verify;
+use crate::{Address, AddressError, ListenError};
 
 /// Where to listen, and how.
 ///
@@ -30,6 +33,9 @@ use crate::{Address, AddressError};
 /// assert_eq!(listen.mode, Some(0o660));
 /// # Ok::<(), qmp_server::AddressError>(())
 /// ```
+///
+/// In a configuration file it is such a string, or a map with an `address` and options of the same
+/// names: `{ address = "unix:/run/qmp.sock", pretty = true, mode = "0660" }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listen {
@@ -77,49 +83,14 @@ impl Listen {
         }
     }
 
-    fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
-        match (name, value) {
-            ("wait", None | Some("on")) => {
-                return Err("the machine does not wait for a client, use wait=off".to_owned());
-            }
-            ("server", Some("off")) => {
-                return Err("connecting to a client is not supported".to_owned());
-            }
-            ("server", None | Some("on")) | ("wait", Some("off")) | ("nowait", None) => {}
-            ("pretty", value) => self.pretty = switch(name, value)?,
-            ("insecure", value) => self.insecure = switch(name, value)?,
-            ("abstract", value) => {
-                if switch(name, value)? {
-                    self.make_abstract()?;
-                }
-            }
-            ("mode", Some(mode)) => {
-                let bits = u32::from_str_radix(mode, 8).ok().filter(|bits| *bits <= 0o777);
-                self.mode = Some(bits.ok_or_else(|| format!("'{mode}' is not a mode like 0660"))?);
-            }
-            ("owner", Some(owner)) => self.owner = Some(owner.to_owned()),
-            ("group", Some(group)) => self.group = Some(group.to_owned()),
-            ("cert", Some(file)) => self.tls().cert = file.into(),
-            ("key", Some(file)) => self.tls().key = file.into(),
-            ("client-ca", Some(file)) => self.tls().client_ca = Some(file.into()),
-            ("allow-name", Some(name)) => self.tls().allow_names.push(name.to_owned()),
-            (name, Some(value)) => return Err(format!("option '{name}={value}' is unknown")),
-            (name, None) => return Err(format!("option '{name}' is unknown")),
-        }
-        Ok(())
-    }
-
-    fn tls(&mut self) -> &mut ListenTls {
-        self.tls.get_or_insert_default()
-    }
-
-    fn make_abstract(&mut self) -> Result<(), String> {
-        let Address::Unix(path) = &self.address else {
-            return Err("only a Unix socket can be abstract".to_owned());
-        };
-        let name = path.to_str().expect("it was text").to_owned();
-        self.address = Address::UnixAbstract(name);
-        Ok(())
+    /// Looks for mistakes that can be found without listening: whether the TLS files are good, users
+    /// and groups exist, the host's name is known, and strangers are kept out.
+    ///
+    /// # Errors
+    ///
+    /// That of [`Server::listen`](crate::Server::listen) for the same mistake.
+    pub fn verify(&self) -> Result<(), ListenError> {
+        verify(self)
     }
 
     /// Options that do not go together, or not with the address.
@@ -145,21 +116,84 @@ impl Listen {
     }
 }
 
+/// What has been said so far, in whatever order.
+struct Draft {
+    address: Option<Address>,
+    /// Its address means nothing.
+    options: Listen,
+    /// The address is a path that is to become a name.
+    is_abstract: bool,
+}
+
+impl Draft {
+    fn new() -> Draft {
+        Draft { address: None, options: Listen::new(Address::Stdio), is_abstract: false }
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
+        match (name, value) {
+            ("wait", None | Some("on")) => {
+                return Err("the machine does not wait for a client, use wait=off".to_owned());
+            }
+            ("server", Some("off")) => {
+                return Err("connecting to a client is not supported".to_owned());
+            }
+            ("server", None | Some("on")) | ("wait", Some("off")) | ("nowait", None) => {}
+            ("pretty", value) => self.options.pretty = switch(name, value)?,
+            ("insecure", value) => self.options.insecure = switch(name, value)?,
+            ("abstract", value) => self.is_abstract = switch(name, value)?,
+            ("mode", Some(mode)) => {
+                let bits = u32::from_str_radix(mode, 8).ok().filter(|bits| *bits <= 0o777);
+                self.options.mode =
+                    Some(bits.ok_or_else(|| format!("'{mode}' is not a mode like 0660"))?);
+            }
+            ("owner", Some(owner)) => self.options.owner = Some(owner.to_owned()),
+            ("group", Some(group)) => self.options.group = Some(group.to_owned()),
+            ("cert", Some(file)) => self.tls().cert = file.into(),
+            ("key", Some(file)) => self.tls().key = file.into(),
+            ("client-ca", Some(file)) => self.tls().client_ca = Some(file.into()),
+            ("allow-name", Some(name)) => self.tls().allow_names.push(name.to_owned()),
+            (name, Some(value)) => return Err(format!("option '{name}={value}' is unknown")),
+            (name, None) => return Err(format!("option '{name}' is unknown")),
+        }
+        Ok(())
+    }
+
+    fn tls(&mut self) -> &mut ListenTls {
+        self.options.tls.get_or_insert_default()
+    }
+
+    /// All has been said: checks whether it goes together.
+    fn finish(self) -> Result<Listen, &'static str> {
+        let Draft { address, options, is_abstract } = self;
+        let mut address = address.ok_or("the address is missing")?;
+        if is_abstract {
+            let Address::Unix(path) = &address else {
+                return Err("only a Unix socket can be abstract");
+            };
+            address = Address::UnixAbstract(path.to_str().expect("it was text").to_owned());
+        }
+        let listen = Listen { address, ..options };
+        listen.check()?;
+        Ok(listen)
+    }
+}
+
 impl FromStr for Listen {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Listen, AddressError> {
         let mut parts = split_options(text).into_iter();
-        let mut listen = Listen::new(parts.next().unwrap_or_default().parse()?);
+        let mut draft = Draft::new();
+        draft.address = Some(parts.next().unwrap_or_default().parse()?);
         for option in parts {
             let (name, value) = match option.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
                 None => (option.as_str(), None),
             };
-            listen.set(name, value).map_err(|reason| AddressError::new(text, reason))?;
+            draft.set(name, value).map_err(|reason| AddressError::new(text, reason))?;
         }
-        listen.check().map_err(|reason| AddressError::new(text, reason))?;
-        Ok(listen)
+        draft.finish().map_err(|reason| AddressError::new(text, reason))
     }
 }
 

@@ -112,3 +112,18 @@ pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
     };
     opened.map_err(|source| ListenError { address: listen.address.clone(), source })
 }
+
+/// Does what comes before opening an address: nobody notices.
+pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
+    let verified = match &listen.address {
+        Address::Unix(path) => unix::resolve(path, listen).map(drop),
+        Address::Tcp { host, port } => tcp::resolve(host, *port, listen.insecure).map(drop),
+        Address::Tls { .. } => {
+            tls::configure(listen.tls.as_ref().unwrap_or(&Default::default())).map(drop)
+        }
+        Address::Vsock { cid, .. } => vsock::check_local(*cid, listen.insecure),
+        // Whether these are there is not known before the program is started as it will be.
+        Address::UnixAbstract(_) | Address::Fd(_) | Address::Systemd(_) | Address::Stdio => Ok(()),
+    };
+    verified.map_err(|source| ListenError { address: listen.address.clone(), source })
+}

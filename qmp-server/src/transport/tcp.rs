@@ -12,13 +12,17 @@ use crate::{Address, Peer};
 
 /// Listens at a port of a host, all of whose addresses must be loopback addresses unless `insecure`.
 pub(super) fn listen(host: &str, port: u16, insecure: bool) -> io::Result<Box<dyn Listener>> {
-    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    for address in &addresses {
-        check_local(address, insecure)?;
-    }
+    let addresses = resolve(host, port, insecure)?;
     let listener = TcpListener::bind(&addresses[..])?;
     listener.set_nonblocking(true)?;
     Ok(Box::new(listener))
+}
+
+/// The addresses of a host, if one may listen there.
+pub(super) fn resolve(host: &str, port: u16, insecure: bool) -> io::Result<Vec<SocketAddr>> {
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    addresses.iter().try_for_each(|address| check_local(address, insecure))?;
+    Ok(addresses)
 }
 
 /// Whether one may listen there without TLS.

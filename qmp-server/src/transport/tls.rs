@@ -13,7 +13,7 @@ use rustls::{
     CertificateError, InvalidMessage, OtherError, PeerIncompatible, ServerConfig, ServerConnection,
 };
 
-use self::config::configure;
+pub(super) use self::config::configure;
 use self::names::names_in;
 use super::{Listener, Transport};
 use crate::{Address, ListenTls, Peer};

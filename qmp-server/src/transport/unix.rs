@@ -28,11 +28,19 @@ use crate::{Address, Listen, Peer};
 const LOCK_TRIES: u32 = 100;
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
-/// Listens at `path`. A socket that nobody listens at any more is replaced.
-pub(super) fn listen(path: &Path, options: &Listen) -> io::Result<Box<dyn Listener>> {
+/// The address, and to whom it is to belong.
+pub(super) fn resolve(
+    path: &Path,
+    options: &Listen,
+) -> io::Result<(SocketAddrUnix, Option<Uid>, Option<Gid>)> {
     let owner = options.owner.as_deref().map(user_id).transpose()?.map(Uid::from_raw);
     let group = options.group.as_deref().map(group_id).transpose()?.map(Gid::from_raw);
-    let address = SocketAddrUnix::new(path)?;
+    Ok((SocketAddrUnix::new(path)?, owner, group))
+}
+
+/// Listens at `path`. A socket that nobody listens at any more is replaced.
+pub(super) fn listen(path: &Path, options: &Listen) -> io::Result<Box<dyn Listener>> {
+    let (address, owner, group) = resolve(path, options)?;
     // Else a socket that another server has bound and does not listen at yet would look stale.
     let _lock = lock_directory(path)?;
     let socket = new_socket()?;

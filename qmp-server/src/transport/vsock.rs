@@ -25,7 +25,7 @@ pub(super) fn listen(cid: u32, port: u32, insecure: bool) -> io::Result<Box<dyn 
     Ok(Box::new(VsockListener(socket)))
 }
 
-fn check_local(cid: u32, insecure: bool) -> io::Result<()> {
+pub(super) fn check_local(cid: u32, insecure: bool) -> io::Result<()> {
     if insecure || cid == LOCAL {
         return Ok(());
     }

@@ -7,6 +7,8 @@ mod bench;
 mod call;
 /// What the program says and returns when it cannot start.
 mod command_line;
+/// The configuration file.
+mod configuration;
 /// The recorded cases.
 mod conformance;
 /// Descriptors that clients pass along.
@@ -15,6 +17,8 @@ mod descriptors;
 mod difffuzz;
 /// The server as a library.
 mod embedded;
+/// Completions and manual pages.
+mod generated;
 /// Sockets that somebody else has opened, systemd or a parent process.
 mod inherited;
 /// `query-qmp-schema`, held against QEMU's and read as clients read it.
@@ -25,6 +29,8 @@ mod lifecycle;
 mod limits;
 /// Many clients at once, each with its own ids.
 mod many_clients;
+/// What the program says of mistakes, in flags and in the configuration file.
+mod mistakes;
 /// Which processes may connect.
 mod peers;
 /// The server in a poll loop of somebody else's.

@@ -6,15 +6,29 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use qmp_server::Address;
 
-use crate::options::{MachineOptions, ServerOptions};
+use crate::config::ConfigOptions;
+use crate::options::{MachineOptions, ServerOptions, UpstreamOptions};
 use crate::{Failure, USAGE, complain};
+
+/// What one may want to know besides.
+const NOTES: &str = "\
+Configuration file:
+  What is said for all subcommands that serve stands at the top, what one of them
+  has for itself in a table of its name, such as [serve]. Options have the names of
+  the flags, and a flag goes before what the file says. Instead of a list of strings,
+  listen may be tables: [[listen]] with an address and its options.
+
+Exit status:
+  0 if all went well, 1 if a command has failed on the server, 2 if the command line
+  or the configuration file is wrong, or something is not there.";
 
 /// A server of the QEMU Machine Protocol, and a client for scripts
 #[derive(Parser)]
-#[command(name = "qmp-server", version, args_conflicts_with_subcommands = true)]
+#[command(name = "qmp-server", version, args_conflicts_with_subcommands = true, after_long_help = NOTES)]
 struct CommandLine {
     #[command(subcommand)]
     task: Option<Task>,
@@ -31,11 +45,23 @@ pub(crate) enum Task {
     Mux(MuxOptions),
     /// Run one command on any QMP server and print its result
     Call(CallOptions),
+    /// Print a script that makes a shell complete this program's arguments
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Print the manual page, in roff
+    Man {
+        /// That of a subcommand
+        subcommand: Option<String>,
+    },
 }
 
 /// Options of `serve`.
 #[derive(Args)]
 pub(crate) struct ServeOptions {
+    #[command(flatten)]
+    pub(crate) config: ConfigOptions,
     #[command(flatten)]
     pub(crate) server: ServerOptions,
     #[command(flatten)]
@@ -46,10 +72,11 @@ pub(crate) struct ServeOptions {
 #[derive(Args)]
 pub(crate) struct MuxOptions {
     #[command(flatten)]
+    pub(crate) config: ConfigOptions,
+    #[command(flatten)]
     pub(crate) server: ServerOptions,
-    /// The server to share: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, or a path with a slash
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) upstream: Address,
+    #[command(flatten)]
+    pub(crate) upstream: UpstreamOptions,
 }
 
 #[derive(Args)]
@@ -108,6 +135,11 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|duration| *duration <= LONGEST)
         .ok_or_else(|| format!("expected a number of seconds, at most {}", LONGEST.as_secs()))
+}
+
+/// The description of the command line.
+pub(crate) fn command() -> Command {
+    CommandLine::command()
 }
 
 /// Reads the command line. Help and version are printed here; a mistake gets one line.

@@ -4,25 +4,18 @@
 use std::sync::Arc;
 
 use qmp_dispatch::Registry;
-use qmp_server::{Access, Server, TracePoints};
+use qmp_server::{Server, TracePoints};
 use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::log::{self, LogFormat};
 use crate::options::ServerOptions;
 use crate::{Failure, complain};
 
-/// Logs until the guard is dropped.
-pub(crate) fn start_log(
-    options: &ServerOptions,
-    trace_points: &Arc<TracePoints>,
-) -> Result<WorkerGuard, Failure> {
-    for pattern in &options.trace {
-        if !trace_points.enable_matching(pattern) {
-            return Err(Failure::usage(format_args!("no trace point is called '{pattern}'")));
-        }
-    }
+/// Logs until the guard is dropped. The trace points that were asked for are enabled.
+pub(crate) fn start_log(options: &ServerOptions, trace_points: &Arc<TracePoints>) -> WorkerGuard {
+    options.enable_trace_points(trace_points);
     let filter = options.log_filter.clone().unwrap_or_default();
-    Ok(log::start(options.log, filter, Arc::clone(trace_points)))
+    log::start(options.log.unwrap_or_default(), filter, Arc::clone(trace_points))
 }
 
 pub(crate) fn set_deadlines(registry: &mut Registry, options: &ServerOptions) {
@@ -36,25 +29,26 @@ pub(crate) fn set_deadlines(registry: &mut Registry, options: &ServerOptions) {
 
 /// Lets in who may connect.
 pub(crate) fn allow(server: Server, options: &ServerOptions) -> Result<Server, Failure> {
-    let mut access = Access::default();
-    for user in &options.allow_user {
-        access.allow_user(user).map_err(Failure::usage)?;
+    Ok(server.allow(options.access().map_err(Failure::usage)?))
+}
+
+/// Says what would fail of what can be tried without anybody noticing.
+pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
+    for sourced in &options.listen {
+        let listen = options.complete(&sourced.value);
+        listen.verify().map_err(|error| sourced.blame("listen", error))?;
     }
-    for group in &options.allow_group {
-        access.allow_group(group).map_err(Failure::usage)?;
-    }
-    Ok(server.allow(access))
+    Ok(())
 }
 
 /// Listens wherever it is said, and says so.
 pub(crate) fn listen(mut server: Server, options: &ServerOptions) -> Result<Server, Failure> {
-    for listen in &options.listen {
-        let mut listen = listen.clone();
-        listen.insecure |= options.insecure;
-        server = server.listen(&listen).map_err(Failure::usage)?;
+    for sourced in &options.listen {
+        let listen = options.complete(&sourced.value);
+        server = server.listen(&listen).map_err(|error| sourced.blame("listen", error))?;
     }
     for address in server.addresses() {
-        match options.log {
+        match options.log.unwrap_or_default() {
             LogFormat::Text => complain(&format_args!("qmp-server: listening at {address}")),
             LogFormat::Json => tracing::info!(%address, "listening"),
         }

@@ -4,6 +4,8 @@
 mod arguments;
 mod call;
 mod clients;
+mod config;
+mod generate;
 mod log;
 mod mux;
 mod options;
@@ -28,8 +30,10 @@ fn main() -> ExitCode {
     };
     let done = match task {
         Task::Serve(options) => serve::serve(options),
-        Task::Mux(options) => mux::mux(&options),
+        Task::Mux(options) => mux::mux(options),
         Task::Call(options) => call::call(&options),
+        Task::Completions { shell } => generate::completions(arguments::command(), shell),
+        Task::Man { subcommand } => generate::man(arguments::command(), subcommand.as_deref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,12 +13,20 @@ use signal_hook::iterator::Signals;
 use crate::arguments::MuxOptions;
 use crate::{Failure, clients};
 
-pub(crate) fn mux(options: &MuxOptions) -> Result<(), Failure> {
-    let MuxOptions { server: options, upstream } = options;
+pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
+    let MuxOptions { config, server: mut options, upstream } = options;
+    options.mux = upstream;
+    let options = &config.complete(options)?;
+    let Some(upstream) = &options.mux.upstream else {
+        return Err(Failure::usage("mux needs --upstream"));
+    };
     if options.listen.is_empty() {
         return Err(Failure::usage("mux needs --listen"));
     }
-    let _log = clients::start_log(options, &Arc::new(TracePoints::default()))?;
+    if config.check_config {
+        return clients::check(options);
+    }
+    let _log = clients::start_log(options, &Arc::new(TracePoints::default()));
 
     let mux = Arc::new(Mux::new(upstream.clone()).map_err(Failure::usage)?);
     let mut registry = mux.registry().map_err(Failure::usage)?;

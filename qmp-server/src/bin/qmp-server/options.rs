@@ -1,38 +1,49 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Options of what serves clients.
+//! What can be said on the command line and in the configuration file alike.
+//!
+//! A field here is both: `--allow-user` and `allow-user`. Everything is checked where it is read, so
+//! that whoever is wrong is told the place.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use qmp_server::Listen;
+use qmp_server::{Access, Address, Listen, TracePoints};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::arguments::seconds;
+use crate::config::Sourced;
 use crate::log::{LogFilter, LogFormat};
 
-/// What every server can be told.
-#[derive(Args, Debug, Default)]
+/// What every server can be told. In the file it stands at the top.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct ServerOptions {
     /// Where to listen: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT,
     /// fd:NUMBER, systemd or stdio; may be given more than once
     #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
-    pub(crate) listen: Vec<Listen>,
-    /// Let processes of this user connect, by name or number, instead of the own user and root
+    pub(crate) listen: Vec<Sourced<Listen>>,
+    /// Let processes of this user connect, by name or number, instead of the own user and root; may
+    /// be given more than once
     #[arg(long, value_name = "USER")]
-    pub(crate) allow_user: Vec<String>,
-    /// Let processes of this group's members connect, by name or number
+    pub(crate) allow_user: Vec<User>,
+    /// Let processes of this group's members connect, by name or number; may be given more than
+    /// once
     #[arg(long, value_name = "GROUP")]
-    pub(crate) allow_group: Vec<String>,
+    pub(crate) allow_group: Vec<Group>,
     /// Let others than those of this machine connect without TLS
-    #[arg(long)]
-    pub(crate) insecure: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) insecure: Option<bool>,
     /// Answer with an error what takes longer than so many seconds: any command, or those of this
     /// name; may be given more than once
     #[arg(long, value_name = "[COMMAND=]SECONDS")]
     pub(crate) deadline: Vec<Deadline>,
-    /// How lines of the log look
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub(crate) log: LogFormat,
+    /// How lines of the log look; text by default
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log: Option<LogFormat>,
     /// What to log: off, error, warn (this is the default), info, debug or trace, or such levels
     /// for parts of the program: TARGET=LEVEL,...
     #[arg(long, value_name = "LEVEL")]
@@ -40,7 +51,99 @@ pub(crate) struct ServerOptions {
     /// Enable the trace points that match, as `trace-event-set-state` does; may be given more than
     /// once
     #[arg(long, value_name = "PATTERN")]
-    pub(crate) trace: Vec<String>,
+    pub(crate) trace: Vec<TracePattern>,
+    /// The table `[serve]`, whose options are flags of `serve`.
+    #[arg(skip)]
+    pub(crate) serve: MachineOptions,
+    /// The table `[mux]`, likewise.
+    #[arg(skip)]
+    pub(crate) mux: UpstreamOptions,
+}
+
+impl ServerOptions {
+    /// What is said here, and for the rest what is said there.
+    pub(crate) fn or(self, other: ServerOptions) -> ServerOptions {
+        ServerOptions {
+            listen: or(self.listen, other.listen),
+            allow_user: or(self.allow_user, other.allow_user),
+            allow_group: or(self.allow_group, other.allow_group),
+            insecure: self.insecure.or(other.insecure),
+            deadline: or(self.deadline, other.deadline),
+            log: self.log.or(other.log),
+            log_filter: self.log_filter.or(other.log_filter),
+            trace: or(self.trace, other.trace),
+            serve: self.serve.or(other.serve),
+            mux: self.mux.or(other.mux),
+        }
+    }
+
+    /// How to listen, with what is said for all addresses.
+    pub(crate) fn complete(&self, listen: &Listen) -> Listen {
+        let mut listen = listen.clone();
+        listen.insecure |= self.insecure.unwrap_or_default();
+        listen
+    }
+
+    /// Who may connect.
+    pub(crate) fn access(&self) -> std::io::Result<Access> {
+        let mut access = Access::default();
+        self.allow_user.iter().try_for_each(|user| access.allow_user(&user.0))?;
+        self.allow_group.iter().try_for_each(|group| access.allow_group(&group.0))?;
+        Ok(access)
+    }
+
+    /// Enables the trace points that were asked for.
+    pub(crate) fn enable_trace_points(&self, points: &TracePoints) {
+        for pattern in &self.trace {
+            points.enable_matching(&pattern.0);
+        }
+    }
+}
+
+/// What the reference machine can be told.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
+pub(crate) struct MachineOptions {
+    /// The name of the machine
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The UUID of the machine
+    #[arg(long)]
+    pub(crate) uuid: Option<Uuid>,
+    /// Do not start the machine, wait for `cont`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) paused: Option<bool>,
+}
+
+impl MachineOptions {
+    /// What is said here, and for the rest what is said there.
+    pub(crate) fn or(self, other: MachineOptions) -> MachineOptions {
+        MachineOptions {
+            name: self.name.or(other.name),
+            uuid: self.uuid.or(other.uuid),
+            paused: self.paused.or(other.paused),
+        }
+    }
+}
+
+/// What the mux can be told.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
+pub(crate) struct UpstreamOptions {
+    /// The server to share: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, or a path with a slash
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) upstream: Option<Address>,
+}
+
+impl UpstreamOptions {
+    /// What is said here, and for the rest what is said there.
+    pub(crate) fn or(self, other: UpstreamOptions) -> UpstreamOptions {
+        UpstreamOptions { upstream: self.upstream.or(other.upstream) }
+    }
+}
+
+fn or<T>(these: Vec<T>, others: Vec<T>) -> Vec<T> {
+    if these.is_empty() { others } else { these }
 }
 
 /// How long a command may take: one, or all of which nothing else is said.
@@ -66,27 +169,96 @@ impl FromStr for Deadline {
     }
 }
 
-/// What the reference machine can be told.
-#[derive(Args, Debug, Default)]
-pub(crate) struct MachineOptions {
-    /// The name of the machine
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// The UUID of the machine
-    #[arg(long, value_parser = uuid)]
-    pub(crate) uuid: Option<String>,
-    /// Do not start the machine, wait for `cont`
-    #[arg(long)]
-    pub(crate) paused: bool,
-}
+/// A user that exists, or a number.
+#[derive(Clone, Debug)]
+pub(crate) struct User(String);
 
-fn uuid(text: &str) -> Result<String, String> {
-    let groups: Vec<&str> = text.split('-').collect();
-    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
-    let hex = groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if lengths == [8, 4, 4, 4, 12] && hex {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err("expected a UUID like 550e8400-e29b-41d4-a716-446655440000".to_owned())
+impl FromStr for User {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<User, String> {
+        Access::default().allow_user(text).map_err(|error| error.to_string())?;
+        Ok(User(text.to_owned()))
     }
 }
+
+/// A group that exists, or a number.
+#[derive(Clone, Debug)]
+pub(crate) struct Group(String);
+
+impl FromStr for Group {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Group, String> {
+        Access::default().allow_group(text).map_err(|error| error.to_string())?;
+        Ok(Group(text.to_owned()))
+    }
+}
+
+/// What some trace point matches.
+#[derive(Clone, Debug)]
+pub(crate) struct TracePattern(String);
+
+impl FromStr for TracePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TracePattern, String> {
+        match TracePoints::default().enable_matching(text) {
+            true => Ok(TracePattern(text.to_owned())),
+            false => Err(format!("there is no trace point '{text}'")),
+        }
+    }
+}
+
+/// A UUID, in lower case.
+#[derive(Clone, Debug)]
+pub(crate) struct Uuid(String);
+
+impl From<Uuid> for String {
+    fn from(uuid: Uuid) -> String {
+        uuid.0
+    }
+}
+
+impl FromStr for Uuid {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Uuid, &'static str> {
+        let groups: Vec<&str> = text.split('-').collect();
+        let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+        let hex = groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if lengths == [8, 4, 4, 4, 12] && hex {
+            Ok(Uuid(text.to_ascii_lowercase()))
+        } else {
+            Err("expected a UUID like 550e8400-e29b-41d4-a716-446655440000")
+        }
+    }
+}
+
+/// In the file these are strings as on the command line. A visitor that fails is told of with the place of
+/// the string.
+macro_rules! deserialize_as_parsed {
+    ($($type:ty),+) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                deserializer.deserialize_str(Parsed(PhantomData))
+            }
+        }
+    )+};
+}
+
+struct Parsed<T>(PhantomData<T>);
+
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Parsed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+deserialize_as_parsed!(User, Group, Deadline, LogFilter, TracePattern, Uuid);

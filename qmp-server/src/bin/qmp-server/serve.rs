@@ -22,15 +22,21 @@ use crate::{Failure, clients};
 const DEFAULT_SOCKET: &str = "qmp.sock";
 
 pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
-    let ServeOptions { server: options, machine } = options;
+    let ServeOptions { config, server: mut options, machine } = options;
+    options.serve = machine;
+    let options = config.complete(options)?;
+    if config.check_config {
+        return clients::check(&options);
+    }
     let trace_points = Arc::new(TracePoints::default());
-    let _log = clients::start_log(&options, &trace_points)?;
+    let _log = clients::start_log(&options, &trace_points);
 
     let mut registry = Registry::new();
+    let machine = options.serve.clone();
     let machine = MachineOptions {
         name: machine.name,
-        uuid: machine.uuid,
-        paused: machine.paused,
+        uuid: machine.uuid.map(String::from),
+        paused: machine.paused.unwrap_or_default(),
         trace_points,
     };
     register_machine(&mut registry, machine).map_err(Failure::usage)?;

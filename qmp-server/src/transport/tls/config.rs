@@ -15,7 +15,7 @@ use super::names::NamesVerifier;
 use crate::ListenTls;
 
 /// Reads the files.
-pub(super) fn configure(options: &ListenTls) -> io::Result<ServerConfig> {
+pub(in crate::transport) fn configure(options: &ListenTls) -> io::Result<ServerConfig> {
     let provider = Arc::new(ring::default_provider());
     let chain = certificates(&options.cert)?;
     let key = PrivateKeyDer::from_pem_file(&options.key)
