@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Events: declared once, emitted by a handler, or from any other thread.
 
-mod screen;
-
 use std::thread;
 use std::time::Duration;
 
 use qmp_dispatch::proto::Error;
-use qmp_dispatch::{Context, EmitError, EventType, RegisterError, Registry};
+use qmp_dispatch::{Context, EmitError, EventType, LocalClient, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -53,14 +51,14 @@ fn rattle(context: &Context) -> Result<(), Error> {
 const SESSION: &str = "{'execute': 'system_powerdown'} {'execute': 'x-rattle'}";
 
 fn main() -> Result<(), RegisterError> {
-    let client = screen::Client::of(registry()?);
+    let client = LocalClient::new(registry()?);
     client.ask(SESSION).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
 #[test]
 fn events_precede_the_response_and_keep_to_their_limit() {
-    let said = screen::Client::of(registry().unwrap()).ask(SESSION);
+    let said = LocalClient::new(registry().unwrap()).ask(SESSION);
     assert!(said[0].contains(r#""event": "POWERDOWN"}"#), "{}", said[0]);
     assert_eq!(said[1], r#"{"return": {}}"#);
     assert!(said[2].contains(r#"{"device": "cd0", "tray-open": true}"#), "{}", said[2]);

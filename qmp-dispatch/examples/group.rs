@@ -2,9 +2,7 @@
 //! A group of commands that lives in a crate of its own: all it has to offer is a registry, which
 //! the program merges into its own.
 
-mod screen;
-
-use qmp_dispatch::{RegisterError, Registry};
+use qmp_dispatch::{LocalClient, RegisterError, Registry};
 
 /// Stands for a crate that others depend on; it needs nothing of theirs.
 #[expect(unreachable_pub, reason = "as in a crate of its own")]
@@ -63,14 +61,14 @@ const SESSION: &str = "
     {'execute': 'yank', 'arguments': {'instances': ['migration', 'chardev']}}";
 
 fn main() -> Result<(), RegisterError> {
-    let client = screen::Client::of(registry()?);
+    let client = LocalClient::new(registry()?);
     client.ask(SESSION).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
 #[test]
 fn the_commands_of_the_group_are_served_and_registered_once() {
-    let said = screen::Client::of(registry().unwrap()).ask(SESSION);
+    let said = LocalClient::new(registry().unwrap()).ask(SESSION);
     assert_eq!(said[0], r#"{"return": [{"name": "migration"}]}"#);
     assert!(said[1].contains("Yank instance 'chardev' not found"), "{}", said[1]);
     let again = yank::commands(yank::Instances(Vec::new())).unwrap();

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers that are given later: by another thread, by a future, by nobody.
 
-mod screen;
-
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +8,7 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use qmp_dispatch::proto::Error;
-use qmp_dispatch::{Context, RegisterError, Registry, Responder};
+use qmp_dispatch::{Context, LocalClient, RegisterError, Registry, Responder};
 
 fn on_a_thread(_: &Context, responder: Responder<u64>) {
     thread::spawn(move || responder.respond(Ok::<_, Error>(6 * 7)));
@@ -59,14 +57,14 @@ fn registry() -> Result<Registry, RegisterError> {
 const SESSION: &str = "{'execute': 'x-thread'} {'execute': 'x-future'} {'execute': 'x-never'}";
 
 fn main() -> Result<(), RegisterError> {
-    let client = screen::Client::of(registry()?);
+    let client = LocalClient::new(registry()?);
     client.ask(SESSION).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
 #[test]
 fn each_is_answered() {
-    let said = screen::Client::of(registry().unwrap()).ask(SESSION);
+    let said = LocalClient::new(registry().unwrap()).ask(SESSION);
     assert_eq!(said[..2], [r#"{"return": 42}"#, r#"{"return": 42}"#]);
     assert!(said[2].contains("The command x-never was not answered"), "{}", said[2]);
 }

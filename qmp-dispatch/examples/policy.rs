@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is deprecated is rejected and hidden, to find out who still relies on it.
 
-mod screen;
-
 use qmp_dispatch::proto::Error;
 use qmp_dispatch::qapi::{InputPolicy, OutputPolicy, Policy};
-use qmp_dispatch::{Context, RegisterError, Registry};
+use qmp_dispatch::{Context, LocalClient, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -56,14 +54,14 @@ const SESSION: &str = "
     {'execute': 'query-cpus'}";
 
 fn main() -> Result<(), RegisterError> {
-    let client = screen::Client::of(registry()?);
+    let client = LocalClient::new(registry()?);
     client.ask(SESSION).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
 #[test]
 fn what_is_deprecated_is_rejected_and_hidden() {
-    let said = screen::Client::of(registry().unwrap()).ask(SESSION);
+    let said = LocalClient::new(registry().unwrap()).ask(SESSION);
     assert_eq!(said[0], r#"{"return": {}}"#);
     assert!(said[1].contains("Deprecated parameter device disabled by policy"), "{}", said[1]);
     assert!(said[2].contains("Deprecated command cpu-add disabled by policy"), "{}", said[2]);

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Commands are plain functions, of some state that they share.
 
-mod screen;
-
 use std::sync::{Arc, Mutex};
 
 use qmp_dispatch::proto::Error;
-use qmp_dispatch::{Context, RegisterError, Registry};
+use qmp_dispatch::{Context, LocalClient, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,14 +51,14 @@ const SESSION: &str = "
     {'execute': 'query-balloon'}";
 
 fn main() -> Result<(), RegisterError> {
-    let client = screen::Client::of(registry()?);
+    let client = LocalClient::new(registry()?);
     client.ask(SESSION).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
 #[test]
 fn what_one_command_sets_the_other_one_shows() {
-    let said = screen::Client::of(registry().unwrap()).ask(SESSION);
+    let said = LocalClient::new(registry().unwrap()).ask(SESSION);
     assert_eq!(said[0], r#"{"return": {}}"#);
     assert!(
         said[1].contains("Invalid parameter type for 'value', expected: integer"),

@@ -17,28 +17,60 @@
 //!   before is back afterwards, however the handler ended.
 //! - Introspection is derived from the same types as the checks; nobody writes a schema twice.
 //!
-//! # Example
+//! # A first command
+//!
+//! A whole program, which depends on nothing but this crate:
+//!
+//! ```
+//! use qmp_dispatch::proto::Error;
+//! use qmp_dispatch::{Context, LocalClient, RegisterError, Registry, qapi_types};
+//!
+//! qapi_types! {
+//!     struct BlockResize {
+//!         node_name: String,
+//!         size: i64,
+//!     }
+//! }
+//!
+//! fn block_resize(_: &Context, new: BlockResize) -> Result<(), Error> {
+//!     match new.size {
+//!         0.. => Ok(()),
+//!         _ => Err(Error::generic(format!("'{}' cannot shrink below zero", new.node_name))),
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), RegisterError> {
+//!     let mut registry = Registry::new();
+//!     registry.command("block_resize", block_resize)?;
+//!
+//!     let client = LocalClient::new(registry);
+//!     let said = client.ask(
+//!         "{'execute': 'block_resize', 'arguments': {'node-name': 'disk0', 'size': -1}}
+//!          {'execute': 'block_resize', 'arguments': {'node-name': 'disk0', 'size': '1G'}}",
+//!     );
+//!     assert_eq!(
+//!         said,
+//!         [
+//!             r#"{"error": {"class": "GenericError", "desc": "'disk0' cannot shrink below zero"}}"#,
+//!             r#"{"error": {"class": "GenericError", "desc": "Invalid parameter type for 'size', expected: integer"}}"#,
+//!         ]
+//!     );
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`qapi`] says which Rust types there are in QAPI. Types that derive serde's traits and
+//! [`JsonSchema`](schemars::JsonSchema) by themselves are as good as those of [`qapi_types!`].
+//!
+//! # A client elsewhere
+//!
+//! Whoever owns the connection makes a monitor for it, feeds it with messages, and takes what it says:
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
 //!
-//! use qmp_dispatch::proto::{Error, Layout, Reader, Version, VersionTriple};
-//! use qmp_dispatch::{Context, Dispatcher, Locals, Output, Registry, Time};
-//! use schemars::JsonSchema;
-//! use serde::Deserialize;
-//!
-//! #[derive(Deserialize, JsonSchema)]
-//! struct BlockResize {
-//!     device: String,
-//!     size: i64,
-//! }
-//!
-//! fn block_resize(_: &Context, arguments: BlockResize) -> Result<(), Error> {
-//!     match arguments.size {
-//!         0.. => Ok(()),
-//!         _ => Err(Error::generic(format!("'{}' cannot shrink below zero", arguments.device))),
-//!     }
-//! }
+//! use qmp_dispatch::proto::{Layout, Reader, Version};
+//! use qmp_dispatch::{Dispatcher, Locals, Output, Registry, Time};
 //!
 //! /// Where the monitor's output goes: a socket elsewhere, a string here.
 //! #[derive(Default)]
@@ -50,32 +82,22 @@
 //!     }
 //! }
 //!
-//! let mut registry = Registry::new();
-//! registry.command("block_resize", block_resize)?;
-//! let version = Version {
-//!     qemu: VersionTriple { major: 0, minor: 1, micro: 0 },
-//!     package: "example".into(),
-//! };
-//! let dispatcher = Dispatcher::new(registry, version, Time::default);
+//! let version = Version::new(0, 1, 0, "example");
+//! let dispatcher = Dispatcher::new(Registry::new(), version, Time::default);
 //!
 //! let screen = Arc::new(Screen::default());
 //! let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
 //! let mut reader = Reader::default();
-//! let mut input: &[u8] = b"{'execute': 'qmp_capabilities'}
-//!     {'execute': 'block_resize', 'arguments': {'device': 'disk0', 'size': '1G'}, 'id': 1}";
+//! let mut input: &[u8] = b"{'execute': 'qmp_capabilities', 'id': 1}";
 //! while let Some(message) = reader.read(&mut input) {
+//!     // What is in-band may wait in a queue here.
 //!     monitor.execute(monitor.receive(message), || ());
 //! }
 //!
 //! let said = screen.0.lock().unwrap();
 //! let lines: Vec<&str> = said.lines().collect();
 //! assert!(lines[0].starts_with(r#"{"QMP": {"version": "#));
-//! assert_eq!(lines[1], r#"{"return": {}}"#);
-//! assert_eq!(
-//!     lines[2],
-//!     r#"{"id": 1, "error": {"class": "GenericError", "desc": "Invalid parameter type for 'size', expected: integer"}}"#
-//! );
-//! # Ok::<(), qmp_dispatch::RegisterError>(())
+//! assert_eq!(lines[1], r#"{"return": {}, "id": 1}"#);
 //! ```
 
 mod command;
@@ -86,6 +108,7 @@ mod event;
 mod forward;
 mod handler;
 mod intercept;
+mod local_client;
 mod locals;
 mod monitor;
 mod protocol_commands;
@@ -94,6 +117,7 @@ mod registry;
 mod reply;
 mod throttle;
 mod trace;
+mod types_macro;
 
 pub use qmp_proto as proto;
 /// Derives [`JsonSchema`](schemars::JsonSchema). A crate that does not depend on it derives with
@@ -110,6 +134,7 @@ pub use event::{DeclaredEvent, EmitError, EventType};
 pub use forward::{Forwarded, Forwarder};
 pub use handler::{DeferredHandler, Handler, Stateless};
 pub use intercept::{Call, Interceptor};
+pub use local_client::LocalClient;
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
 pub use registry::{Group, RegisterError, Registry};

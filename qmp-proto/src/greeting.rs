@@ -10,12 +10,9 @@ use crate::{Json, Layout};
 /// A version, as QAPI's `VersionInfo`: what `query-version` returns.
 ///
 /// ```
-/// use qmp_proto::{Version, VersionTriple};
+/// use qmp_proto::Version;
 ///
-/// let version = Version {
-///     qemu: VersionTriple { micro: 2, minor: 0, major: 10 },
-///     package: "Debian".into(),
-/// };
+/// let version = Version::new(10, 0, 2, "Debian");
 /// assert_eq!(version.to_string(), "10.0.2 (Debian)");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +21,18 @@ pub struct Version {
     pub qemu: VersionTriple,
     /// What the one who packaged it wants to add; may be empty.
     pub package: Cow<'static, str>,
+}
+
+impl Version {
+    /// `major.minor.micro`, and what the one who packaged it wants to add; may be empty.
+    pub fn new(
+        major: i64,
+        minor: i64,
+        micro: i64,
+        package: impl Into<Cow<'static, str>>,
+    ) -> Version {
+        Version { qemu: VersionTriple { micro, minor, major }, package: package.into() }
+    }
 }
 
 impl std::fmt::Display for Version {
