@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tempfile::TempDir;
 use tests::endpoint::Endpoint;
-use tests::server::{Client, LIMIT};
+use tests::process::Process;
+use tests::server::{Client, LIMIT, program};
 
 const NOISE: EventType<Noise> = EventType::new("NOISE");
 
@@ -196,4 +198,29 @@ fn with_few_requests_at_a_time_all_are_answered_all_the_same() {
             });
         }
     });
+}
+
+#[test]
+fn who_comes_when_there_are_no_descriptors_left_waits_for_others_to_leave() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("qmp.sock");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 32 && exec \"$@\"", "sh"]).arg(program());
+    command.arg("--listen").arg(format!("unix:{}", path.display()));
+    let _server = Process::start(command.stdin(Stdio::null())).unwrap();
+    drop(Endpoint::Unix(path.clone()).connect(LIMIT).unwrap());
+    let mut first = UnixStream::connect(&path).unwrap();
+    // More than fit; they wait to be accepted.
+    let others: Vec<_> = (0..40).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    first.set_read_timeout(Some(LIMIT)).unwrap();
+    assert!(read_line(&mut first).contains("QMP"));
+    first.write_all(b"{'execute': 'qmp_capabilities'}").unwrap();
+    assert!(read_line(&mut first).contains("return"), "who is there is served");
+    for mut other in others {
+        // Each leaves when it has been greeted, and so makes room.
+        other.set_read_timeout(Some(LIMIT)).unwrap();
+        assert!(read_line(&mut other).contains("QMP"));
+    }
+    first.write_all(b"{'execute': 'query-status'}").unwrap();
+    assert!(read_line(&mut first).contains("running"));
 }
