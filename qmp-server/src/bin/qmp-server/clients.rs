@@ -27,9 +27,9 @@ pub(crate) fn set_deadlines(registry: &mut Registry, options: &ServerOptions) {
     }
 }
 
-/// Lets in who may connect.
+/// Lets in who may connect, for as much as they may take.
 pub(crate) fn allow(server: Server, options: &ServerOptions) -> Result<Server, Failure> {
-    Ok(server.allow(options.access().map_err(Failure::usage)?))
+    Ok(server.allow(options.access().map_err(Failure::usage)?).limits(options.limits()))
 }
 
 /// Says what would fail of what can be tried without anybody noticing.

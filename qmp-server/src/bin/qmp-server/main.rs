@@ -6,6 +6,7 @@ mod call;
 mod clients;
 mod config;
 mod generate;
+mod limit;
 mod log;
 mod mux;
 mod options;

@@ -10,12 +10,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use qmp_server::{Access, Address, Listen, TracePoints};
+use qmp_server::{Access, Address, Limits, Listen, TracePoints};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::arguments::seconds;
 use crate::config::Sourced;
+use crate::limit::Limit;
 use crate::log::{LogFilter, LogFormat};
 
 /// What every server can be told. In the file it stands at the top.
@@ -41,6 +42,11 @@ pub(crate) struct ServerOptions {
     /// name; may be given more than once
     #[arg(long, value_name = "[COMMAND=]SECONDS")]
     pub(crate) deadline: Vec<Deadline>,
+    /// How much clients may take: NAME is monitors, bytes or requests, each also with -per-user,
+    /// message or unread (bytes of one client), or stalled (seconds, or never); may be given more
+    /// than once
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) limit: Vec<Limit>,
     /// How lines of the log look; text by default
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log: Option<LogFormat>,
@@ -69,6 +75,7 @@ impl ServerOptions {
             allow_group: or(self.allow_group, other.allow_group),
             insecure: self.insecure.or(other.insecure),
             deadline: or(self.deadline, other.deadline),
+            limit: or(self.limit, other.limit),
             log: self.log.or(other.log),
             log_filter: self.log_filter.or(other.log_filter),
             trace: or(self.trace, other.trace),
@@ -90,6 +97,13 @@ impl ServerOptions {
         self.allow_user.iter().try_for_each(|user| access.allow_user(&user.0))?;
         self.allow_group.iter().try_for_each(|group| access.allow_group(&group.0))?;
         Ok(access)
+    }
+
+    /// How much clients may take.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        self.limit.iter().for_each(|limit| limit.set(&mut limits));
+        limits
     }
 
     /// Enables the trace points that were asked for.
@@ -261,4 +275,4 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Parsed<T> {
     }
 }
 
-deserialize_as_parsed!(User, Group, Deadline, LogFilter, TracePattern, Uuid);
+deserialize_as_parsed!(User, Group, Deadline, Limit, LogFilter, TracePattern, Uuid);

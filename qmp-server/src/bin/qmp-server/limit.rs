@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `--limit NAME=VALUE`: how much clients may take.
+
+use std::str::FromStr;
+
+use qmp_server::Limits;
+
+use crate::arguments::seconds;
+
+/// One limit, and how it is set.
+#[derive(Clone, Debug)]
+pub(crate) struct Limit {
+    set: Set,
+    value: String,
+}
+
+type Set = fn(&mut Limits, &str) -> Result<(), String>;
+
+const LIMITS: [(&str, Set); 9] = [
+    ("monitors", |limits, value| number(value, &mut limits.per_server.monitors)),
+    ("monitors-per-user", |limits, value| number(value, &mut limits.per_user.monitors)),
+    ("bytes", |limits, value| number(value, &mut limits.per_server.bytes)),
+    ("bytes-per-user", |limits, value| number(value, &mut limits.per_user.bytes)),
+    ("requests", |limits, value| number(value, &mut limits.per_server.requests)),
+    ("requests-per-user", |limits, value| number(value, &mut limits.per_user.requests)),
+    ("message", |limits, value| number(value, &mut limits.message.token_bytes)),
+    ("unread", |limits, value| number(value, &mut limits.unread)),
+    ("stalled", |limits, value| {
+        limits.stalled = match value {
+            "never" => None,
+            value => Some(seconds(value)?),
+        };
+        Ok(())
+    }),
+];
+
+impl Limit {
+    pub(crate) fn set(&self, limits: &mut Limits) {
+        // This has been tried when it was read.
+        let _ = (self.set)(limits, &self.value);
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Limit, String> {
+        let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+        let known = LIMITS.iter().find(|(known, _)| *known == name);
+        let &(_, set) = known.ok_or_else(|| {
+            let names: Vec<_> = LIMITS.iter().map(|(name, _)| *name).collect();
+            format!("there is no limit '{name}', only {}", names.join(", "))
+        })?;
+        set(&mut Limits::default(), value)?;
+        Ok(Limit { set, value: value.to_owned() })
+    }
+}
+
+/// A number, which may end in K, M or G.
+fn number(text: &str, into: &mut usize) -> Result<(), String> {
+    let (digits, unit) = match text.chars().last() {
+        Some('K') => (&text[..text.len() - 1], 1 << 10),
+        Some('M') => (&text[..text.len() - 1], 1 << 20),
+        Some('G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    let number = digits.parse().ok().and_then(|number: usize| number.checked_mul(unit));
+    *into = number
+        .filter(|number| *number > 0)
+        .ok_or_else(|| format!("'{text}' is not a number above zero, like 100, 64K or 1G"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_set_by_name() {
+        let mut limits = Limits::default();
+        for text in ["monitors-per-user=7", "bytes=2G", "message=64K", "stalled=1.5"] {
+            text.parse::<Limit>().unwrap().set(&mut limits);
+        }
+        assert_eq!(limits.per_user.monitors, 7);
+        assert_eq!(limits.per_server.bytes, 2 << 30);
+        assert_eq!(limits.message.token_bytes, 64 << 10);
+        assert_eq!(limits.stalled, Some(Duration::from_millis(1500)));
+        "stalled=never".parse::<Limit>().unwrap().set(&mut limits);
+        assert_eq!(limits.stalled, None);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mistake = |text: &str| text.parse::<Limit>().unwrap_err();
+        assert_eq!(mistake("monitors"), "expected NAME=VALUE");
+        assert!(mistake("clients=1").starts_with("there is no limit 'clients', only monitors, "));
+        for number in ["0", "", "K", "-1", "1k", "99999999999999999999", "18014398509481984K"] {
+            let expected = format!("'{number}' is not a number above zero, like 100, 64K or 1G");
+            assert_eq!(mistake(&format!("bytes={number}")), expected);
+        }
+        assert!(mistake("stalled=soon").starts_with("expected a number of seconds"));
+    }
+}
