@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(super) const UPSTREAM_CONNECTED: EventType<Connected> =
-    EventType::new("__io.crates.qmp-server_UPSTREAM_CONNECTED");
+    EventType::new("__org.qmp-server_UPSTREAM_CONNECTED");
 
 pub(super) const UPSTREAM_DISCONNECTED: EventType<Disconnected> =
-    EventType::new("__io.crates.qmp-server_UPSTREAM_DISCONNECTED");
+    EventType::new("__org.qmp-server_UPSTREAM_DISCONNECTED");
 
 /// There is a server again. It may be another one.
 #[derive(Serialize, JsonSchema)]
