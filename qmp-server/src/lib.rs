@@ -61,6 +61,9 @@ use std::time::{Instant, SystemTime};
 use qmp_dispatch::Time;
 use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
 
+/// Commands, events and, below them, messages: what a program that embeds the server needs of both.
+pub use qmp_dispatch as dispatch;
+
 pub use address::{Address, AddressError};
 pub use control::Control;
 pub use descriptors::Descriptors;
