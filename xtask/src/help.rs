@@ -15,6 +15,8 @@ cargo xtask TASK
                                   run the benchmarks of one crate, or of all
     bench server [--json FILE] [OPTION]...
                                   the server from outside, beside a bare echo and QEMU
+    consumers                     take each crate as a stranger would, packed: default, no and all features, minimal
+                                  versions
     difffuzz [--count N] [--seed S] [OPTION]...
                                   compare our server with QEMU on random input
     fuzz [reader|request|writer] [--seconds N] [--seed S]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::command::{Failure, Outcome, exists, output_of, run};
+use crate::files;
 use crate::workspace::{root, target_dir};
 
 /// Programs, and the Debian packages that they come from.
@@ -70,7 +71,7 @@ fn install_python_environment() -> Outcome {
     let environment = target_dir().join("interop-venv");
     // A copy of the requirements is written last, so that half an environment is no environment.
     let done = environment.join("requirements.txt");
-    let wanted = read(&requirements)?;
+    let wanted = files::read(&requirements)?;
     if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
@@ -83,13 +84,9 @@ fn install_python_environment() -> Outcome {
     let mut pip = Command::new(python_of(&environment));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
     run(pip.arg(&requirements).stdin(Stdio::null()))?;
-    fs::write(&done, wanted).map_err(|error| Failure::Task(format!("{}: {error}", done.display())))
+    files::write(&done, &wanted)
 }
 
 fn python_of(environment: &Path) -> PathBuf {
     environment.join("bin/python")
-}
-
-fn read(path: &Path) -> Outcome<String> {
-    fs::read_to_string(path).map_err(|error| Failure::Task(format!("{}: {error}", path.display())))
 }

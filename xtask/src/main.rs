@@ -4,10 +4,14 @@
 mod bench;
 mod command;
 mod conformance;
+mod consumers;
 mod difffuzz;
+mod files;
 mod fuzz;
 mod help;
 mod install;
+mod manifest;
+mod packed;
 mod test;
 mod tidy;
 mod workspace;
@@ -24,6 +28,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "tidy" => tidy::run(rest),
         "conformance" => conformance::run(rest),
+        "consumers" => consumers::run(rest),
         "bench" => bench::run(rest),
         "difffuzz" => difffuzz::run(rest),
         "fuzz" => fuzz::run(rest),

@@ -4,7 +4,6 @@
 //! Every check is a function from texts to complaints; only this file reads any.
 
 mod layering;
-mod manifest;
 mod packaging;
 mod source;
 mod tree;
@@ -14,8 +13,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::command::{Failure, Outcome, no_arguments, output_of};
+use crate::manifest::Manifest;
 use crate::workspace::{members, root};
-use manifest::Manifest;
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("tidy", arguments)?;
@@ -33,10 +32,10 @@ fn check_all() -> Outcome<Vec<String>> {
     let root = root();
     let files = files_of(&root)?;
     let mut complaints = tree::check(&files);
-    let workspace = manifest_of(&root)?;
+    let workspace = Manifest::of(&root)?;
     complaints.extend(packaging::check_workspace(&workspace));
     for name in members() {
-        let manifest = manifest_of(&root.join(name))?;
+        let manifest = Manifest::of(&root.join(name))?;
         complaints.extend(packaging::check_package(name, &manifest));
         complaints.extend(layering::check(name, &manifest));
     }
@@ -54,11 +53,4 @@ fn files_of(root: &Path) -> Outcome<Vec<String>> {
     let mut git = Command::new("git");
     git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
     Ok(output_of(&mut git)?.split_terminator('\0').map(str::to_owned).collect())
-}
-
-fn manifest_of(directory: &Path) -> Outcome<Manifest> {
-    let path = directory.join("Cargo.toml");
-    let text = fs::read_to_string(&path)
-        .map_err(|error| Failure::Task(format!("{}: {error}", path.display())))?;
-    Ok(Manifest::parse(&text))
 }

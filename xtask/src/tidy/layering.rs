@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which crate may know which: an arrow only ever points down.
 
-use super::manifest::Manifest;
+use crate::manifest::Manifest;
 use crate::workspace::members;
 
 /// What a crate may depend on.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the manifests share, so that each crate can be published and used alone.
 
-use super::manifest::Manifest;
+use crate::manifest::Manifest;
 use crate::workspace::{LIBRARIES, SUPPORT, members};
 
 const INHERITED: [&str; 4] = ["version", "edition", "rust-version", "license"];

@@ -2,15 +2,24 @@
 //! As much of TOML as Cargo manifests need here.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::command::Outcome;
+use crate::files;
 
 /// A manifest: for each table its entries, as text.
 #[derive(Debug, Default)]
-pub(super) struct Manifest {
+pub(crate) struct Manifest {
     tables: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl Manifest {
-    pub(super) fn parse(text: &str) -> Self {
+    /// The manifest of the package, or of the workspace, in this directory.
+    pub(crate) fn of(directory: &Path) -> Outcome<Self> {
+        Ok(Self::parse(&files::read(&directory.join("Cargo.toml"))?))
+    }
+
+    pub(crate) fn parse(text: &str) -> Self {
         let mut manifest = Self::default();
         let mut table = String::new();
         let mut lines = text.lines().map(without_comment);
@@ -33,13 +42,18 @@ impl Manifest {
     }
 
     /// The value of a key, without its quotes.
-    pub(super) fn get(&self, table: &str, key: &str) -> Option<&str> {
+    pub(crate) fn get(&self, table: &str, key: &str) -> Option<&str> {
         let entries = self.tables.get(table)?;
         entries.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
+    /// The keys of a table.
+    pub(crate) fn keys(&self, table: &str) -> impl Iterator<Item = &str> {
+        self.tables.get(table).into_iter().flatten().map(|(key, _)| key.as_str())
+    }
+
     /// The dependencies of these kinds, for all targets, each with all that is said about it.
-    pub(super) fn dependencies(&self, kinds: &[&str]) -> BTreeMap<String, String> {
+    pub(crate) fn dependencies(&self, kinds: &[&str]) -> BTreeMap<String, String> {
         let mut found = BTreeMap::<String, String>::new();
         for (table, entries) in &self.tables {
             for kind in kinds {

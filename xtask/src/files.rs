@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files, whose errors name them.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::command::{Failure, Outcome};
+
+pub(crate) fn read(path: &Path) -> Outcome<String> {
+    fs::read_to_string(path).map_err(|error| failure(path, &error))
+}
+
+pub(crate) fn write(path: &Path, contents: impl AsRef<[u8]>) -> Outcome {
+    fs::write(path, contents).map_err(|error| failure(path, &error))
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) -> Outcome {
+    fs::copy(from, to).map(drop).map_err(|error| failure(from, &error))
+}
+
+/// Makes a directory that is empty, and those above it.
+pub(crate) fn fresh_directory(path: &Path) -> Outcome {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failure(path, &error)),
+        _ => directory(path),
+    }
+}
+
+/// Makes a directory, and those above it.
+pub(crate) fn directory(path: &Path) -> Outcome {
+    fs::create_dir_all(path).map_err(|error| failure(path, &error))
+}
+
+/// Copies a directory with all that is in it.
+pub(crate) fn copy_directory(from: &Path, to: &Path) -> Outcome {
+    directory(to)?;
+    for entry in fs::read_dir(from).map_err(|error| failure(from, &error))? {
+        let path = entry.map_err(|error| failure(from, &error))?.path();
+        let target = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() { copy_directory(&path, &target)? } else { copy(&path, &target)? }
+    }
+    Ok(())
+}
+
+fn failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::Task(format!("{}: {error}", path.display()))
+}
