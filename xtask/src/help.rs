@@ -21,6 +21,9 @@ cargo xtask TASK
                                   compare our server with QEMU on random input
     fuzz [reader|request|writer] [--seconds N] [--seed S]
                                   look for input that qmp-proto cannot cope with
+    release [--dry-run] [--install] CRATE...|all
+                                  check, pack, verify, publish and tag crates; --dry-run stops after verifying
+    audit [--install]             what cargo-deny and cargo-machete say of the dependencies; installs them if asked to
     help                          this text
 ";
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Build, test and release tasks of this workspace.
 
+mod audit;
 mod bench;
 mod command;
 mod conformance;
@@ -12,8 +13,10 @@ mod help;
 mod install;
 mod manifest;
 mod packed;
+mod release;
 mod test;
 mod tidy;
+mod tool;
 mod workspace;
 
 use std::process::ExitCode;
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "tidy" => tidy::run(rest),
         "conformance" => conformance::run(rest),
+        "release" => release::run(rest),
+        "audit" => audit::run(rest),
         "consumers" => consumers::run(rest),
         "bench" => bench::run(rest),
         "difffuzz" => difffuzz::run(rest),

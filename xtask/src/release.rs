@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask release`: checks, packs and verifies crates, publishes them and tags what has been published.
+
+mod changelog;
+mod semver;
+
+use std::process::Command;
+
+use crate::command::{Failure, Outcome, cargo, output_of, run as run_command, step};
+use crate::files;
+use crate::manifest::Manifest;
+use crate::packed::version;
+use crate::workspace::{LIBRARIES, root};
+
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let release = Release::parse(arguments)?;
+    let version = version()?;
+    let built = with_those_below(&release.crates)?;
+    step("the tree is clean", tree_is_clean)?;
+    step("the changelog has the version", || {
+        let text = files::read(&root().join("CHANGELOG.md"))?;
+        let section = changelog::section(&text, &version, release.dry_run)?;
+        release.crates.iter().try_for_each(|name| changelog::mentions(section, name))
+    })?;
+    for name in &release.crates {
+        step(&format!("the interface of {name} is compatible"), || {
+            semver::check(name, &version, &release)
+        })?;
+    }
+    step(&format!("pack {}, and build from what was packed", built.join(", ")), || {
+        run_command(cargo(["package", "--locked"]).args(packages(&built)))
+    })?;
+    if release.dry_run {
+        let tags: Vec<_> = release.crates.iter().map(|name| tag(name, &version)).collect();
+        println!("dry run: nothing is published; the tags would be {}", tags.join(" "));
+        return Ok(());
+    }
+    step("publish", || {
+        run_command(cargo(["publish", "--locked"]).args(packages(&release.crates)))
+    })?;
+    step("tag", || release.crates.iter().try_for_each(|name| set_tag(name, &version)))?;
+    println!("`git push --tags` tells others");
+    Ok(())
+}
+
+/// What is to be released, and how.
+struct Release {
+    /// Lowest first.
+    crates: Vec<&'static str>,
+    dry_run: bool,
+    /// Install a tool that is missing.
+    install: bool,
+}
+
+impl Release {
+    fn parse(arguments: &[String]) -> Outcome<Self> {
+        let mut release = Self { crates: Vec::new(), dry_run: false, install: false };
+        for argument in arguments {
+            match argument.as_str() {
+                "--dry-run" => release.dry_run = true,
+                "--install" => release.install = true,
+                "all" => release.crates = LIBRARIES.to_vec(),
+                other => match LIBRARIES.into_iter().find(|name| *name == other) {
+                    Some(name) => release.crates.push(name),
+                    None => return Err(Failure::Usage(format!("release knows no '{other}'"))),
+                },
+            }
+        }
+        if release.crates.is_empty() {
+            return Err(Failure::Usage(format!("release what? {}, or all", LIBRARIES.join(", "))));
+        }
+        release.crates.sort_by_key(|name| LIBRARIES.iter().position(|other| other == name));
+        release.crates.dedup();
+        Ok(release)
+    }
+}
+
+/// These crates and those of ours that they are built on, lowest first: they are packed together, so that each is built
+/// with what the others have packed.
+fn with_those_below(crates: &[&'static str]) -> Outcome<Vec<&'static str>> {
+    let mut needed = crates.to_vec();
+    for name in LIBRARIES.into_iter().rev() {
+        if needed.contains(&name) {
+            let manifest = Manifest::of(&root().join(name))?;
+            let below = manifest.dependencies(&["dependencies"]);
+            needed.extend(LIBRARIES.into_iter().filter(|other| below.contains_key(*other)));
+        }
+    }
+    Ok(LIBRARIES.into_iter().filter(|name| needed.contains(name)).collect())
+}
+
+fn packages(crates: &[&'static str]) -> impl Iterator<Item = &'static str> {
+    crates.iter().flat_map(|name| ["--package", name])
+}
+
+fn git<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new("git");
+    command.args(arguments).current_dir(root());
+    command
+}
+
+fn tree_is_clean() -> Outcome {
+    match output_of(&mut git(["status", "--porcelain"]))?.lines().next() {
+        None => Ok(()),
+        Some(first) => Err(Failure::Task(format!("not committed: {}", first.trim()))),
+    }
+}
+
+fn tag(name: &str, version: &str) -> String {
+    format!("{name}-v{version}")
+}
+
+fn set_tag(name: &str, version: &str) -> Outcome {
+    let message = format!("{name} {version}");
+    run_command(&mut git(["tag", "--annotate", "--message", &message, &tag(name, version)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Outcome<Release> {
+        let arguments: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        Release::parse(&arguments)
+    }
+
+    #[test]
+    fn crates_are_released_lowest_first() {
+        let release = parse("qmp-server --dry-run qmp-proto qmp-server").unwrap();
+        assert_eq!(release.crates, ["qmp-proto", "qmp-server"]);
+        assert!(release.dry_run);
+        assert_eq!(parse("all").unwrap().crates, LIBRARIES);
+    }
+
+    #[test]
+    fn what_is_no_crate_of_ours_is_refused() {
+        for line in ["", "--dry-run", "xtask", "all --force"] {
+            assert!(matches!(parse(line), Err(Failure::Usage(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_crate_is_built_with_those_below_it() {
+        let below = with_those_below(&["qmp-dispatch"]).unwrap();
+        assert_eq!(below, ["qmp-proto", "qmp-dispatch"]);
+        assert_eq!(with_those_below(&["qmp-server"]).unwrap(), LIBRARIES);
+    }
+}

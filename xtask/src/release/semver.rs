@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether a crate's interface is compatible with the one that was released last.
+
+use super::{Release, git, tag};
+use crate::command::{Failure, Outcome, cargo, output_of, run};
+use crate::tool::SEMVER_CHECKS;
+
+pub(super) fn check(name: &'static str, version: &str, release: &Release) -> Outcome {
+    let pattern = tag(name, "*");
+    let tags = output_of(&mut git(["tag", "--list", "--sort=-version:refname", &pattern]))?;
+    let Some(last) = tags.lines().next() else {
+        println!("    {name} has not been released before");
+        return Ok(());
+    };
+    if last == tag(name, version) {
+        return already_released(last, release.dry_run);
+    }
+    match SEMVER_CHECKS.provide(release.install) {
+        Ok(()) => run(&mut cargo(["semver-checks", "--package", name, "--baseline-rev", last])),
+        Err(missing) if release.dry_run => {
+            println!("    not checked: {missing}");
+            Ok(())
+        }
+        Err(missing) => Err(missing),
+    }
+}
+
+fn already_released(last: &str, dry_run: bool) -> Outcome {
+    if dry_run {
+        println!("    {last} is there already: only a greater version can be released");
+        return Ok(());
+    }
+    Err(Failure::Task(format!("{last} is there already")))
+}
