@@ -3,7 +3,9 @@
 //!
 //! Every check is a function from texts to complaints; only this file reads any.
 
+mod dependencies;
 mod layering;
+mod licence;
 mod packaging;
 mod source;
 mod tree;
@@ -14,6 +16,7 @@ use std::process::Command;
 
 use crate::command::{Failure, Outcome, no_arguments, output_of};
 use crate::manifest::Manifest;
+use crate::metadata::packages;
 use crate::workspace::{members, root};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
@@ -34,6 +37,8 @@ fn check_all() -> Outcome<Vec<String>> {
     let mut complaints = tree::check(&files);
     let workspace = Manifest::of(&root)?;
     complaints.extend(packaging::check_workspace(&workspace));
+    let rust_version = workspace.get("workspace.package", "rust-version").unwrap_or_default();
+    complaints.extend(dependencies::check(&packages()?, rust_version));
     for name in members() {
         let manifest = Manifest::of(&root.join(name))?;
         complaints.extend(packaging::check_package(name, &manifest));
