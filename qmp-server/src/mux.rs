@@ -23,7 +23,7 @@ use qmp_dispatch::{Context, Dispatcher, Forwarded, RegisterError, Registry, Resp
 use self::client::Client;
 use self::connection::{Connection, End};
 use self::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
-use self::link::Waker;
+use self::link::{Link, Waker};
 use self::upstream::Upstream;
 use crate::{Address, Control};
 
@@ -77,8 +77,10 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// If the system refuses descriptors.
+    /// If servers at such addresses cannot be connected to, which are other than Unix sockets and TCP, or if the
+    /// system refuses descriptors.
     pub fn new(upstream: Address) -> io::Result<Mux> {
+        Link::check(&upstream)?;
         let shared = Shared {
             address: upstream,
             upstream: Arc::new(Upstream::new(Waker::new()?)),
@@ -181,7 +183,7 @@ impl Shared {
         let mut last_told = None;
         while !self.is_closing() {
             let began = Instant::now();
-            let end = self.connect(dispatcher, last_told.is_some()).unwrap_or_else(|end| end);
+            let end = self.connect(dispatcher).unwrap_or_else(|end| end);
             if self.is_closing() {
                 break;
             }
@@ -200,7 +202,7 @@ impl Shared {
     }
 
     /// One connection from beginning to end.
-    fn connect(&self, dispatcher: &Dispatcher, again: bool) -> Result<End, End> {
+    fn connect(&self, dispatcher: &Dispatcher) -> Result<End, End> {
         let is_closing = || self.is_closing();
         let mut connection = Connection::open(&self.address, &self.upstream, &is_closing)?;
         let greeting = connection.negotiate()?;
@@ -208,8 +210,9 @@ impl Shared {
         let oob = greeting.capabilities.contains(&Capability::Oob);
         let connected = Connected::to(&greeting.version);
         dispatcher.set_greeting(greeting);
-        self.upstream.connected(Arc::clone(connection.link()), oob);
-        self.decide();
+        self.upstream.connected(Arc::clone(connection.link()), oob, unused_ids());
+        // Nobody has been served before the first one.
+        let again = self.decide();
         if again {
             // Declared, and made of text.
             let _ = dispatcher.emit(&UPSTREAM_CONNECTED, &connected);
@@ -227,14 +230,22 @@ impl Shared {
         Ok(end)
     }
 
-    fn decide(&self) {
-        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    /// Ends the wait for a greeting. Whether it had ended before.
+    fn decide(&self) -> bool {
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
         self.decision.notify_all();
+        std::mem::replace(&mut *decided, true)
     }
 
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
+}
+
+/// The first of more ids than are ever in use at a time, and that nobody has used of late. They are exact in
+/// a double, too.
+fn unused_ids() -> u64 {
+    (random() >> 33) << 21
 }
 
 /// A number that nobody can guess.

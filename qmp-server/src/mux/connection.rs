@@ -76,7 +76,7 @@ impl<'a> Connection<'a> {
         let enable = oob.then(|| Json::encode(&Enable { enable: ["oob"] }));
         let enable = enable.transpose().map_err(End::broken)?;
         // Whatever was left for an earlier client has not got this one.
-        let id = fresh_id();
+        let id = super::unused_ids();
         let mut text = String::new();
         let request = RequestText {
             command: "qmp_capabilities",
@@ -203,13 +203,8 @@ fn parse(message: Result<Message<'_>, SyntaxError>) -> Result<ServerMessage, End
 fn tells_end(event: &Event) -> Option<bool> {
     match &*event.name {
         "SHUTDOWN" => Some(true),
-        // With -no-shutdown the machine stays, and can be started again.
-        "RESET" | "RESUME" => Some(false),
+        // With -no-shutdown the machine is stopped instead, and can be started again.
+        "STOP" | "RESET" | "RESUME" => Some(false),
         _ => None,
     }
-}
-
-/// An id that nobody else has used.
-fn fresh_id() -> u64 {
-    super::random() >> 32 | 1 << 31
 }

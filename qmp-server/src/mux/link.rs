@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
+};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown,
     SocketAddrUnix, SocketFlags, SocketType, connect, recv, sendmsg, shutdown, socket_with,
@@ -20,6 +23,9 @@ use crate::Address;
 
 /// How long a host may take to answer to a connection over TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After so long a silence a host is asked whether it is still there, and so often again.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 
 /// A connection that never blocks.
 pub(super) struct Link {
@@ -36,6 +42,14 @@ struct Unsent {
 }
 
 impl Link {
+    /// Whether a server can be connected to at such an address.
+    pub(super) fn check(address: &Address) -> io::Result<()> {
+        match address {
+            Address::Unix(_) | Address::UnixAbstract(_) | Address::Tcp { .. } => Ok(()),
+            _ => Err(cannot_connect(address)),
+        }
+    }
+
     pub(super) fn connect(address: &Address) -> io::Result<Link> {
         let socket = match address {
             Address::Unix(path) => connect_unix(&SocketAddrUnix::new(path)?)?,
@@ -43,10 +57,7 @@ impl Link {
                 connect_unix(&SocketAddrUnix::new_abstract_name(name.as_bytes())?)?
             }
             Address::Tcp { host, port } => connect_tcp(host, *port)?,
-            _ => {
-                let what = "an upstream server is at unix:, unix-abstract: or tcp:";
-                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-            }
+            _ => return Err(cannot_connect(address)),
         };
         Ok(Link { socket, unsent: Mutex::default() })
     }
@@ -98,18 +109,33 @@ impl Link {
         Ok(recv(&self.socket, buffer, RecvFlags::DONTWAIT)?.0)
     }
 
+    /// How many bytes the server has not taken yet.
+    pub(super) fn unsent(&self) -> usize {
+        let unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        unsent.iter().map(|unsent| unsent.text.len() - unsent.at).sum()
+    }
+
     /// Waits until there is something to receive, or somebody wakes us; sends what is unsent meanwhile.
     pub(super) fn wait(&self, waker: &Waker, timeout: Option<Duration>) -> io::Result<()> {
         let room = if self.flush() { PollFlags::empty() } else { PollFlags::OUT };
-        wait(&mut [PollFd::new(&self.socket, PollFlags::IN | room), waker.poll_fd()], timeout)?;
-        waker.reset();
-        self.flush();
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | room), waker.poll_fd()];
+        wait(&mut fds, timeout)?;
+        if !fds[1].revents().is_empty() {
+            waker.reset();
+        }
         Ok(())
     }
 
     pub(super) fn shutdown(&self) {
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
+}
+
+fn cannot_connect(address: &Address) -> io::Error {
+    let what = format!(
+        "{address} cannot be an upstream server: those are at unix:, unix-abstract: or tcp:"
+    );
+    io::Error::new(io::ErrorKind::Unsupported, what)
 }
 
 fn connect_unix(address: &SocketAddrUnix) -> io::Result<OwnedFd> {
@@ -130,12 +156,21 @@ fn connect_tcp(host: &str, port: u16) -> io::Result<OwnedFd> {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
+                notice_silent_end(&stream)?;
                 return Ok(stream.into());
             }
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// Has the system find out when the host at the other end has gone without a word.
+fn notice_silent_end(stream: &TcpStream) -> io::Result<()> {
+    set_tcp_keepidle(stream, KEEPALIVE_AFTER)?;
+    set_tcp_keepintvl(stream, KEEPALIVE_AFTER)?;
+    set_tcp_keepcnt(stream, 3)?;
+    Ok(set_socket_keepalive(stream, true)?)
 }
 
 /// Wakes the thread that waits for the upstream server, or will.

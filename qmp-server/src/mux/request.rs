@@ -58,7 +58,8 @@ impl Request {
             return Request { command, arguments: text, band, descriptor: None, then };
         };
         match command.as_str() {
-            "getfd" | "add-fd" => {
+            // Out-of-band they would overtake others', and the server takes what came last.
+            "getfd" | "add-fd" if band == Band::InBand => {
                 let passing =
                     Passing::new(context.monitor(), client, &command, &arguments, responder);
                 let descriptor = passing.descriptor.as_ref().and_then(|fd| fd.try_clone().ok());

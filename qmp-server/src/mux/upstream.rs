@@ -20,6 +20,12 @@ use super::table::Table;
 /// when it is done with one. Fewer than the eight that it would queue, for then it would stop reading.
 const WINDOW_WITH_OOB: usize = 6;
 
+/// So many out-of-band requests of all clients may be unanswered: those of clients that have gone count, too.
+const MOST_OUT_OF_BAND: usize = 1024;
+
+/// When the server has left more bytes than these unread, there is no use in overtaking.
+const MOST_UNSENT: usize = 1 << 20;
+
 pub(super) struct Upstream {
     line: Queue<Request>,
     state: Mutex<State>,
@@ -64,7 +70,7 @@ impl Upstream {
     pub(super) fn new(waker: Waker) -> Upstream {
         let state = State {
             connection: Connection::Absent { why: "not connected yet".to_owned() },
-            table: Table::default(),
+            table: Table::new(0),
             own: VecDeque::new(),
             passing: false,
             to_pass: VecDeque::new(),
@@ -101,12 +107,9 @@ impl Upstream {
             return fail((request, Some(Error::generic(error))));
         }
         let mut state = self.state();
-        let failed = match &state.connection {
-            Connection::Present { oob: false, .. } if request.band == Band::OutOfBand => {
-                let error = "the upstream server does not offer out-of-band execution any more";
-                Some((request, Some(Error::generic(error))))
-            }
-            _ => self.send(&mut state, request, counted.flatten()),
+        let failed = match state.obstacle(request.band) {
+            Some(error) => Some((request, Some(Error::generic(error)))),
+            None => self.send(&mut state, request, counted.flatten()),
         };
         drop(state);
         failed.into_iter().for_each(fail);
@@ -180,9 +183,12 @@ impl Upstream {
         Some(())
     }
 
-    /// There is a server to send requests to.
-    pub(super) fn connected(&self, link: Arc<Link>, oob: bool) {
-        self.state().connection = Connection::Present { link, oob };
+    /// There is a server to send requests to, with ids from `first_id` on.
+    pub(super) fn connected(&self, link: Arc<Link>, oob: bool, first_id: u64) {
+        let mut state = self.state();
+        state.table = Table::new(first_id);
+        state.connection = Connection::Present { link, oob };
+        drop(state);
         self.pump();
     }
 
@@ -232,6 +238,21 @@ impl Upstream {
 }
 
 impl State {
+    /// Why a request cannot be sent at once.
+    fn obstacle(&self, band: Band) -> Option<&'static str> {
+        match &self.connection {
+            Connection::Present { oob: false, .. } if band == Band::OutOfBand => {
+                Some("the upstream server does not offer out-of-band execution any more")
+            }
+            Connection::Present { link, .. }
+                if self.table.out_of_band() >= MOST_OUT_OF_BAND || link.unsent() > MOST_UNSENT =>
+            {
+                Some("the upstream server does not take any more out-of-band commands")
+            }
+            _ => None,
+        }
+    }
+
     fn may_send(&self) -> bool {
         match &self.connection {
             Connection::Present { oob: true, .. } => self.table.in_band() < WINDOW_WITH_OOB,

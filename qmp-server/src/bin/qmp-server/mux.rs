@@ -23,12 +23,12 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     if options.listen.is_empty() {
         return Err(Failure::usage("mux needs --listen"));
     }
+    let mux = Arc::new(Mux::new(upstream.clone()).map_err(Failure::usage)?);
     if config.check_config {
         return clients::check(options);
     }
     let _log = clients::start_log(options, &Arc::new(TracePoints::default()));
 
-    let mux = Arc::new(Mux::new(upstream.clone()).map_err(Failure::usage)?);
     let mut registry = mux.registry().map_err(Failure::usage)?;
     clients::set_deadlines(&mut registry, options);
     let dispatcher = Dispatcher::new(registry, version(), system_time);
