@@ -10,6 +10,7 @@
 //! - [`schema`] reads what `query-qmp-schema` returns.
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
+//! - [`upstream`] has the mux in front of a program of QEMU's, and [`scripted`] is a server that does what a test says.
 
 pub mod bench;
 pub mod certificates;
@@ -24,7 +25,9 @@ pub mod json;
 pub mod process;
 pub mod programs;
 pub mod schema;
+pub mod scripted;
 pub mod server;
+pub mod upstream;
 
 /// The example of the project's front page is compiled.
 #[cfg(doctest)]

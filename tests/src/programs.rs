@@ -19,11 +19,23 @@ pub const PYTHON_ENVIRONMENT: &str = "interop-venv";
 /// If there is none and `CI=true` is set.
 #[must_use]
 pub fn find(name: &str, how_to_install: &str) -> Option<PathBuf> {
+    on_path(name).or_else(|| absent(name, how_to_install))
+}
+
+/// Finds a program that the tests can do without, because another one shows the same: `None` means that
+/// what is only for this one is left out, everywhere.
+#[must_use]
+pub fn find_optional(name: &str) -> Option<PathBuf> {
+    let found = on_path(name);
+    if found.is_none() {
+        eprintln!("{name} is absent: not tested with it");
+    }
+    found
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file());
-    found.or_else(|| absent(name, how_to_install))
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
 /// Finds a program of the Python environment, such as `python` or `qmp-shell`.

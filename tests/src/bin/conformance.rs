@@ -28,6 +28,9 @@ struct Arguments {
     /// Start the server; {sock} and {pretty} stand for the paths of the sockets to listen on
     #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
     spawn: Option<Command>,
+    /// Put this qmp-server in front of that server, as a mux
+    #[arg(long, value_name = "PROGRAM", requires = "spawn")]
+    through: Option<PathBuf>,
     /// Start this qmp-server
     #[arg(long, value_name = "PROGRAM")]
     ours: Option<PathBuf>,
@@ -88,7 +91,11 @@ impl Arguments {
             (Some(main), ..) => Launch::Connect { main, pretty: self.pretty },
             (None, Some(program), _) => Launch::Ours(OurServer { program, over: self.over }),
             (None, None, command) => {
-                Launch::Spawn(command.map(|Command(words)| words).unwrap_or_default())
+                let words = command.map(|Command(words)| words).unwrap_or_default();
+                match self.through {
+                    Some(mux) => Launch::Through { mux, upstream: words },
+                    None => Launch::Spawn(words),
+                }
             }
         };
         let flavor = match self.flavor {

@@ -77,14 +77,14 @@ impl OurServer {
                 let process =
                     self.serve(&unix(&main), &unix(&pretty), Stdio::null(), Stdio::null())?;
                 let [main, pretty] = [main, pretty].map(Endpoint::Unix);
-                Ok(Running { main, pretty: Some(pretty), process: Some(process) })
+                Ok(Running { main, pretty: Some(pretty), process: Some(process), mux: None })
             }
             Transport::Fd => {
                 // Standard input and output are descriptors like others.
                 let [stdin, stdout] = [listener(&main)?, listener(&pretty)?];
                 let process = self.serve("fd:0", "fd:1", stdin.into(), stdout.into())?;
                 let [main, pretty] = [main, pretty].map(Endpoint::Unix);
-                Ok(Running { main, pretty: Some(pretty), process: Some(process) })
+                Ok(Running { main, pretty: Some(pretty), process: Some(process), mux: None })
             }
             Transport::Tcp => self.start_at_ports("tcp:127.0.0.1:0", |port| Endpoint::Tcp {
                 host: "127.0.0.1".to_owned(),
@@ -112,7 +112,7 @@ impl OurServer {
                     let options = options.into_iter().map(str::to_owned);
                     Endpoint::Program([program].into_iter().chain(options).collect())
                 });
-                Ok(Running { main, pretty: Some(pretty), process: None })
+                Ok(Running { main, pretty: Some(pretty), process: None, mux: None })
             }
         }
     }
@@ -137,7 +137,12 @@ impl OurServer {
             let ports = ports(&process.stderr());
             if let [main, pretty] = ports[..] {
                 let [main, pretty] = [main, pretty].map(endpoint);
-                return Ok(Running { main, pretty: Some(pretty), process: Some(process) });
+                return Ok(Running {
+                    main,
+                    pretty: Some(pretty),
+                    process: Some(process),
+                    mux: None,
+                });
             }
             if process.wait(BETWEEN_LOOKS)?.is_some() || Instant::now() >= deadline {
                 return Err(io::Error::other(process.stderr()));

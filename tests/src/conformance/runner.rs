@@ -78,6 +78,7 @@ impl Options {
             Launch::Spawn(words) => {
                 selection.without_pretty = !words.iter().any(|word| word.contains("{pretty}"));
             }
+            Launch::Through { .. } => {}
             Launch::Ours(server) => {
                 selection.without_fd_passing = !server.over.passes_descriptors();
                 selection.inapplicable = server.over.inapplicable();

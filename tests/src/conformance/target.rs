@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server under test: one that runs already, or one that the runner starts, and again after it has ended.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,15 +27,23 @@ pub enum Launch {
     Spawn(Vec<String>),
     /// The runner starts our own.
     Ours(OurServer),
+    /// The runner starts a server, as for [`Spawn`](Launch::Spawn), and our mux in front of it.
+    Through {
+        /// `qmp-server`.
+        mux: PathBuf,
+        /// The server behind it: program and arguments, in which `{sock}` stands for the path of its socket.
+        upstream: Vec<String>,
+    },
 }
 
 impl Launch {
     fn start(&self, dir: &Path) -> Result<Running, String> {
         match self {
             Launch::Connect { main, pretty } => {
-                Ok(Running { main: main.clone(), pretty: pretty.clone(), process: None })
+                Ok(Running { main: main.clone(), pretty: pretty.clone(), process: None, mux: None })
             }
             Launch::Spawn(words) => spawn(words, dir),
+            Launch::Through { mux, upstream } => spawn_through(mux, upstream, dir),
             Launch::Ours(server) => {
                 server.start(dir).map_err(|error| format!("cannot start our server: {error}"))
             }
@@ -50,6 +58,8 @@ pub(super) struct Running {
     pub(super) pretty: Option<Endpoint>,
     /// If we have started it, and it is not started for each connection.
     pub(super) process: Option<Process>,
+    /// What stands between us and that process, and does not end with it.
+    pub(super) mux: Option<Process>,
 }
 
 fn spawn(words: &[String], dir: &Path) -> Result<Running, String> {
@@ -66,7 +76,28 @@ fn spawn(words: &[String], dir: &Path) -> Result<Running, String> {
     let process = start(&command)?;
     let has_pretty = words.iter().any(|word| word.contains("{pretty}"));
     let [main, pretty] = sockets.map(Endpoint::Unix);
-    Ok(Running { main, pretty: has_pretty.then_some(pretty), process: Some(process) })
+    Ok(Running { main, pretty: has_pretty.then_some(pretty), process: Some(process), mux: None })
+}
+
+fn spawn_through(mux: &Path, upstream: &[String], dir: &Path) -> Result<Running, String> {
+    let behind = dir.join("upstream");
+    drop(std::fs::create_dir(&behind));
+    let Running { main: upstream, process, .. } = spawn(upstream, &behind)?;
+    let [main, pretty] = ["main.sock", "pretty.sock"].map(|name| dir.join(name));
+    let [listen, listen_pretty] = [&main, &pretty].map(|path| format!("unix:{}", path.display()));
+    let words = [
+        mux.display().to_string(),
+        "mux".to_owned(),
+        "--upstream".to_owned(),
+        upstream.to_string(),
+        "--listen".to_owned(),
+        listen,
+        "--listen".to_owned(),
+        format!("{listen_pretty},pretty=on"),
+    ];
+    let mux = Some(start(&words)?);
+    let [main, pretty] = [main, pretty].map(Endpoint::Unix);
+    Ok(Running { main, pretty: Some(pretty), process, mux })
 }
 
 /// The server under test.
@@ -133,9 +164,11 @@ impl Target {
 
     /// Why the server that we started is no longer there, if it is not.
     pub fn exit_complaint(&mut self) -> Option<String> {
-        let process = self.running.process.as_mut()?;
-        let status = process.wait(Duration::ZERO).ok().flatten()?;
-        Some(format!("the server has exited ({status}): {}", process.stderr().trim_end()))
+        let Running { process, mux, .. } = &mut self.running;
+        process.iter_mut().chain(mux).find_map(|process| {
+            let status = process.wait(Duration::ZERO).ok().flatten()?;
+            Some(format!("the server has exited ({status}): {}", process.stderr().trim_end()))
+        })
     }
 
     /// After a case that ends the server: brings it back, or waits for somebody to do so.
@@ -148,6 +181,9 @@ impl Target {
             let ended = process.wait(patience).map_err(|error| error.to_string())?;
             if ended.is_none() {
                 process.stop().map_err(|error| error.to_string())?;
+            }
+            if let Some(mux) = &mut self.running.mux {
+                mux.stop().map_err(|error| error.to_string())?;
             }
             self.running = self.launch.start(self.dir.path())?;
         }

@@ -2,18 +2,36 @@
 
 use tests::conformance::our_server::{OurServer, Transport};
 use tests::conformance::runner::{Options, run, with_deep_stack};
+use tests::conformance::selection::Flavor;
 use tests::conformance::target::Launch;
 use tests::server;
+use tests::upstream::Program;
 
 /// All cases must pass, but for those that cannot be run over this transport; `at_least` are left.
 #[track_caller]
 fn check(over: Transport, at_least: usize) {
     let program = server::program().to_owned();
+    check_options(Options::new(Launch::Ours(OurServer { program, over })), at_least);
+}
+
+/// All cases that pass on this program of QEMU's must pass through the mux, but for those with an id
+/// that is no JSON.
+#[track_caller]
+fn check_through_mux(program: Program, flavor: Flavor, at_least: usize) {
+    let Some(upstream) = program.command("{sock}") else { return };
+    let mux = server::program().to_owned();
+    let mut options = Options::new(Launch::Through { mux, upstream });
+    options.selection.flavor = flavor;
+    check_options(options, at_least);
+}
+
+#[track_caller]
+fn check_options(options: Options, at_least: usize) {
     let options = Options {
         deviations: vec![Options::own_deviations()],
         step_limit: server::LIMIT,
         patience: server::LIMIT,
-        ..Options::new(Launch::Ours(OurServer { program, over }))
+        ..options
     };
     let mut report = Vec::new();
     let summary = with_deep_stack(|| run(&options, &mut report)).expect("the cases can be run");
@@ -45,4 +63,14 @@ fn every_case_without_descriptors_passes_over_tls() {
 #[test]
 fn every_case_of_one_connection_passes_over_standard_input_and_output() {
     check(Transport::Stdio, 690);
+}
+
+#[test]
+fn what_passes_on_the_storage_daemon_passes_through_the_mux() {
+    check_through_mux(Program::StorageDaemon, Flavor::StorageDaemon, 525);
+}
+
+#[test]
+fn what_passes_on_qemu_passes_through_the_mux() {
+    check_through_mux(Program::Emulator, Flavor::Qemu, 740);
 }

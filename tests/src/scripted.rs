@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A QMP server that does what a test says, word for word, also what no server should do.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::json::Json;
+use crate::server::LIMIT;
+
+/// Where a server listens that is played by a test.
+#[derive(Debug)]
+pub struct Scripted {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Scripted {
+    /// Listens at a path.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    #[must_use]
+    pub fn listen(path: &Path) -> Scripted {
+        let listener = UnixListener::bind(path).expect("the path can be listened at");
+        Scripted { listener, path: path.to_owned() }
+    }
+
+    /// Waits for a client.
+    ///
+    /// # Panics
+    ///
+    /// If none comes.
+    #[must_use]
+    #[track_caller]
+    pub fn accept(&self) -> Peer {
+        assert!(self.is_called_within(LIMIT), "nobody connects");
+        let (stream, _) = self.listener.accept().expect("a client that waits");
+        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        Peer { stream: BufReader::new(stream) }
+    }
+
+    /// Waits for a client, greets it as a server that offers these capabilities, and negotiates.
+    ///
+    /// # Panics
+    ///
+    /// If it does not do its part.
+    #[must_use]
+    #[track_caller]
+    pub fn accept_and_negotiate(&self, capabilities: &str) -> Peer {
+        let mut peer = self.accept();
+        peer.greet(capabilities);
+        peer.negotiate();
+        peer
+    }
+
+    /// Whether a client comes, and waits to be accepted.
+    ///
+    /// # Panics
+    ///
+    /// If the system cannot tell.
+    #[must_use]
+    pub fn is_called_within(&self, limit: Duration) -> bool {
+        let timeout = limit.try_into().expect("a limit that fits");
+        poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&timeout)).expect("poll") > 0
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+/// The client of such a server. Every method panics if it does not do its part in time.
+#[derive(Debug)]
+pub struct Peer {
+    stream: BufReader<UnixStream>,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// All of it.
+    pub message: Json,
+    /// The command.
+    pub command: String,
+    /// The text of its id.
+    pub id: String,
+}
+
+impl Peer {
+    /// Sends a greeting with these capabilities.
+    ///
+    /// # Panics
+    ///
+    /// If the client has gone.
+    #[track_caller]
+    pub fn greet(&mut self, capabilities: &str) {
+        self.greet_as(1, capabilities);
+    }
+
+    /// The same as a server of another major version.
+    ///
+    /// # Panics
+    ///
+    /// If the client has gone.
+    #[track_caller]
+    pub fn greet_as(&mut self, major: u32, capabilities: &str) {
+        let version = format!(r#"{{"micro": 0, "minor": 0, "major": {major}}}"#);
+        self.send(&format!(
+            r#"{{"QMP": {{"version": {{"qemu": {version}, "package": "scripted"}}, "capabilities": {capabilities}}}}}"#
+        ));
+    }
+
+    /// Lets the client negotiate; hands out the request.
+    ///
+    /// # Panics
+    ///
+    /// If it does anything else.
+    #[track_caller]
+    pub fn negotiate(&mut self) -> Request {
+        let request = self.request();
+        assert_eq!(request.command, "qmp_capabilities", "{}", request.message);
+        self.answer(&request, "{}");
+        request
+    }
+
+    /// The next request.
+    ///
+    /// # Panics
+    ///
+    /// If none comes, or if it has no id.
+    #[track_caller]
+    pub fn request(&mut self) -> Request {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a request");
+        let message = Json::parse(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let command = message.get("execute").or(message.get("exec-oob")).and_then(Json::as_str);
+        let command = command.unwrap_or_else(|| panic!("no request: {message}")).to_owned();
+        let id = message.get("id").unwrap_or_else(|| panic!("no id: {message}")).to_string();
+        Request { message, command, id }
+    }
+
+    /// The next request must be for this command.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    #[track_caller]
+    pub fn expect(&mut self, command: &str) -> Request {
+        let request = self.request();
+        assert_eq!(request.command, command, "{}", request.message);
+        request
+    }
+
+    /// Answers a request with this result.
+    ///
+    /// # Panics
+    ///
+    /// If the client has gone.
+    #[track_caller]
+    pub fn answer(&mut self, request: &Request, result: &str) {
+        self.send(&format!(r#"{{"return": {result}, "id": {}}}"#, request.id));
+    }
+
+    /// Answers a request with an error.
+    ///
+    /// # Panics
+    ///
+    /// If the client has gone.
+    #[track_caller]
+    pub fn refuse(&mut self, request: &Request, text: &str) {
+        self.send(&format!(
+            r#"{{"id": {}, "error": {{"class": "GenericError", "desc": "{text}"}}}}"#,
+            request.id
+        ));
+    }
+
+    /// Sends an event without data.
+    ///
+    /// # Panics
+    ///
+    /// If the client has gone.
+    #[track_caller]
+    pub fn emit(&mut self, event: &str) {
+        self.send(&format!(
+            r#"{{"timestamp": {{"seconds": 1, "microseconds": 2}}, "event": "{event}"}}"#
+        ));
+    }
+
+    /// Sends a message.
+    ///
+    /// # Panics
+    ///
+    /// If the client has gone.
+    #[track_caller]
+    pub fn send(&mut self, text: &str) {
+        self.send_bytes(format!("{text}\r\n").as_bytes());
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the client has gone.
+    #[track_caller]
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).expect("a client that reads");
+    }
+
+    /// The client must end the connection now; what it still sends is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        let ended = self.stream.read_to_end(&mut Vec::new());
+        assert!(
+            ended.as_ref().is_ok()
+                || ended
+                    .as_ref()
+                    .is_err_and(|error| { error.kind() == std::io::ErrorKind::ConnectionReset }),
+            "the connection stays: {ended:?}"
+        );
+    }
+
+    /// The client must send nothing for this long.
+    ///
+    /// # Panics
+    ///
+    /// If it does.
+    #[track_caller]
+    pub fn expect_silence(&mut self, duration: Duration) {
+        assert_eq!(self.stream.buffer(), b"");
+        let timeout = duration.try_into().expect("a duration that fits");
+        let mut fds = [PollFd::new(self.stream.get_ref(), PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&timeout)).expect("poll"), 0, "the client says something");
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A server behind a mux: one of QEMU's programs, and our mux in front of it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::process::Process;
+use crate::programs;
+use crate::server::Server;
+
+/// The name of its socket, in the directory of the mux.
+pub const SOCKET: &str = "upstream.sock";
+
+/// A program of QEMU's that has a monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// QEMU with no machine, running nothing yet. A test that can do without is skipped if it is absent.
+    Emulator,
+    /// The storage daemon.
+    StorageDaemon,
+}
+
+impl Program {
+    /// Both of them.
+    pub const ALL: [Program; 2] = [Program::StorageDaemon, Program::Emulator];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Emulator => "qemu-system-x86_64",
+            Self::StorageDaemon => "qemu-storage-daemon",
+        }
+    }
+
+    /// Its command line, with a monitor at this socket; `None` if it is absent and the calling test is to be skipped.
+    ///
+    /// # Panics
+    ///
+    /// If it is the storage daemon, is absent, and `CI=true` is set.
+    #[must_use]
+    pub fn command(self, socket: &str) -> Option<Vec<String>> {
+        let options = format!("path={socket},server=on,wait=off");
+        let monitor = match self {
+            Self::StorageDaemon => {
+                programs::find(self.name(), "apt-get install qemu-utils")?;
+                vec!["--chardev".to_owned(), format!("socket,id=monitor,{options}")]
+            }
+            Self::Emulator => {
+                programs::find_optional(self.name())?;
+                vec!["-chardev".to_owned(), format!("socket,id=monitor,{options}")]
+            }
+        };
+        let rest: &[&str] = match self {
+            Self::StorageDaemon => &["--monitor", "chardev=monitor"],
+            Self::Emulator => &[
+                "-machine",
+                "none",
+                "-nodefaults",
+                "-nographic",
+                "-S",
+                "-name",
+                "confvm",
+                "-mon",
+                "chardev=monitor,mode=control",
+            ],
+        };
+        let words = [self.name().to_owned()].into_iter().chain(monitor);
+        Some(words.chain(rest.iter().map(|&word| word.to_owned())).collect())
+    }
+
+    /// Starts it in a directory, where its socket will be; `None` if the calling test is to be skipped.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn start_in(self, dir: &Path) -> Option<Process> {
+        let words = self.command(SOCKET)?;
+        // A program that was killed has left it behind, and nobody is to find that one.
+        drop(fs::remove_file(dir.join(SOCKET)));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null());
+        Some(Process::start(&mut command).expect("the program starts"))
+    }
+}
+
+/// A program of QEMU's with our mux in front of it, in one directory.
+#[derive(Debug)]
+pub struct Muxed {
+    /// The mux.
+    pub mux: Server,
+    /// The program behind it.
+    pub upstream: Process,
+    program: Program,
+}
+
+impl Muxed {
+    /// Starts both, the mux with these options; `None` if the calling test is to be skipped.
+    ///
+    /// # Panics
+    ///
+    /// If one of them does not start.
+    #[must_use]
+    pub fn start(program: Program, options: &[&str]) -> Option<Muxed> {
+        let dir =
+            tempfile::Builder::new().prefix("qmp-mux-").tempdir().expect("temporary directory");
+        let upstream = program.start_in(dir.path())?;
+        let listen = ["--listen", "unix:{sock}", "--listen", "unix:{pretty},pretty=on"];
+        let mux = ["mux", "--upstream", "unix:upstream.sock"].into_iter().chain(listen);
+        let mux = Server::start_in(dir, mux.chain(options.iter().copied()));
+        Some(Muxed { mux, upstream, program })
+    }
+
+    /// Starts the program again, after its end.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn restart(&mut self) {
+        self.upstream.stop().expect("it can be stopped");
+        self.upstream = self.program.start_in(self.mux.dir()).expect("it has been there before");
+    }
+}
+
+/// How the files are called that a process holds.
+///
+/// # Panics
+///
+/// If it is not there.
+#[must_use]
+pub fn open_files(process: &mut Process) -> Vec<OsString> {
+    let open = fs::read_dir(format!("/proc/{}/fd", process.child().id())).expect("it runs");
+    let targets = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    targets.map(PathBuf::into_os_string).collect()
+}
