@@ -33,7 +33,7 @@
 //! | enum with `#[serde(tag = "…", content = "…")]` | union whose variants have one member |
 //! | enum with `#[serde(untagged)]` | alternate, if each variant has a JSON type of its own |
 //! | `HashMap<K, T>` whose keys are an enum without doc comments | struct of optional members |
-//! | `Box<T>`, `Arc<T>`, `Cow<T>`, newtype structs, `#[serde(transparent)]` | what they contain |
+//! | `Box<T>`, `Cow<T>`, `Arc<T>` with serde's feature `rc`, newtype structs, `#[serde(transparent)]` | what they contain |
 //! | `Duration`, `SystemTime`, `Range<T>` | struct, with the members that serde gives them |
 //! | `#[serde(from = "T")]`, `#[serde(try_from = "T")]` | what `T` is |
 //! | `()` | no arguments, no result, no data; `null` as a member |
@@ -117,6 +117,8 @@
 //! - Bounds narrower than the width of an integer are checked here, in words that QEMU's commands
 //!   use for it (`Parameter 'x' expects an integer in the range of 1 to 255`).
 //! - Members that any value fits keep infinite numbers out: serde_json has none, they become null.
+//! - Arguments are nested at most 128 deep, their own object included (`Parameter 'x' is nested too
+//!   deeply`): the types that take them may need much of the stack for each level.
 //! - QAPI has no arrays of arrays, and no structs that accept any other members; here, they work.
 
 mod check;

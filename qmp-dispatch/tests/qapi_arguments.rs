@@ -543,3 +543,59 @@ fn numbers_and_null() {
     ]);
     assert!(decode::<Numbers>(r#"{"number": 1, "single": 2, "null": null}"#).is_ok());
 }
+
+/// So many objects and arrays in each other, in a member of the arguments.
+fn nested(depth: usize, around: impl Fn(Value) -> Value) -> Object {
+    let innermost = Value::from(Object::new());
+    let value = (2..depth).fold(innermost, |inner, _| around(inner));
+    Object::from_iter([("down", value)])
+}
+
+fn object_around(inner: Value) -> Value {
+    Object::from_iter([("down", inner)]).into()
+}
+
+#[test]
+fn arguments_are_nested_as_deep_as_the_stack_surely_allows() {
+    #[derive(Deserialize, JsonSchema)]
+    #[allow(dead_code)]
+    struct Tree {
+        down: Option<Box<Tree>>,
+        list: Option<Vec<Tree>>,
+    }
+    #[derive(Deserialize, JsonSchema)]
+    #[allow(dead_code)]
+    struct Anything {
+        down: serde_json::Value,
+    }
+    #[derive(Deserialize, JsonSchema)]
+    #[allow(dead_code)]
+    struct Others {
+        #[serde(flatten)]
+        others: serde_json::Map<String, serde_json::Value>,
+    }
+    fn decoded<T: JsonSchema + DeserializeOwned>(arguments: Object) -> String {
+        let decoded = arguments_of::<T>().unwrap().decode::<T>(arguments);
+        decoded.map_or_else(|error| error.desc.into_owned(), |_| "ok".to_owned())
+    }
+    for depth in [3, 128] {
+        assert_eq!(decoded::<Tree>(nested(depth, object_around)), "ok");
+        assert_eq!(decoded::<Anything>(nested(depth, object_around)), "ok");
+        assert_eq!(decoded::<Others>(nested(depth, object_around)), "ok");
+    }
+    let in_lists = |inner| Value::Array(vec![inner]);
+    let in_list = |inner| Object::from_iter([("list", Value::Array(vec![inner]))]).into();
+    assert_eq!(decoded::<Anything>(nested(128, in_lists)), "ok");
+    for depth in [129, 1024] {
+        let deep = "Parameter 'down' is nested too deeply";
+        assert_eq!(decoded::<Anything>(nested(depth, object_around)), deep);
+        assert_eq!(decoded::<Anything>(nested(depth, in_lists)), deep);
+        assert_eq!(decoded::<Others>(nested(depth, object_around)), deep);
+        let way = ["down"; 128].join(".");
+        let deep = format!("Parameter '{way}' is nested too deeply");
+        assert_eq!(decoded::<Tree>(nested(depth, object_around)), deep);
+        let answer = decoded::<Tree>(nested(depth, in_list));
+        assert!(answer.starts_with("Parameter 'down.list[0].list[0]."), "{answer}");
+        assert!(answer.ends_with("is nested too deeply"), "{answer}");
+    }
+}

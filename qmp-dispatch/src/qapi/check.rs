@@ -13,6 +13,10 @@ use super::model::{self, Builtin, Integer, Kind, Model, TypeRef};
 use super::path::Path;
 use super::policy::Policy;
 
+/// How many objects and arrays arguments may be deep. QEMU takes as many as its parser does, which is
+/// 1024. Here, they are deserialized by types that may need some stack for each.
+const DEPTH: usize = 128;
+
 /// Walks values and types together.
 pub(crate) struct Checker<'m> {
     model: &'m Model,
@@ -33,7 +37,11 @@ impl<'m> Checker<'m> {
         path: &Path<'_>,
     ) -> Result<(), Error> {
         let seen = self.members(ty, object, &mut object.iter().peekable(), path)?;
-        if seen.count == object.len() || seen.open {
+        if seen.open {
+            let mut members = object.iter();
+            return members.try_for_each(|(name, value)| check_depth(value, &path.member(name)));
+        }
+        if seen.count == object.len() {
             return Ok(());
         }
         let mut known = Vec::with_capacity(seen.count);
@@ -98,6 +106,9 @@ impl<'m> Checker<'m> {
             TypeRef::Builtin(builtin) => self.builtin(builtin, value, path),
             TypeRef::Array(element) => {
                 let array = value.as_array().ok_or_else(|| wrong_type(path, "array"))?;
+                if path.depth() >= DEPTH {
+                    return Err(too_deep(path));
+                }
                 for (index, value) in array.iter().enumerate() {
                     self.value(element, value, &path.element(index))?;
                 }
@@ -109,6 +120,9 @@ impl<'m> Checker<'m> {
                     Kind::Enum(values) => self.enum_value(values, value, path),
                     Kind::Object(object) => {
                         let value = value.as_object().ok_or_else(|| wrong_type(path, "object"))?;
+                        if path.depth() >= DEPTH {
+                            return Err(too_deep(path));
+                        }
                         self.object(object, value, path)
                     }
                     Kind::Alternate(branches) => {
@@ -130,7 +144,7 @@ impl<'m> Checker<'m> {
 
     fn builtin(&mut self, builtin: &Builtin, value: &Value, path: &Path<'_>) -> Result<(), Error> {
         let (fits, expected) = match builtin {
-            Builtin::Any => return Ok(()),
+            Builtin::Any => return check_depth(value, path),
             Builtin::Int(integer) => return self.integer(integer, value, path),
             Builtin::Str(length) => match value {
                 Value::String(text) if !length.admits(text) => {
@@ -206,6 +220,26 @@ struct Seen {
 /// of the same 64 bits.
 pub(crate) fn unsigned(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| Some(value.as_i64()?.cast_unsigned()))
+}
+
+/// Checks how deep a value is of which nothing else is known.
+fn check_depth(value: &Value, path: &Path<'_>) -> Result<(), Error> {
+    fn fits(value: &Value, depth: usize) -> bool {
+        match value {
+            Value::Array(array) => {
+                depth < DEPTH && array.iter().all(|element| fits(element, depth + 1))
+            }
+            Value::Object(object) => {
+                depth < DEPTH && object.iter().all(|(_, member)| fits(member, depth + 1))
+            }
+            _ => true,
+        }
+    }
+    if fits(value, path.depth()) { Ok(()) } else { Err(too_deep(path)) }
+}
+
+fn too_deep(path: &Path<'_>) -> Error {
+    Error::generic(format!("Parameter '{path}' is nested too deeply"))
 }
 
 fn wrong_type(path: &Path<'_>, expected: &str) -> Error {

@@ -8,6 +8,7 @@ use std::fmt;
 pub(crate) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: Step<'a>,
+    depth: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -18,20 +19,26 @@ enum Step<'a> {
 }
 
 impl<'a> Path<'a> {
-    pub(crate) const ARGUMENTS: Path<'static> = Path { parent: None, step: Step::Arguments };
+    pub(crate) const ARGUMENTS: Path<'static> =
+        Path { parent: None, step: Step::Arguments, depth: 0 };
 
     pub(crate) fn member<'b>(&'b self, name: &'b str) -> Path<'b>
     where
         'a: 'b,
     {
-        Path { parent: Some(self), step: Step::Member(name) }
+        Path { parent: Some(self), step: Step::Member(name), depth: self.depth + 1 }
     }
 
     pub(crate) fn element<'b>(&'b self, index: usize) -> Path<'b>
     where
         'a: 'b,
     {
-        Path { parent: Some(self), step: Step::Element(index) }
+        Path { parent: Some(self), step: Step::Element(index), depth: self.depth + 1 }
+    }
+
+    /// How many objects and arrays are around the value.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
     }
 
     /// The last name alone, which is all that QEMU tells about values that it refuses after their
