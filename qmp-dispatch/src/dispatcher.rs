@@ -15,7 +15,7 @@ use crate::intercept;
 use crate::monitor::{Monitor, MonitorId, Output};
 use crate::reply::WeakReply;
 use crate::throttle::Throttle;
-use crate::{EmitError, EventType, Locals, Registry, trace};
+use crate::{EmitError, EventType, Locals, Registry, panics, trace};
 
 /// The commands and events of a server, and its monitors. Cloning gives another handle.
 #[derive(Clone)]
@@ -72,11 +72,15 @@ impl Dispatcher {
     ///
     /// `version` is what greetings and `query-version` report. `clock` is asked for the time whenever
     /// an event is emitted.
+    ///
+    /// The first dispatcher of a program puts a panic hook in front of the one that there is, so that
+    /// the log can tell where a handler has panicked.
     pub fn new(
         registry: Registry,
         version: Version,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Dispatcher {
+        panics::watch();
         let shared = Shared {
             registry,
             greeting: Mutex::new(Greeting { version, capabilities: vec![Capability::Oob] }),
@@ -124,7 +128,8 @@ impl Dispatcher {
     ///
     /// # Errors
     ///
-    /// [`EmitError`] if the event is not declared in the registry, or its data cannot be written.
+    /// [`EmitError`] if the event is not declared in the registry, or with data of another type, or if
+    /// its data cannot be written.
     pub fn emit<T: Serialize + 'static>(
         &self,
         event: &EventType<T>,

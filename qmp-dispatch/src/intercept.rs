@@ -2,13 +2,13 @@
 //! Code of the embedder around every command.
 
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use qmp_proto::{Error, Json, Request, RequestError};
 
 use crate::Monitor;
+use crate::panics::{Panic, caught};
 
 /// A request on its way to its command, or back.
 #[derive(Clone, Copy, Debug)]
@@ -106,8 +106,10 @@ pub(crate) fn refused(monitor: &Arc<Monitor>, refused: &RequestError) {
 
 /// `None` if it panics.
 fn spared<T>(call: impl FnOnce() -> T) -> Option<T> {
-    let result = catch_unwind(AssertUnwindSafe(call));
-    result.inspect_err(|_| tracing::error!("an interceptor panicked")).ok()
+    let logged = |Panic { reason, place }: &Panic| {
+        tracing::error!(reason, place, "an interceptor panicked");
+    };
+    caught(call).inspect_err(logged).ok()
 }
 
 /// A request that interceptors have seen, and are to be told of again.

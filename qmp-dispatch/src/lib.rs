@@ -111,6 +111,7 @@ mod intercept;
 mod local_client;
 mod locals;
 mod monitor;
+mod panics;
 mod protocol_commands;
 pub mod qapi;
 mod registry;

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The state machine of one connection.
 
-use std::any::Any;
 use std::fmt;
 use std::mem::take;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +15,7 @@ use crate::context::CurrentScope;
 use crate::dispatcher::Texts;
 use crate::handler::ErasedHandler;
 use crate::intercept::{self, Intercepted};
+use crate::panics::{Panic, caught};
 use crate::reply::{Answer, Reply};
 use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
 
@@ -308,9 +307,8 @@ impl Monitor {
     /// Runs a handler, with this as the current monitor. An error if it panics.
     fn run<T>(self: &Arc<Self>, command: &str, handler: impl FnOnce() -> T) -> Result<T, Error> {
         let _scope = CurrentScope::enter(Arc::clone(self));
-        catch_unwind(AssertUnwindSafe(handler)).map_err(|panic| {
-            let reason = panic_message(&*panic);
-            tracing::error!(monitor = %self.id, command, reason, "handler panicked");
+        caught(handler).map_err(|Panic { reason, place }| {
+            tracing::error!(monitor = %self.id, command, reason, place, "handler panicked");
             Error::generic(format!("The command {command} failed: internal error"))
         })
     }
@@ -399,13 +397,4 @@ impl fmt::Debug for Monitor {
             .field("layout", &self.layout)
             .finish_non_exhaustive()
     }
-}
-
-/// What a panic says, if it says anything.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Panics of the embedder's code, and where they happen.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
+use std::thread;
+
+thread_local! {
+    /// Where this thread has panicked last.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Has the places of panics noted from now on. The hook that is there is called all the same; one that
+/// is set later may leave panics without a place.
+pub(crate) fn watch() {
+    static WATCHED: Once = Once::new();
+    // The hook cannot be changed by who is unwinding.
+    if thread::panicking() {
+        return;
+    }
+    WATCHED.call_once(|| {
+        let hook = take_hook();
+        set_hook(Box::new(move |panic| {
+            let place = panic.location().map(ToString::to_string);
+            // What runs when a thread ends may panic, too.
+            let _ = PLACE.try_with(|last| last.replace(place));
+            hook(panic);
+        }));
+    });
+}
+
+/// What is known of a panic.
+pub(crate) struct Panic {
+    /// What it says, if it says anything.
+    pub(crate) reason: String,
+    /// File, line and column.
+    pub(crate) place: Option<String>,
+}
+
+/// Calls code of the embedder.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(|panic| Panic { reason: message(&*panic).to_owned(), place: PLACE.take() })
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
