@@ -36,7 +36,7 @@ impl Deadlines {
 
     /// Takes out those whose time has come.
     pub(crate) fn due(&mut self, now: Duration) -> Vec<WeakReply> {
-        let later = self.owed.split_off(&(now + Duration::from_nanos(1), 0));
+        let later = self.owed.split_off(&(now.saturating_add(Duration::from_nanos(1)), 0));
         std::mem::replace(&mut self.owed, later).into_values().collect()
     }
 }

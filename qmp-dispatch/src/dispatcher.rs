@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What all monitors of a server share.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -138,6 +138,9 @@ impl Dispatcher {
         let name = event.name();
         let registry = self.registry();
         let declared = registry.find_event(name).ok_or(EmitError::Undeclared(name))?;
+        if declared.data_type() != TypeId::of::<T>() {
+            return Err(EmitError::OtherType(name));
+        }
         if !registry.policy().shows_event(declared.features()) {
             return Ok(());
         }
@@ -148,19 +151,19 @@ impl Dispatcher {
                 Some(declared.data().without_hidden(registry.policy(), json))
             }
         };
+        let key = (!event.interval().is_zero()).then(|| (name, event.key(data)));
         let mut reached = Vec::new();
         // Held until the last monitor has it, so that the order is the same for all.
         let mut monitors = self.monitors();
         let now = self.now();
         let event_now = Event { name: name.into(), data: encoded, timestamp: now.wall };
         trace::monitor_protocol_event_queue(&event_now, event.interval());
-        if event.interval().is_zero() {
+        let Some(key) = key else {
             monitors.deliver(&event_now, &mut reached);
             return Ok(());
-        }
+        };
         let before = monitors.throttle.next_end();
         monitors.deliver_due(now.monotonic, &mut reached);
-        let key = (name, event.key(data));
         let offered = monitors.throttle.offer(now.monotonic, event.interval(), key, event_now);
         if let Some(event) = offered {
             monitors.deliver(&event, &mut reached);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Kinds of events.
 
+use std::any::TypeId;
 use std::fmt;
 use std::time::Duration;
 
@@ -104,13 +105,14 @@ impl<T> fmt::Debug for EventType<T> {
 pub struct DeclaredEvent {
     name: &'static str,
     data: Type,
+    data_type: TypeId,
     features: Vec<String>,
     documentation: Option<String>,
 }
 
 impl DeclaredEvent {
-    pub(crate) fn new(name: &'static str, data: Type) -> DeclaredEvent {
-        DeclaredEvent { name, data, features: Vec::new(), documentation: None }
+    pub(crate) fn new(name: &'static str, data: Type, data_type: TypeId) -> DeclaredEvent {
+        DeclaredEvent { name, data, data_type, features: Vec::new(), documentation: None }
     }
 
     /// Marks the event as deprecated: it is still sent, and will go. The same as a
@@ -165,6 +167,11 @@ impl DeclaredEvent {
     pub(crate) fn data(&self) -> &Type {
         &self.data
     }
+
+    /// What [`EventType`]s of this name have for data.
+    pub(crate) fn data_type(&self) -> TypeId {
+        self.data_type
+    }
 }
 
 /// An event could not be emitted.
@@ -174,6 +181,9 @@ pub enum EmitError {
     /// It is not declared in the registry, so introspection would not show it.
     #[error("event {0} is not declared")]
     Undeclared(&'static str),
+    /// It is declared with data of another type, which introspection shows.
+    #[error("event {0} is declared with data of another type")]
+    OtherType(&'static str),
     /// Its data cannot be written as JSON.
     #[error("the data of event {name} cannot be written: {source}")]
     Data {

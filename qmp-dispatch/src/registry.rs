@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which commands and events there are.
 
+use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,7 +173,7 @@ impl Registry {
     ///
     /// [`RegisterError`] if the name is taken or none that QAPI allows, or the type of the data has
     /// no counterpart in QAPI.
-    pub fn event<T: JsonSchema>(
+    pub fn event<T: JsonSchema + 'static>(
         &mut self,
         event: &EventType<T>,
     ) -> Result<&mut DeclaredEvent, RegisterError> {
@@ -180,7 +181,7 @@ impl Registry {
         if !is_name(name) {
             return Err(RegisterError::Name(name));
         }
-        if self.find_event(name).is_some() {
+        if self.is_taken(name) {
             return Err(RegisterError::Duplicate(name));
         }
         let schema = |source| RegisterError::Schema { name, source };
@@ -191,7 +192,7 @@ impl Registry {
             return Err(schema(SchemaError { type_name, place, problem: Problem::NotAnObject }));
         }
         let index = self.events.len();
-        self.events.push(DeclaredEvent::new(name, data));
+        self.events.push(DeclaredEvent::new(name, data, TypeId::of::<T>()));
         Ok(&mut self.events[index])
     }
 
@@ -200,9 +201,12 @@ impl Registry {
         self.interceptors.push(Box::new(interceptor));
     }
 
-    /// Moves all commands, events and interceptors of another registry here; the policy and the
-    /// protocol's own commands, which every registry has, stay as they are here. For groups of commands that are
-    /// registered apart.
+    /// Moves all commands and events of another registry here, with its interceptors, its deadlines of
+    /// commands that have none here, and what it gives [each monitor](Registry::each_monitor). For groups
+    /// of commands that are registered apart.
+    ///
+    /// What is about the server as a whole stays as it is here: the policy, the default deadline, the
+    /// forwarder, and the protocol's own commands, which every registry has.
     ///
     /// # Errors
     ///
@@ -215,10 +219,9 @@ impl Registry {
             .into_iter()
             .filter(|command| own.find(command.name()).is_none())
             .collect();
-        let taken =
-            |name: &&'static str| self.find(name).is_some() || self.find_event(name).is_some();
         let names = commands.iter().map(Command::name);
-        if let Some(name) = names.chain(other.events.iter().map(DeclaredEvent::name)).find(taken) {
+        let mut names = names.chain(other.events.iter().map(DeclaredEvent::name));
+        if let Some(name) = names.find(|name| self.is_taken(name)) {
             return Err(RegisterError::Duplicate(name));
         }
         for command in commands {
@@ -228,6 +231,9 @@ impl Registry {
         self.events.extend(other.events);
         self.interceptors.extend(other.interceptors);
         self.locals.extend(other.locals);
+        for (command, after) in other.deadlines {
+            self.deadlines.entry(command).or_insert(after);
+        }
         Ok(())
     }
 
@@ -329,6 +335,11 @@ impl Registry {
         self.events.iter().find(|declared| declared.name() == name)
     }
 
+    /// Introspection tells commands and events apart by their names alone.
+    fn is_taken(&self, name: &str) -> bool {
+        self.find(name).is_some() || self.find_event(name).is_some()
+    }
+
     pub(crate) fn find(&self, command: &str) -> Option<&Command> {
         self.indices.get(command).map(|&index| &self.commands[index])
     }
@@ -342,7 +353,7 @@ impl Registry {
         if !is_name(name) {
             return Err(RegisterError::Name(name));
         }
-        if self.indices.contains_key(name) {
+        if self.is_taken(name) {
             return Err(RegisterError::Duplicate(name));
         }
         let schema = |source| RegisterError::Schema { name, source };

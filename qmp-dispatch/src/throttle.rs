@@ -39,7 +39,8 @@ impl Throttle {
             window.held = Some(event);
             return None;
         }
-        self.windows.insert(key, Window { ends: now + interval, interval, held: None });
+        self.windows
+            .insert(key, Window { ends: now.saturating_add(interval), interval, held: None });
         Some(event)
     }
 
@@ -58,7 +59,7 @@ impl Throttle {
             trace::monitor_protocol_event_handler(key.0, window.held.as_ref());
             let Some(event) = window.held.take() else { return false };
             due.push((window.ends, event));
-            window.ends = now + window.interval;
+            window.ends = now.saturating_add(window.interval);
             true
         });
         due.sort_by_key(|(ended, event)| (*ended, event.timestamp));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a monitor promises, on a screen instead of a socket.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -183,12 +184,21 @@ fn what_is_not_declared_cannot_be_emitted() {
 }
 
 #[test]
+fn what_is_declared_with_other_data_cannot_be_emitted() {
+    let dispatcher = dispatcher(|_| {});
+    let other: EventType<()> = EventType::new(HAPPENED.name());
+    assert_eq!(dispatcher.emit(&other, &()), Err(EmitError::OtherType("HAPPENED")));
+}
+
+#[test]
 fn names_are_registered_once() {
     dispatcher(|registry| {
         registry.command("x-once", NOTHING).unwrap();
         let refused = registry.command("x-once", NOTHING).unwrap_err();
         assert_eq!(refused.to_string(), "'x-once' is registered already");
         assert!(registry.command("query-version", NOTHING).is_err());
+        assert!(registry.command("HAPPENED", NOTHING).is_err(), "introspection has one name space");
+        assert!(registry.event(&EventType::<()>::new("x-once")).is_err());
     });
 }
 
@@ -326,6 +336,35 @@ fn limited_events_are_held_back_until_time_has_passed() {
 }
 
 #[test]
+fn an_interval_may_last_for_ever_and_a_key_may_look_around() {
+    thread_local! {
+        static AROUND: RefCell<Option<Dispatcher>> = const { RefCell::new(None) };
+    }
+    const ONCE: EventType<()> =
+        EventType::new("ONCE").at_most_every(Duration::MAX).similar_by(|()| {
+            AROUND.with_borrow(|around| {
+                let dispatcher = around.as_ref().unwrap();
+                dispatcher.emit(&HAPPENED, &Happened { what: "asked" }).unwrap();
+            });
+            String::new()
+        });
+    let mut registry = Registry::new();
+    registry.event(&HAPPENED).unwrap();
+    registry.event(&ONCE).unwrap();
+    let clock = || Time { monotonic: Duration::from_secs(1), ..Time::default() };
+    let dispatcher = Dispatcher::new(registry, Version::new(1, 2, 3, ""), clock);
+    let (_monitor, screen) = negotiated(&dispatcher);
+    AROUND.set(Some(dispatcher.clone()));
+    for _ in 0..2 {
+        dispatcher.emit(&ONCE, &()).unwrap();
+    }
+    let said = screen.take();
+    let events = ["HAPPENED", "ONCE", "HAPPENED"];
+    assert_eq!(said.len(), events.len());
+    assert!(said.iter().zip(events).all(|(line, event)| line.contains(event)), "{said:?}");
+}
+
+#[test]
 fn commands_can_be_disabled_and_wait_for_initialization() {
     let dispatcher = dispatcher(|registry| {
         registry.command("x-late", NOTHING).unwrap();
@@ -414,6 +453,29 @@ fn registries_are_merged_whole_or_not_at_all() {
     clashing.command("x-mine", NOTHING).unwrap();
     assert!(registry.merge(clashing).is_err());
     assert!(!registry.command_names().any(|name| name == "x-third"));
+}
+
+#[test]
+fn deadlines_of_commands_come_with_the_registry_that_is_merged() {
+    let seconds = Duration::from_secs;
+    let deadline_of = |name: &'static str| {
+        let mut group = Registry::new();
+        let never = |_: &Context, responder: Responder<()>| std::mem::forget(responder);
+        group.deferred_command(name, never).unwrap();
+        group.set_deadline("x-both", seconds(1));
+        group.set_deadline("x-theirs", seconds(2));
+        group.set_default_deadline(seconds(3));
+        let dispatcher = dispatcher(|registry| {
+            registry.set_deadline("x-both", seconds(4));
+            registry.merge(group).unwrap();
+        });
+        let (monitor, _screen) = negotiated(&dispatcher);
+        feed(&monitor, &format!("{{'execute': '{name}'}}"));
+        dispatcher.timeout()
+    };
+    assert_eq!(deadline_of("x-both"), Some(seconds(4)));
+    assert_eq!(deadline_of("x-theirs"), Some(seconds(2)));
+    assert_eq!(deadline_of("x-none"), None);
 }
 
 /// Writes down what it sees, and answers one command itself.
