@@ -267,6 +267,31 @@ fn types_of_the_same_name_and_another_shape_are_two() {
 }
 
 #[test]
+fn types_are_called_neither_like_builtin_ones_nor_like_commands_and_events() {
+    #[derive(JsonSchema)]
+    struct Names {
+        text: Text,
+        event: Event,
+        real: String,
+    }
+    #[derive(JsonSchema)]
+    #[schemars(rename = "str")]
+    struct Text {
+        length: u8,
+    }
+    #[derive(JsonSchema)]
+    #[schemars(rename = "EVENT")]
+    struct Event {
+        flag: bool,
+    }
+    let mut introspection = Introspection::new();
+    introspection.unmasked(true).event(&event(&type_of::<Names>().unwrap()));
+    let entries = introspection.finish();
+    let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["EVENT", "Names", "str2", "EVENT2", "str", "int", "bool"]);
+}
+
+#[test]
 fn defaults_make_members_optional_in_arguments_and_then_everywhere() {
     #[derive(Serialize, Deserialize, JsonSchema)]
     struct Level {

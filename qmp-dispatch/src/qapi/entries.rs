@@ -27,6 +27,7 @@ pub(crate) fn write(entities: &[Entity], unmasked: bool, policy: &Policy) -> Vec
         uses: Vec::new(),
         used: HashSet::new(),
         names: HashMap::new(),
+        reserved: entities.iter().map(|entity| entity.name.as_str()).chain(BUILTINS).collect(),
     };
     writer.write(&imported)
 }
@@ -49,6 +50,8 @@ struct Writer<'a> {
     used: HashSet<String>,
     /// The names of definitions; `None` is the empty object.
     names: HashMap<Option<usize>, String>,
+    /// The names of commands, events and builtin types, which no other type has.
+    reserved: HashSet<&'a str>,
 }
 
 impl Writer<'_> {
@@ -132,7 +135,9 @@ impl Writer<'_> {
         }
         let name = if self.unmasked {
             let base = index.map_or(EMPTY_NAME, |index| &self.model.definition(index).name);
-            let taken = |name: &str| self.names.values().any(|other| other == name);
+            let taken = |name: &str| {
+                self.reserved.contains(name) || self.names.values().any(|other| other == name)
+            };
             let mut name = base.to_owned();
             let mut number = 2;
             while taken(&name) {
@@ -219,6 +224,8 @@ impl Writer<'_> {
         SchemaVariant { case: case.value.clone(), type_name }
     }
 }
+
+const BUILTINS: [&str; 6] = ["str", "int", "number", "bool", "null", "any"];
 
 fn json_type(builtin: &Builtin) -> &'static str {
     match builtin {

@@ -44,7 +44,7 @@ pub enum Problem {
     #[error("an enum with content must be tagged (a union) or untagged (an alternate)")]
     ExternallyTagged,
     /// A map with values of one type. A map to `serde_json::Value` is an object with any members.
-    #[error("a map of anything but any value")]
+    #[error("a map whose values are not any value, `serde_json::Value`")]
     Map,
     /// An `Option` that is not a member.
     #[error("only members can be optional")]
