@@ -22,6 +22,37 @@ use crate::{Context, Responder};
 /// and `E` can be turned into an [`Error`]. `Shape` only tells the forms apart.
 ///
 /// Implemented for functions; there is no need to implement it by hand.
+///
+/// ```
+/// use qmp_dispatch::{Context, Registry, proto::Error, qapi_types};
+///
+/// qapi_types! {
+///     struct SetSpeed {
+///         speed: u32,
+///     }
+/// }
+///
+/// struct Fan;
+///
+/// impl Fan {
+///     fn set_speed(&self, _: &Context, new: SetSpeed) -> Result<u32, Error> {
+///         Ok(new.speed)
+///     }
+/// }
+///
+/// let mut registry = Registry::new();
+/// registry.command("beep", |_: &Context| Ok::<(), Error>(()))?;
+/// registry.with(Fan.into()).command("set-speed", Fan::set_speed)?;
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "this cannot serve a command",
+    label = "not of the form `Fn(&Context, A) -> Result<T, E>`, or without `A`",
+    note = "functions for `Registry::with(state)` have `&S` as another parameter, before the `&Context`",
+    note = "`A` is to implement `serde::de::DeserializeOwned` and `schemars::JsonSchema`",
+    note = "`T` is to implement `serde::Serialize` and `schemars::JsonSchema`, `E` is to implement `Into<qmp_dispatch::proto::Error>`",
+    note = "the types of a closure's parameters are to be written out: `|_: &Context, new: BlockResize| …`"
+)]
 pub trait Handler<S: ?Sized, Shape>: Send + Sync + 'static {
     /// What the command takes; `()` if nothing.
     type Arguments: DeserializeOwned + JsonSchema;
@@ -109,6 +140,25 @@ where
 /// [`Responder<T>`](Responder) as its last parameter, and without a result.
 ///
 /// Implemented for functions; there is no need to implement it by hand.
+///
+/// ```
+/// use qmp_dispatch::{Context, Registry, Responder, proto::Error};
+///
+/// fn measure(_: &Context, responder: Responder<f64>) {
+///     std::thread::spawn(|| responder.respond(Ok::<_, Error>(36.6)));
+/// }
+///
+/// let mut registry = Registry::new();
+/// registry.deferred_command("measure", measure)?;
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "this cannot serve a command and answer later",
+    label = "not of the form `Fn(&Context, A, Responder<T>)`, or without `A`",
+    note = "functions for `Registry::with(state)` have `&S` as another parameter, before the `&Context`",
+    note = "`A` is to implement `serde::de::DeserializeOwned` and `schemars::JsonSchema`",
+    note = "`T` is to implement `serde::Serialize` and `schemars::JsonSchema`"
+)]
 pub trait DeferredHandler<S: ?Sized, Shape>: Send + Sync + 'static {
     /// What the command takes; `()` if nothing.
     type Arguments: DeserializeOwned + JsonSchema;
