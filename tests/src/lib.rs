@@ -24,6 +24,7 @@ pub mod inputs;
 pub mod json;
 pub mod process;
 pub mod programs;
+pub mod relay;
 pub mod schema;
 pub mod scripted;
 pub mod server;

@@ -31,6 +31,8 @@ mod limits;
 mod many_clients;
 /// What the program says of mistakes, in flags and in the configuration file.
 mod mistakes;
+/// Clients of all kinds at one mux with a real QEMU behind it.
+mod mux_clients;
 /// Which processes may connect.
 mod peers;
 /// The server in a poll loop of somebody else's.
