@@ -70,7 +70,7 @@ pub use descriptors::Descriptors;
 pub use embedded::Embedded;
 pub use limits::{Limits, Quota};
 pub use listen::{Listen, ListenTls};
-pub use machine::{MachineOptions, ShutdownCause, register_machine, shut_down};
+pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_machine};
 pub use missed::{EVENTS_MISSED, EventsMissed};
 pub use mux::Mux;
 pub use peer::{Access, Peer};

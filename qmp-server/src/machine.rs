@@ -17,7 +17,7 @@ use qmp_dispatch::{RegisterError, Registry};
 
 use crate::TracePoints;
 
-pub use run_state::{ShutdownCause, shut_down};
+pub use run_state::{SHUTDOWN, Shutdown, ShutdownCause};
 
 /// What a reference machine is started with.
 ///

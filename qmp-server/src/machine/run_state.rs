@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qmp_dispatch::proto::Error;
-use qmp_dispatch::{Context, Dispatcher, EmitError, EventType, RegisterError, Registry};
+use qmp_dispatch::{Context, EmitError, EventType, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,18 @@ const STOP: EventType<()> = EventType::new("STOP");
 const RESUME: EventType<()> = EventType::new("RESUME");
 const POWERDOWN: EventType<()> = EventType::new("POWERDOWN");
 const RESET: EventType<Reset> = EventType::new("RESET");
-const SHUTDOWN: EventType<Shutdown> = EventType::new("SHUTDOWN");
+/// Tells that the machine, or a program without one, shuts down. The reference machine declares it;
+/// a program with commands of its own declares and emits it by itself, when somebody has said `quit`.
+///
+/// ```
+/// use qmp_dispatch::Registry;
+/// use qmp_server::SHUTDOWN;
+///
+/// let mut registry = Registry::new();
+/// registry.event(&SHUTDOWN)?;
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
+pub const SHUTDOWN: EventType<Shutdown> = EventType::new("SHUTDOWN");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -76,10 +87,13 @@ pub enum ShutdownCause {
     SnapshotLoad,
 }
 
-#[derive(Serialize, JsonSchema)]
-struct Shutdown {
-    guest: bool,
-    reason: ShutdownCause,
+/// The data of [`SHUTDOWN`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Shutdown {
+    /// Whether the guest wanted it, and not somebody on the host.
+    pub guest: bool,
+    /// Why.
+    pub reason: ShutdownCause,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -271,18 +285,9 @@ fn system_wakeup(_: &Context) -> Result<(), Error> {
 
 /// Ends the machine whatever `set-action` says.
 pub(super) fn quit(context: &Context) -> Result<(), EmitError> {
-    shut_down(context.dispatcher(), ShutdownCause::HostQmpQuit)?;
+    context.emit(&SHUTDOWN, &Shutdown { guest: false, reason: ShutdownCause::HostQmpQuit })?;
     end_server(context);
     Ok(())
-}
-
-/// Tells the clients of a reference machine that it shuts down. Does not end the server.
-///
-/// # Errors
-///
-/// [`EmitError`] if no machine is [registered](crate::register_machine).
-pub fn shut_down(dispatcher: &Dispatcher, reason: ShutdownCause) -> Result<(), EmitError> {
-    dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason })
 }
 
 fn end_server(context: &Context) {

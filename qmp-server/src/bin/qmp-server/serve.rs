@@ -8,8 +8,8 @@ use std::thread;
 
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
-    Address, Control, Listen, MachineOptions, Server, ShutdownCause, TracePoints, register_machine,
-    shut_down, system_time, version,
+    Address, Control, Listen, MachineOptions, SHUTDOWN, Server, Shutdown, ShutdownCause,
+    TracePoints, register_machine, system_time, version,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -79,7 +79,8 @@ fn end_on_signals(
     let wait = move || {
         if signals.forever().next().is_some() {
             // The event is declared with the machine, and its data is text.
-            let _ = shut_down(&dispatcher, ShutdownCause::HostSignal);
+            let reason = ShutdownCause::HostSignal;
+            let _ = dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason });
             control.shutdown();
         }
     };
