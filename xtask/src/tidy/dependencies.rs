@@ -8,8 +8,9 @@ use super::licence::is_permissive;
 use crate::metadata::Package;
 
 /// Crates that are there in more than one incompatible version, and why that is so.
-const TWICE: [(&str, &str); 5] = [
+const TWICE: [(&str, &str); 6] = [
     ("base64", "for tests only: qapi-spec has an old one, pem a new one"),
+    ("bitflags", "for an example only: vmm-sys-util has an old one, rustix a new one"),
     ("getrandom", "ring has an old one, what is for tests only a new one"),
     ("rand", "for tests only: shuttle has an old one, proptest a new one"),
     ("rand_core", "for tests only: what belongs to rand"),
