@@ -377,20 +377,36 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| match std::env::var_os("QMP_SERVER_BIN") {
         Some(path) => path.into(),
-        None => build(&profile_dir()),
+        None => build("--bin", "qmp-server", "qmp-server"),
     })
 }
 
-fn build(profile_dir: &Path) -> PathBuf {
+/// An example of the crate `qmp-server`: in the directory `QMP_EXAMPLES_DIR` if set, else the one beside this test,
+/// brought up to date first.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    match std::env::var_os("QMP_EXAMPLES_DIR") {
+        Some(directory) => Path::new(&directory).join(name),
+        None => build("--example", name, &format!("examples/{name}")),
+    }
+}
+
+/// Builds one of the programs of `qmp-server`, which is then at `path` in the directory of this profile.
+fn build(kind: &str, name: &str, path: &str) -> PathBuf {
+    let profile_dir = profile_dir();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--package", "qmp-server", "--bin", "qmp-server"]);
+    command.args(["build", "--quiet", "--package", "qmp-server", kind, name]);
     command.arg("--target-dir").arg(target_dir());
     if profile_dir.ends_with("release") {
         command.arg("--release");
     }
     let status = command.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts");
-    assert!(status.success(), "qmp-server cannot be built ({status})");
-    profile_dir.join("qmp-server")
+    assert!(status.success(), "{name} cannot be built ({status})");
+    profile_dir.join(path)
 }
 
 /// The directory of this profile's programs; tests are in its subdirectory `deps`.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::command::{Outcome, cargo, no_arguments, run as run_command, step};
 use crate::install::install_test_tools;
 use crate::tidy;
-use crate::workspace::{LIBRARIES, debug_server, members};
+use crate::workspace::{LIBRARIES, debug_examples, debug_server, members};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("test", arguments)?;
@@ -71,8 +71,11 @@ fn test_crates() -> Outcome {
 /// The server from outside, with its debug assertions. (`cargo xtask conformance` takes the one built for release.)
 fn test_server() -> Outcome {
     step("build qmp-server", || run_command(&mut cargo(["build", "--package", "qmp-server"])))?;
+    let back_end = ["build", "--package", "qmp-server", "--example", "nbd"];
+    step("build the block back end", || run_command(&mut cargo(back_end)))?;
     let mut tests = cargo(["test", "--package", "tests"]);
     // Everything that the tests need has been installed: a test that is skipped now would hide a mistake.
-    tests.env("QMP_SERVER_BIN", debug_server()).env("CI", "true");
+    tests.env("QMP_SERVER_BIN", debug_server()).env("QMP_EXAMPLES_DIR", debug_examples());
+    tests.env("CI", "true");
     step("conformance and interoperability", || run_command(&mut tests))
 }

@@ -32,6 +32,11 @@ pub(crate) fn debug_server() -> PathBuf {
     target_dir().join("debug/qmp-server")
 }
 
+/// The directory of examples, built for debugging.
+pub(crate) fn debug_examples() -> PathBuf {
+    target_dir().join("debug/examples")
+}
+
 /// Our server, built for release.
 pub(crate) fn release_server() -> PathBuf {
     target_dir().join("release/qmp-server")

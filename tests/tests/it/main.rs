@@ -3,6 +3,8 @@
 
 /// The benchmark runs, and says what it is to say.
 mod bench;
+/// The example of a block back end, while QEMU's tools read and write.
+mod block_back_end;
 /// `qmp-server call`, against our own server and QEMU's.
 mod call;
 /// What the program says and returns when it cannot start.
