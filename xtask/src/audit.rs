@@ -20,9 +20,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             &[
                 "deny",
                 "--all-features",
-                "check",
                 "--config",
                 &config,
+                "check",
                 "licenses",
                 "sources",
                 "bans",
@@ -31,14 +31,15 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         (
             "advisories",
             DENY,
-            &["deny", "--all-features", "check", "--config", &config, "advisories"],
+            &["deny", "--all-features", "--config", &config, "check", "advisories"],
         ),
     ];
     let mut failures = Vec::new();
     for (name, tool, arguments) in checks {
         let done = step(name, || {
             tool.provide(install)?;
-            run_command(&mut cargo(arguments.iter().copied()))
+            // cargo-machete takes itself for the package that `cargo run` has set it for.
+            run_command(cargo(arguments.iter().copied()).env_remove("CARGO_PKG_NAME"))
         });
         failures.extend(done.err().map(|failure| failure.to_string()));
     }
