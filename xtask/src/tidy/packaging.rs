@@ -18,6 +18,11 @@ pub(super) fn check_workspace(manifest: &Manifest) -> Vec<String> {
                 .push(format!("the workspace's dependency {name} lacks its path or its version"));
         }
     }
+    let keywords = manifest.get("workspace.package", "keywords").unwrap_or_default();
+    let keywords: Vec<&str> = keywords.split('"').skip(1).step_by(2).collect();
+    if keywords.len() > 5 || keywords.iter().any(|keyword| keyword.len() > 20) {
+        complaints.push("crates.io takes five keywords of twenty letters, no more".to_owned());
+    }
     if manifest.get("workspace.lints.rust", lint()) != Some("forbid") {
         complaints.push(format!("the workspace does not forbid {}", lint()));
     }
@@ -51,6 +56,10 @@ pub(super) fn check_package(name: &str, manifest: &Manifest) -> Vec<String> {
         require(!published, "publish = false is missing".to_owned());
     } else {
         require(published, "a library is to be published".to_owned());
+        require(
+            manifest.get("package", "categories").is_some(),
+            "there are no categories".to_owned(),
+        );
         require(inherits("keywords"), "keywords is not inherited from the workspace".to_owned());
         require(
             manifest.get("package", "readme") == Some("README.md"),
@@ -77,7 +86,7 @@ mod tests {
 
     const GOOD: &str = "[package]\nname = \"qmp-queue\"\ndescription = \"d\"\nversion.workspace = true\n\
         edition.workspace = true\nrust-version.workspace = true\nlicense.workspace = true\n\
-        keywords.workspace = true\nreadme = \"README.md\"\n[dependencies]\nqmp-proto.workspace = true\n\
+        keywords.workspace = true\ncategories = []\nreadme = \"README.md\"\n[dependencies]\nqmp-proto.workspace = true\n\
         [lints]\nworkspace = true\n";
 
     #[track_caller]
@@ -135,6 +144,11 @@ mod tests {
             lint()
         );
         assert_eq!(check_workspace(&Manifest::parse(&good)), [""; 0]);
+        for keywords in ["1,2,3,4,5,6", "one-that-is-much-too-long"] {
+            let keywords: Vec<_> = keywords.split(',').map(|word| format!("{word:?}")).collect();
+            let package = format!("[workspace.package]\nkeywords = [{}]\n", keywords.join(", "));
+            assert_eq!(check_workspace(&Manifest::parse(&(good.clone() + &package))).len(), 1);
+        }
         assert_eq!(check_workspace(&Manifest::parse(&good.replace("forbid", "deny"))).len(), 1);
         assert_eq!(
             check_workspace(&Manifest::parse(&good.replace(", version = \"1\"", ""))).len(),
