@@ -14,6 +14,12 @@ use crate::config::ConfigOptions;
 use crate::options::{MachineOptions, ServerOptions, UpstreamOptions};
 use crate::{Failure, USAGE, complain};
 
+/// The version, with the commit that `cargo xtask dist` has built it from.
+const VERSION: &str = match option_env!("QMP_SERVER_BUILD") {
+    Some(build) => build,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// What one may want to know besides.
 const NOTES: &str = "\
 Configuration file:
@@ -28,7 +34,7 @@ Exit status:
 
 /// A server of the QEMU Machine Protocol, and a client for scripts
 #[derive(Parser)]
-#[command(name = "qmp-server", version, args_conflicts_with_subcommands = true, after_long_help = NOTES)]
+#[command(name = "qmp-server", version = VERSION, args_conflicts_with_subcommands = true, after_long_help = NOTES)]
 struct CommandLine {
     #[command(subcommand)]
     task: Option<Task>,
