@@ -23,6 +23,8 @@ cargo xtask TASK
                                   look for input that qmp-proto cannot cope with
     release [--dry-run] [--install] CRATE...|all
                                   check, pack, verify, publish and tag crates; --dry-run stops after verifying
+    dist [archive|deb] [--check]  the program as it is handed out; --check makes it again elsewhere, compares, and has lintian
+                                  and systemd look at it
     audit [--install]             what cargo-deny and cargo-machete say of the dependencies; installs them if asked to
     help                          this text
 ";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the tests need besides Rust. Nothing is installed, and the network is left alone, if it is there already.
+//! What tasks need besides Rust. Nothing is installed, and the network is left alone, if it is there already.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,31 +9,40 @@ use crate::command::{Failure, Outcome, exists, output_of, run};
 use crate::files;
 use crate::workspace::{root, target_dir};
 
-/// Programs, and the Debian packages that they come from.
-const PROGRAMS: [(&str, &str); 2] = [("qemu-storage-daemon", "qemu-utils"), ("socat", "socat")];
+/// A program, and the Debian package that it comes from.
+pub(crate) type Program = (&'static str, &'static str);
+
+const TEST_PROGRAMS: [Program; 2] = [("qemu-storage-daemon", "qemu-utils"), ("socat", "socat")];
 const PYTHON_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
 
-/// Installs what is missing, and says so.
+/// Installs what the tests need and is missing, and says so.
 pub(crate) fn install_test_tools() -> Outcome {
-    let missing = missing_packages();
-    if !missing.is_empty() {
-        install_packages(&missing)?;
-        let still_missing = missing_packages();
-        if !still_missing.is_empty() {
-            return Err(Failure::Task(format!(
-                "installed, but of no use: {}",
-                still_missing.join(" ")
-            )));
-        }
-    }
+    install_missing(|| {
+        let python = if has_python() { &[][..] } else { &PYTHON_PACKAGES };
+        missing_packages(&TEST_PROGRAMS).chain(python.iter().copied()).collect()
+    })?;
     install_python_environment()
 }
 
-fn missing_packages() -> Vec<&'static str> {
-    let absent =
-        PROGRAMS.iter().filter(|(program, _)| !exists(program)).map(|&(_, package)| package);
-    let python = if has_python() { &[][..] } else { &PYTHON_PACKAGES };
-    absent.chain(python.iter().copied()).collect()
+/// Installs those programs that are missing, and says so.
+pub(crate) fn install_programs(programs: &[Program]) -> Outcome {
+    install_missing(|| missing_packages(programs).collect())
+}
+
+fn install_missing(missing: impl Fn() -> Vec<&'static str>) -> Outcome {
+    let packages = missing();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    install_packages(&packages)?;
+    match missing()[..] {
+        [] => Ok(()),
+        [..] => Err(Failure::Task(format!("installed, but of no use: {}", missing().join(" ")))),
+    }
+}
+
+fn missing_packages(programs: &[Program]) -> impl Iterator<Item = &'static str> {
+    programs.iter().filter(|(program, _)| !exists(program)).map(|&(_, package)| package)
 }
 
 /// Whether there is a Python that can make virtual environments.

@@ -7,8 +7,10 @@ mod command;
 mod conformance;
 mod consumers;
 mod difffuzz;
+mod dist;
 mod files;
 mod fuzz;
+mod git;
 mod help;
 mod install;
 mod json;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(rest),
         "conformance" => conformance::run(rest),
         "release" => release::run(rest),
+        "dist" => dist::run(rest),
         "audit" => audit::run(rest),
         "consumers" => consumers::run(rest),
         "bench" => bench::run(rest),

@@ -4,10 +4,9 @@
 mod changelog;
 mod semver;
 
-use std::process::Command;
-
-use crate::command::{Failure, Outcome, cargo, output_of, run as run_command, step};
+use crate::command::{Failure, Outcome, cargo, run as run_command, step};
 use crate::files;
+use crate::git::{git, uncommitted};
 use crate::manifest::Manifest;
 use crate::packed::version;
 use crate::workspace::{LIBRARIES, root};
@@ -93,16 +92,10 @@ fn packages(crates: &[&'static str]) -> impl Iterator<Item = &'static str> {
     crates.iter().flat_map(|name| ["--package", name])
 }
 
-fn git<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut command = Command::new("git");
-    command.args(arguments).current_dir(root());
-    command
-}
-
 fn tree_is_clean() -> Outcome {
-    match output_of(&mut git(["status", "--porcelain"]))?.lines().next() {
+    match uncommitted()? {
         None => Ok(()),
-        Some(first) => Err(Failure::Task(format!("not committed: {}", first.trim()))),
+        Some(first) => Err(Failure::Task(format!("not committed: {first}"))),
     }
 }
 

@@ -11,10 +11,9 @@ mod source;
 mod tree;
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use crate::command::{Failure, Outcome, no_arguments, output_of};
+use crate::command::{Failure, Outcome, no_arguments};
+use crate::git;
 use crate::manifest::Manifest;
 use crate::metadata::packages;
 use crate::workspace::{members, root};
@@ -33,7 +32,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 
 fn check_all() -> Outcome<Vec<String>> {
     let root = root();
-    let files = files_of(&root)?;
+    let files = git::files()?;
     let mut complaints = tree::check(&files);
     let workspace = Manifest::of(&root)?;
     complaints.extend(packaging::check_workspace(&workspace));
@@ -51,11 +50,4 @@ fn check_all() -> Outcome<Vec<String>> {
         }
     }
     Ok(complaints)
-}
-
-/// The files of the repository, new ones included unless they are ignored.
-fn files_of(root: &Path) -> Outcome<Vec<String>> {
-    let mut git = Command::new("git");
-    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
-    Ok(output_of(&mut git)?.split_terminator('\0').map(str::to_owned).collect())
 }

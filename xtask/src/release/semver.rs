@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether a crate's interface is compatible with the one that was released last.
 
-use super::{Release, git, tag};
+use super::{Release, tag};
 use crate::command::{Failure, Outcome, cargo, output_of, run};
+use crate::git::git;
 use crate::tool::SEMVER_CHECKS;
 
 pub(super) fn check(name: &'static str, version: &str, release: &Release) -> Outcome {

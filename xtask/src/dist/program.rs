@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The program, built so that neither time nor place show.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::origin::Origin;
+use crate::command::{Failure, Outcome, cargo, output_of, run};
+use crate::metadata::packages;
+use crate::workspace::members;
+
+/// Builds it and makes sure that it says what it was built from.
+pub(super) fn build(source: &Path, target_directory: &Path, origin: &Origin) -> Outcome<PathBuf> {
+    let arguments = ["build", "--locked", "--profile", "dist", "--package", "qmp-server"];
+    let mut build = cargo(arguments);
+    build.args(["--bin", "qmp-server", "--target-dir"]).arg(target_directory).current_dir(source);
+    build.env("CARGO_ENCODED_RUSTFLAGS", flags(source, target_directory)?);
+    build.env("QMP_SERVER_BUILD", &origin.build).env("SOURCE_DATE_EPOCH", &origin.epoch);
+    run(&mut build)?;
+    let program = program_in(target_directory);
+    let said = output_of(Command::new(&program).arg("--version"))?;
+    match said.trim() == format!("qmp-server {}", origin.build) {
+        true => Ok(program),
+        false => Err(Failure::Task(format!("the program calls itself {}", said.trim()))),
+    }
+}
+
+pub(super) fn program_in(target_directory: &Path) -> PathBuf {
+    target_directory.join("dist/qmp-server")
+}
+
+/// Flags of rustc that take the machine's directories out of the program. It takes the last one that fits.
+fn flags(source: &Path, target_directory: &Path) -> Outcome<String> {
+    let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let mut directories = registries()?;
+    directories.extend([
+        (PathBuf::from(sysroot.trim()), "/rust"),
+        (source.to_owned(), "/qmp-server"),
+        (target_directory.to_owned(), "/target"),
+    ]);
+    let flags = directories
+        .iter()
+        .map(|(directory, name)| format!("--remap-path-prefix={}={name}", directory.display()));
+    // What separates them here, so that paths may have spaces.
+    Ok(flags.collect::<Vec<_>>().join("\u{1f}"))
+}
+
+/// Where Cargo has put the crates of others. How these directories are called depends on where it gets them from.
+fn registries() -> Outcome<Vec<(PathBuf, &'static str)>> {
+    let packages = packages()?;
+    let others = packages.iter().filter(|package| members().all(|member| member != package.name));
+    let parents: BTreeSet<_> = others.filter_map(|package| package.directory.parent()).collect();
+    Ok(parents.into_iter().map(|directory| (directory.to_owned(), "/crates")).collect())
+}
