@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! JSON text in QEMU's form.
 
+mod elements;
 mod layout;
 mod name;
 mod scalar;
@@ -95,6 +96,21 @@ impl Json {
     /// ```
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         from_value(self.to_value())
+    }
+
+    /// Leaves out elements of an array: those for whose indices `keep` returns false. The text of the
+    /// others stays as it is. What is no array stays as it is, too.
+    ///
+    /// ```
+    /// use qmp_proto::Json;
+    ///
+    /// let json = Json::encode(&["a", "b", "c"])?;
+    /// assert_eq!(json.retain_elements(|index| index != 1).as_str(), r#"["a", "c"]"#);
+    /// # Ok::<(), qmp_proto::EncodeError>(())
+    /// ```
+    #[must_use]
+    pub fn retain_elements(&self, keep: impl FnMut(usize) -> bool) -> Json {
+        elements::retain(&self.0, keep).map_or_else(|| self.clone(), |text| Json(text.into()))
     }
 
     /// Takes over the value that these tokens of `text` make. Its text is kept if it is plain JSON

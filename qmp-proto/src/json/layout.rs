@@ -65,7 +65,7 @@ fn write_pretty(compact: &str, out: &mut String) {
 }
 
 /// The length of the string at the start of `text`, with its quotes.
-fn string_len(text: &str) -> usize {
+pub(super) fn string_len(text: &str) -> usize {
     let mut escaped = false;
     for (index, byte) in text.bytes().enumerate().skip(1) {
         match byte {
