@@ -51,8 +51,9 @@ pub struct Call<'a> {
 /// registry.intercept(NoQuit);
 /// ```
 pub trait Interceptor: Send + Sync + 'static {
-    /// Called when a client has connected, before it is greeted. What events it gets can be
-    /// [decided](Monitor::set_event_filter) here.
+    /// Called when a client has connected, before it is greeted. Here it can be decided which
+    /// [commands](Monitor::set_command_filter) it may execute, and which
+    /// [events](Monitor::set_event_filter) it gets.
     fn connected(&self, monitor: &Monitor) {
         let _ = monitor;
     }
@@ -75,6 +76,12 @@ pub trait Interceptor: Send + Sync + 'static {
     /// interceptor, or one further out, has answered itself.
     fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, duration: Duration) {
         let _ = (call, outcome, duration);
+    }
+
+    /// Called in place of [`after`](Interceptor::after) when there will be no outcome, because the server
+    /// [goes](crate::Responder::abandon) without an answer.
+    fn abandoned(&self, call: &Call<'_>, duration: Duration) {
+        let _ = (call, duration);
     }
 
     /// Called for what a client has sent that is no request, just before it is told so.
@@ -154,11 +161,26 @@ impl Intercepted {
 
     /// Shows the interceptors the outcome, the innermost first.
     pub(crate) fn leave(self, monitor: &Arc<Monitor>, outcome: &mut Result<Json, Error>) {
+        self.tell(monitor, |interceptor, call, duration| {
+            interceptor.after(call, outcome, duration);
+        });
+    }
+
+    /// Tells the interceptors that there is no outcome, the innermost first.
+    pub(crate) fn abandon(self, monitor: &Arc<Monitor>) {
+        self.tell(monitor, Interceptor::abandoned);
+    }
+
+    fn tell(
+        &self,
+        monitor: &Arc<Monitor>,
+        mut tell: impl FnMut(&dyn Interceptor, &Call<'_>, Duration),
+    ) {
         let call = Call { monitor, request: &self.request };
         let duration = monitor.dispatcher().now().monotonic.saturating_sub(self.began);
         let interceptors = monitor.dispatcher().registry().interceptors();
         for interceptor in interceptors[..self.entered].iter().rev() {
-            spared(|| interceptor.after(&call, outcome, duration));
+            spared(|| tell(&**interceptor, &call, duration));
         }
     }
 }

@@ -69,11 +69,12 @@ pub struct Monitor {
     oob: AtomicBool,
     /// The client has been told that negotiation is complete, and gets events.
     listening: AtomicBool,
-    event_filter: OnceLock<EventFilter>,
+    command_filter: OnceLock<Filter>,
+    event_filter: OnceLock<Filter>,
 }
 
-/// Whether the client gets events of this name.
-type EventFilter = Box<dyn Fn(&str) -> bool + Send + Sync>;
+/// Whether the client may have what has this name.
+type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A request that has been received, or the refusal that keeps its place in the queue.
 #[derive(Debug)]
@@ -110,6 +111,7 @@ impl Monitor {
             negotiated: AtomicBool::new(false),
             oob: AtomicBool::new(false),
             listening: AtomicBool::new(false),
+            command_filter: OnceLock::new(),
             event_filter: OnceLock::new(),
         }
     }
@@ -137,6 +139,28 @@ impl Monitor {
     /// Whether the client has enabled out-of-band execution.
     pub fn is_oob_enabled(&self) -> bool {
         self.oob.load(Ordering::Acquire)
+    }
+
+    /// Refuses the client's requests for commands whose names the filter does not accept, as if they
+    /// had been [disabled](Dispatcher::set_enabled): after negotiation, in-band and out-of-band alike,
+    /// [forwarded](crate::Forwarder) commands included, and before arguments are looked at. Only
+    /// `qmp_capabilities` is never refused. Only the first filter is kept; whether this one is.
+    ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// assert!(client.monitor().set_command_filter(|name| name != "query-version"));
+    /// assert_eq!(
+    ///     client.ask("{'execute': 'query-version'}"),
+    ///     [r#"{"error": {"class": "CommandNotFound", "desc": "The command query-version has been disabled for this instance"}}"#]
+    /// );
+    /// ```
+    pub fn set_command_filter(
+        &self,
+        filter: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> bool {
+        self.command_filter.set(Box::new(filter)).is_ok()
     }
 
     /// Sends only those events to the client whose names the filter accepts. Only the first filter is
@@ -279,18 +303,19 @@ impl Monitor {
                 "Expecting capabilities negotiation with 'qmp_capabilities'".to_owned(),
             ));
         }
+        let disabled =
+            || not_found(format!("The command {name} has been disabled for this instance"));
         let registry = self.dispatcher.registry();
         let Some(command) = registry.find(name) else {
             return match registry.forwarder() {
-                Some(_) => Ok(None),
+                Some(_) if self.permits(name) => Ok(None),
+                Some(_) => Err(disabled()),
                 None => Err(Error::command_not_found(name)),
             };
         };
         registry.policy().check_command(name, command.features())?;
-        if !command.is_enabled() {
-            return Err(not_found(format!(
-                "The command {name} has been disabled for this instance"
-            )));
+        if !command.is_enabled() || !self.permits(name) {
+            return Err(disabled());
         }
         if *band == Band::OutOfBand && !command.allows_oob() {
             return Err(Error::generic(format!("The command {name} does not support OOB")));
@@ -302,6 +327,11 @@ impl Monitor {
         }
         command.arguments().prepare_in_place(registry.policy(), arguments)?;
         Ok(Some(command))
+    }
+
+    /// Whether the command filter lets the command through.
+    fn permits(&self, name: &str) -> bool {
+        name == "qmp_capabilities" || self.command_filter.get().is_none_or(|permits| permits(name))
     }
 
     /// Runs a handler, with this as the current monitor. An error if it panics.

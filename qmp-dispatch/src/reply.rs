@@ -138,8 +138,11 @@ impl Reply {
     }
 
     fn abandon(self) {
-        if let Some(owed) = take(&self.owed) {
-            (owed.done)();
+        if let Some(Owed { monitor, answer, done }) = take(&self.owed) {
+            if let Some(intercepted) = answer.intercepted {
+                intercepted.abandon(&monitor);
+            }
+            done();
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use qmp_dispatch::proto::{Error, Json, Layout, Reader, RequestError, Version, VersionTriple};
 use qmp_dispatch::{
-    Call, Context, Dispatcher, EventType, Interceptor, Locals, Monitor, Output, Registry, Time,
+    Call, Context, Dispatcher, EventType, Forwarded, Interceptor, Locals, Monitor, Output,
+    Registry, Responder, Time,
 };
 
 const LOUD: EventType<()> = EventType::new("LOUD");
@@ -63,6 +64,10 @@ impl Interceptor for Usher {
             "x-fail" => *outcome = Err(Error::generic("it is in the way")),
             _ => {}
         }
+    }
+
+    fn abandoned(&self, call: &Call<'_>, _: Duration) {
+        self.note(format!("{} is left waiting for {}", badge(call.monitor), call.request.command));
     }
 
     fn refused(&self, monitor: &Arc<Monitor>, refused: &RequestError) {
@@ -150,6 +155,66 @@ fn the_client_gets_what_interceptors_make_of_an_outcome() {
             r#"{"id": 2, "error": {"class": "GenericError", "desc": "it is in the way"}}"#,
         ]
     );
+}
+
+/// Two servers that know the command `x-badge`: one serves it, the other hands it on.
+fn both_kinds() -> [Dispatcher; 2] {
+    let forwarding =
+        Registry::forwarding(|_: &Context, _: Forwarded, responder: Responder<Json>| {
+            responder.respond_json(Ok(Json::encode(&42).unwrap()));
+        });
+    let version = Version::new(1, 2, 3, "");
+    [dispatcher(|_| ()), Dispatcher::new(forwarding, version, Time::default)]
+}
+
+#[test]
+fn filtered_commands_are_refused_like_disabled_ones() {
+    for dispatcher in both_kinds() {
+        let screen = Arc::new(Screen::default());
+        let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
+        assert!(monitor.set_command_filter(|name| name == "x-fail"));
+        assert!(!monitor.set_command_filter(|_| true), "one is enough");
+        feed(&monitor, "{'execute': 'x-badge'}");
+        let enable = "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}";
+        feed(&monitor, enable);
+        feed(&monitor, "{'execute': 'x-badge', 'arguments': {'a': 1}} {'exec-oob': 'x-badge'}");
+        feed(&monitor, "{'execute': 'x-fail'}");
+        let refused = |desc: &str| {
+            format!(r#"{{"error": {{"class": "CommandNotFound", "desc": "{desc}"}}}}"#)
+        };
+        let disabled = refused("The command x-badge has been disabled for this instance");
+        assert_eq!(
+            screen.take()[1..],
+            [
+                refused("Expecting capabilities negotiation with 'qmp_capabilities'"),
+                r#"{"return": {}}"#.to_owned(),
+                disabled.clone(),
+                disabled,
+                r#"{"return": 42}"#.to_owned(),
+            ]
+        );
+    }
+    let [dispatcher, _] = both_kinds();
+    let (monitor, screen) = connect(&dispatcher);
+    monitor.set_command_filter(|_| false);
+    feed(&monitor, "{'execute': 'x-nothing'}");
+    let said = screen.take().concat();
+    assert!(said.contains("The command x-nothing has not been found"), "{said}");
+}
+
+#[test]
+fn requests_that_are_never_answered_are_seen_too() {
+    let usher = Usher::default();
+    let mut registry =
+        Registry::forwarding(|_: &Context, _: Forwarded, responder: Responder<Json>| {
+            responder.abandon();
+        });
+    registry.intercept(usher.clone());
+    let dispatcher = Dispatcher::new(registry, Version::new(1, 2, 3, ""), Time::default);
+    let (monitor, screen) = connect(&dispatcher);
+    feed(&monitor, "{'execute': 'quit'}");
+    assert_eq!(screen.take(), [""; 0]);
+    usher.expect(&["badge 1 comes in", "badge 1 is left waiting for quit"]);
 }
 
 #[test]
