@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qmp_dispatch::proto::Layout;
-
+use crate::entrance::Entrance;
 use crate::poller::Token;
 use crate::{Access, Peer, Transport};
 
@@ -21,18 +20,13 @@ pub(crate) const CHECK_AGAIN: Duration = Duration::from_secs(1);
 /// A client that waits to be greeted.
 pub(crate) struct Candidate {
     pub(crate) transport: Box<dyn Transport>,
-    pub(crate) layout: Layout,
-    pub(crate) listener: Option<usize>,
+    pub(crate) entrance: Entrance,
     deadline: Instant,
 }
 
 impl Candidate {
-    pub(crate) fn new(
-        transport: Box<dyn Transport>,
-        layout: Layout,
-        listener: Option<usize>,
-    ) -> Candidate {
-        Candidate { transport, layout, listener, deadline: Instant::now() + HANDSHAKE_DEADLINE }
+    pub(crate) fn new(transport: Box<dyn Transport>, entrance: Entrance) -> Candidate {
+        Candidate { transport, entrance, deadline: Instant::now() + HANDSHAKE_DEADLINE }
     }
 }
 
@@ -124,7 +118,7 @@ mod tests {
         let own = nix::unistd::Uid::effective().as_raw();
         let mut access = Access::default();
         access.allow_user(&(own + 1).to_string()).unwrap();
-        let candidate = Candidate::new(Box::new(ours), Layout::Compact, None);
+        let candidate = Candidate::new(Box::new(ours), Entrance::default());
         let verdict = Admission::new(access).judge(&candidate);
         assert!(matches!(verdict, Verdict::Refused));
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);

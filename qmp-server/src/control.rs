@@ -9,6 +9,7 @@ use qmp_dispatch::proto::Layout;
 
 use crate::Transport;
 use crate::core::Core;
+use crate::entrance::Entrance;
 
 /// Controls a running server, from any thread. A [local](qmp_dispatch::Monitor::local) of every
 /// monitor, so that handlers have it. Does nothing once the server has ended.
@@ -50,7 +51,7 @@ impl Control {
     pub fn serve(&self, connection: Box<dyn Transport>, layout: Layout) -> io::Result<()> {
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the server has ended");
         let core = self.core.upgrade().filter(|core| !core.is_stopping()).ok_or_else(ended)?;
-        core.connect(connection, layout, None)
+        core.connect(connection, Entrance::new(layout))
     }
 
     /// The labels of the sockets that the server listens at, as QEMU calls those of its `-qmp`

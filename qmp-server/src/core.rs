@@ -116,8 +116,8 @@ impl Core {
         if !core.dispatcher.set_timeout_hook(wake) {
             tracing::warn!("another server keeps the time of this dispatcher");
         }
-        for (transport, layout) in connections {
-            core.connect(transport, layout, None)?;
+        for (transport, entrance) in connections {
+            core.connect(transport, entrance)?;
         }
         if core.sessions().is_empty() {
             core.stop_if_nobody_can_come();

@@ -20,6 +20,7 @@ use crate::{Address, AddressError, ListenError};
 ///   `client-ca=FILE`: clients need a certificate of one of these authorities.
 ///   `allow-name=NAME`, which may be given more than once: and one of these names in it.
 /// - `insecure=on`: others than those of this machine may connect without TLS.
+/// - `role=NAME`: the [`Role`](crate::Role) of whoever comes in here.
 ///
 /// QEMU's `server=on,wait=off` and `server,nowait` are understood, for they change nothing; a comma in
 /// a path is written twice, as in QEMU.
@@ -53,6 +54,8 @@ pub struct Listen {
     pub tls: Option<ListenTls>,
     /// Whether others than those of this machine may connect without TLS.
     pub insecure: bool,
+    /// The name of the role of all clients there, whoever they are.
+    pub role: Option<String>,
 }
 
 /// What a TLS server needs. All files are in PEM.
@@ -80,6 +83,7 @@ impl Listen {
             group: None,
             tls: None,
             insecure: false,
+            role: None,
         }
     }
 
@@ -153,6 +157,12 @@ impl Draft {
             ("key", Some(file)) => self.tls().key = file.into(),
             ("client-ca", Some(file)) => self.tls().client_ca = Some(file.into()),
             ("allow-name", Some(name)) => self.tls().allow_names.push(name.to_owned()),
+            ("role", Some("")) => return Err("the name of the role is missing".to_owned()),
+            ("role", Some(role)) => {
+                if let Some(first) = self.options.role.replace(role.to_owned()) {
+                    return Err(format!("there is a role already, '{first}'"));
+                }
+            }
             (name, Some(value)) => return Err(format!("option '{name}={value}' is unknown")),
             (name, None) => return Err(format!("option '{name}' is unknown")),
         }
@@ -237,6 +247,8 @@ mod tests {
         check_error("unix:a,wait=on", "the machine does not wait for a client, use wait=off");
         check_error("unix:a,colour=red", "option 'colour=red' is unknown");
         check_error("unix:a,pretty=very", "pretty is on or off, not 'very'");
+        check_error("unix:a,role=a,role=b", "there is a role already, 'a'");
+        check_error("unix:a,role=", "the name of the role is missing");
         check_error("unix:a,mode=rw", "'rw' is not a mode like 0660");
         check_error("stdio,mode=600", "mode, owner and group are for the file of a Unix socket");
         check_error("tls:h:1,cert=a", "TLS needs cert=FILE and key=FILE");

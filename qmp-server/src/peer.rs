@@ -130,11 +130,14 @@ impl Access {
         if self.users.is_empty() && self.groups.is_empty() {
             return uid == 0 || uid == Uid::effective().as_raw();
         }
-        self.users.contains(&uid)
-            || self.groups.contains(&gid)
-            || (!self.groups.is_empty()
-                && groups_of(uid).iter().any(|group| self.groups.contains(group)))
+        self.users.contains(&uid) || is_in_group(uid, gid, &self.groups)
     }
+}
+
+/// Whether a process of this user and effective group belongs to one of the groups.
+pub(crate) fn is_in_group(uid: u32, gid: u32, groups: &[u32]) -> bool {
+    groups.contains(&gid)
+        || (!groups.is_empty() && groups_of(uid).iter().any(|group| groups.contains(group)))
 }
 
 /// The groups of a user; none if the user is unknown.

@@ -14,6 +14,7 @@ use qmp_dispatch::proto::Layout;
 use crate::control::Control;
 use crate::core::{Core, Listening};
 use crate::embedded::Embedded;
+use crate::entrance::{DoorRole, Entrance};
 use crate::signal::Signal;
 use crate::transport::{Opened, open};
 use crate::{Access, Address, Limits, Listen, Listener, Transport};
@@ -59,7 +60,7 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Server {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) listening: Vec<Listening>,
-    pub(crate) connections: Vec<(Box<dyn Transport>, Layout)>,
+    pub(crate) connections: Vec<(Box<dyn Transport>, Entrance)>,
     pub(crate) access: Access,
     pub(crate) options: Options,
 }
@@ -124,16 +125,22 @@ impl Server {
     ///
     /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the
     /// server ends. Without TLS, TCP is for loopback addresses unless [`Listen::insecure`] is set.
+    /// With a [role](Listen::role) that the registered [`Roles`](crate::Roles) do not have, or without
+    /// any, nobody is served there.
     ///
     /// # Errors
     ///
     /// [`ListenError`], among others if another server listens there.
     pub fn listen(mut self, listen: &Listen) -> Result<Server, ListenError> {
         let layout = if listen.pretty { Layout::Pretty } else { Layout::Compact };
+        let role = listen.role.as_deref().map(|role| DoorRole(role.into()));
         for opened in open(listen)? {
+            let entrance = Entrance { role: role.clone(), ..Entrance::new(layout) };
             match opened {
-                Opened::Listener(listener) => self.listening.push(Listening::new(listener, layout)),
-                Opened::Connection(transport) => self.connections.push((transport, layout)),
+                Opened::Listener(listener) => {
+                    self.listening.push(Listening::new(listener, entrance));
+                }
+                Opened::Connection(transport) => self.connections.push((transport, entrance)),
             }
         }
         Ok(self)
@@ -181,14 +188,14 @@ impl Server {
     /// Accepts clients from a listener of the embedder's own, over any transport.
     #[must_use]
     pub fn accept_from(mut self, listener: Box<dyn Listener>, layout: Layout) -> Server {
-        self.listening.push(Listening::new(listener, layout));
+        self.listening.push(Listening::new(listener, Entrance::new(layout)));
         self
     }
 
     /// Serves a connection that exists already, over any transport.
     #[must_use]
     pub fn serve(mut self, connection: Box<dyn Transport>, layout: Layout) -> Server {
-        self.connections.push((connection, layout));
+        self.connections.push((connection, Entrance::new(layout)));
         self
     }
 

@@ -6,28 +6,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use qmp_dispatch::Locals;
-use qmp_dispatch::proto::Layout;
 use qmp_queue::Mode;
 
 use super::Core;
 use crate::admission::{Candidate, Verdict};
 use crate::control::Control;
 use crate::descriptors::Descriptors;
+use crate::entrance::{DoorRole, Entrance};
 use crate::outbox::Outbox;
 use crate::poller::Token;
 use crate::session::Session;
-use crate::{Limits, Listener, Peer, Transport};
+use crate::{Limits, Listener, Peer, Role, Transport};
 
 /// A listener, and how its monitors are to be.
 pub(crate) struct Listening {
     pub(crate) listener: Box<dyn Listener>,
-    pub(crate) layout: Layout,
+    pub(crate) entrance: Entrance,
     cleaned_up: AtomicBool,
 }
 
 impl Listening {
-    pub(crate) fn new(listener: Box<dyn Listener>, layout: Layout) -> Listening {
-        Listening { listener, layout, cleaned_up: AtomicBool::new(false) }
+    pub(crate) fn new(listener: Box<dyn Listener>, entrance: Entrance) -> Listening {
+        Listening { listener, entrance, cleaned_up: AtomicBool::new(false) }
     }
 
     pub(super) fn clean_up(&self) {
@@ -49,10 +49,9 @@ impl Core {
         let Some(index) = usize::try_from(token).ok() else { return };
         let Some(listening) = self.listening.get(index) else { return };
         loop {
-            let accepted = listening
-                .listener
-                .accept()
-                .and_then(|transport| self.connect(transport, listening.layout, Some(index)));
+            let entrance = Entrance { listener: Some(index), ..listening.entrance.clone() };
+            let accepted =
+                listening.listener.accept().and_then(|transport| self.connect(transport, entrance));
             match accepted {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -72,10 +71,9 @@ impl Core {
     pub(crate) fn connect(
         self: &Arc<Self>,
         transport: Box<dyn Transport>,
-        layout: Layout,
-        listener: Option<usize>,
+        entrance: Entrance,
     ) -> io::Result<()> {
-        let candidate = Candidate::new(transport, layout, listener);
+        let candidate = Candidate::new(transport, entrance);
         match self.admission.judge(&candidate) {
             Verdict::Refused => Ok(()),
             Verdict::Admitted(peer) => self.greet(candidate, peer, None),
@@ -108,7 +106,7 @@ impl Core {
         peer: Peer,
         polled: Option<Token>,
     ) -> io::Result<()> {
-        let Candidate { transport, layout, listener, .. } = candidate;
+        let Candidate { transport, entrance: Entrance { layout, listener, role }, .. } = candidate;
         let share = match self.usage.admit(&peer.user()) {
             Ok(share) => share,
             Err(reason) => {
@@ -126,7 +124,10 @@ impl Core {
         let outbox = Arc::new(Outbox::new(outlet, layout, unread, share, blocked));
         let control = Control::new(Arc::downgrade(self));
         tracing::debug!(%peer, "client connected");
-        let locals = Locals::default().with(Descriptors::default()).with(control).with(peer);
+        let mut locals = Locals::default().with(Descriptors::default()).with(control).with(peer);
+        if let Some(role) = &role {
+            locals = locals.with(role.clone());
+        }
         let monitor = self.dispatcher.connect(outbox.clone(), layout, locals);
         let producer = self.queue.register(Mode::OneInProgress);
         let token = polled.unwrap_or_else(|| self.last_token.fetch_add(1, Ordering::Relaxed));
@@ -139,7 +140,12 @@ impl Core {
             // For what was ready already.
             Some(_) => self.poller.repeat(fd, token),
         };
-        if added.is_err() {
+        let given = Role::of(&session.monitor).map(Role::name);
+        let missing = role.filter(|DoorRole(role)| given != Some(role));
+        if let Some(DoorRole(role)) = &missing {
+            tracing::error!(%role, "a client is refused: there is no such role");
+        }
+        if added.is_err() || missing.is_some() {
             self.close(&session);
         }
         added

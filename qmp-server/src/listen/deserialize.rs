@@ -125,13 +125,14 @@ mod tests {
 
     #[test]
     fn a_string_and_a_table_say_the_same() {
-        let strings = "listen = ['unix:/run/qmp.sock,mode=0660,pretty=on', 'unix:qmp,abstract=on',
+        let strings = "listen = ['unix:/run/qmp.sock,mode=0660,pretty=on,role=observer', 'unix:qmp,abstract=on',
             'tls:h:1,cert=a,key=b,client-ca=c,allow-name=d,allow-name=e']";
         let tables = "
             [[listen]]
             address = 'unix:/run/qmp.sock'
             mode = '0660'
             pretty = true
+            role = 'observer'
             [[listen]]
             address = 'unix:qmp'
             abstract = true

@@ -6,15 +6,16 @@ use tempfile::TempDir;
 use tests::process::run;
 use tests::server::{LIMIT, Server, qmp_server};
 
-/// The TOML in the manual.
+/// The TOML in the manuals.
 fn examples() -> Vec<&'static str> {
-    let manual = include_str!("../../../docs/configuration.md");
-    let blocks = manual.split("```toml\n").skip(1);
+    let manuals =
+        [include_str!("../../../docs/configuration.md"), include_str!("../../../docs/roles.md")];
+    let blocks = manuals.into_iter().flat_map(|manual| manual.split("```toml\n").skip(1));
     blocks.filter_map(|block| block.split("```").next()).collect()
 }
 
 #[test]
-fn the_examples_of_the_manual_are_right() {
+fn the_examples_of_the_manuals_are_right() {
     assert!(!examples().is_empty());
     for example in examples() {
         let dir = directory_with(example);

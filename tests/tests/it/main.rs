@@ -47,6 +47,8 @@ mod qapi_types;
 mod qemu_qmp;
 /// Sockets and `socat`, with input that no library would write.
 mod raw_clients;
+/// Who may do what.
+mod roles;
 /// The files and names of sockets, and vsock.
 mod sockets;
 /// TLS: who is let in, and that it carries everything.

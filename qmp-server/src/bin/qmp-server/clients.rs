@@ -9,6 +9,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::log::{self, LogFormat};
 use crate::options::ServerOptions;
+use crate::role::roles;
 use crate::{Failure, complain};
 
 /// Logs until the guard is dropped. The trace points that were asked for are enabled.
@@ -27,6 +28,14 @@ pub(crate) fn set_deadlines(registry: &mut Registry, options: &ServerOptions) {
     }
 }
 
+/// Gives clients their roles, if any were spoken of.
+pub(crate) fn set_roles(registry: &mut Registry, options: &ServerOptions) -> Result<(), Failure> {
+    if let Some(roles) = roles(options)? {
+        roles.register(registry);
+    }
+    Ok(())
+}
+
 /// Lets in who may connect, for as much as they may take.
 pub(crate) fn allow(server: Server, options: &ServerOptions) -> Result<Server, Failure> {
     Ok(server.allow(options.access().map_err(Failure::usage)?).limits(options.limits()))
@@ -34,6 +43,7 @@ pub(crate) fn allow(server: Server, options: &ServerOptions) -> Result<Server, F
 
 /// Says what would fail of what can be tried without anybody noticing.
 pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
+    roles(options)?;
     for sourced in &options.listen {
         let listen = options.complete(&sourced.value);
         listen.verify().map_err(|error| sourced.blame("listen", error))?;

@@ -46,9 +46,10 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
         let Mistake { line, what } = mistake;
         Failure::usage(format_args!("{}:{line}: {what}", path.display()))
     })?;
-    for listen in &mut options.listen {
-        listen.locate(path, &text);
-    }
+    options.listen.iter_mut().for_each(|listen| listen.locate(path, &text));
+    options.role.iter_mut().for_each(|role| role.locate(path, &text));
+    options.default_role.iter_mut().for_each(|role| role.locate(path, &text));
+    options.roles.values_mut().for_each(|role| role.locate(path, &text));
     Ok(options)
 }
 

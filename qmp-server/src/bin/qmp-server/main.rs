@@ -10,6 +10,7 @@ mod limit;
 mod log;
 mod mux;
 mod options;
+mod role;
 mod serve;
 
 use std::fmt::Write as _;

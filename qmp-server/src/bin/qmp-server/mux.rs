@@ -31,6 +31,7 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
 
     let mut registry = mux.registry().map_err(Failure::usage)?;
     clients::set_deadlines(&mut registry, options);
+    clients::set_roles(&mut registry, options)?;
     let dispatcher = Dispatcher::new(registry, version(), system_time);
 
     // Before there is a socket to remove.

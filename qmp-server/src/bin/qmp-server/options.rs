@@ -18,6 +18,7 @@ use crate::arguments::seconds;
 use crate::config::Sourced;
 use crate::limit::Limit;
 use crate::log::{LogFilter, LogFormat};
+use crate::role::{Assignment, Base, OwnRoles, Pattern, RoleName};
 
 /// What every server can be told. In the file it stands at the top.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -35,6 +36,17 @@ pub(crate) struct ServerOptions {
     /// once
     #[arg(long, value_name = "GROUP")]
     pub(crate) allow_group: Vec<Group>,
+    /// What clients may do that come through no listener with a role=NAME: those of a user, of a
+    /// group's members, or with a name in their certificate; observer, operator, admin or a role of
+    /// the file; may be given more than once
+    #[arg(long, value_name = "user:NAME=ROLE | group:NAME=ROLE | name:NAME=ROLE")]
+    pub(crate) role: Vec<Sourced<Assignment>>,
+    /// What all other clients may do; everything by default, which is admin
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) default_role: Option<Sourced<String>>,
+    /// The tables `[roles.NAME]`.
+    #[arg(skip)]
+    pub(crate) roles: OwnRoles,
     /// Let others than those of this machine connect without TLS
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) insecure: Option<bool>,
@@ -73,6 +85,10 @@ impl ServerOptions {
             listen: or(self.listen, other.listen),
             allow_user: or(self.allow_user, other.allow_user),
             allow_group: or(self.allow_group, other.allow_group),
+            role: or(self.role, other.role),
+            default_role: self.default_role.or(other.default_role),
+            // There are no flags for these.
+            roles: other.roles,
             insecure: self.insecure.or(other.insecure),
             deadline: or(self.deadline, other.deadline),
             limit: or(self.limit, other.limit),
@@ -275,4 +291,16 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Parsed<T> {
     }
 }
 
-deserialize_as_parsed!(User, Group, Deadline, Limit, LogFilter, TracePattern, Uuid);
+deserialize_as_parsed!(
+    User,
+    Group,
+    Assignment,
+    Base,
+    Pattern,
+    RoleName,
+    Deadline,
+    Limit,
+    LogFilter,
+    TracePattern,
+    Uuid
+);

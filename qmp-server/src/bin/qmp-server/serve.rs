@@ -41,6 +41,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     };
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
     clients::set_deadlines(&mut registry, &options);
+    clients::set_roles(&mut registry, &options)?;
     let dispatcher = Dispatcher::new(registry, version(), system_time);
 
     // Before there is a socket to remove.

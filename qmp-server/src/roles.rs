@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What each client may do, and which clients have which role.
+
+mod introspection;
+mod ready_made;
+mod role;
+mod subject;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qmp_dispatch::proto::{Error, Json};
+use qmp_dispatch::{Call, Interceptor, Locals, Monitor, Registry};
+
+pub use role::Role;
+pub use subject::Subject;
+
+use self::introspection::Introspected;
+use crate::Peer;
+use crate::entrance::DoorRole;
+
+/// The roles of a server's clients: which there are, and who has which.
+///
+/// At first, there are the [ready-made](Role) ones, and everybody is an `admin`. A client has the role of
+/// the [listener](crate::Listen::role) that it came through. Where that says nothing, the role is that
+/// [assigned](Roles::assign) to its user, or else to one of its groups, or to a name in its certificate; of several that
+/// fit, the one assigned first. All others have the [default](Roles::set_default). A role decides what a client
+/// may do, not whether it may connect; that is up to [`Access`](crate::Access) and the transports.
+///
+/// What a client may not execute is refused as commands are in QEMU that were disabled by policy, and
+/// its `query-commands` and `query-qmp-schema` leave it out, with all types that nothing else leads to.
+///
+/// ```
+/// use qmp_dispatch::Registry;
+/// use qmp_server::{Role, Roles};
+///
+/// let mut scaler = Role::based_on("scaler", Role::observer())?;
+/// scaler.allow("balloon")?;
+///
+/// let mut roles = Roles::default();
+/// roles.add(scaler)?;
+/// roles.assign("user:0".parse()?, "admin")?;
+/// roles.assign("name:autoscaler.example".parse()?, "scaler")?;
+/// roles.set_default("observer")?;
+///
+/// let mut registry = Registry::new();
+/// roles.register(&mut registry);
+/// # Ok::<(), qmp_server::RoleError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Roles {
+    roles: Vec<Arc<Role>>,
+    assigned: Vec<(Subject, Arc<Role>)>,
+    default: Arc<Role>,
+}
+
+impl Default for Roles {
+    fn default() -> Roles {
+        let admin = Arc::new(Role::admin());
+        let roles =
+            vec![Arc::new(Role::observer()), Arc::new(Role::operator()), Arc::clone(&admin)];
+        Roles { roles, assigned: Vec::new(), default: admin }
+    }
+}
+
+/// A role cannot be made or given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoleError {
+    /// There is no role of this name.
+    #[error("there is no role '{name}', only {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The roles that there are.
+        known: String,
+    },
+    /// There is a role of this name already.
+    #[error("there is a role '{0}' already")]
+    Duplicate(String),
+    /// Roles cannot be called this.
+    #[error("'{0}' is no name for a role: letters, digits, '-' and '_'")]
+    Name(String),
+    /// No command or event could match this.
+    #[error("'{0}' is no pattern of names: letters, digits, '-', '_', '.', '*' and '?'")]
+    Pattern(String),
+    /// This does not say who is to have a role.
+    #[error("'{text}': {reason}")]
+    Subject {
+        /// What was said.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// These clients have a role already.
+    #[error("'{0}' has a role already, '{1}'")]
+    Assigned(Subject, String),
+}
+
+impl Roles {
+    /// Adds a role.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Duplicate`] if there is one of that name.
+    pub fn add(&mut self, role: Role) -> Result<(), RoleError> {
+        if self.get(role.name()).is_some() {
+            return Err(RoleError::Duplicate(role.name().to_owned()));
+        }
+        self.roles.push(Arc::new(role));
+        Ok(())
+    }
+
+    /// The role of this name, if there is one.
+    pub fn get(&self, name: &str) -> Option<&Role> {
+        self.roles.iter().find(|role| role.name() == name).map(|role| &**role)
+    }
+
+    /// Gives a role to some clients.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Unknown`] if there is no role of that name, [`RoleError::Assigned`] if they have one.
+    pub fn assign(&mut self, subject: Subject, role: &str) -> Result<(), RoleError> {
+        let role = self.find(role)?;
+        if let Some((_, given)) = self.assigned.iter().find(|(other, _)| *other == subject) {
+            return Err(RoleError::Assigned(subject, given.name().to_owned()));
+        }
+        self.assigned.push((subject, role));
+        Ok(())
+    }
+
+    /// Says which role clients have that no other is given to; `admin` unless this is called.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Unknown`] if there is no role of that name.
+    pub fn set_default(&mut self, role: &str) -> Result<(), RoleError> {
+        self.default = self.find(role)?;
+        Ok(())
+    }
+
+    /// Checks that there is a role of this name, such as one that a [`Listen`](crate::Listen) names.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Unknown`] if there is not.
+    pub fn check(&self, role: &str) -> Result<(), RoleError> {
+        self.find(role).map(drop)
+    }
+
+    /// Gives all clients of a registry's servers their roles, but for those that have
+    /// [been given](Registry::each_monitor) an `Arc<Role>` already. To be called once.
+    pub fn register(self, registry: &mut Registry) {
+        registry.each_monitor(move |locals| {
+            if locals.get::<Arc<Role>>().is_some() {
+                return locals;
+            }
+            match self.role_of(&locals) {
+                Some(role) => locals.with(role),
+                None => locals,
+            }
+        });
+        registry.intercept(Guard);
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Role>, RoleError> {
+        let role = self.roles.iter().find(|role| role.name() == name).cloned();
+        role.ok_or_else(|| {
+            let known: Vec<_> = self.roles.iter().map(|role| role.name()).collect();
+            RoleError::Unknown { name: name.to_owned(), known: known.join(", ") }
+        })
+    }
+
+    /// The role of a client with these locals; `None` if its listener names one that does not exist.
+    fn role_of(&self, locals: &Locals) -> Option<Arc<Role>> {
+        if let Some(DoorRole(name)) = locals.get() {
+            return self.find(name).ok();
+        }
+        let assigned = locals.get::<Peer>().and_then(|peer| {
+            let fits = |fits: fn(&Subject, &Peer) -> bool| {
+                self.assigned.iter().find(move |(subject, _)| fits(subject, peer))
+            };
+            fits(Subject::is_user).or_else(|| fits(Subject::is_group_or_name))
+        });
+        Some(Arc::clone(assigned.map_or(&self.default, |(_, role)| role)))
+    }
+}
+
+/// Has roles obeyed.
+struct Guard;
+
+impl Interceptor for Guard {
+    fn connected(&self, monitor: &Monitor) {
+        let Some(role) = monitor.local::<Arc<Role>>() else { return };
+        let mut filtered = true;
+        if !role.allows_all_commands() {
+            let role = Arc::clone(role);
+            filtered &= monitor.set_command_filter(move |command| role.allows_command(command));
+        }
+        if !role.allows_all_events() {
+            let role = Arc::clone(role);
+            filtered &= monitor.set_event_filter(move |event| role.allows_event(event));
+        }
+        if !filtered {
+            tracing::error!(monitor = %monitor.id(), "a role is not obeyed: there is another filter");
+        }
+    }
+
+    fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, _: Duration) {
+        let (Some(role), Ok(result)) = (Role::of(call.monitor), outcome) else { return };
+        let introspected = match call.request.command.as_str() {
+            "query-commands" => Introspected::Commands,
+            "query-qmp-schema" => Introspected::Schema,
+            _ => return,
+        };
+        if !role.allows_all_commands() || !role.allows_all_events() {
+            *result = role.shown(introspected, result);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(uid: u32, gid: u32) -> Peer {
+        Peer::Process { pid: 1, uid, gid }
+    }
+
+    fn roles() -> Roles {
+        let mut roles = Roles::default();
+        for (subject, role) in [
+            ("group:4712", "operator"),
+            ("user:4711", "admin"),
+            ("name:b.example", "operator"),
+            ("name:a.example", "admin"),
+        ] {
+            roles.assign(subject.parse().unwrap(), role).unwrap();
+        }
+        roles.set_default("observer").unwrap();
+        roles
+    }
+
+    #[track_caller]
+    fn check(peer: Peer, expected: &str) {
+        let role = roles().role_of(&Locals::default().with(peer)).unwrap();
+        assert_eq!(role.name(), expected);
+    }
+
+    #[test]
+    fn clients_have_the_role_of_their_user_group_or_name() {
+        check(process(4711, 4712), "admin");
+        check(process(1, 4712), "operator");
+        check(process(1, 1), "observer");
+        let names = ["a.example", "b.example"].map(str::to_owned).to_vec();
+        check(Peer::Certificate { names, address: "::1".to_owned() }, "operator");
+        check(
+            Peer::Certificate { names: vec!["c".to_owned()], address: "x".to_owned() },
+            "observer",
+        );
+        check(Peer::Starter, "observer");
+    }
+
+    #[test]
+    fn the_door_goes_before_who_comes_through_it() {
+        let locals =
+            |door: &str| Locals::default().with(process(4711, 1)).with(DoorRole(door.into()));
+        assert_eq!(roles().role_of(&locals("operator")).unwrap().name(), "operator");
+        assert!(roles().role_of(&locals("janitor")).is_none());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mut roles = roles();
+        assert_eq!(
+            roles.set_default("janitor").unwrap_err().to_string(),
+            "there is no role 'janitor', only observer, operator, admin"
+        );
+        assert_eq!(
+            roles.add(Role::new("admin").unwrap()).unwrap_err().to_string(),
+            "there is a role 'admin' already"
+        );
+        assert_eq!(
+            roles.assign("user:4711".parse().unwrap(), "observer").unwrap_err().to_string(),
+            "'user:4711' has a role already, 'admin'"
+        );
+    }
+}

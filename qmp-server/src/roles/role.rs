@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A role: the commands and events of some clients.
+
+use std::sync::Arc;
+
+use qmp_dispatch::Monitor;
+use qmp_dispatch::proto::Json;
+
+use super::introspection::{Introspected, Introspections};
+use super::{RoleError, ready_made};
+use crate::glob;
+
+/// Which commands a client may execute, and which events it gets.
+///
+/// What matches a pattern that is denied is not allowed, whatever else it matches; what matches none
+/// that is allowed is not allowed either. In patterns, `*` stands for any text and `?` for any character. In a role that
+/// is [based on](Role::based_on) another one, this holds for what it says itself; where it says
+/// nothing, that of the other role does. `qmp_capabilities` is always allowed.
+///
+/// There are three ready-made ones: [`observer`](Role::observer), [`operator`](Role::operator) and
+/// [`admin`](Role::admin); `docs/roles.md` says what each may do, and why.
+///
+/// ```
+/// use qmp_server::Role;
+///
+/// let mut role = Role::new("reader")?;
+/// role.allow("query-*")?;
+/// role.deny("query-vnc*")?;
+/// role.allow_events("*")?;
+/// assert!(role.allows_command("query-status") && !role.allows_command("query-vnc-servers"));
+/// assert!(role.allows_event("STOP"));
+/// # Ok::<(), qmp_server::RoleError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Role {
+    name: String,
+    /// Decides what this role leaves open.
+    base: Option<Box<Role>>,
+    commands: Rules,
+    events: Rules,
+    introspections: Introspections,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Rules {
+    allow: Vec<String>,
+    deny: Vec<String>,
+}
+
+impl Rules {
+    /// Whether the name is allowed; `None` if nothing is said about it.
+    fn decide(&self, name: &str) -> Option<bool> {
+        let matches = |patterns: &[String]| patterns.iter().any(|p| glob::matches(p, name));
+        if matches(&self.deny) {
+            Some(false)
+        } else if matches(&self.allow) {
+            Some(true)
+        } else {
+            None
+        }
+    }
+
+    /// Whether everything, or nothing but what a base says, is decided without looking at names.
+    fn allow_all(&self) -> Option<bool> {
+        match (self.allow.is_empty(), self.deny.is_empty()) {
+            (true, true) => None,
+            (_, empty) => Some(empty && self.allow.iter().any(|pattern| pattern == "*")),
+        }
+    }
+}
+
+impl Role {
+    /// A role with which one can do nothing, yet.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Name`] if the name has other characters than letters, digits, `-` and `_`.
+    pub fn new(name: impl Into<String>) -> Result<Role, RoleError> {
+        let name = name.into();
+        let good = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+        if name.is_empty() || !name.chars().all(good) {
+            return Err(RoleError::Name(name));
+        }
+        Ok(Role::nothing(name))
+    }
+
+    /// A role with which one can do what another one allows, unless it says otherwise itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Role::new).
+    pub fn based_on(name: impl Into<String>, base: Role) -> Result<Role, RoleError> {
+        Ok(Role { base: Some(Box::new(base)), ..Role::new(name)? })
+    }
+
+    /// `observer`: queries that change nothing and give no secrets away, and all events.
+    pub fn observer() -> Role {
+        Role::made("observer", ready_made::OBSERVER_ALLOWS, ready_made::OBSERVER_DENIES)
+    }
+
+    /// `operator`: what an `observer` may do, and what runs a machine as it was set up. It can
+    /// neither end QEMU nor have it open, write or execute anything on the host, nor give it descriptors.
+    pub fn operator() -> Role {
+        let operator = Role::made("operator", ready_made::OPERATOR_ALLOWS, &[]);
+        Role { base: Some(Box::new(Role::observer())), ..operator }
+    }
+
+    /// `admin`: everything.
+    pub fn admin() -> Role {
+        Role::made("admin", &["*"], &[])
+    }
+
+    fn made(name: &str, allow: &[&str], deny: &[&str]) -> Role {
+        let owned = |patterns: &[&str]| patterns.iter().copied().map(str::to_owned).collect();
+        let mut role = Role::nothing(name.to_owned());
+        role.commands = Rules { allow: owned(allow), deny: owned(deny) };
+        role.events.allow = owned(&["*"]);
+        role
+    }
+
+    fn nothing(name: String) -> Role {
+        Role {
+            name,
+            base: None,
+            commands: Rules::default(),
+            events: Rules::default(),
+            introspections: Introspections::default(),
+        }
+    }
+
+    /// Allows the commands that match.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Pattern`] if no name could.
+    pub fn allow(&mut self, pattern: &str) -> Result<(), RoleError> {
+        add(&mut self.commands.allow, pattern)
+    }
+
+    /// Denies the commands that match.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Pattern`] if no name could.
+    pub fn deny(&mut self, pattern: &str) -> Result<(), RoleError> {
+        add(&mut self.commands.deny, pattern)
+    }
+
+    /// Allows the events that match.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Pattern`] if no name could.
+    pub fn allow_events(&mut self, pattern: &str) -> Result<(), RoleError> {
+        add(&mut self.events.allow, pattern)
+    }
+
+    /// Denies the events that match.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Pattern`] if no name could.
+    pub fn deny_events(&mut self, pattern: &str) -> Result<(), RoleError> {
+        add(&mut self.events.deny, pattern)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The role of a client. `None` if no [`Roles`](super::Roles) were registered, and the client may
+    /// do anything.
+    pub fn of(monitor: &Monitor) -> Option<&Role> {
+        monitor.local::<Arc<Role>>().map(|role| &**role)
+    }
+
+    /// Whether the command of this name may be executed.
+    pub fn allows_command(&self, name: &str) -> bool {
+        let base = || self.base.as_ref().is_some_and(|base| base.allows_command(name));
+        name == "qmp_capabilities" || self.commands.decide(name).unwrap_or_else(base)
+    }
+
+    /// Whether the client gets the events of this name.
+    pub fn allows_event(&self, name: &str) -> bool {
+        let base = || self.base.as_ref().is_some_and(|base| base.allows_event(name));
+        self.events.decide(name).unwrap_or_else(base)
+    }
+
+    /// Whether there is no need to ask about commands.
+    pub(super) fn allows_all_commands(&self) -> bool {
+        let base = || self.base.as_ref().is_some_and(|base| base.allows_all_commands());
+        self.commands.allow_all().unwrap_or_else(base)
+    }
+
+    /// Whether there is no need to ask about events.
+    pub(super) fn allows_all_events(&self) -> bool {
+        let base = || self.base.as_ref().is_some_and(|base| base.allows_all_events());
+        self.events.allow_all().unwrap_or_else(base)
+    }
+
+    /// What is left of a result of introspection for those who have this role.
+    pub(super) fn shown(&self, introspected: Introspected, result: &Json) -> Json {
+        self.introspections.shown(introspected, result, self)
+    }
+}
+
+fn add(patterns: &mut Vec<String>, pattern: &str) -> Result<(), RoleError> {
+    let good = |character: char| character.is_ascii_alphanumeric() || "-_.*?".contains(character);
+    if pattern.is_empty() || !pattern.chars().all(good) {
+        return Err(RoleError::Pattern(pattern.to_owned()));
+    }
+    patterns.push(pattern.to_owned());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denied_goes_before_allowed() {
+        let mut role = Role::new("r").unwrap();
+        role.deny("query-v*").unwrap();
+        role.allow("query-*").unwrap();
+        role.allow_events("*").unwrap();
+        role.deny_events("VNC_*").unwrap();
+        assert!(role.allows_command("query-status"));
+        assert!(!role.allows_command("query-vnc"));
+        assert!(!role.allows_command("stop"));
+        assert!(role.allows_command("qmp_capabilities"));
+        assert!(role.allows_event("STOP") && !role.allows_event("VNC_CONNECTED"));
+        assert!(!role.allows_all_commands() && !role.allows_all_events());
+    }
+
+    #[test]
+    fn what_a_role_says_goes_before_its_base() {
+        let mut role = Role::based_on("r", Role::operator()).unwrap();
+        role.allow("quit").unwrap();
+        role.deny("stop").unwrap();
+        assert!(role.allows_command("quit") && !role.allows_command("stop"));
+        assert!(role.allows_command("cont") && !role.allows_command("getfd"));
+        assert!(role.allows_event("STOP") && role.allows_all_events());
+        role.deny_events("STOP").unwrap();
+        assert!(!role.allows_event("STOP") && role.allows_event("RESUME"));
+        assert!(!role.allows_all_events());
+    }
+
+    #[test]
+    fn an_admin_is_not_looked_after() {
+        assert!(Role::admin().allows_all_commands() && Role::admin().allows_all_events());
+        let like = Role::based_on("r", Role::admin()).unwrap();
+        assert!(like.allows_all_commands() && like.allows_all_events());
+        let nothing = Role::new("r").unwrap();
+        assert!(!nothing.allows_all_commands() && !nothing.allows_all_events());
+        assert!(!nothing.allows_command("query-status") && !nothing.allows_event("STOP"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mut role = Role::new("r").unwrap();
+        for pattern in ["", "query status", "query-[a-z]*", "query-*,stop"] {
+            assert_eq!(role.allow(pattern), Err(RoleError::Pattern(pattern.to_owned())));
+            assert_eq!(role.deny_events(pattern), Err(RoleError::Pattern(pattern.to_owned())));
+        }
+        role.allow("__org.qemu_x-*").unwrap();
+        for name in ["", "a b", "a=b", "a,b"] {
+            assert!(matches!(Role::new(name), Err(RoleError::Name(_))), "{name}");
+        }
+    }
+}

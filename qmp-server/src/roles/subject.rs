@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who is to have a role.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::RoleError;
+use crate::Peer;
+use crate::peer::{group_id, is_in_group, user_id};
+
+/// Those clients that are processes of one user, or of a group's members, or have a certificate with
+/// some name. Written `user:NAME`, `group:NAME` or `name:NAME`; users and groups by name or number.
+///
+/// ```
+/// use qmp_server::Subject;
+///
+/// let subject: Subject = "user:root".parse()?;
+/// assert_eq!(subject, "user:0".parse()?);
+/// assert!("user:no such user".parse::<Subject>().is_err());
+/// # Ok::<(), qmp_server::RoleError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Subject {
+    text: String,
+    who: Who,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Who {
+    User(u32),
+    Group(u32),
+    Name(String),
+}
+
+impl Subject {
+    /// Whether the peer is a process of this user.
+    pub(super) fn is_user(&self, peer: &Peer) -> bool {
+        matches!((&self.who, peer), (Who::User(user), Peer::Process { uid, .. }) if user == uid)
+    }
+
+    /// Whether the peer is a process of this group's members, or has this name.
+    pub(super) fn is_group_or_name(&self, peer: &Peer) -> bool {
+        match (&self.who, peer) {
+            (Who::Group(group), &Peer::Process { uid, gid, .. }) => {
+                is_in_group(uid, gid, &[*group])
+            }
+            (Who::Name(name), Peer::Certificate { names, .. }) => names.contains(name),
+            _ => false,
+        }
+    }
+}
+
+impl PartialEq for Subject {
+    fn eq(&self, other: &Subject) -> bool {
+        self.who == other.who
+    }
+}
+
+impl Eq for Subject {}
+
+impl FromStr for Subject {
+    type Err = RoleError;
+
+    fn from_str(text: &str) -> Result<Subject, RoleError> {
+        let wrong = |reason: String| RoleError::Subject { text: text.to_owned(), reason };
+        let who = match text.split_once(':') {
+            Some((_, "")) => return Err(wrong("the name is missing".to_owned())),
+            Some(("user", user)) => {
+                Who::User(user_id(user).map_err(|error| wrong(error.to_string()))?)
+            }
+            Some(("group", group)) => {
+                Who::Group(group_id(group).map_err(|error| wrong(error.to_string()))?)
+            }
+            Some(("name", name)) => Who::Name(name.to_owned()),
+            _ => return Err(wrong("expected user:NAME, group:NAME or name:NAME".to_owned())),
+        };
+        Ok(Subject { text: text.to_owned(), who })
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_error(text: &str, expected: &str) {
+        let error = text.parse::<Subject>().unwrap_err();
+        assert_eq!(error.to_string(), format!("'{text}': {expected}"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        check_error("bob", "expected user:NAME, group:NAME or name:NAME");
+        check_error("role:bob", "expected user:NAME, group:NAME or name:NAME");
+        check_error("name:", "the name is missing");
+        check_error("user:no such user", "there is no user 'no such user'");
+        check_error("group:no such group", "there is no group 'no such group'");
+    }
+}
