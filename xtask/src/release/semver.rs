@@ -7,8 +7,7 @@ use crate::git::git;
 use crate::tool::SEMVER_CHECKS;
 
 pub(super) fn check(name: &'static str, version: &str, release: &Release) -> Outcome {
-    let pattern = tag(name, "*");
-    let tags = output_of(&mut git(["tag", "--list", "--sort=-version:refname", &pattern]))?;
+    let tags = output_of(&mut git(list(&tag(name, "*"))))?;
     let Some(last) = tags.lines().next() else {
         println!("    {name} has not been released before");
         return Ok(());
@@ -24,6 +23,11 @@ pub(super) fn check(name: &'static str, version: &str, release: &Release) -> Out
         }
         Err(missing) => Err(missing),
     }
+}
+
+/// How git lists tags, the greatest version first: candidates for a version are less than it.
+fn list(pattern: &str) -> [&str; 6] {
+    ["-c", "versionsort.suffix=-", "tag", "--list", "--sort=-version:refname", pattern]
 }
 
 fn already_released(last: &str, dry_run: bool) -> Outcome {
