@@ -11,6 +11,10 @@ pub(crate) fn read(path: &Path) -> Outcome<String> {
     fs::read_to_string(path).map_err(|error| failure(path, &error))
 }
 
+pub(crate) fn read_bytes(path: &Path) -> Outcome<Vec<u8>> {
+    fs::read(path).map_err(|error| failure(path, &error))
+}
+
 pub(crate) fn write(path: &Path, contents: impl AsRef<[u8]>) -> Outcome {
     fs::write(path, contents).map_err(|error| failure(path, &error))
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask dist --check`: what was made can be made again, and others find no fault with it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,7 +36,7 @@ fn again(made: &[PathBuf], origin: &Origin, options: &Options) -> Outcome {
     copy_sources(&source)?;
     let second = make(&source, &place.join("made"), origin, options)?;
     for (one, other) in made.iter().zip(&second) {
-        if contents(one)? != contents(other)? {
+        if files::read_bytes(one)? != files::read_bytes(other)? {
             let (one, other) = (one.display(), other.display());
             return Err(Failure::Task(format!("{one} and {other} are not the same")));
         }
@@ -77,8 +76,4 @@ fn units() -> Outcome {
     let mut security = Command::new("systemd-analyze");
     security.args(["security", "--no-pager", "--offline=yes", EXPOSURE]).arg(&instances[0]);
     output_of(&mut security).map(drop)
-}
-
-fn contents(path: &Path) -> Outcome<Vec<u8>> {
-    fs::read(path).map_err(|error| Failure::Task(format!("{}: {error}", path.display())))
 }

@@ -40,11 +40,11 @@ impl Tree {
 
     /// A file that is there already, elsewhere.
     pub(super) fn copy(&mut self, path: &str, from: &Path) -> Outcome {
-        self.add(path, &read(from)?, 0o644)
+        self.add(path, &files::read_bytes(from)?, 0o644)
     }
 
     pub(super) fn program(&mut self, path: &str, from: &Path) -> Outcome {
-        self.add(path, &read(from)?, 0o755)
+        self.add(path, &files::read_bytes(from)?, 0o755)
     }
 
     /// `PATH.gz`.
@@ -62,8 +62,8 @@ impl Tree {
     pub(super) fn directory(&self, path: &str) -> Outcome {
         let path = self.root.join(path);
         files::directory(&path)?;
-        let below = path.ancestors().take_while(|directory| **directory != self.root);
-        below.into_iter().try_for_each(|directory| set_mode(directory, 0o755))
+        let mut below = path.ancestors().take_while(|directory| **directory != self.root);
+        below.try_for_each(|directory| set_mode(directory, 0o755))
     }
 
     fn add(&mut self, path: &str, contents: &[u8], mode: u32) -> Outcome {
@@ -75,10 +75,6 @@ impl Tree {
         self.files.push(path.to_owned());
         set_mode(&whole, mode)
     }
-}
-
-fn read(path: &Path) -> Outcome<Vec<u8>> {
-    fs::read(path).map_err(|error| Failure::Task(format!("{}: {error}", path.display())))
 }
 
 fn set_mode(path: &Path, mode: u32) -> Outcome {
