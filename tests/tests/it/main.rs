@@ -21,6 +21,8 @@ mod difffuzz;
 mod embedded;
 /// Completions and manual pages.
 mod generated;
+/// The guide to embedding.
+mod guide;
 /// Sockets that somebody else has opened, systemd or a parent process.
 mod inherited;
 /// `query-qmp-schema`, held against QEMU's and read as clients read it.
