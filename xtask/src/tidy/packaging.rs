@@ -65,6 +65,11 @@ pub(super) fn check_package(name: &str, manifest: &Manifest) -> Vec<String> {
             manifest.get("package", "readme") == Some("README.md"),
             "readme is not README.md".to_owned(),
         );
+        let documentation = format!("https://docs.rs/{name}");
+        require(
+            manifest.get("package", "documentation") == Some(&documentation),
+            format!("documentation is not {documentation}"),
+        );
     }
     for (dependency, said) in manifest.dependencies(&["dependencies"]) {
         let inherited = said.contains("workspace = true");
@@ -86,7 +91,8 @@ mod tests {
 
     const GOOD: &str = "[package]\nname = \"qmp-queue\"\ndescription = \"d\"\nversion.workspace = true\n\
         edition.workspace = true\nrust-version.workspace = true\nlicense.workspace = true\n\
-        keywords.workspace = true\ncategories = []\nreadme = \"README.md\"\n[dependencies]\nqmp-proto.workspace = true\n\
+        keywords.workspace = true\ncategories = []\nreadme = \"README.md\"\n\
+        documentation = \"https://docs.rs/qmp-queue\"\n[dependencies]\nqmp-proto.workspace = true\n\
         [lints]\nworkspace = true\n";
 
     #[track_caller]
