@@ -13,6 +13,8 @@ use crate::qapi::{Arguments, CommandInfo, Type};
 /// Mirrors the flags that a command has in a QAPI schema.
 pub struct Command {
     name: &'static str,
+    /// Where it is in its registry.
+    index: usize,
     arguments: Arguments,
     result: Type,
     handler: ErasedHandler,
@@ -28,12 +30,14 @@ pub struct Command {
 impl Command {
     pub(crate) fn new(
         name: &'static str,
+        index: usize,
         arguments: Arguments,
         result: Type,
         handler: ErasedHandler,
     ) -> Command {
         Command {
             name,
+            index,
             arguments,
             result,
             handler,
@@ -129,6 +133,15 @@ impl Command {
 
     pub(crate) fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// It has been moved to another registry.
+    pub(crate) fn set_index(&mut self, index: usize) {
+        self.index = index;
     }
 
     pub(crate) fn deadline_after(&self) -> Option<Duration> {

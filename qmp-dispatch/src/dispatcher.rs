@@ -14,6 +14,7 @@ use crate::deadline::{DeadlineKey, Deadlines};
 use crate::intercept;
 use crate::monitor::{Monitor, MonitorId, Output};
 use crate::reply::WeakReply;
+use crate::stats::{Counters, DispatcherStats};
 use crate::throttle::Throttle;
 use crate::{EmitError, EventType, Locals, Registry, panics, trace};
 
@@ -36,6 +37,7 @@ struct Shared {
     timeout_hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
     last_id: AtomicU64,
     monitors: Mutex<Monitors>,
+    counters: Counters,
 }
 
 #[derive(Default)]
@@ -91,6 +93,7 @@ impl Dispatcher {
             timeout_hook: OnceLock::new(),
             last_id: AtomicU64::new(0),
             monitors: Mutex::default(),
+            counters: Counters::default(),
         };
         Dispatcher { shared: Arc::new(shared) }
     }
@@ -116,6 +119,7 @@ impl Dispatcher {
     /// It need not be declared, and is not held back by rate limits. As to who gets it and in
     /// which order, it is as if it were [emitted](Dispatcher::emit) here.
     pub fn relay(&self, event: &Event) {
+        self.counters().events.count();
         let mut reached = Vec::new();
         self.monitors().deliver(event, &mut reached);
     }
@@ -152,6 +156,7 @@ impl Dispatcher {
             }
         };
         let key = (!event.interval().is_zero()).then(|| (name, event.key(data)));
+        self.counters().events.count();
         let mut reached = Vec::new();
         // Held until the last monitor has it, so that the order is the same for all.
         let mut monitors = self.monitors();
@@ -165,8 +170,9 @@ impl Dispatcher {
         let before = monitors.throttle.next_end();
         monitors.deliver_due(now.monotonic, &mut reached);
         let offered = monitors.throttle.offer(now.monotonic, event.interval(), key, event_now);
-        if let Some(event) = offered {
-            monitors.deliver(&event, &mut reached);
+        match offered {
+            Some(event) => monitors.deliver(&event, &mut reached),
+            None => self.counters().events_held_back.count(),
         }
         let after = monitors.throttle.next_end();
         drop(monitors);
@@ -262,6 +268,15 @@ impl Dispatcher {
     /// The commands and events.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// What has been done so far. The figures are not of one moment, if something is being done.
+    pub fn stats(&self) -> DispatcherStats {
+        self.counters().read()
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.counters
     }
 
     /// What `query-qmp-schema` returns.

@@ -108,6 +108,7 @@ mod event;
 mod forward;
 mod handler;
 mod intercept;
+mod last_command;
 mod local_client;
 mod locals;
 mod monitor;
@@ -116,6 +117,7 @@ mod protocol_commands;
 pub mod qapi;
 mod registry;
 mod reply;
+mod stats;
 mod throttle;
 mod trace;
 mod types_macro;
@@ -140,6 +142,7 @@ pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
 pub use registry::{Group, RegisterError, Registry};
 pub use reply::Responder;
+pub use stats::DispatcherStats;
 
 /// Its example is compiled.
 #[cfg(doctest)]

@@ -15,6 +15,7 @@ use crate::context::CurrentScope;
 use crate::dispatcher::Texts;
 use crate::handler::ErasedHandler;
 use crate::intercept::{self, Intercepted};
+use crate::last_command::LastCommand;
 use crate::panics::{Panic, caught};
 use crate::reply::{Answer, Reply};
 use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
@@ -45,6 +46,12 @@ impl MonitorId {
     }
 }
 
+impl From<MonitorId> for u64 {
+    fn from(id: MonitorId) -> u64 {
+        id.0
+    }
+}
+
 impl fmt::Display for MonitorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
@@ -71,6 +78,7 @@ pub struct Monitor {
     listening: AtomicBool,
     command_filter: OnceLock<Filter>,
     event_filter: OnceLock<Filter>,
+    last_command: LastCommand,
 }
 
 /// Whether the client may have what has this name.
@@ -113,6 +121,7 @@ impl Monitor {
             listening: AtomicBool::new(false),
             command_filter: OnceLock::new(),
             event_filter: OnceLock::new(),
+            last_command: LastCommand::none(),
         }
     }
 
@@ -139,6 +148,13 @@ impl Monitor {
     /// Whether the client has enabled out-of-band execution.
     pub fn is_oob_enabled(&self) -> bool {
         self.oob.load(Ordering::Acquire)
+    }
+
+    /// The in-band command that this monitor has begun to execute last, for operators who want to know
+    /// what holds a client up; `None` if there was none yet. What is refused before it is executed
+    /// does not count.
+    pub fn last_command(&self) -> Option<String> {
+        self.last_command.name(self.dispatcher.registry())
     }
 
     /// Refuses the client's requests for commands whose names the filter does not accept, as if they
@@ -250,6 +266,9 @@ impl Monitor {
                 return done();
             }
         };
+        if request.band == Band::InBand {
+            self.last_command.set(command);
+        }
         let context = Context::new(Arc::clone(self), request.band);
         let arguments = &mut request.arguments;
         let name = command.name();
@@ -286,6 +305,9 @@ impl Monitor {
         let Some(forwarder) = self.dispatcher.registry().forwarder() else { return };
         let context = Context::new(Arc::clone(self), request.band);
         let command = take(&mut request.command);
+        if request.band == Band::InBand {
+            self.last_command.set_forwarded(&command);
+        }
         let deadline = self.dispatcher.registry().deadline_of(&command, None);
         let reply = Reply::new(self, command.clone().into(), deadline, answer, Box::new(done));
         let forwarded = Forwarded::new(command.clone(), take(&mut request.arguments), text);
@@ -361,6 +383,7 @@ impl Monitor {
         if let Some(intercepted) = intercepted {
             intercepted.leave(self, &mut result);
         }
+        self.dispatcher.counters().answered(&result);
         // A client that negotiates takes the next message for the answer, and misses no event after
         // it.
         let begins_to_listen = self.is_negotiated() && !self.listening.load(Ordering::Acquire);

@@ -224,8 +224,10 @@ impl Registry {
         if let Some(name) = names.find(|name| self.is_taken(name)) {
             return Err(RegisterError::Duplicate(name));
         }
-        for command in commands {
-            self.indices.insert(command.name(), self.commands.len());
+        for mut command in commands {
+            let index = self.commands.len();
+            self.indices.insert(command.name(), index);
+            command.set_index(index);
             self.commands.push(command);
         }
         self.events.extend(other.events);
@@ -344,6 +346,10 @@ impl Registry {
         self.indices.get(command).map(|&index| &self.commands[index])
     }
 
+    pub(crate) fn command_at(&self, index: usize) -> Option<&Command> {
+        self.commands.get(index)
+    }
+
     /// Registers a handler whose types have been forgotten; `A` and `T` describe it.
     pub(crate) fn erased<A: DeserializeOwned + JsonSchema, T: JsonSchema>(
         &mut self,
@@ -361,7 +367,7 @@ impl Registry {
         let result = type_of::<T>().map_err(schema)?;
         let index = self.commands.len();
         self.indices.insert(name, index);
-        self.commands.push(Command::new(name, arguments, result, handler));
+        self.commands.push(Command::new(name, index, arguments, result, handler));
         Ok(&mut self.commands[index])
     }
 }

@@ -129,6 +129,9 @@ impl Reply {
             Some(owed) => owed.settle(&self.command, result),
             None => {
                 tracing::warn!(command = %self.command, "an answer came after its deadline");
+                if let Some((dispatcher, _)) = &self.deadline {
+                    dispatcher.counters().late_answers.count();
+                }
             }
         }
     }
@@ -173,6 +176,7 @@ impl WeakReply {
         let Some(owed) = self.owed.upgrade().and_then(|owed| take(&owed)) else { return };
         let WeakReply { command, after, .. } = self;
         tracing::warn!(%command, ?after, "no answer within the deadline");
+        owed.monitor.dispatcher().counters().deadlines_passed.count();
         let seconds = after.as_secs_f64();
         let error = format!("The command {command} was not answered within {seconds} seconds");
         owed.settle(&command, Err(Error::generic(error)));
