@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::entrance::Entrance;
+use crate::figures::Refusal;
 use crate::poller::Token;
 use crate::{Access, Peer, Transport};
 
@@ -36,7 +37,7 @@ pub(crate) enum Verdict {
     /// The transport must become ready first.
     Undecided,
     /// This is in the log.
-    Refused,
+    Refused(Refusal),
 }
 
 #[derive(Default)]
@@ -54,19 +55,21 @@ impl Admission {
 
     pub(crate) fn judge(&self, candidate: &Candidate) -> Verdict {
         let transport = &candidate.transport;
-        let reason = match transport.handshake().and_then(|()| transport.peer()) {
+        let (why, reason) = match transport.handshake().and_then(|()| transport.peer()) {
             Ok(peer) if self.access.admits(&peer) => return Verdict::Admitted(peer),
-            Ok(_) => "its user and groups are not allowed".to_owned(),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => error.to_string(),
+            Ok(_) => (Refusal::Access, "its user and groups are not allowed".to_owned()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                (Refusal::Handshake, error.to_string())
+            }
             Err(_) if Instant::now() < candidate.deadline => return Verdict::Undecided,
-            Err(_) => "the handshake takes too long".to_owned(),
+            Err(_) => (Refusal::Handshake, "the handshake takes too long".to_owned()),
         };
         match transport.peer() {
             Ok(peer) => tracing::warn!("client {peer} is refused: {reason}"),
             Err(_) => tracing::warn!("a client is refused: {reason}"),
         }
         transport.shutdown();
-        Verdict::Refused
+        Verdict::Refused(why)
     }
 
     pub(crate) fn nobody_waits(&self) -> bool {
@@ -120,7 +123,7 @@ mod tests {
         access.allow_user(&(own + 1).to_string()).unwrap();
         let candidate = Candidate::new(Box::new(ours), Entrance::default());
         let verdict = Admission::new(access).judge(&candidate);
-        assert!(matches!(verdict, Verdict::Refused));
+        assert!(matches!(verdict, Verdict::Refused(Refusal::Access)));
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
         let admitted = Admission::default().judge(&candidate);
         assert!(matches!(admitted, Verdict::Admitted(Peer::Process { uid, .. }) if uid == own));

@@ -7,9 +7,9 @@ use std::sync::Weak;
 
 use qmp_dispatch::proto::Layout;
 
-use crate::Transport;
 use crate::core::Core;
 use crate::entrance::Entrance;
+use crate::{Metrics, Transport};
 
 /// Controls a running server, from any thread. A [local](qmp_dispatch::Monitor::local) of every
 /// monitor, so that handlers have it. Does nothing once the server has ended.
@@ -52,6 +52,11 @@ impl Control {
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the server has ended");
         let core = self.core.upgrade().filter(|core| !core.is_stopping()).ok_or_else(ended)?;
         core.connect(connection, Entrance::new(layout))
+    }
+
+    /// What the server tells of itself in figures; `None` once it has ended.
+    pub fn metrics(&self) -> Option<Metrics> {
+        Some(self.core.upgrade()?.metrics().clone())
     }
 
     /// The labels of the sockets that the server listens at, as QEMU calls those of its `-qmp`

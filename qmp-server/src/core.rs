@@ -23,7 +23,9 @@ use std::time::Duration;
 use qmp_dispatch::{Dispatcher, MonitorId};
 use qmp_queue::Queue;
 
+use crate::Metrics;
 use crate::admission::{Admission, CHECK_AGAIN};
+use crate::figures::Figures;
 use crate::poller::{Poller, Ready, Token};
 use crate::server::{Discipline, Options, Server};
 use crate::session::{Job, Next, Session};
@@ -57,6 +59,7 @@ pub(crate) struct Core {
     admission: Admission,
     sessions: Mutex<HashMap<Token, Arc<Session>>>,
     usage: Usage,
+    metrics: Metrics,
     /// How many clients do not read what waits for them.
     blocked: Arc<AtomicUsize>,
     last_token: AtomicU64,
@@ -72,10 +75,20 @@ pub(crate) struct Core {
     returned: AtomicUsize,
 }
 
+/// Figures that go up and down.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Momentary {
+    pub(crate) clients: usize,
+    pub(crate) suspended: usize,
+    pub(crate) queued: usize,
+    pub(crate) executing: usize,
+    pub(crate) kept_bytes: usize,
+}
+
 impl Core {
     /// With an `embedder`, what is in-band is left to whoever polls that.
     pub(crate) fn new(server: Server, embedder: Option<Arc<Signal>>) -> io::Result<Arc<Core>> {
-        let Server { dispatcher, listening, connections, access, options } = server;
+        let Server { dispatcher, listening, connections, access, options, metrics } = server;
         let queue = match &embedder {
             None => Queue::new(),
             Some(signal) => {
@@ -94,6 +107,7 @@ impl Core {
             admission: Admission::new(access),
             sessions: Mutex::default(),
             usage: Usage::new(&options.limits),
+            metrics,
             blocked: Arc::default(),
             last_token: AtomicU64::new(FIRST_SESSION),
             stopping: AtomicBool::new(false),
@@ -104,6 +118,7 @@ impl Core {
             returned: AtomicUsize::new(0),
             options,
         });
+        core.metrics.set_core(&core);
         for (token, listening) in (0..).zip(&core.listening) {
             core.poller.add(listening.listener.as_fd(), token)?;
         }
@@ -210,6 +225,25 @@ impl Core {
                 let _ = self.poller.repeat(session.transport.as_fd(), session.token);
             }
             Next::Close => self.close(session),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn figures(&self) -> &Arc<Figures> {
+        self.metrics.figures()
+    }
+
+    /// What is so at the moment.
+    pub(crate) fn momentary(&self) -> Momentary {
+        Momentary {
+            clients: self.sessions().len(),
+            suspended: self.queue.stats().filter(|producer| producer.suspended).count(),
+            queued: self.queue.len(),
+            executing: self.executing.load(Ordering::Relaxed),
+            kept_bytes: self.usage.bytes(),
         }
     }
 

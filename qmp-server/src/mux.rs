@@ -7,6 +7,7 @@ mod events;
 mod link;
 mod names;
 mod request;
+mod status;
 mod table;
 mod upstream;
 
@@ -25,7 +26,7 @@ use self::connection::{Connection, End};
 use self::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use self::link::{Link, Waker};
 use self::upstream::Upstream;
-use crate::{Address, Control};
+use crate::{Address, Control, Metrics, register_status};
 
 /// How long to leave a server alone that could not be reached: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -93,7 +94,8 @@ impl Mux {
         Ok(Mux { shared: Arc::new(shared), thread: Mutex::new(None) })
     }
 
-    /// What the clients' monitors need: everything but negotiation goes to the upstream server.
+    /// What the clients' monitors need: everything but negotiation, and the commands of
+    /// [`register_status`], goes to the upstream server.
     ///
     /// # Errors
     ///
@@ -106,6 +108,7 @@ impl Mux {
             },
         );
         events::register(&mut registry)?;
+        register_status(&mut registry)?;
         let upstream = Arc::clone(&self.shared.upstream);
         let secret = random();
         let clients = AtomicU64::new(0);
@@ -147,6 +150,13 @@ impl Mux {
         if self.shared.shutting_down.load(Ordering::SeqCst) {
             self.shutdown();
         }
+    }
+
+    /// Has the figures of a server, which is to serve the clients of this mux, tell of the upstream
+    /// server, too. Only the first mux is told of.
+    pub fn report_to(&self, metrics: &Metrics) {
+        let upstream = Arc::clone(&self.shared.upstream);
+        metrics.add(move |exposition| upstream.tell(exposition));
     }
 
     /// Ends the server that is [attached](Mux::attach), in its order; or the wait for a greeting. The

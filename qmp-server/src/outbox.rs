@@ -10,6 +10,7 @@ use qmp_dispatch::Output;
 use qmp_dispatch::proto::Layout;
 
 use crate::Transport;
+use crate::figures::Figures;
 use crate::missed::notice;
 use crate::usage::Share;
 
@@ -25,6 +26,7 @@ pub(crate) struct Outbox {
     share: Share,
     /// How many clients of the server are being waited for.
     blocked: Arc<AtomicUsize>,
+    figures: Arc<Figures>,
 }
 
 #[derive(Default)]
@@ -52,6 +54,7 @@ impl Outbox {
         full: usize,
         share: Share,
         blocked: Arc<AtomicUsize>,
+        figures: Arc<Figures>,
     ) -> Outbox {
         Outbox {
             transport,
@@ -61,11 +64,16 @@ impl Outbox {
             backlog: AtomicUsize::new(0),
             share,
             blocked,
+            figures,
         }
     }
 
     pub(crate) fn share(&self) -> &Share {
         &self.share
+    }
+
+    pub(crate) fn figures(&self) -> &Arc<Figures> {
+        &self.figures
     }
 
     /// Whether the client has left so much unread that its requests should wait.
@@ -108,10 +116,14 @@ impl Outbox {
         // Once events are missed, all are until the client has been told how many.
         if may_drop && (state.backlog() > self.full || state.missed_events > 0) {
             state.missed_events += 1;
+            self.figures.events_dropped.count();
             if state.missed_events == 1 {
                 tracing::warn!("a client does not read: events to it are dropped");
             }
             return;
+        }
+        if may_drop {
+            self.figures.events_sent.count();
         }
         let idle = state.backlog() == 0;
         state.pending.extend_from_slice(text.as_bytes());
@@ -126,7 +138,10 @@ impl Outbox {
         let before = state.backlog();
         while state.backlog() > 0 {
             match self.transport.send(&state.pending[state.written..]) {
-                Ok(sent) => state.written += sent,
+                Ok(sent) => {
+                    self.figures.bytes_sent.add(sent as u64);
+                    state.written += sent;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // What the client has sent is still read: it may hold commands, and ends soon.

@@ -17,7 +17,7 @@ use crate::embedded::Embedded;
 use crate::entrance::{DoorRole, Entrance};
 use crate::signal::Signal;
 use crate::transport::{Opened, open};
-use crate::{Access, Address, Limits, Listen, Listener, Transport};
+use crate::{Access, Address, Limits, Listen, Listener, Metrics, Transport};
 
 /// One to read while another one is held up by a command.
 const THREADS: usize = 2;
@@ -63,6 +63,7 @@ pub struct Server {
     pub(crate) connections: Vec<(Box<dyn Transport>, Entrance)>,
     pub(crate) access: Access,
     pub(crate) options: Options,
+    pub(crate) metrics: Metrics,
 }
 
 /// How a server is to behave.
@@ -107,6 +108,7 @@ impl Server {
     /// A server that listens nowhere yet.
     pub fn new(dispatcher: Dispatcher) -> Server {
         Server {
+            metrics: Metrics::new(dispatcher.clone()),
             dispatcher,
             listening: Vec::new(),
             connections: Vec::new(),
@@ -202,6 +204,11 @@ impl Server {
     /// Where the server listens, with the ports that the system has chosen.
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         self.listening.iter().map(|listening| listening.listener.address())
+    }
+
+    /// What the server tells of itself, now and when it runs.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Runs the server on threads of its own.

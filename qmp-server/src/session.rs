@@ -15,6 +15,7 @@ use qmp_queue::{Mode, Producer, Pushed, Ticket};
 use crate::Transport;
 use crate::core::Execution;
 use crate::descriptors::Descriptors;
+use crate::figures::Figures;
 use crate::input::Input;
 use crate::outbox::Outbox;
 use crate::poller::Token;
@@ -33,6 +34,8 @@ const OUT_OF_BAND_PER_TURN: usize = 64;
 pub(crate) struct Job {
     pub(crate) session: Arc<Session>,
     pub(crate) pending: Pending,
+    /// When it was read.
+    pub(crate) queued: Duration,
 }
 
 pub(crate) struct Session {
@@ -185,6 +188,10 @@ impl Session {
         self.outbox.share()
     }
 
+    fn figures(&self) -> &Arc<Figures> {
+        self.outbox.figures()
+    }
+
     fn keep(&self, bytes: usize) {
         self.share().replace(self.kept.swap(bytes, Ordering::AcqRel), bytes);
     }
@@ -210,6 +217,7 @@ impl Session {
         match self.transport.receive(scratch, descriptors) {
             Ok(0) => self.ended.store(true, Ordering::SeqCst),
             Ok(received) => {
+                self.figures().bytes_received.add(received as u64);
                 // There may be more.
                 self.readable.store(true, Ordering::Release);
                 return Some(received);
@@ -235,12 +243,20 @@ impl Session {
             match pending.band() {
                 Band::OutOfBand => {
                     out_of_band += 1;
-                    self.monitor.execute(pending, || ());
+                    let figures = Arc::clone(self.figures());
+                    figures.out_of_band.count();
+                    let began = figures.now();
+                    let done = move || {
+                        figures.executed_out_of_band.add(figures.now().saturating_sub(began));
+                    };
+                    self.monitor.execute(pending, done);
                 }
                 Band::InBand => {
+                    self.figures().in_band.count();
                     self.unanswered.fetch_add(1, Ordering::AcqRel);
                     self.share().requested();
-                    let job = Job { session: Arc::clone(self), pending };
+                    let queued = self.figures().now();
+                    let job = Job { session: Arc::clone(self), pending, queued };
                     trace::monitor_qmp_in_band_enqueue(self.monitor.id(), &self.producer);
                     match self.producer.push(job) {
                         Ok(Pushed::Ready) => {}
@@ -326,6 +342,7 @@ impl Session {
 
     /// The monitor is not read from until it is resumed.
     fn suspended(&self) {
+        self.figures().suspensions.count();
         trace::monitor_suspend(self.monitor.id(), 1);
     }
 

@@ -79,6 +79,11 @@ impl Usage {
         self.excess.load(Ordering::Acquire) && self.excess.swap(false, Ordering::AcqRel)
     }
 
+    /// How many bytes are kept for all clients.
+    pub(crate) fn bytes(&self) -> usize {
+        self.server.bytes.load(Ordering::Relaxed)
+    }
+
     fn account_of(&self, user: &str) -> Arc<Account> {
         if self.per_user == Quota::UNLIMITED {
             return Account::new(Quota::UNLIMITED);

@@ -7,7 +7,7 @@
 //! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program
 //!   `conformance` is its command line.
 //! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU.
-//! - [`schema`] reads what `query-qmp-schema` returns.
+//! - [`schema`] reads what `query-qmp-schema` returns, [`exposition`] what Prometheus would.
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
 //! - [`upstream`] has the mux in front of a program of QEMU's, and [`scripted`] is a server that does what a test says.
@@ -19,6 +19,7 @@ pub mod conformance;
 pub mod connection;
 pub mod difffuzz;
 pub mod endpoint;
+pub mod exposition;
 pub mod fuzz;
 pub mod inputs;
 pub mod json;

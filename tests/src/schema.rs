@@ -28,6 +28,12 @@ pub(crate) struct Member<'s> {
     pub(crate) optional: bool,
 }
 
+/// Whether a command or event is an extension of somebody else's than QEMU's.
+#[must_use]
+pub fn is_downstream(name: &str) -> bool {
+    name.starts_with("__")
+}
+
 /// The entries of a schema.
 #[derive(Debug)]
 pub struct Schema {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Core;
+use crate::figures::CutOff;
 use crate::poller::Token;
 use crate::session::Session;
 
@@ -30,7 +31,11 @@ impl Core {
         {
             let sessions: Vec<_> = self.sessions().values().cloned().collect();
             for session in sessions.iter().filter(|session| session.is_stalled(at_least)) {
-                self.cut_off(session, &format!("it has not read for {at_least:?}"));
+                self.cut_off(
+                    session,
+                    CutOff::Stalled,
+                    &format!("it has not read for {at_least:?}"),
+                );
             }
         }
     }
@@ -45,13 +50,15 @@ impl Core {
                 let bytes = session.share().bytes();
                 self.cut_off(
                     &session,
+                    CutOff::Bytes,
                     &format!("{bytes} bytes are kept for it, and too many in all"),
                 );
             }
         }
     }
 
-    fn cut_off(&self, session: &Arc<Session>, reason: &str) {
+    fn cut_off(&self, session: &Arc<Session>, why: CutOff, reason: &str) {
+        self.figures().cut_off(why).count();
         tracing::warn!(monitor = %session.monitor.id(), "a client is disconnected: {reason}");
         session.kill_output();
         self.close(session);

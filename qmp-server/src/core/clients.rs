@@ -13,6 +13,7 @@ use crate::admission::{Candidate, Verdict};
 use crate::control::Control;
 use crate::descriptors::Descriptors;
 use crate::entrance::{DoorRole, Entrance};
+use crate::figures::Refusal;
 use crate::outbox::Outbox;
 use crate::poller::Token;
 use crate::session::Session;
@@ -60,6 +61,7 @@ impl Core {
                 Err(error) => {
                     // Most likely there are no descriptors left, for now.
                     tracing::debug!(%error, "cannot accept a client");
+                    self.figures().accept_failures.count();
                     self.accept_again.store(true, Ordering::Release);
                     return;
                 }
@@ -75,7 +77,10 @@ impl Core {
     ) -> io::Result<()> {
         let candidate = Candidate::new(transport, entrance);
         match self.admission.judge(&candidate) {
-            Verdict::Refused => Ok(()),
+            Verdict::Refused(why) => {
+                self.figures().refused(why).count();
+                Ok(())
+            }
             Verdict::Admitted(peer) => self.greet(candidate, peer, None),
             Verdict::Undecided => {
                 let token = self.last_token.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +99,12 @@ impl Core {
             Some((candidate, Verdict::Admitted(peer))) => {
                 let _ = self.greet(candidate, peer, Some(token));
             }
-            Some((candidate, _)) => self.poller.remove(candidate.transport.as_fd()),
+            Some((candidate, verdict)) => {
+                self.poller.remove(candidate.transport.as_fd());
+                if let Verdict::Refused(why) = verdict {
+                    self.figures().refused(why).count();
+                }
+            }
             None => {}
         }
     }
@@ -111,6 +121,7 @@ impl Core {
             Ok(share) => share,
             Err(reason) => {
                 tracing::warn!(%peer, "a client is refused: {reason}");
+                self.figures().refused(Refusal::Limit).count();
                 if polled.is_some() {
                     self.poller.remove(transport.as_fd());
                 }
@@ -121,9 +132,11 @@ impl Core {
         let transport: Arc<dyn Transport> = transport.into();
         let Limits { unread, message, .. } = self.options.limits;
         let (outlet, blocked) = (Arc::clone(&transport), Arc::clone(&self.blocked));
-        let outbox = Arc::new(Outbox::new(outlet, layout, unread, share, blocked));
+        let figures = Arc::clone(self.figures());
+        let outbox = Arc::new(Outbox::new(outlet, layout, unread, share, blocked, figures));
         let control = Control::new(Arc::downgrade(self));
         tracing::debug!(%peer, "client connected");
+        self.figures().greeted.count();
         let mut locals = Locals::default().with(Descriptors::default()).with(control).with(peer);
         if let Some(role) = &role {
             locals = locals.with(role.clone());

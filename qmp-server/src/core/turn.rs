@@ -4,6 +4,7 @@
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use qmp_queue::Popped;
 
@@ -84,7 +85,9 @@ impl Core {
 /// Executes a request whose turn has come. In QEMU's discipline, `turn` ends when it has been
 /// answered, else when its handler has returned.
 fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
-    let Popped { item: Job { session, pending }, resume, ticket, .. } = popped;
+    let Popped { item: Job { session, pending, queued }, resume, ticket, .. } = popped;
+    let taken = core.figures().now();
+    core.figures().waited.add(taken.saturating_sub(queued));
     session.dequeued();
     // Before the command runs: out-of-band commands may be waiting behind a full queue.
     if resume.is_some() {
@@ -93,7 +96,7 @@ fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
     }
     let monitor = Arc::clone(&session.monitor);
     let had_oob = monitor.is_oob_enabled();
-    let execution = Execution::begin(core);
+    let execution = Execution::begin(core, taken);
     match core.discipline() {
         Discipline::OneAtATime => {
             let done = move || {
@@ -141,12 +144,14 @@ impl Drop for Turn {
 /// One in-band request that is being executed, until it has been answered.
 pub(crate) struct Execution {
     core: Arc<Core>,
+    /// When its turn came.
+    taken: Duration,
 }
 
 impl Execution {
-    pub(crate) fn begin(core: &Arc<Core>) -> Execution {
+    pub(crate) fn begin(core: &Arc<Core>, taken: Duration) -> Execution {
         core.executing.fetch_add(1, Ordering::SeqCst);
-        Execution { core: Arc::clone(core) }
+        Execution { core: Arc::clone(core), taken }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -157,6 +162,8 @@ impl Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         self.core.executing.fetch_sub(1, Ordering::SeqCst);
+        let figures = self.core.figures();
+        figures.executed.add(figures.now().saturating_sub(self.taken));
         if self.core.is_stopping() {
             self.core.tell_change();
         }

@@ -52,6 +52,11 @@ impl<T> Table<T> {
         slots.into_iter().flatten().map(|(_, entry)| entry).collect()
     }
 
+    /// All that is there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().flatten().map(|(_, entry)| entry)
+    }
+
     /// How many in-band requests there are.
     pub(super) fn in_band(&self) -> usize {
         self.in_band
@@ -76,6 +81,7 @@ mod tests {
         assert_eq!([0, 69, 70, 72, u64::MAX].map(|id| table.take(id)), [None; 5]);
         assert_eq!((table.in_band(), table.out_of_band()), (0, 1));
         assert_eq!(table.insert(Band::InBand, 'b'), 70);
+        assert_eq!(table.iter().collect::<String>(), "ba");
         assert_eq!(table.take_all(), ['b', 'a']);
         assert_eq!((table.in_band(), table.out_of_band()), (0, 0));
     }

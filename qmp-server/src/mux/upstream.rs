@@ -15,6 +15,7 @@ use super::client::{Client, OutOfBand};
 use super::link::{Link, Waker};
 use super::request::{Request, Then};
 use super::table::Table;
+use crate::figures::Counter;
 
 /// How many in-band requests a server with out-of-band execution has at a time: the next one is there
 /// when it is done with one. Fewer than the eight that it would queue, for then it would stop reading.
@@ -30,11 +31,13 @@ pub(super) struct Upstream {
     line: Queue<Request>,
     state: Mutex<State>,
     pub(super) waker: Waker,
+    /// How often there was a connection.
+    pub(super) connections: Counter,
 }
 
-struct State {
-    connection: Connection,
-    table: Table<InFlight>,
+pub(super) struct State {
+    pub(super) connection: Connection,
+    pub(super) table: Table<InFlight>,
     /// Our own requests, which go before all others.
     own: VecDeque<Request>,
     /// A request is in flight that takes a descriptor.
@@ -43,7 +46,7 @@ struct State {
     to_pass: VecDeque<Request>,
 }
 
-enum Connection {
+pub(super) enum Connection {
     /// There is none, and who asks is told why.
     Absent {
         why: String,
@@ -75,7 +78,8 @@ impl Upstream {
             passing: false,
             to_pass: VecDeque::new(),
         };
-        Upstream { line: Queue::new(), state: Mutex::new(state), waker }
+        let connections = Counter::default();
+        Upstream { line: Queue::new(), state: Mutex::new(state), waker, connections }
     }
 
     pub(super) fn line(&self) -> &Queue<Request> {
@@ -185,6 +189,7 @@ impl Upstream {
 
     /// There is a server to send requests to, with ids from `first_id` on.
     pub(super) fn connected(&self, link: Arc<Link>, oob: bool, first_id: u64) {
+        self.connections.count();
         let mut state = self.state();
         state.table = Table::new(first_id);
         state.connection = Connection::Present { link, oob };
@@ -232,7 +237,7 @@ impl Upstream {
         self.pump();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

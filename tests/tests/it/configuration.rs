@@ -40,6 +40,7 @@ listen = ["unix:qmp.sock,mode=0600"]
 allow-user = ["0"]
 allow-group = ["0"]
 insecure = false
+metrics = "unix:metrics.sock"
 log = "json"
 log-filter = "info"
 trace = ["handle_*"]

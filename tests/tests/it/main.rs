@@ -33,6 +33,8 @@ mod lifecycle;
 mod limits;
 /// Many clients at once, each with its own ids.
 mod many_clients;
+/// Figures for Prometheus.
+mod metrics;
 /// What the program says of mistakes, in flags and in the configuration file.
 mod mistakes;
 /// Clients of all kinds at one mux with a real QEMU behind it.

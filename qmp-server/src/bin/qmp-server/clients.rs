@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use qmp_dispatch::Registry;
-use qmp_server::{Server, TracePoints};
+use qmp_server::{Metrics, MetricsEndpoint, Server, TracePoints};
 use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::log::{self, LogFormat};
@@ -48,20 +48,43 @@ pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
         let listen = options.complete(&sourced.value);
         listen.verify().map_err(|error| sourced.blame("listen", error))?;
     }
+    if let Some(sourced) = &options.metrics {
+        let listen = options.complete(&sourced.value);
+        Metrics::verify(&listen).map_err(|error| sourced.blame("metrics", error))?;
+    }
     Ok(())
 }
 
-/// Listens wherever it is said, and says so.
+/// Serves metrics until what is returned is dropped, if anybody wants them.
+pub(crate) fn serve_metrics(
+    metrics: &Metrics,
+    options: &ServerOptions,
+) -> Result<Option<MetricsEndpoint>, Failure> {
+    let Some(sourced) = &options.metrics else { return Ok(None) };
+    let listen = options.complete(&sourced.value);
+    metrics.serve(&listen).map(Some).map_err(|error| sourced.blame("metrics", error))
+}
+
+/// Listens wherever it is said.
 pub(crate) fn listen(mut server: Server, options: &ServerOptions) -> Result<Server, Failure> {
     for sourced in &options.listen {
         let listen = options.complete(&sourced.value);
         server = server.listen(&listen).map_err(|error| sourced.blame("listen", error))?;
     }
-    for address in server.addresses() {
+    Ok(server)
+}
+
+/// Says where the server listens, and where it serves metrics.
+pub(crate) fn announce(
+    server: &Server,
+    metrics: Option<&MetricsEndpoint>,
+    options: &ServerOptions,
+) {
+    let metrics = metrics.map(|endpoint| ("metrics", endpoint.address().clone()));
+    for (what, address) in server.addresses().map(|address| ("listening", address)).chain(metrics) {
         match options.log.unwrap_or_default() {
-            LogFormat::Text => complain(&format_args!("qmp-server: listening at {address}")),
-            LogFormat::Json => tracing::info!(%address, "listening"),
+            LogFormat::Text => complain(&format_args!("qmp-server: {what} at {address}")),
+            LogFormat::Json => tracing::info!(%address, "{what}"),
         }
     }
-    Ok(server)
 }

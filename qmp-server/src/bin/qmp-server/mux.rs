@@ -38,6 +38,10 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
     let server = Server::new(dispatcher.clone()).discipline(Discipline::OnePerMonitor);
     let server = clients::listen(clients::allow(server, options)?, options)?;
+    let metrics = server.metrics();
+    mux.report_to(&metrics);
+    let metrics = clients::serve_metrics(&metrics, options)?;
+    clients::announce(&server, metrics.as_ref(), options);
     mux.start(dispatcher).map_err(Failure::usage)?;
     end_on_signals(signals, Arc::clone(&mux)).map_err(Failure::usage)?;
     // Who connects before that waits, as for QEMU while it has another client.

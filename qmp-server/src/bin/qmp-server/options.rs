@@ -59,6 +59,10 @@ pub(crate) struct ServerOptions {
     /// than once
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) limit: Vec<Limit>,
+    /// Where to answer `GET /metrics` over HTTP, for Prometheus: unix:PATH, tcp:HOST:PORT, or another
+    /// address to listen at
+    #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
+    pub(crate) metrics: Option<Sourced<Listen>>,
     /// How lines of the log look; text by default
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log: Option<LogFormat>,
@@ -92,6 +96,7 @@ impl ServerOptions {
             insecure: self.insecure.or(other.insecure),
             deadline: or(self.deadline, other.deadline),
             limit: or(self.limit, other.limit),
+            metrics: self.metrics.or(other.metrics),
             log: self.log.or(other.log),
             log_filter: self.log_filter.or(other.log_filter),
             trace: or(self.trace, other.trace),

@@ -9,13 +9,12 @@ use std::thread;
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
     Address, Control, Listen, MachineOptions, SHUTDOWN, Server, Shutdown, ShutdownCause,
-    TracePoints, register_machine, system_time, version,
+    TracePoints, register_machine, register_status, system_time, version,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::arguments::ServeOptions;
-use crate::options::ServerOptions;
 use crate::{Failure, clients};
 
 /// Where to listen if nothing else is said.
@@ -40,6 +39,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
         trace_points,
     };
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
+    register_status(&mut registry).map_err(Failure::usage)?;
     clients::set_deadlines(&mut registry, &options);
     clients::set_roles(&mut registry, &options)?;
     let dispatcher = Dispatcher::new(registry, version(), system_time);
@@ -47,17 +47,20 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     // Before there is a socket to remove.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
     let server = clients::allow(Server::new(dispatcher.clone()), &options)?;
-    let server = listen(server, &options)?.spawn();
-    let server = server.map_err(Failure::usage)?;
+    let server = clients::listen(server, &options)?;
+    let metrics = clients::serve_metrics(&server.metrics(), &options)?;
+    clients::announce(&server, metrics.as_ref(), &options);
+    let server = match options.listen.is_empty() {
+        true => listen_here(server)?,
+        false => server,
+    };
+    let server = server.spawn().map_err(Failure::usage)?;
     end_on_signals(signals, dispatcher, server.control()).map_err(Failure::usage)?;
     server.wait();
     Ok(())
 }
 
-fn listen(server: Server, options: &ServerOptions) -> Result<Server, Failure> {
-    if !options.listen.is_empty() {
-        return clients::listen(server, options);
-    }
+fn listen_here(server: Server) -> Result<Server, Failure> {
     let address = Address::Unix(Path::new(DEFAULT_SOCKET).to_owned());
     let server = server.listen(&Listen::new(address)).map_err(Failure::usage)?;
     let line = format!("Listening at unix:{DEFAULT_SOCKET}; try: {}", command_to_try());

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a server can tell of itself in figures, for those who watch many servers.
+
+mod endpoint;
+mod exposition;
+mod request;
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+
+use qmp_dispatch::Dispatcher;
+use qmp_dispatch::proto::ErrorClass;
+
+use crate::core::Core;
+use crate::figures::{CutOff, Figures, Refusal};
+use crate::{Address, Listen, ListenError, version};
+
+pub use endpoint::MetricsEndpoint;
+pub(crate) use exposition::{Exposition, seconds};
+
+/// The figures of a [`Server`](crate::Server): clients, requests, how long they wait and take, events,
+/// what was dropped and refused. From [`Server::metrics`](crate::Server::metrics), before it runs, and
+/// from [`Control::metrics`](crate::Control::metrics), while it does.
+///
+/// ```
+/// use qmp_dispatch::{Dispatcher, Registry};
+/// use qmp_server::{Server, system_time, version};
+///
+/// let server = Server::new(Dispatcher::new(Registry::new(), version(), system_time));
+/// let metrics = server.metrics();
+/// let endpoint = metrics.serve(&"tcp:127.0.0.1:0".parse()?)?;
+/// println!("http://{}/metrics", endpoint.address().to_string().trim_start_matches("tcp:"));
+/// assert!(metrics.text().contains("\nqmp_server_clients 0\n"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    figures: Arc<Figures>,
+    dispatcher: Dispatcher,
+    /// Once the server runs.
+    core: OnceLock<Weak<Core>>,
+    /// Those of a mux.
+    more: OnceLock<More>,
+}
+
+type More = Box<dyn Fn(&mut Exposition) + Send + Sync>;
+
+impl Metrics {
+    pub(crate) fn new(dispatcher: Dispatcher) -> Metrics {
+        let figures = Arc::new(Figures::new());
+        let (core, more) = (OnceLock::new(), OnceLock::new());
+        Metrics { shared: Arc::new(Shared { figures, dispatcher, core, more }) }
+    }
+
+    pub(crate) fn figures(&self) -> &Arc<Figures> {
+        &self.shared.figures
+    }
+
+    /// The server runs now.
+    pub(crate) fn set_core(&self, core: &Arc<Core>) {
+        let _ = self.shared.core.set(Arc::downgrade(core));
+    }
+
+    /// Has something else tell its figures, too. Only the first one does.
+    pub(crate) fn add(&self, more: impl Fn(&mut Exposition) + Send + Sync + 'static) {
+        let _ = self.shared.more.set(Box::new(more));
+    }
+
+    /// All figures, in [Prometheus' text format](https://prometheus.io/docs/instrumenting/exposition_formats/),
+    /// version 0.0.4.
+    pub fn text(&self) -> String {
+        let mut exposition = Exposition::default();
+        self.tell(&mut exposition);
+        if let Some(more) = self.shared.more.get() {
+            more(&mut exposition);
+        }
+        exposition.finish()
+    }
+
+    /// Answers `GET /metrics` over HTTP, on a thread of its own, until what is returned is dropped.
+    ///
+    /// Whoever can connect may read: without TLS, TCP is for loopback addresses unless
+    /// [`Listen::insecure`] is set, and the mode of a Unix socket's file says whom it lets in. Nothing
+    /// that clients of it do takes more than a little memory and time.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`], among others if the address is a connection already.
+    pub fn serve(&self, listen: &Listen) -> Result<MetricsEndpoint, ListenError> {
+        MetricsEndpoint::start(self.clone(), listen)
+    }
+
+    /// Looks for mistakes that can be found without listening, like [`Listen::verify`].
+    ///
+    /// # Errors
+    ///
+    /// That of [`serve`](Metrics::serve) for the same mistake.
+    pub fn verify(listen: &Listen) -> Result<(), ListenError> {
+        match listen.address {
+            Address::Stdio => Err(no_listener(listen)),
+            _ => listen.verify(),
+        }
+    }
+
+    fn tell(&self, exposition: &mut Exposition) {
+        let figures = &self.shared.figures;
+        exposition.info("build", "Which server this is.", "version", &version().to_string());
+        exposition.gauge(
+            "uptime_seconds",
+            "How long the server has been there.",
+            seconds(figures.now()),
+        );
+        self.tell_clients(exposition);
+        self.tell_requests(exposition);
+        self.tell_answers(exposition);
+        let transferred =
+            [("received", figures.bytes_received.get()), ("sent", figures.bytes_sent.get())];
+        exposition.counters(
+            "bytes",
+            "Bytes from and to clients, without what a transport adds.",
+            "direction",
+            transferred,
+        );
+    }
+
+    fn tell_clients(&self, exposition: &mut Exposition) {
+        let figures = &self.shared.figures;
+        let now = self.core().map(|core| core.momentary()).unwrap_or_default();
+        exposition.gauge("clients", "Clients that are connected.", now.clients);
+        exposition.gauge("suspended_clients", "Clients whose monitor is suspended.", now.suspended);
+        exposition.gauge(
+            "kept_bytes",
+            "Bytes kept for clients: messages that are not complete, and output that is not read.",
+            now.kept_bytes,
+        );
+        exposition.gauge("queued_requests", "In-band requests that wait.", now.queued);
+        exposition.gauge(
+            "executing_requests",
+            "In-band requests that are executed.",
+            now.executing,
+        );
+        exposition.counter("greeted_clients", "Clients that were greeted.", figures.greeted.get());
+        exposition.counters(
+            "refused_clients",
+            "Clients that were not greeted.",
+            "reason",
+            Refusal::ALL.map(|why| (why.name(), figures.refused(why).get())),
+        );
+        exposition.counters(
+            "cut_off_clients",
+            "Clients that were disconnected.",
+            "reason",
+            CutOff::ALL.map(|why| (why.name(), figures.cut_off(why).get())),
+        );
+        exposition.counter(
+            "accept_failures",
+            "How often a client could not be accepted, most likely for want of descriptors.",
+            figures.accept_failures.get(),
+        );
+        exposition.counter(
+            "suspensions",
+            "How often a monitor was suspended.",
+            figures.suspensions.get(),
+        );
+    }
+
+    fn tell_requests(&self, exposition: &mut Exposition) {
+        let figures = &self.shared.figures;
+        let read = [("in-band", figures.in_band.get()), ("out-of-band", figures.out_of_band.get())];
+        exposition.counters("requests", "Requests that were read.", "band", read);
+        exposition.histograms(
+            "wait",
+            "How long requests waited for their turn.",
+            "band",
+            [("in-band", figures.waited.read())],
+        );
+        let executed = [
+            ("in-band", figures.executed.read()),
+            ("out-of-band", figures.executed_out_of_band.read()),
+        ];
+        exposition.histograms(
+            "command",
+            "How long requests took from their turn to their answer.",
+            "band",
+            executed,
+        );
+    }
+
+    fn tell_answers(&self, exposition: &mut Exposition) {
+        let stats = self.shared.dispatcher.stats();
+        exposition.counter("successes", "Requests that succeeded.", stats.succeeded);
+        exposition.counters(
+            "errors",
+            "Error responses.",
+            "class",
+            ErrorClass::ALL.map(|class| (class.name(), stats.failed_with(class))),
+        );
+        exposition.counter(
+            "deadlines_passed",
+            "Commands that were not answered in time.",
+            stats.deadlines_passed,
+        );
+        exposition.counter(
+            "late_answers",
+            "Answers that came after that, and were dropped.",
+            stats.late_answers,
+        );
+        exposition.counter("events", "Events, each once for all clients.", stats.events);
+        exposition.counter(
+            "events_held_back",
+            "Events that rate limits did not let through at once, or at all.",
+            stats.events_held_back,
+        );
+        let figures = &self.shared.figures;
+        exposition.counter(
+            "events_sent",
+            "Events, each once for every client that got it.",
+            figures.events_sent.get(),
+        );
+        exposition.counter(
+            "events_dropped",
+            "Events, each once for every client that missed it because it did not read.",
+            figures.events_dropped.get(),
+        );
+    }
+
+    fn core(&self) -> Option<Arc<Core>> {
+        self.shared.core.get()?.upgrade()
+    }
+}
+
+/// There would only ever be one client.
+fn no_listener(listen: &Listen) -> ListenError {
+    let source = io::Error::new(io::ErrorKind::Unsupported, "nobody can connect there");
+    ListenError { address: listen.address.clone(), source }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

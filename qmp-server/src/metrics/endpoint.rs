@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who asks for metrics, and when they get them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::request::{LONGEST, respond};
+use super::{Metrics, no_listener};
+use crate::signal::Signal;
+use crate::transport::{Opened, open};
+use crate::{Address, Listen, ListenError, Listener, Transport};
+
+/// How long a client may take, from connecting to having read its response.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// When there is one more, the oldest goes.
+const MOST_CLIENTS: usize = 64;
+
+/// How long clients wait at least that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Serves [`Metrics`] over HTTP until it is dropped.
+pub struct MetricsEndpoint {
+    address: Address,
+    stop: Arc<Signal>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MetricsEndpoint {
+    pub(super) fn start(metrics: Metrics, listen: &Listen) -> Result<MetricsEndpoint, ListenError> {
+        let listeners = open_listeners(listen)?;
+        let address = listeners.first().map_or(listen.address.clone(), |first| first.0.address());
+        let failed = |source| ListenError { address: listen.address.clone(), source };
+        let stop = Arc::new(Signal::new().map_err(failed)?);
+        let mut service = Service {
+            metrics,
+            listeners,
+            stop: Arc::clone(&stop),
+            clients: VecDeque::new(),
+            accept_after: Instant::now(),
+        };
+        let run = move || service.run();
+        let thread =
+            thread::Builder::new().name("qmp-metrics".into()).spawn(run).map_err(failed)?;
+        Ok(MetricsEndpoint { address, stop, thread: Some(thread) })
+    }
+
+    /// Where it listens, with the port that the system has chosen.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl Drop for MetricsEndpoint {
+    fn drop(&mut self) {
+        self.stop.set();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for MetricsEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricsEndpoint").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Cleans up when it is dropped.
+struct Listening(Box<dyn Listener>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.clean_up();
+    }
+}
+
+fn open_listeners(listen: &Listen) -> Result<Vec<Listening>, ListenError> {
+    let opened = open(listen)?.into_iter().map(|opened| match opened {
+        Opened::Listener(listener) => Ok(Listening(listener)),
+        Opened::Connection(_) => Err(no_listener(listen)),
+    });
+    opened.collect()
+}
+
+/// What the thread has.
+struct Service {
+    metrics: Metrics,
+    listeners: Vec<Listening>,
+    stop: Arc<Signal>,
+    /// The oldest first.
+    clients: VecDeque<Client>,
+    /// There were no descriptors left.
+    accept_after: Instant,
+}
+
+impl Service {
+    fn run(&mut self) {
+        loop {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait for those who want metrics");
+                    return;
+                }
+            };
+            if ready.first() == Some(&true) {
+                return;
+            }
+            let (listeners, clients) = ready[1..].split_at(self.listeners.len());
+            let now = Instant::now();
+            let metrics = &self.metrics;
+            let mut clients = clients.iter();
+            self.clients.retain_mut(|client| {
+                let is_ready = clients.next().is_some_and(|ready| *ready);
+                now < client.deadline && (!is_ready || client.go_on(metrics))
+            });
+            for (index, _) in listeners.iter().enumerate().filter(|(_, ready)| **ready) {
+                self.accept(index);
+            }
+        }
+    }
+
+    /// Waits until something can be done: whether there is an end to it, and whether each listener and
+    /// each client is ready.
+    fn wait(&self) -> io::Result<Vec<bool>> {
+        let now = Instant::now();
+        let pausing = self.accept_after > now;
+        let accepting = if pausing { PollFlags::empty() } else { PollFlags::IN };
+        let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN)];
+        let listeners = self.listeners.iter().map(|listener| listener.0.as_fd());
+        fds.extend(listeners.map(|fd| PollFd::from_borrowed_fd(fd, accepting)));
+        fds.extend(self.clients.iter().map(Client::poll_fd));
+        let again = self.clients.front().map(|client| client.deadline);
+        let again = again.into_iter().chain(pausing.then_some(self.accept_after)).min();
+        let timeout = again.map(|again| again.saturating_duration_since(now));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+    }
+
+    fn accept(&mut self, listener: usize) {
+        for _ in 0..MOST_CLIENTS {
+            match self.listeners[listener].0.accept() {
+                Ok(transport) => {
+                    let mut client = Client::new(transport);
+                    // The request comes with the connection, as a rule.
+                    if client.go_on(&self.metrics) {
+                        self.clients.push_back(client);
+                    }
+                    if self.clients.len() > MOST_CLIENTS {
+                        self.clients.pop_front();
+                    }
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => return self.accept_after = Instant::now() + ACCEPT_AGAIN,
+                },
+            }
+        }
+    }
+}
+
+/// One that has connected, and gets one response.
+struct Client {
+    transport: Box<dyn Transport>,
+    deadline: Instant,
+    ready_for_request: bool,
+    request: Vec<u8>,
+    response: Option<String>,
+    /// How much of the response has been sent.
+    sent: usize,
+}
+
+impl Client {
+    fn new(transport: Box<dyn Transport>) -> Client {
+        Client {
+            transport,
+            deadline: Instant::now() + DEADLINE,
+            ready_for_request: false,
+            request: Vec::new(),
+            response: None,
+            sent: 0,
+        }
+    }
+
+    fn poll_fd(&self) -> PollFd<'_> {
+        let flags = if self.response.is_some() { PollFlags::OUT } else { PollFlags::IN };
+        PollFd::from_borrowed_fd(self.transport.as_fd(), flags)
+    }
+
+    /// Does what can be done now. Whether there is more to do.
+    fn go_on(&mut self, metrics: &Metrics) -> bool {
+        match self.serve(metrics) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+            Ok(()) | Err(_) => false,
+        }
+    }
+
+    fn serve(&mut self, metrics: &Metrics) -> io::Result<()> {
+        if !self.ready_for_request {
+            self.transport.handshake()?;
+            self.ready_for_request = true;
+        }
+        while self.response.is_none() {
+            self.receive()?;
+            self.response = respond(&self.request, || metrics.text());
+        }
+        let response = self.response.as_deref().unwrap_or_default().as_bytes();
+        while self.sent < response.len() {
+            match self.transport.send(&response[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.discard_input();
+        self.transport.shutdown();
+        Ok(())
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let mut buffer = [0; LONGEST];
+        let room = &mut buffer[..LONGEST - self.request.len()];
+        match self.transport.receive(room, &mut Vec::new()) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(received) => {
+                self.request.extend_from_slice(&room[..received]);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What comes behind the request would have the system throw the response away.
+    fn discard_input(&self) {
+        let mut buffer = [0; LONGEST];
+        for _ in 0..16 {
+            match self.transport.receive(&mut buffer, &mut Vec::new()) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}

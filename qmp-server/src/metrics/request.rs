@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is asked over HTTP, and what is answered.
+
+use httparse::{EMPTY_HEADER, Status};
+
+/// No request that anybody needs is longer, or has more headers.
+pub(super) const LONGEST: usize = 8 << 10;
+const MOST_HEADERS: usize = 64;
+
+const PATH: &str = "/metrics";
+
+/// The whole response to what has come so far; `None` as long as the request is not complete.
+pub(super) fn respond(received: &[u8], metrics: impl FnOnce() -> String) -> Option<String> {
+    let mut headers = [EMPTY_HEADER; MOST_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(received) {
+        Ok(Status::Complete(_)) => {}
+        Ok(Status::Partial) if received.len() < LONGEST => return None,
+        Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Some(failure("431 Request Header Fields Too Large", ""));
+        }
+        Err(_) => return Some(failure("400 Bad Request", "")),
+    }
+    let method = request.method.unwrap_or_default();
+    if !matches!(method, "GET" | "HEAD") {
+        return Some(failure("405 Method Not Allowed", "Allow: GET, HEAD\r\n"));
+    }
+    if path(request.path.unwrap_or_default()) != PATH {
+        return Some(failure("404 Not Found", ""));
+    }
+    let body = metrics();
+    let mut response = head("200 OK", "text/plain; version=0.0.4; charset=utf-8", "", body.len());
+    if method == "GET" {
+        response.push_str(&body);
+    }
+    Some(response)
+}
+
+/// Without what is in front of it for proxies, and the query behind it.
+fn path(target: &str) -> &str {
+    let path = match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => target,
+    };
+    path.split('?').next().unwrap_or_default()
+}
+
+fn failure(status: &str, headers: &str) -> String {
+    let body = format!("{status}; there is {PATH}\n");
+    head(status, "text/plain; charset=utf-8", headers, body.len()) + &body
+}
+
+fn head(status: &str, content_type: &str, headers: &str, length: usize) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
+         {headers}Connection: close\r\n\r\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(request: &str, status: &str, body: &str) {
+        let response = respond(request.as_bytes(), || "a 1\n".to_owned()).unwrap();
+        let (head, got) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
+        assert_eq!(got, body);
+    }
+
+    #[test]
+    fn metrics_are_got() {
+        for target in ["/metrics", "/metrics?a=b", "http://host:1/metrics"] {
+            check(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"), "200 OK", "a 1\n");
+        }
+        check("GET /metrics HTTP/1.0\r\n\r\n", "200 OK", "a 1\n");
+        check("HEAD /metrics HTTP/1.1\r\n\r\n", "200 OK", "");
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        let missing = "404 Not Found; there is /metrics\n";
+        for target in ["/", "/metrics/", "//metrics", "http://metrics", "*"] {
+            check(&format!("GET {target} HTTP/1.1\r\n\r\n"), "404", missing);
+        }
+        let method = "405 Method Not Allowed; there is /metrics\n";
+        check("POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", "405", method);
+        let bad = "400 Bad Request; there is /metrics\n";
+        for rubbish in ["{\"execute\": \"quit\"}\r\n", "GET /metrics HTTP/9.9\r\n\r\n", "\0"] {
+            check(rubbish, "400", bad);
+        }
+        let large = "431 Request Header Fields Too Large; there is /metrics\n";
+        check(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(LONGEST)), "431", large);
+        check(&format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(MOST_HEADERS + 1)), "431", large);
+    }
+
+    #[test]
+    fn what_is_not_complete_waits() {
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        for length in 0..request.len() {
+            assert_eq!(respond(&request.as_bytes()[..length], || unreachable!()), None);
+        }
+    }
+}
