@@ -10,6 +10,7 @@ to quit.
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 
@@ -47,9 +48,9 @@ def qemu_io(device, *commands):
     return start("qemu-io", "-f", "raw", *arguments, url(device))
 
 
-def bench(requests):
-    """Writes to the whole of disk0, as fast as it goes."""
-    return start("qemu-img", "bench", "-f", "raw", "-w", "-c", str(requests), "-s", "4096", url("disk0"))
+def bench():
+    """Writes to the whole of disk0, as fast as it goes, without end."""
+    return start("qemu-img", "bench", "-f", "raw", "-w", "-c", "1000000000", "-s", "4096", url("disk0"))
 
 
 async def block(client, device):
@@ -99,24 +100,27 @@ async def check_what_is_said(client):
 
 
 async def check_resizing_under_io(client):
-    before = (await stats(client, "disk0"))["wr_operations"]
-    io = await bench(20000)
-    await writes_beyond(client, before)
+    io = await bench()
     for size in [2 * MEBIBYTE, 3 * MEBIBYTE, 3 * MEBIBYTE // 2]:
+        await more_writes(client)
         await client.execute("block_resize", {"node-name": "disk0", "size": size})
         assert (await block(client, "disk0"))["image"]["virtual-size"] == size
         info = json.loads(await run("qemu-img", "info", "-f", "raw", "--output=json", url("disk0")))
         assert info["virtual-size"] == size == os.path.getsize(IMAGE), info
+    await more_writes(client)
+    io.terminate()
     status, output = await end(io)
-    assert status == 0, output
-    assert (await stats(client, "disk0"))["wr_operations"] == before + 20000
+    assert status == -signal.SIGTERM, output
+    counted = await stats(client, "disk0")
+    assert counted["failed_wr_operations"] == 0 == counted["invalid_wr_operations"], counted
     status, output = await end(await qemu_io("disk0", "write -P 7 1M 512k", "read -P 7 1M 512k"))
     assert status == 0, output
 
 
-async def writes_beyond(client, count):
-    """Waits until there have been more writes to disk0."""
-    while (await stats(client, "disk0"))["wr_operations"] <= count:
+async def more_writes(client):
+    """Waits until more has been written to disk0."""
+    before = (await stats(client, "disk0"))["wr_operations"]
+    while (await stats(client, "disk0"))["wr_operations"] < before + 100:
         pass
 
 
@@ -156,9 +160,8 @@ async def check_that_it_can_be_mended(client):
 
 
 async def check_quitting_under_io(client):
-    before = (await stats(client, "disk0"))["wr_operations"]
-    io = await bench(1000000000)
-    await writes_beyond(client, before + 100)
+    io = await bench()
+    await more_writes(client)
     listener = EventListener()
     client.register_listener(listener)
     await client.execute("quit")
