@@ -28,6 +28,9 @@
 //!   polls a descriptor and calls [`Embedded::dispatch_one`].
 //! - With the feature `tokio`, `Control::serve_stream`: over anything that is `AsyncRead` and
 //!   `AsyncWrite`, in a task.
+//!
+//! Of the examples, `nbd` is a whole program: a block back end with a main loop, threads that do I/O, and
+//! the commands and events that QEMU has for that.
 
 mod address;
 mod admission;
