@@ -10,7 +10,21 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::json::Json;
-use crate::server::LIMIT;
+use crate::server::{LIMIT, Server};
+
+/// Starts a mux with these options with, behind it, a server that is still to be played. It waits for the greeting.
+///
+/// # Panics
+///
+/// If that fails.
+#[must_use]
+pub fn behind_mux(options: &[&str]) -> (Server, Scripted) {
+    let dir = tempfile::Builder::new().prefix("qmp-mux-").tempdir().expect("temporary directory");
+    let scripted = Scripted::listen(&dir.path().join("upstream.sock"));
+    let arguments = ["mux", "--upstream", "unix:upstream.sock", "--listen", "unix:{sock}"];
+    let mux = Server::start_in(dir, arguments.into_iter().chain(options.iter().copied()));
+    (mux, scripted)
+}
 
 /// Where a server listens that is played by a test.
 #[derive(Debug)]
@@ -86,6 +100,8 @@ pub struct Peer {
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// All of it, as text.
+    pub line: String,
     /// All of it.
     pub message: Json,
     /// The command.
@@ -144,7 +160,7 @@ impl Peer {
         let command = message.get("execute").or(message.get("exec-oob")).and_then(Json::as_str);
         let command = command.unwrap_or_else(|| panic!("no request: {message}")).to_owned();
         let id = message.get("id").unwrap_or_else(|| panic!("no id: {message}")).to_string();
-        Request { message, command, id }
+        Request { line, message, command, id }
     }
 
     /// The next request must be for this command.
@@ -212,6 +228,12 @@ impl Peer {
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("a client that reads");
+    }
+
+    /// The connection itself, for what this has no method for.
+    #[must_use]
+    pub fn into_stream(self) -> UnixStream {
+        self.stream.into_inner()
     }
 
     /// The client must end the connection now; what it still sends is dropped.

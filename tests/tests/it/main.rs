@@ -37,8 +37,14 @@ mod many_clients;
 mod metrics;
 /// What the program says of mistakes, in flags and in the configuration file.
 mod mistakes;
+/// The mux: what reaches the server behind it, and what comes back.
+mod mux;
 /// Clients of all kinds at one mux with a real QEMU behind it.
 mod mux_clients;
+/// Descriptors on their way through a mux.
+mod mux_descriptors;
+/// What becomes of everybody when the server behind a mux fails, or a client does.
+mod mux_faults;
 /// Which processes may connect.
 mod peers;
 /// The server in a poll loop of somebody else's.
