@@ -13,6 +13,11 @@ use std::time::{Duration, Instant};
 /// What is asked, again and again. Every QMP server knows it.
 const REQUEST: &[u8] = b"{\"execute\": \"query-version\", \"id\": 1}\n";
 
+/// What is read at a time, at least.
+const SMALLEST_BUFFER: usize = 1 << 10;
+/// And at most.
+const LARGEST_BUFFER: usize = 1 << 18;
+
 /// How long a server may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,6 +34,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Client {
     socket: UnixStream,
+    request: &'static [u8],
     response: Vec<u8>,
     /// Bytes of a response that is not complete yet.
     partial: usize,
@@ -42,10 +48,19 @@ impl Client {
     ///
     /// If the server is not there, or says something else than QMP servers do.
     pub fn connect(socket: &Path, mode: Mode) -> io::Result<Client> {
+        Client::connect_asking(socket, mode, REQUEST)
+    }
+
+    /// The same for another request.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn connect_asking(socket: &Path, mode: Mode, request: &'static [u8]) -> io::Result<Client> {
         let socket = UnixStream::connect(socket)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        let mut client =
-            Client { socket, response: Vec::new(), partial: 0, buffer: vec![0; 1 << 10].into() };
+        let buffer = vec![0; SMALLEST_BUFFER].into();
+        let mut client = Client { socket, request, response: Vec::new(), partial: 0, buffer };
         client.line()?;
         let negotiation: &[u8] = match mode {
             Mode::InBand => b"{\"execute\": \"qmp_capabilities\"}\n",
@@ -55,8 +70,10 @@ impl Client {
         };
         client.socket.write_all(negotiation)?;
         client.line()?;
-        client.socket.write_all(REQUEST)?;
+        client.socket.write_all(request)?;
         client.response = client.line()?;
+        let size = client.response.len().clamp(SMALLEST_BUFFER, LARGEST_BUFFER);
+        client.buffer = vec![0; size].into();
         Ok(client)
     }
 
@@ -73,7 +90,7 @@ impl Client {
     /// If the connection breaks, or the answer is another one.
     pub fn round_trip(&mut self) -> io::Result<Duration> {
         let started = Instant::now();
-        self.socket.write_all(REQUEST)?;
+        self.socket.write_all(self.request)?;
         while self.receive()? == 0 {}
         Ok(started.elapsed())
     }
@@ -86,8 +103,8 @@ impl Client {
     pub fn ask(&mut self, requests: usize) -> io::Result<()> {
         match requests {
             0 => Ok(()),
-            1 => self.socket.write_all(REQUEST),
-            more => self.socket.write_all(&REQUEST.repeat(more)),
+            1 => self.socket.write_all(self.request),
+            more => self.socket.write_all(&self.request.repeat(more)),
         }
     }
 
@@ -116,13 +133,14 @@ impl Client {
         Ok(complete)
     }
 
-    /// Reads a line byte by byte, so that nothing behind it is taken.
+    /// Reads a line. Nothing comes behind it that was not asked for.
     fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         while line.last() != Some(&b'\n') {
-            let mut byte = [0];
-            self.socket.read_exact(&mut byte)?;
-            line.push(byte[0]);
+            match self.socket.read(&mut self.buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                received => line.extend_from_slice(&self.buffer[..received]),
+            }
         }
         Ok(line)
     }

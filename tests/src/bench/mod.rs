@@ -11,6 +11,7 @@ mod fairness;
 pub mod floor;
 pub mod machine;
 mod monitors;
+mod mux;
 pub mod peer;
 pub mod report;
 mod speed;
@@ -50,17 +51,37 @@ impl Default for Scale {
 /// If a server does not start or does not answer as it should.
 pub fn run(scale: &Scale, program: PathBuf) -> Result<Report, String> {
     let floor = Floor { program, line: answer_of_ours()? };
+    report(scale, &Kind::ALL, |section| {
+        speed::measure(section, scale, &floor)?;
+        monitors::measure(section, scale, &floor)?;
+        fairness::measure(section, scale, &floor)
+    })
+}
+
+/// Measures the mux in front of QEMU's programs, and these without it.
+///
+/// # Errors
+///
+/// If a server does not start or does not answer as it should.
+pub fn run_mux(scale: &Scale) -> Result<Report, String> {
+    report(scale, &mux::UPSTREAMS, |section| mux::measure(section, scale))
+}
+
+/// Measures on one core and on all.
+fn report(
+    scale: &Scale,
+    wanted: &[Kind],
+    measure: impl Fn(&mut Section) -> Result<(), String>,
+) -> Result<Report, String> {
     let mut report = Report::new(scale);
     report.machine = machine::describe();
-    let absent = Kind::ALL.into_iter().filter(|kind| !kind.is_installed());
+    let absent = wanted.iter().filter(|kind| !kind.is_installed());
     report.notes.extend(absent.map(|kind| format!("{kind} is not installed, and left out")));
     for (name, pinned) in [("one core", true), ("all cores", false)] {
         let _pinned =
             if pinned { Some(Pinned::new().map_err(cannot("pin to a core"))?) } else { None };
         let mut section = Section::new(name, pinned);
-        speed::measure(&mut section, scale, &floor)?;
-        monitors::measure(&mut section, scale, &floor)?;
-        fairness::measure(&mut section, scale, &floor)?;
+        measure(&mut section)?;
         report.sections.push(section);
     }
     Ok(report)

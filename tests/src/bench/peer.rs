@@ -27,10 +27,12 @@ pub enum Kind {
     Qemu,
     /// `qemu-storage-daemon`.
     StorageDaemon,
+    /// `qmp-server mux` in front of one of these.
+    Mux,
 }
 
 impl Kind {
-    /// All of them.
+    /// All that serve by themselves.
     pub const ALL: [Kind; 4] = [Kind::Ours, Kind::Floor, Kind::Qemu, Kind::StorageDaemon];
 
     /// Its name in reports.
@@ -41,6 +43,7 @@ impl Kind {
             Kind::Floor => "floor",
             Kind::Qemu => "qemu-system-x86_64",
             Kind::StorageDaemon => "qemu-storage-daemon",
+            Kind::Mux => "qmp-server mux",
         }
     }
 
@@ -48,7 +51,7 @@ impl Kind {
     #[must_use]
     pub fn is_installed(self) -> bool {
         match self {
-            Kind::Ours | Kind::Floor => true,
+            Kind::Ours | Kind::Floor | Kind::Mux => true,
             Kind::Qemu | Kind::StorageDaemon => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 std::env::split_paths(&path).any(|dir| dir.join(self.name()).is_file())
@@ -61,8 +64,16 @@ impl Kind {
         matches!(self, Kind::Qemu | Kind::StorageDaemon)
     }
 
+    /// A mux takes the second socket for that of the server behind it.
     fn command(self, sockets: &[PathBuf], floor: &Floor) -> Command {
         match self {
+            Kind::Mux => qmp_server([
+                OsString::from("mux"),
+                "--upstream".into(),
+                joined("unix:", &sockets[1], ""),
+                "--listen".into(),
+                joined("unix:", &sockets[0], ""),
+            ]),
             Kind::Ours => qmp_server([
                 OsString::from("serve"),
                 "--listen".into(),
@@ -131,11 +142,30 @@ impl Peer {
     ///
     /// If it does not start, with what it says.
     pub fn start(kind: Kind, clients: usize, floor: &Floor) -> Result<Peer, String> {
-        let dir = tempfile::Builder::new().prefix("qmp-bench-").tempdir();
-        let dir = dir.map_err(|error| format!("cannot make a directory: {error}"))?;
         let count = if kind.one_client_per_socket() { clients } else { 1 };
-        let sockets: Vec<_> = (0..count).map(|n| dir.path().join(format!("{n}.sock"))).collect();
-        let mut command = kind.command(&sockets, floor);
+        let (dir, sockets) = sockets(count)?;
+        let command = kind.command(&sockets, floor);
+        Peer::run(kind, command, dir, sockets)
+    }
+
+    /// Starts a mux in front of the server at `upstream`, and waits until it has served one client.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start, with what it says.
+    pub fn start_mux(upstream: &Path) -> Result<Peer, String> {
+        let (dir, sockets) = sockets(1)?;
+        let unknown = Floor { program: PathBuf::new(), line: String::new() };
+        let command = Kind::Mux.command(&[sockets[0].clone(), upstream.to_owned()], &unknown);
+        Peer::run(Kind::Mux, command, dir, sockets)
+    }
+
+    fn run(
+        kind: Kind,
+        mut command: Command,
+        dir: TempDir,
+        sockets: Vec<PathBuf>,
+    ) -> Result<Peer, String> {
         let process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()))
             .map_err(|error| format!("{kind} does not start: {error}"))?;
         let peer = Peer { process, sockets, _dir: dir };
@@ -160,4 +190,12 @@ impl Peer {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// A directory, and so many paths in it.
+fn sockets(count: usize) -> Result<(TempDir, Vec<PathBuf>), String> {
+    let dir = tempfile::Builder::new().prefix("qmp-bench-").tempdir();
+    let dir = dir.map_err(|error| format!("cannot make a directory: {error}"))?;
+    let sockets = (0..count).map(|n| dir.path().join(format!("{n}.sock"))).collect();
+    Ok((dir, sockets))
 }

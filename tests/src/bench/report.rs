@@ -151,8 +151,14 @@ impl fmt::Display for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "== {}", self.name)?;
         self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))?;
+        let mut kinds: Vec<Kind> = Vec::new();
+        for figure in &self.figures {
+            if !kinds.contains(&figure.of) {
+                kinds.push(figure.of);
+            }
+        }
         write!(f, "{:<40} {:>5}", "", "unit")?;
-        Kind::ALL.iter().try_for_each(|kind| write!(f, " {kind:>19}"))?;
+        kinds.iter().try_for_each(|kind| write!(f, " {kind:>19}"))?;
         writeln!(f)?;
         let mut rows: Vec<(&str, &str)> = Vec::new();
         for figure in &self.figures {
@@ -162,7 +168,7 @@ impl fmt::Display for Section {
         }
         for (what, unit) in rows {
             write!(f, "{what:<40} {unit:>5}")?;
-            for kind in Kind::ALL {
+            for &kind in &kinds {
                 let mut figures = self.figures.iter();
                 match figures.find(|figure| figure.what == what && figure.of == kind) {
                     Some(figure) => write!(f, " {:>19.1}", figure.value)?,

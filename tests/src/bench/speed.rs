@@ -98,7 +98,7 @@ pub(super) fn latencies(client: &mut Client, scale: &Scale) -> io::Result<Vec<f6
     Ok(latencies)
 }
 
-fn per_second(crowd: &mut Crowd, scale: &Scale) -> io::Result<f64> {
+pub(super) fn per_second(crowd: &mut Crowd, scale: &Scale) -> io::Result<f64> {
     let started = Instant::now();
     let mut elapsed = 0.0;
     let answers = crowd.run(|_| {

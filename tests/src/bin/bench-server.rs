@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tests::bench::{Scale, floor, run};
+use tests::bench::{Scale, floor, run, run_mux};
 
 /// Measure latency, throughput, memory and fairness of our server, beside a bare echo and QEMU where it is installed.
 ///
@@ -17,21 +17,23 @@ struct Arguments {
     #[command(subcommand)]
     task: Option<Task>,
     /// Write the figures to this file, too
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
     /// How often each server is measured
-    #[arg(long, value_name = "N", default_value_t = Scale::default().rounds)]
+    #[arg(long, global = true, value_name = "N", default_value_t = Scale::default().rounds)]
     rounds: usize,
     /// How long a measurement takes in a round
-    #[arg(long, value_name = "MS", default_value_t = Scale::default().slice.as_millis() as u64)]
+    #[arg(long, global = true, value_name = "MS", default_value_t = Scale::default().slice.as_millis() as u64)]
     slice: u64,
     /// How many monitors one server is to have
-    #[arg(long, value_name = "N", default_value_t = Scale::default().monitors)]
+    #[arg(long, global = true, value_name = "N", default_value_t = Scale::default().monitors)]
     monitors: usize,
 }
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Measure the mux in front of QEMU's programs, and these without it
+    Mux,
     /// Be the bare echo: answer each line with this one
     Floor {
         /// Where to listen
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         Some(Task::Floor { socket, line }) => {
             floor::serve(socket, line).map_err(|error| error.to_string())
         }
-        None => bench(&arguments),
+        Some(Task::Mux) | None => bench(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,7 +68,10 @@ fn bench(arguments: &Arguments) -> Result<(), String> {
         ..Scale::default()
     };
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let report = run(&scale, program)?;
+    let report = match arguments.task {
+        Some(Task::Mux) => run_mux(&scale)?,
+        _ => run(&scale, program)?,
+    };
     print!("{report}");
     if let Some(path) = &arguments.json {
         let written = std::fs::write(path, report.to_json());

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What it costs that a mux stands between: the same process of QEMU's, through it and directly.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::client::{Client, Mode};
+use super::crowd::Crowd;
+use super::machine::resident_kib;
+use super::peer::{Floor, Kind, Peer};
+use super::report::{Limit, Section};
+use super::speed::{latencies, per_second};
+use super::stats::median;
+use super::{Scale, cannot};
+
+/// What the mux is in front of.
+pub(super) const UPSTREAMS: [Kind; 2] = [Kind::Qemu, Kind::StorageDaemon];
+
+const CLIENTS: usize = 8;
+/// Block nodes, whose list is as long as a MiB.
+const NODES: usize = 1120;
+const LONG_ANSWER: &[u8] =
+    b"{\"execute\": \"query-named-block-nodes\", \"arguments\": {\"flat\": true}, \"id\": 1}\n";
+/// Idle clients that are held against each other.
+const IDLE: usize = 400;
+
+pub(super) fn measure(section: &mut Section, scale: &Scale) -> Result<(), String> {
+    for kind in UPSTREAMS.into_iter().filter(|kind| kind.is_installed()) {
+        measure_before(section, scale, kind).map_err(|error| format!("{kind}: {error}"))?;
+    }
+    measure_memory(section)
+}
+
+/// A way to reach the same server.
+struct Way {
+    lone: Client,
+    crowd: Crowd,
+    long: Client,
+    p50: Vec<f64>,
+    per_second: Vec<f64>,
+    long_p50: Vec<f64>,
+}
+
+fn measure_before(section: &mut Section, scale: &Scale, kind: Kind) -> Result<(), String> {
+    let unknown = Floor { program: "".into(), line: String::new() };
+    let upstream = Peer::start(kind, 4, &unknown)?;
+    add_nodes(upstream.socket(0)).map_err(cannot("add block nodes"))?;
+    let mux = Peer::start_mux(upstream.socket(3))?;
+    let mut direct = Way::connect(1, |number| upstream.socket(number).to_owned())?;
+    let mut through = Way::connect(CLIENTS, |_| mux.socket(0).to_owned())?;
+    for _ in 0..scale.rounds {
+        for way in [&mut direct, &mut through] {
+            way.round(scale).map_err(cannot("measure"))?;
+        }
+    }
+    let size = direct.long.response().len() as f64 / f64::from(1 << 20);
+    let names = [
+        format!("before {kind}: p50"),
+        format!("before {kind}: {CLIENTS} clients, without it 1"),
+        format!("before {kind}: {size:.2} MiB, p50"),
+    ];
+    let values = |way: &mut Way| {
+        [median(&mut way.p50), median(&mut way.per_second) / 1e3, median(&mut way.long_p50)]
+    };
+    let (direct, through) = (values(&mut direct), values(&mut through));
+    let limits = [Limit::AtMost(1.3), Limit::AtLeast(1.0), Limit::AtMost(2.0)];
+    for (index, unit) in ["µs", "k/s", "µs"].into_iter().enumerate() {
+        section.figure(&names[index], Kind::Mux, unit, through[index]);
+        section.figure(&names[index], kind, unit, direct[index]);
+        let ratio = format!("{} / directly", names[index]);
+        section.target(&ratio, through[index] / direct[index], limits[index]);
+    }
+    Ok(())
+}
+
+impl Way {
+    fn connect(
+        clients: usize,
+        socket: impl Fn(usize) -> std::path::PathBuf,
+    ) -> Result<Way, String> {
+        let connected = || -> io::Result<Way> {
+            let crowd = (0..clients).map(|_| Client::connect(&socket(1), Mode::InBand));
+            Ok(Way {
+                lone: Client::connect(&socket(0), Mode::InBand)?,
+                crowd: Crowd::new(crowd.collect::<io::Result<_>>()?, 1)?,
+                long: Client::connect_asking(&socket(2), Mode::InBand, LONG_ANSWER)?,
+                p50: Vec::new(),
+                per_second: Vec::new(),
+                long_p50: Vec::new(),
+            })
+        };
+        connected().map_err(cannot("connect"))
+    }
+
+    fn round(&mut self, scale: &Scale) -> io::Result<()> {
+        self.p50.push(median(&mut latencies(&mut self.lone, scale)?));
+        self.per_second.push(per_second(&mut self.crowd, scale)?);
+        self.long_p50.push(median(&mut latencies(&mut self.long, scale)?));
+        Ok(())
+    }
+}
+
+/// Makes the answer to [`LONG_ANSWER`] as long as it is meant to be.
+fn add_nodes(socket: &Path) -> io::Result<()> {
+    let mut server = UnixStream::connect(socket)?;
+    server.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut commands = "{\"execute\": \"qmp_capabilities\"}".to_owned();
+    for number in 0..NODES {
+        commands += &format!(
+            r#"{{"execute": "blockdev-add", "arguments": {{"driver": "null-co", "node-name": "node{number}"}}}}"#
+        );
+    }
+    server.write_all(commands.as_bytes())?;
+    // The greeting, and an answer to each.
+    let mut lines = 0;
+    let mut buffer = [0; 1 << 12];
+    while lines < NODES + 2 {
+        match server.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            received => lines += buffer[..received].iter().filter(|&&byte| byte == b'\n').count(),
+        }
+    }
+    Ok(())
+}
+
+/// Idle clients of the mux and of the reference machine.
+fn measure_memory(section: &mut Section) -> Result<(), String> {
+    let unknown = Floor { program: "".into(), line: String::new() };
+    let behind = Peer::start(Kind::Ours, 1, &unknown)?;
+    let mut mux = Peer::start_mux(behind.socket(0))?;
+    let mut serve = Peer::start(Kind::Ours, 1, &unknown)?;
+    let what = format!("{IDLE} idle clients: memory each");
+    let [of_mux, of_serve] = [&mut mux, &mut serve].map(per_client);
+    let (of_mux, of_serve) = (of_mux?, of_serve?);
+    section.figure(&what, Kind::Mux, "KiB", of_mux);
+    section.figure(&what, Kind::Ours, "KiB", of_serve);
+    section.target(&format!("{what} / in serve"), of_mux / of_serve, Limit::AtMost(1.25));
+    Ok(())
+}
+
+fn per_client(peer: &mut Peer) -> Result<f64, String> {
+    let connect = |peer: &Peer| {
+        let clients = (0..IDLE).map(|_| Client::connect(peer.socket(0), Mode::InBand));
+        clients.collect::<io::Result<Vec<_>>>().map_err(cannot("connect"))
+    };
+    let process = peer.process().child().id();
+    let resident = || resident_kib(process).map_err(cannot("read the memory's size"));
+    let before = resident()?;
+    let _clients = connect(peer)?;
+    Ok((resident()? - before) as f64 / IDLE as f64)
+}
