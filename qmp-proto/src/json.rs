@@ -47,12 +47,20 @@ pub(crate) const USUAL_SIZE: usize = 256;
 /// assert_eq!(Json::encode(&("é", 0.1))?.as_str(), r#"["\u00E9", 0.10000000000000001]"#);
 /// # Ok::<(), qmp_proto::EncodeError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Json(Cow<'static, str>);
+#[derive(Clone)]
+pub struct Json {
+    text: Cow<'static, str>,
+    /// Where the value begins: behind [`RETURN`], or at once.
+    start: usize,
+}
+
+/// What comes before the result of a successful command. Values are written behind it, so that those
+/// that are results need not move.
+pub(crate) const RETURN: &str = "{\"return\": ";
 
 impl Json {
     /// The empty object, which is the result of a command that returns nothing.
-    pub const EMPTY_OBJECT: Json = Json(Cow::Borrowed("{}"));
+    pub const EMPTY_OBJECT: Json = Json { text: Cow::Borrowed("{}"), start: 0 };
 
     /// Writes `value` in QEMU's form.
     ///
@@ -61,24 +69,36 @@ impl Json {
     /// [`EncodeError`] if the type's own serialization fails, or a map has keys that are neither
     /// text nor numbers nor truth values.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Json, EncodeError> {
-        let mut text = String::with_capacity(USUAL_SIZE);
+        let mut text = behind_return();
         value.serialize(&mut ser::Serializer::new(&mut text))?;
-        Ok(Json(text.into()))
+        Ok(Json { text: text.into(), start: RETURN.len() })
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text[self.start..]
     }
 
-    /// The text, for others to change.
-    pub(crate) fn into_string(self) -> String {
-        self.0.into_owned()
+    /// The text behind [`RETURN`].
+    #[inline]
+    pub(crate) fn into_return(self) -> String {
+        match self.text {
+            Cow::Owned(text) if self.start == RETURN.len() => text,
+            Cow::Owned(mut text) => {
+                text.insert_str(0, RETURN);
+                text
+            }
+            Cow::Borrowed(value) => {
+                let mut text = behind_return();
+                text.push_str(value);
+                text
+            }
+        }
     }
 
     /// Parses the text as any value.
     pub fn to_value(&self) -> Value {
-        parse_well_formed(self.0.as_bytes())
+        parse_well_formed(self.as_str().as_bytes())
     }
 
     /// Parses the text as the given type.
@@ -110,7 +130,8 @@ impl Json {
     /// ```
     #[must_use]
     pub fn retain_elements(&self, keep: impl FnMut(usize) -> bool) -> Json {
-        elements::retain(&self.0, keep).map_or_else(|| self.clone(), |text| Json(text.into()))
+        elements::retain(self.as_str(), keep)
+            .map_or_else(|| self.clone(), |text| Json { text: text.into(), start: 0 })
     }
 
     /// Takes over the value that these tokens of `text` make. Its text is kept if it is plain JSON
@@ -131,7 +152,9 @@ impl Json {
             _ => true,
         };
         match std::str::from_utf8(value) {
-            Ok(value) if on_one_line && tokens.iter().all(strict) => Json(value.to_owned().into()),
+            Ok(value) if on_one_line && tokens.iter().all(strict) => {
+                Json { text: value.to_owned().into(), start: 0 }
+            }
             _ => Json::from(&parse_well_formed(value)),
         }
     }
@@ -157,20 +180,35 @@ impl Json {
 
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Json({})", self.0)
+        write!(f, "Json({self})")
     }
 }
 
 impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl From<&Value> for Json {
     fn from(value: &Value) -> Json {
-        let mut text = String::with_capacity(USUAL_SIZE);
+        let mut text = behind_return();
         tree::write_value(value, &mut text);
-        Json(text.into())
+        Json { text: text.into(), start: RETURN.len() }
     }
+}
+
+/// By its text.
+impl PartialEq for Json {
+    fn eq(&self, other: &Json) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Json {}
+
+fn behind_return() -> String {
+    let mut text = String::with_capacity(USUAL_SIZE);
+    text.push_str(RETURN);
+    text
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What servers answer to a command.
 
-use crate::json::USUAL_SIZE;
+use crate::json::{RETURN, USUAL_SIZE};
 use crate::{Error, Json, Layout, Value};
 
 /// The answer to one request: success or error, with the id of the request if it had one.
@@ -29,9 +29,6 @@ pub struct Response {
     pub result: Result<Json, Error>,
 }
 
-/// What comes before the result of a successful command.
-const RETURN: &str = "{\"return\": ";
-
 impl Response {
     /// Appends the response as QEMU writes it, ended by CR LF.
     pub fn write(&self, layout: Layout, out: &mut String) {
@@ -49,11 +46,11 @@ impl Response {
 
     /// The text that [`write`](Response::write) appends, made of that of the result, which is not
     /// copied to another place if there is room for the rest behind it.
+    #[inline]
     pub fn into_text(self, layout: Layout) -> String {
         let mut text = match self.result {
             Ok(json) => {
-                let mut text = json.into_string();
-                text.insert_str(0, RETURN);
+                let mut text = json.into_return();
                 write_end(self.id.as_ref(), &mut text);
                 text
             }
@@ -69,6 +66,7 @@ impl Response {
 }
 
 /// Writes what comes behind the result of a successful command.
+#[inline]
 fn write_end(id: Option<&Value>, out: &mut String) {
     if let Some(id) = id {
         out.push_str(", \"id\": ");
@@ -77,6 +75,7 @@ fn write_end(id: Option<&Value>, out: &mut String) {
     out.push('}');
 }
 
+#[cold]
 fn write_error(id: Option<&Value>, error: &Error, out: &mut String) {
     out.push('{');
     if let Some(id) = id {

@@ -16,6 +16,7 @@ pub enum Layout {
 impl Layout {
     /// Ends the message in `text`, which starts at `from` and is compact, with CR LF, and lays it
     /// out.
+    #[inline]
     pub(crate) fn finish(self, text: &mut String, from: usize) {
         if self == Layout::Pretty {
             let compact = text.split_off(from);

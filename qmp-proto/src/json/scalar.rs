@@ -9,16 +9,23 @@ use crate::unicode::scalar;
 #[inline]
 pub(super) fn write_string(text: &str, out: &mut String) {
     out.push('"');
+    write_inside(text, out);
+    out.push('"');
+}
+
+/// Writes a string without its quotes.
+#[inline]
+pub(super) fn write_inside(text: &str, out: &mut String) {
     let plain = plain_run(text.as_bytes(), b'"');
     if plain == text.len() {
         out.push_str(text);
     } else {
         write_specials(text, plain, out);
     }
-    out.push('"');
 }
 
 /// Writes the inside of a string that does not consist of plain bytes only; so many lead it.
+#[cold]
 fn write_specials(mut text: &str, mut plain: usize, out: &mut String) {
     loop {
         let (run, rest) = text.split_at(plain);

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::ser::{self, Serialize};
 
 use super::name::Name;
-use super::scalar::{write_double, write_integer, write_string};
+use super::scalar::{write_double, write_inside, write_integer, write_string};
 
 /// A value cannot be written as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,9 +61,14 @@ impl Compound<'_, '_> {
     }
 
     fn member<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), EncodeError> {
-        self.separate();
-        write_string(name, self.serializer.out);
-        self.serializer.out.push_str(": ");
+        let out = &mut *self.serializer.out;
+        // Few and short pieces: most of what is written are names of members.
+        match std::mem::take(&mut self.first) {
+            true => out.push('"'),
+            false => out.push_str(", \""),
+        }
+        write_inside(name, out);
+        out.push_str("\": ");
         value.serialize(&mut *self.serializer)
     }
 
@@ -84,7 +89,10 @@ impl<'s, 'a> ser::Serializer for &'s mut Serializer<'a> {
     type SerializeStructVariant = Compound<'s, 'a>;
 
     fn serialize_bool(self, value: bool) -> Result<(), EncodeError> {
-        self.out.push_str(if value { "true" } else { "false" });
+        match value {
+            true => self.out.push_str("true"),
+            false => self.out.push_str("false"),
+        }
         Ok(())
     }
 
