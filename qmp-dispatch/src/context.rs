@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a handler knows of the request that it serves.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use qmp_proto::Band;
+use scoped_tls::scoped_thread_local;
 use serde::Serialize;
 
 use crate::{Dispatcher, EmitError, EventType, Monitor};
@@ -50,9 +50,7 @@ impl Context {
     }
 }
 
-thread_local! {
-    static CURRENT: Cell<Option<Arc<Monitor>>> = const { Cell::new(None) };
-}
+scoped_thread_local!(static CURRENT: Arc<Monitor>);
 
 /// The monitor whose request is being served on this thread; `None` outside of handlers.
 ///
@@ -64,25 +62,10 @@ thread_local! {
 /// assert!(qmp_dispatch::current().is_none());
 /// ```
 pub fn current() -> Option<Arc<Monitor>> {
-    let monitor = CURRENT.take();
-    CURRENT.set(monitor.clone());
-    monitor
+    CURRENT.is_set().then(|| CURRENT.with(Arc::clone))
 }
 
-/// Makes a monitor the current one until it is dropped.
-pub(crate) struct CurrentScope {
-    /// Whose handler has dispatched the request that is served here.
-    outer: Option<Arc<Monitor>>,
-}
-
-impl CurrentScope {
-    pub(crate) fn enter(monitor: Arc<Monitor>) -> CurrentScope {
-        CurrentScope { outer: CURRENT.replace(Some(monitor)) }
-    }
-}
-
-impl Drop for CurrentScope {
-    fn drop(&mut self) {
-        CURRENT.set(self.outer.take());
-    }
+/// Makes a monitor the current one while the function runs, however it ends.
+pub(crate) fn with_current<T>(monitor: &Arc<Monitor>, run: impl FnOnce() -> T) -> T {
+    CURRENT.set(monitor, run)
 }

@@ -11,7 +11,7 @@ use qmp_proto::{
     Response, SyntaxError,
 };
 
-use crate::context::CurrentScope;
+use crate::context::with_current;
 use crate::dispatcher::Texts;
 use crate::handler::ErasedHandler;
 use crate::intercept::{self, Intercepted};
@@ -358,8 +358,7 @@ impl Monitor {
 
     /// Runs a handler, with this as the current monitor. An error if it panics.
     fn run<T>(self: &Arc<Self>, command: &str, handler: impl FnOnce() -> T) -> Result<T, Error> {
-        let _scope = CurrentScope::enter(Arc::clone(self));
-        caught(handler).map_err(|Panic { reason, place }| {
+        caught(|| with_current(self, handler)).map_err(|Panic { reason, place }| {
             tracing::error!(monitor = %self.id, command, reason, place, "handler panicked");
             Error::generic(format!("The command {command} failed: internal error"))
         })

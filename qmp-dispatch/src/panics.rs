@@ -40,9 +40,16 @@ pub(crate) struct Panic {
 }
 
 /// Calls code of the embedder.
+#[inline]
 pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Panic> {
-    catch_unwind(AssertUnwindSafe(call))
-        .map_err(|panic| Panic { reason: message(&*panic).to_owned(), place: PLACE.take() })
+    catch_unwind(AssertUnwindSafe(call)).map_err(Panic::new)
+}
+
+impl Panic {
+    #[cold]
+    fn new(panic: Box<dyn Any + Send>) -> Panic {
+        Panic { reason: message(&*panic).to_owned(), place: PLACE.take() }
+    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

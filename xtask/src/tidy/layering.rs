@@ -23,7 +23,15 @@ const LAYERS: [Layer; 6] = [
     Layer {
         name: "qmp-dispatch",
         members: &["qmp-proto"],
-        others: Some(&["rustc-hash", "schemars", "serde", "serde_json", "thiserror", "tracing"]),
+        others: Some(&[
+            "rustc-hash",
+            "schemars",
+            "scoped-tls",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tracing",
+        ]),
     },
     Layer {
         name: "qmp-server",
