@@ -11,6 +11,19 @@ use crate::qapi::{Arguments, CommandInfo, Type};
 /// A registered command, and what can be set of it.
 ///
 /// Mirrors the flags that a command has in a QAPI schema.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use qmp_dispatch::{Context, Registry, proto::Error};
+///
+/// let mut registry = Registry::new();
+/// let command = registry.command("yank", |_: &Context| Ok::<(), Error>(()))?;
+/// command.allow_oob().unstable().documented("Cuts connections.").deadline(Duration::from_secs(5));
+/// assert!(command.allows_oob());
+/// assert_eq!(command.features(), ["unstable"]);
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
 pub struct Command {
     name: &'static str,
     /// Where it is in its registry.

@@ -134,6 +134,20 @@ impl Dispatcher {
     ///
     /// [`EmitError`] if the event is not declared in the registry, or with data of another type, or if
     /// its data cannot be written.
+    ///
+    /// ```
+    /// use qmp_dispatch::{EventType, LocalClient, Registry};
+    ///
+    /// const POWERDOWN: EventType<()> = EventType::new("POWERDOWN");
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.event(&POWERDOWN)?;
+    /// let client = LocalClient::new(registry);
+    /// let dispatcher = client.monitor().dispatcher().clone();
+    /// std::thread::spawn(move || dispatcher.emit(&POWERDOWN, &())).join().unwrap().unwrap();
+    /// assert!(client.ask("")[0].contains(r#""event": "POWERDOWN""#));
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn emit<T: Serialize + 'static>(
         &self,
         event: &EventType<T>,
@@ -193,6 +207,26 @@ impl Dispatcher {
 
     /// Does what is due now: sends what was held back by rate limits, and an error to those whose
     /// commands have passed their deadline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::{EventType, LocalClient, Registry};
+    ///
+    /// const RTC_CHANGE: EventType<()> =
+    ///     EventType::new("RTC_CHANGE").at_most_every(Duration::from_secs(1));
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.event(&RTC_CHANGE)?;
+    /// let client = LocalClient::new(registry);
+    /// let dispatcher = client.monitor().dispatcher();
+    /// assert_eq!(dispatcher.timeout(), None);
+    /// dispatcher.emit(&RTC_CHANGE, &()).unwrap();
+    /// assert_eq!(dispatcher.timeout(), Some(Duration::from_secs(1)));
+    /// // When that has passed:
+    /// dispatcher.handle_timeout();
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn handle_timeout(&self) {
         let now = self.now().monotonic;
         let mut reached = Vec::new();
@@ -247,6 +281,15 @@ impl Dispatcher {
 
     /// Enables or disables a command, for all monitors, from now on. Whether there is one of that
     /// name. Introspection shows it all the same, as in QEMU.
+    ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// assert!(client.monitor().dispatcher().set_enabled("query-version", false));
+    /// let said = client.ask("{'execute': 'query-version'}");
+    /// assert!(said[0].contains("The command query-version has been disabled for this instance"));
+    /// ```
     pub fn set_enabled(&self, command: &str, enabled: bool) -> bool {
         let command = self.registry().find(command);
         if let Some(command) = command {

@@ -55,6 +55,14 @@ impl LocalClient {
     }
 
     /// One more client of a server.
+    ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let first = LocalClient::new(Registry::new());
+    /// let second = LocalClient::connect(first.monitor().dispatcher());
+    /// assert_ne!(first.monitor().id(), second.monitor().id());
+    /// ```
     pub fn connect(dispatcher: &Dispatcher) -> LocalClient {
         let said = Arc::new(Said::default());
         let monitor = dispatcher.connect(said.clone(), Layout::Compact, Locals::default());

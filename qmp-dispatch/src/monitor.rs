@@ -183,6 +183,20 @@ impl Monitor {
     /// kept; whether this one is.
     ///
     /// The filter is called while an event is being emitted, and must not emit one itself.
+    ///
+    /// ```
+    /// use qmp_dispatch::{EventType, LocalClient, Registry};
+    ///
+    /// const NOISE: EventType<()> = EventType::new("NOISE");
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.event(&NOISE)?;
+    /// let client = LocalClient::new(registry);
+    /// assert!(client.monitor().set_event_filter(|name| name != "NOISE"));
+    /// client.monitor().dispatcher().emit(&NOISE, &()).unwrap();
+    /// assert!(client.ask("").is_empty());
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn set_event_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) -> bool {
         self.event_filter.set(Box::new(filter)).is_ok()
     }

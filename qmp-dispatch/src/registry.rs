@@ -212,6 +212,22 @@ impl Registry {
     ///
     /// [`RegisterError::Duplicate`] if both have a command or event of the same name. Nothing has been
     /// moved then.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, RegisterError, Registry, proto::Error};
+    ///
+    /// /// In a crate of its own.
+    /// fn commands() -> Result<Registry, RegisterError> {
+    ///     let mut registry = Registry::new();
+    ///     registry.command("beep", |_: &Context| Ok::<(), Error>(()))?;
+    ///     Ok(registry)
+    /// }
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.merge(commands()?)?;
+    /// assert!(registry.merge(commands()?).is_err(), "once is enough");
+    /// # Ok::<(), RegisterError>(())
+    /// ```
     pub fn merge(&mut self, other: Registry) -> Result<(), RegisterError> {
         let own = Registry::new();
         let commands: Vec<Command> = other
@@ -241,6 +257,18 @@ impl Registry {
 
     /// Says what becomes of deprecated and unstable commands, arguments, results and events; QEMU's
     /// `-compat`. By default, all are accepted and shown.
+    ///
+    /// ```
+    /// use qmp_dispatch::qapi::{InputPolicy, Policy};
+    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.command("beep", |_: &Context| Ok::<(), Error>(()))?.deprecated();
+    /// registry.set_policy(Policy { deprecated_input: InputPolicy::Reject, ..Policy::default() });
+    /// let said = LocalClient::new(registry).ask("{'execute': 'beep'}");
+    /// assert!(said[0].contains("Deprecated command beep disabled by policy"));
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }
