@@ -1,6 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Patterns like those of a shell's file names.
 
+/// No name of a command, an event or a member could match this.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no pattern of names: letters, digits, '-', '_', '.', '*' and '?'")]
+pub struct PatternError(pub String);
+
+/// Checks that names of QAPI could match a pattern.
+pub(crate) fn check(pattern: &str) -> Result<(), PatternError> {
+    let good = |character: char| character.is_ascii_alphanumeric() || "-_.*?".contains(character);
+    match !pattern.is_empty() && pattern.chars().all(good) {
+        true => Ok(()),
+        false => Err(PatternError(pattern.to_owned())),
+    }
+}
+
 /// Whether `text` matches a pattern in which `*` stands for any text and `?` for any character.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut rest = text;

@@ -34,6 +34,7 @@
 
 mod address;
 mod admission;
+mod audit;
 mod control;
 mod core;
 mod descriptors;
@@ -73,9 +74,11 @@ use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
 pub use qmp_dispatch as dispatch;
 
 pub use address::{Address, AddressError};
+pub use audit::Audit;
 pub use control::Control;
 pub use descriptors::Descriptors;
 pub use embedded::Embedded;
+pub use glob::PatternError;
 pub use limits::{Limits, Quota};
 pub use listen::{Listen, ListenTls};
 pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_machine};

@@ -16,8 +16,8 @@ pub use role::Role;
 pub use subject::Subject;
 
 use self::introspection::Introspected;
-use crate::Peer;
 use crate::entrance::DoorRole;
+use crate::{PatternError, Peer};
 
 /// The roles of a server's clients: which there are, and who has which.
 ///
@@ -82,8 +82,8 @@ pub enum RoleError {
     #[error("'{0}' is no name for a role: letters, digits, '-' and '_'")]
     Name(String),
     /// No command or event could match this.
-    #[error("'{0}' is no pattern of names: letters, digits, '-', '_', '.', '*' and '?'")]
-    Pattern(String),
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// This does not say who is to have a role.
     #[error("'{text}': {reason}")]
     Subject {

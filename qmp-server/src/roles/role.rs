@@ -206,10 +206,7 @@ impl Role {
 }
 
 fn add(patterns: &mut Vec<String>, pattern: &str) -> Result<(), RoleError> {
-    let good = |character: char| character.is_ascii_alphanumeric() || "-_.*?".contains(character);
-    if pattern.is_empty() || !pattern.chars().all(good) {
-        return Err(RoleError::Pattern(pattern.to_owned()));
-    }
+    glob::check(pattern)?;
     patterns.push(pattern.to_owned());
     Ok(())
 }
@@ -217,6 +214,7 @@ fn add(patterns: &mut Vec<String>, pattern: &str) -> Result<(), RoleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PatternError;
 
     #[test]
     fn denied_goes_before_allowed() {
@@ -260,8 +258,9 @@ mod tests {
     fn mistakes_are_named() {
         let mut role = Role::new("r").unwrap();
         for pattern in ["", "query status", "query-[a-z]*", "query-*,stop"] {
-            assert_eq!(role.allow(pattern), Err(RoleError::Pattern(pattern.to_owned())));
-            assert_eq!(role.deny_events(pattern), Err(RoleError::Pattern(pattern.to_owned())));
+            let error = RoleError::Pattern(PatternError(pattern.to_owned()));
+            assert_eq!(role.allow(pattern), Err(error.clone()));
+            assert_eq!(role.deny_events(pattern), Err(error));
         }
         role.allow("__org.qemu_x-*").unwrap();
         for name in ["", "a b", "a=b", "a,b"] {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server from outside: what its sockets, its command line and its exit status promise.
 
+/// What clients do is written down.
+mod audit;
 /// The benchmark runs, and says what it is to say.
 mod bench;
 /// The example of a block back end, while QEMU's tools read and write.

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What `serve` and `mux` have in common: who is served where, and what is written down about it.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use qmp_dispatch::Registry;
-use qmp_server::{Metrics, MetricsEndpoint, Server, TracePoints};
+use qmp_server::{Audit, Metrics, MetricsEndpoint, Server, TracePoints};
+use signal_hook::consts::SIGHUP;
+use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::WorkerGuard;
 
+use crate::config::Sourced;
 use crate::log::{self, LogFormat};
 use crate::options::ServerOptions;
-use crate::role::roles;
+use crate::role::{Pattern, roles};
 use crate::{Failure, complain};
 
 /// Logs until the guard is dropped. The trace points that were asked for are enabled.
@@ -24,6 +29,40 @@ pub(crate) fn set_deadlines(registry: &mut Registry, options: &ServerOptions) {
         match &deadline.command {
             Some(command) => registry.set_deadline(command, deadline.after),
             None => registry.set_default_deadline(deadline.after),
+        }
+    }
+}
+
+/// Opens the audit, if there is to be one. Comes before everything else that intercepts.
+pub(crate) fn start_audit(
+    registry: &mut Registry,
+    options: &ServerOptions,
+) -> Result<Option<Arc<Audit>>, Failure> {
+    let Some(sourced) = &options.audit else { return Ok(None) };
+    let mut audit = Audit::open(&sourced.value).map_err(|error| blame_audit(sourced, &error))?;
+    for Pattern(pattern) in &options.audit_secret {
+        audit.hide(pattern).map_err(Failure::usage)?;
+    }
+    audit.register(registry);
+    Ok(Some(Arc::new(audit)))
+}
+
+fn blame_audit(sourced: &Sourced<PathBuf>, error: &io::Error) -> Failure {
+    sourced.blame("audit", format_args!("{}: {error}", sourced.value.display()))
+}
+
+/// Waits for what is still to be written down.
+pub(crate) fn finish(audit: Option<&Audit>) {
+    audit.into_iter().for_each(Audit::finish);
+}
+
+/// Waits for a signal that ends the server. One that says that files have been moved away is obeyed
+/// instead, if there is an audit.
+pub(crate) fn wait_for_end(signals: &mut Signals, audit: Option<&Audit>) {
+    for signal in signals.forever() {
+        match audit {
+            Some(audit) if signal == SIGHUP => audit.reopen(),
+            _ => return,
         }
     }
 }
@@ -44,6 +83,9 @@ pub(crate) fn allow(server: Server, options: &ServerOptions) -> Result<Server, F
 /// Says what would fail of what can be tried without anybody noticing.
 pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
     roles(options)?;
+    if let Some(sourced) = &options.audit {
+        Audit::verify(&sourced.value).map_err(|error| blame_audit(sourced, &error))?;
+    }
     for sourced in &options.listen {
         let listen = options.complete(&sourced.value);
         listen.verify().map_err(|error| sourced.blame("listen", error))?;

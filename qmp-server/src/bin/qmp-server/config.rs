@@ -49,6 +49,7 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
     options.listen.iter_mut().for_each(|listen| listen.locate(path, &text));
     options.role.iter_mut().for_each(|role| role.locate(path, &text));
     options.default_role.iter_mut().for_each(|role| role.locate(path, &text));
+    options.audit.iter_mut().for_each(|audit| audit.locate(path, &text));
     options.roles.values_mut().for_each(|role| role.locate(path, &text));
     options.metrics.iter_mut().for_each(|listen| listen.locate(path, &text));
     Ok(options)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use qmp_dispatch::Dispatcher;
-use qmp_server::{Discipline, Mux, Server, TracePoints, system_time, version};
+use qmp_server::{Audit, Discipline, Mux, Server, TracePoints, system_time, version};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -30,6 +30,7 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     let _log = clients::start_log(options, &Arc::new(TracePoints::default()));
 
     let mut registry = mux.registry().map_err(Failure::usage)?;
+    let audit = clients::start_audit(&mut registry, options)?;
     clients::set_deadlines(&mut registry, options);
     clients::set_roles(&mut registry, options)?;
     let dispatcher = Dispatcher::new(registry, version(), system_time);
@@ -43,21 +44,25 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     let metrics = clients::serve_metrics(&metrics, options)?;
     clients::announce(&server, metrics.as_ref(), options);
     mux.start(dispatcher).map_err(Failure::usage)?;
-    end_on_signals(signals, Arc::clone(&mux)).map_err(Failure::usage)?;
+    end_on_signals(signals, Arc::clone(&mux), audit.clone()).map_err(Failure::usage)?;
     // Who connects before that waits, as for QEMU while it has another client.
     if mux.wait_for_greeting() {
         let server = server.spawn().map_err(Failure::usage)?;
         mux.attach(server.control());
         server.wait();
     }
+    clients::finish(audit.as_deref());
     Ok(())
 }
 
-fn end_on_signals(mut signals: Signals, mux: Arc<Mux>) -> io::Result<()> {
+fn end_on_signals(
+    mut signals: Signals,
+    mux: Arc<Mux>,
+    audit: Option<Arc<Audit>>,
+) -> io::Result<()> {
     let wait = move || {
-        if signals.forever().next().is_some() {
-            mux.shutdown();
-        }
+        clients::wait_for_end(&mut signals, audit.as_deref());
+        mux.shutdown();
     };
     thread::Builder::new().name("qmp-signals".into()).spawn(wait).map(drop)
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -63,6 +64,14 @@ pub(crate) struct ServerOptions {
     /// address to listen at
     #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
     pub(crate) metrics: Option<Sourced<Listen>>,
+    /// Write down in this file who comes and goes, and what each command was answered, as lines of
+    /// JSON; SIGHUP opens it anew
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<Sourced<PathBuf>>,
+    /// Leave the values of arguments with such names out of the audit, besides passwords, keys and
+    /// the like; may be given more than once
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) audit_secret: Vec<Pattern>,
     /// How lines of the log look; text by default
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log: Option<LogFormat>,
@@ -97,6 +106,8 @@ impl ServerOptions {
             deadline: or(self.deadline, other.deadline),
             limit: or(self.limit, other.limit),
             metrics: self.metrics.or(other.metrics),
+            audit: self.audit.or(other.audit),
+            audit_secret: or(self.audit_secret, other.audit_secret),
             log: self.log.or(other.log),
             log_filter: self.log_filter.or(other.log_filter),
             trace: or(self.trace, other.trace),

@@ -89,7 +89,7 @@ impl FromStr for Base {
 
 /// What some names match.
 #[derive(Clone, Debug)]
-pub(crate) struct Pattern(String);
+pub(crate) struct Pattern(pub(crate) String);
 
 impl FromStr for Pattern {
     type Err = RoleError;

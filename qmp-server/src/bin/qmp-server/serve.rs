@@ -8,7 +8,7 @@ use std::thread;
 
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
-    Address, Control, Listen, MachineOptions, SHUTDOWN, Server, Shutdown, ShutdownCause,
+    Address, Audit, Control, Listen, MachineOptions, SHUTDOWN, Server, Shutdown, ShutdownCause,
     TracePoints, register_machine, register_status, system_time, version,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -31,6 +31,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let _log = clients::start_log(&options, &trace_points);
 
     let mut registry = Registry::new();
+    let audit = clients::start_audit(&mut registry, &options)?;
     let machine = options.serve.clone();
     let machine = MachineOptions {
         name: machine.name,
@@ -55,8 +56,10 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
         false => server,
     };
     let server = server.spawn().map_err(Failure::usage)?;
-    end_on_signals(signals, dispatcher, server.control()).map_err(Failure::usage)?;
+    let control = server.control();
+    end_on_signals(signals, dispatcher, control, audit.clone()).map_err(Failure::usage)?;
     server.wait();
+    clients::finish(audit.as_deref());
     Ok(())
 }
 
@@ -79,14 +82,14 @@ fn end_on_signals(
     mut signals: Signals,
     dispatcher: Dispatcher,
     control: Control,
+    audit: Option<Arc<Audit>>,
 ) -> io::Result<()> {
     let wait = move || {
-        if signals.forever().next().is_some() {
-            // The event is declared with the machine, and its data is text.
-            let reason = ShutdownCause::HostSignal;
-            let _ = dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason });
-            control.shutdown();
-        }
+        clients::wait_for_end(&mut signals, audit.as_deref());
+        // The event is declared with the machine, and its data is text.
+        let reason = ShutdownCause::HostSignal;
+        let _ = dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason });
+        control.shutdown();
     };
     thread::Builder::new().name("qmp-signals".into()).spawn(wait).map(drop)
 }

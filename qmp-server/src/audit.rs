@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who has done what, written down.
+
+mod queue;
+mod record;
+mod secrets;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use qmp_dispatch::proto::{Error, Json, RequestError};
+use qmp_dispatch::{Call, Interceptor, Monitor, Registry};
+use rustix::fs::{Access, access};
+
+use self::queue::Queue;
+use self::record::Record;
+use self::secrets::Secrets;
+use self::writer::Writer;
+use crate::glob::PatternError;
+
+/// How long the end may take.
+const FINISH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A file with a line of JSON for each client that comes or goes, each command that has been answered,
+/// and each input that was no request. `docs/roles.md` describes the lines.
+///
+/// Secrets in arguments are replaced by `***`: members whose names look like it, such as `password`,
+/// more that are [hidden](Audit::hide), and those that QEMU's commands are known to have.
+///
+/// A thread of its own writes. Nobody waits for it: what it cannot write in time, because the disk is
+/// full or nobody reads the pipe, is left out beyond 8 MiB, and counted in a line when it can go on.
+///
+/// ```
+/// use qmp_dispatch::Registry;
+/// use qmp_server::Audit;
+///
+/// let folder = std::env::temp_dir().join(format!("qmp-audit-{}", std::process::id()));
+/// std::fs::create_dir_all(&folder)?;
+/// let mut audit = Audit::open(&folder.join("audit.jsonl"))?;
+/// audit.hide("*-pin").unwrap();
+///
+/// let mut registry = Registry::new();
+/// audit.register(&mut registry);
+/// // Commands are registered and clients served, until the server has ended.
+/// audit.finish();
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Audit {
+    queue: Arc<Queue>,
+    secrets: Secrets,
+}
+
+impl Audit {
+    /// Appends to this file from now on. One that does not exist is made, and only its owner can read
+    /// and write it. A pipe that nobody reads yet is opened when somebody does.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened, or the system refuses a thread.
+    pub fn open(path: &Path) -> io::Result<Audit> {
+        let queue = Arc::new(Queue::default());
+        let writer = Writer::open(path, Arc::clone(&queue))?;
+        thread::Builder::new().name("qmp-audit".into()).spawn(move || writer.run())?;
+        Ok(Audit { queue, secrets: Secrets::default() })
+    }
+
+    /// Looks for mistakes that can be found without opening the file.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such directory, or no right to write.
+    pub fn verify(path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let file = if path.exists() { path } else { path.parent().unwrap_or(path) };
+        let file = if file.as_os_str().is_empty() { Path::new(".") } else { file };
+        Ok(access(file, Access::WRITE_OK)?)
+    }
+
+    /// Hides the values of members whose names match, too: of arguments, at any depth. In patterns, `*` stands
+    /// for any text and `?` for any character; `_` is like `-`, and an upper case letter like a lower case one.
+    ///
+    /// # Errors
+    ///
+    /// [`PatternError`] if no name could match.
+    pub fn hide(&mut self, pattern: &str) -> Result<(), PatternError> {
+        self.secrets.hide(pattern)
+    }
+
+    /// Writes down what the clients of a registry's servers do. To be called before other interceptors
+    /// are added: only what is inside of this one, [`Roles`](crate::Roles) for instance, has its
+    /// outcome written down as clients see it.
+    pub fn register(&self, registry: &mut Registry) {
+        let secrets = self.secrets.clone();
+        registry.intercept(Recorder { queue: Arc::clone(&self.queue), secrets });
+    }
+
+    /// Opens the file anew, which somebody has moved away. If that fails, the old one goes on.
+    pub fn reopen(&self) {
+        self.queue.reopen();
+    }
+
+    /// Waits until everything has been written, for at most a second. Nothing is written from then on.
+    pub fn finish(&self) {
+        self.queue.finish(FINISH_DEADLINE);
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audit").finish_non_exhaustive()
+    }
+}
+
+struct Recorder {
+    queue: Arc<Queue>,
+    secrets: Secrets,
+}
+
+impl Recorder {
+    fn write(&self, record: &Record<'_>) {
+        self.queue.push(record.to_line());
+    }
+
+    fn command(&self, call: &Call<'_>, outcome: Option<&Result<Json, Error>>, duration: Duration) {
+        let mut record = Record::of("command", call.monitor);
+        record.request(call.request, &self.secrets);
+        record.outcome(outcome, call.request, &self.secrets);
+        record.duration(duration);
+        self.write(&record);
+    }
+}
+
+impl Interceptor for Recorder {
+    fn connected(&self, monitor: &Monitor) {
+        self.write(&Record::of("connected", monitor));
+    }
+
+    fn disconnected(&self, monitor: &Monitor) {
+        self.write(&Record::of("disconnected", monitor));
+    }
+
+    fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, duration: Duration) {
+        self.command(call, Some(outcome), duration);
+    }
+
+    fn abandoned(&self, call: &Call<'_>, duration: Duration) {
+        self.command(call, None, duration);
+    }
+
+    fn refused(&self, monitor: &Arc<Monitor>, refused: &RequestError) {
+        let mut record = Record::of("refused", monitor);
+        record.refused(refused);
+        self.write(&record);
+    }
+}

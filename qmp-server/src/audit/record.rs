@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One line.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use qmp_dispatch::Monitor;
+use qmp_dispatch::proto::{Band, Error, Json, Request, RequestError, Value};
+use serde::Serialize;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use super::secrets::{Secrets, fits};
+use crate::{Peer, Role};
+
+/// Names and descriptions have no reason to be longer.
+const LONGEST_TEXT: usize = 1024;
+
+/// The role of those of whom nothing is said.
+const NO_ROLES: &str = "admin";
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Record<'a> {
+    time: String,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    monitor: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oob: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Cow<'a, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    desc: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+}
+
+impl<'a> Record<'a> {
+    fn new(kind: &'static str) -> Record<'a> {
+        Record {
+            time: now(),
+            kind,
+            monitor: None,
+            peer: None,
+            role: None,
+            oob: None,
+            id: None,
+            command: None,
+            arguments: None,
+            outcome: None,
+            class: None,
+            desc: None,
+            duration_us: None,
+            count: None,
+        }
+    }
+
+    /// Something that a client has done.
+    pub(super) fn of(kind: &'static str, monitor: &'a Monitor) -> Record<'a> {
+        Record {
+            monitor: Some(monitor.id().into()),
+            peer: monitor.local::<Peer>().map(Peer::to_string),
+            role: Some(Role::of(monitor).map_or(NO_ROLES, Role::name)),
+            ..Record::new(kind)
+        }
+    }
+
+    /// So many lines are missing here.
+    pub(super) fn lost(count: u64) -> Record<'a> {
+        Record { count: Some(count), ..Record::new("lost") }
+    }
+
+    pub(super) fn request(&mut self, request: &'a Request, secrets: &Secrets) {
+        self.oob = (request.band == Band::OutOfBand).then_some(true);
+        self.id = request.id.as_ref().map(kept_id);
+        self.command = Some(cut(&request.command));
+        let arguments = &request.arguments;
+        self.arguments = Some(secrets.replaced(&request.command, arguments));
+    }
+
+    /// `None` if there will be none.
+    pub(super) fn outcome(
+        &mut self,
+        outcome: Option<&Result<Json, Error>>,
+        request: &Request,
+        secrets: &Secrets,
+    ) {
+        match outcome {
+            None => self.outcome = Some("none"),
+            Some(Ok(_)) => self.outcome = Some("ok"),
+            Some(Err(error)) => {
+                let desc = secrets.described(&request.command, &request.arguments, &error.desc);
+                self.error(error, &desc);
+            }
+        }
+    }
+
+    pub(super) fn duration(&mut self, duration: Duration) {
+        self.duration_us = Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn refused(&mut self, refused: &'a RequestError) {
+        self.oob = (refused.band == Band::OutOfBand).then_some(true);
+        self.id = refused.id.as_ref().map(kept_id);
+        self.error(&refused.error, &refused.error.desc);
+    }
+
+    fn error(&mut self, error: &Error, desc: &str) {
+        self.outcome = Some("error");
+        self.class = Some(error.class.name());
+        self.desc = Some(cut(desc).into_owned());
+    }
+
+    pub(super) fn to_line(&self) -> String {
+        // Made of text and values.
+        let json = Json::encode(self).unwrap_or(Json::EMPTY_OBJECT);
+        format!("{json}\n")
+    }
+}
+
+/// RFC 3339, in UTC, with microseconds.
+fn now() -> String {
+    let mut text = String::new();
+    // Writing to text does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
+}
+
+/// An id as it is, unless it is beyond reason.
+fn kept_id(id: &Value) -> Cow<'_, Value> {
+    let mut left = LONGEST_TEXT;
+    match fits(id, &mut left) {
+        true => Cow::Borrowed(id),
+        false => Cow::Owned("(too long)".into()),
+    }
+}
+
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        None => text.into(),
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc_with_microseconds() {
+        let time = now();
+        let shape: String =
+            time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert_eq!(shape, "0000-00-00T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn texts_without_end_are_cut() {
+        let long = "é".repeat(5000);
+        assert_eq!(cut(&long).chars().count(), LONGEST_TEXT + 3);
+        assert_eq!(cut("short"), "short");
+        assert_eq!(*kept_id(&long.into()), Value::from("(too long)"));
+        assert_eq!(*kept_id(&1.into()), Value::from(1));
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let line = Record::lost(7).to_line();
+        assert!(line.starts_with(r#"{"time": ""#), "{line}");
+        assert!(line.ends_with("\", \"kind\": \"lost\", \"count\": 7}\n"), "{line}");
+    }
+}
