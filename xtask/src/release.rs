@@ -4,12 +4,14 @@
 mod changelog;
 mod semver;
 
-use crate::command::{Failure, Outcome, cargo, run as run_command, step};
+use std::path::PathBuf;
+
+use crate::command::{Failure, Outcome, cargo, output_of, run as run_command, step};
 use crate::files;
 use crate::git::{git, uncommitted};
 use crate::manifest::Manifest;
 use crate::packed::version;
-use crate::workspace::{LIBRARIES, root};
+use crate::workspace::{LIBRARIES, root, target_dir};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let release = Release::parse(arguments)?;
@@ -26,8 +28,10 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             semver::check(name, &version, &release)
         })?;
     }
+    let place = fresh_place()?;
     step(&format!("pack {}, and build from what was packed", built.join(", ")), || {
-        run_command(cargo(["package", "--locked"]).args(packages(&built)))
+        let mut package = cargo(["package", "--locked", "--target-dir"]);
+        run_command(package.arg(&place).args(packages(&built)))
     })?;
     if release.dry_run {
         let tags: Vec<_> = release.crates.iter().map(|name| tag(name, &version)).collect();
@@ -35,7 +39,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         return Ok(());
     }
     step("publish", || {
-        run_command(cargo(["publish", "--locked"]).args(packages(&release.crates)))
+        let mut publish = cargo(["publish", "--locked", "--target-dir"]);
+        run_command(publish.arg(&place).args(packages(&release.crates)))
     })?;
     step("tag", || release.crates.iter().try_for_each(|name| set_tag(name, &version)))?;
     println!("`git push --tags` tells others");
@@ -86,6 +91,14 @@ fn with_those_below(crates: &[&'static str]) -> Outcome<Vec<&'static str>> {
         }
     }
     Ok(LIBRARIES.into_iter().filter(|name| needed.contains(name)).collect())
+}
+
+/// Where crates are packed and built, with a name that no other commit has: Cargo remembers by place and version what a
+/// packed crate of ours holds, and would build the others with what it was before.
+fn fresh_place() -> Outcome<PathBuf> {
+    let place = target_dir().join("packed");
+    files::fresh_directory(&place)?;
+    Ok(place.join(output_of(&mut git(["rev-parse", "HEAD"]))?.trim()))
 }
 
 fn packages(crates: &[&'static str]) -> impl Iterator<Item = &'static str> {
