@@ -2,12 +2,15 @@
 //! What a command costs from the parsed request to the encoded response, held against `serde_json`
 //! doing nothing but the (de)serialization: arguments from a tree that is parsed already, response
 //! to a string. And from text to text, held against the same of `serde_json`. All figures of a run
-//! are measured in turns, and each is the median of its rounds.
+//! are measured in turns, and each is the median of its rounds. `--quick` makes do with few rounds.
+
+mod figures;
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
+use figures::{Spread, record};
 use qmp_dispatch::proto::{Error, Layout, Reader, Version, VersionTriple};
 use qmp_dispatch::{
     Context, Dispatcher, Locals, Monitor, Output, Pending, RegisterError, Registry, Time,
@@ -18,10 +21,19 @@ use serde::{Deserialize, Serialize};
 const QUERY: &str = r#"{"execute": "query-status", "id": "libvirt-17"}"#;
 const RESIZE: &str = r#"{"execute": "block_resize", "arguments": {"node-name": "drive-virtio-disk0", "size": 10737418240, "force": true, "mode": "full", "speed": 1048576}, "id": "libvirt-18"}"#;
 
+/// Names in the figures.
+const OURS: &str = "qmp-dispatch";
+const PARSED: &str = "from the parsed request to the encoded response";
+const TEXT: &str = "from the text of the request to that of the response";
+
 fn main() -> Result<(), RegisterError> {
-    // `cargo test --benches` passes no `--bench`, and wants to know only whether this runs.
-    let scale =
-        if std::env::args().any(|arg| arg == "--bench") { Scale::BENCH } else { Scale::TRY };
+    let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
+    let scale = match (asked("--bench"), asked("--quick")) {
+        (true, false) => Scale::BENCH,
+        (true, true) => Scale::QUICK,
+        // `cargo test --benches` wants to know only whether this runs.
+        (false, _) => Scale::TRY,
+    };
     against_serde_json(&scale)?;
     among_commands(&scale)
 }
@@ -33,6 +45,7 @@ struct Scale {
 
 impl Scale {
     const BENCH: Scale = Scale { rounds: 501, requests: 200 };
+    const QUICK: Scale = Scale { rounds: 51, ..Scale::BENCH };
     const TRY: Scale = Scale { rounds: 1, requests: 20 };
 }
 
@@ -106,7 +119,7 @@ fn against_serde_json(scale: &Scale) -> Result<(), RegisterError> {
     registry
         .command("block_resize", |_: &Context, new: BlockResize| Ok::<_, Error>(resize(new)))?;
     let ours = Ours::new(registry);
-    let medians = interleave(
+    let spreads = interleave(
         scale.rounds,
         &mut [
             Box::new(|| ours.execute(scale.requests, || QUERY)) as Box<dyn FnMut() -> f64>,
@@ -119,12 +132,12 @@ fn against_serde_json(scale: &Scale) -> Result<(), RegisterError> {
             Box::new(|| from_text::<BlockResize, _>(scale.requests, RESIZE, resize_some)),
         ],
     );
-    println!("from the parsed request to the encoded response, against serde_json");
-    line("no arguments", medians[0], medians[1]);
-    line("five arguments", medians[2], medians[3]);
-    println!("from the text of the request to that of the response, against serde_json");
-    line("no arguments", medians[4], medians[5]);
-    line("five arguments", medians[6], medians[7]);
+    println!("{PARSED}, against serde_json");
+    line(PARSED, "no arguments", spreads[0], spreads[1]);
+    line(PARSED, "five arguments", spreads[2], spreads[3]);
+    println!("{TEXT}, against serde_json");
+    line(TEXT, "no arguments", spreads[4], spreads[5]);
+    line(TEXT, "five arguments", spreads[6], spreads[7]);
     Ok(())
 }
 
@@ -155,21 +168,28 @@ fn among_commands(scale: &Scale) -> Result<(), RegisterError> {
             }));
         }
     }
-    let medians = interleave(scale.rounds, &mut measures);
+    let spreads = interleave(scale.rounds, &mut measures);
     println!("no arguments, with so many commands registered");
     println!("  {:>9} {:>16} {:>16}", "commands", "all in turn", "ten of them");
-    let (all, ten) = medians.split_at(NUMBERS.len());
+    let (all, ten) = spreads.split_at(NUMBERS.len());
     for ((number, all_used), ten_used) in NUMBERS.iter().zip(all).zip(ten) {
+        let registered = format!("{number} commands registered");
+        record(PARSED, &format!("{registered}, all used"), OURS, "ns", *all_used);
+        record(PARSED, &format!("{registered}, ten used"), OURS, "ns", *ten_used);
+        let (all_used, ten_used) = (all_used.median, ten_used.median);
         println!(
             "  {number:>9} {all_used:>8.0} ns {:>4.2}x {ten_used:>8.0} ns {:>4.2}x",
-            all_used / all[0],
-            ten_used / ten[0],
+            all_used / all[0].median,
+            ten_used / ten[0].median,
         );
     }
     Ok(())
 }
 
-fn line(what: &str, ours: f64, theirs: f64) {
+fn line(group: &str, what: &str, ours: Spread, theirs: Spread) {
+    record(group, what, OURS, "ns", ours);
+    record(group, what, "serde_json", "ns", theirs);
+    let (ours, theirs) = (ours.median, theirs.median);
     println!("  {what:<16} {ours:>6.0} ns against {theirs:>6.0} ns: {:>5.2}x", ours / theirs);
 }
 
@@ -261,8 +281,8 @@ fn nanos_each<T>(items: Vec<T>, mut body: impl FnMut(T)) -> f64 {
     start.elapsed().as_nanos() as f64 / count as f64
 }
 
-/// Runs all measures in turns, and gives the median of each.
-fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> Vec<f64> {
+/// Runs all measures in turns.
+fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> Vec<Spread> {
     let mut samples = vec![Vec::with_capacity(rounds); measures.len()];
     for round in 0..=rounds {
         for (measure, samples) in measures.iter_mut().zip(&mut samples) {
@@ -273,9 +293,5 @@ fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> V
             }
         }
     }
-    let median = |mut samples: Vec<f64>| {
-        samples.sort_by(f64::total_cmp);
-        samples[samples.len() / 2]
-    };
-    samples.into_iter().map(median).collect()
+    samples.into_iter().map(Spread::of).collect()
 }

@@ -3,17 +3,32 @@
 //!
 //! Both are measured in turns, many times over; what is printed is the median of the ratios, so that whatever else the
 //! machine does hits both alike. A ratio above 1 means that this crate is faster. An argument selects the
-//! comparisons whose name contains it.
+//! comparisons whose name contains it; `--quick` makes do with few rounds.
 
+mod figures;
 mod samples;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use figures::{Spread, record};
 use qmp_proto::{Json, Layout, Reader, Request, ServerMessage, Value};
 
 const ROUNDS: usize = 301;
+const QUICK_ROUNDS: usize = 31;
 const TURN: Duration = Duration::from_micros(800);
+
+/// What is held against what.
+struct Group {
+    name: &'static str,
+    ours: &'static str,
+    theirs: &'static str,
+}
+
+const READING: Group = Group { name: "reading", ours: "qmp-proto", theirs: "serde_json" };
+const WRITING: Group = Group { name: "writing", ours: "qmp-proto", theirs: "serde_json" };
+const DIALECT: Group =
+    Group { name: "dialect", ours: "qmp-proto, single quotes", theirs: "qmp-proto, double quotes" };
 
 fn main() {
     let text = samples::text();
@@ -25,11 +40,13 @@ fn main() {
     read_requests("1 KiB of arguments, many members", &[samples::MEMBERS]);
     read_requests("1 KiB of arguments, one string", &[&text]);
     compare(
+        &READING,
         "schema reply of 230 KiB",
         || drop(read_server_message(samples::SCHEMA_REPLY.as_bytes())),
         || drop(from_slice(samples::SCHEMA_REPLY.as_bytes())),
     );
     compare(
+        &READING,
         "schema reply of 230 KiB, as a tree",
         || drop(read_value(samples::SCHEMA_REPLY.as_bytes())),
         || drop(from_slice(samples::SCHEMA_REPLY.as_bytes())),
@@ -48,22 +65,23 @@ fn main() {
 }
 
 /// Prints how many times longer `theirs` takes than `ours`.
-fn compare(what: &str, mut ours: impl FnMut(), mut theirs: impl FnMut()) {
+fn compare(group: &Group, what: &str, mut ours: impl FnMut(), mut theirs: impl FnMut()) {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     if wanted.is_some_and(|wanted| !what.contains(&wanted)) {
         return;
     }
     let our_runs = runs_per_turn(&mut ours);
     let their_runs = runs_per_turn(&mut theirs);
-    let mut times: Vec<(f64, f64)> =
-        (0..ROUNDS).map(|_| (time(&mut ours, our_runs), time(&mut theirs, their_runs))).collect();
-    let mut median = |key: fn(&(f64, f64)) -> f64| {
-        times.sort_by(|a, b| key(a).total_cmp(&key(b)));
-        key(&times[ROUNDS / 2])
-    };
-    let ratio = median(|(ours, theirs)| theirs / ours);
-    let (ours, theirs) = (median(|times| times.0), median(|times| times.1));
-    println!("  {ratio:5.2}x  {what} ({:.2} µs, {:.2} µs)", ours * 1e6, theirs * 1e6);
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let rounds = if quick { QUICK_ROUNDS } else { ROUNDS };
+    let times: Vec<(f64, f64)> =
+        (0..rounds).map(|_| (time(&mut ours, our_runs), time(&mut theirs, their_runs))).collect();
+    let spread = |key: fn(&(f64, f64)) -> f64| Spread::of(times.iter().map(key).collect());
+    let ratio = spread(|(ours, theirs)| theirs / ours).median;
+    let (ours, theirs) = (spread(|times| times.0 * 1e6), spread(|times| times.1 * 1e6));
+    println!("  {ratio:5.2}x  {what} ({:.2} µs, {:.2} µs)", ours.median, theirs.median);
+    record(group.name, what, group.ours, "µs", ours);
+    record(group.name, what, group.theirs, "µs", theirs);
 }
 
 fn runs_per_turn(run: &mut impl FnMut()) -> u32 {
@@ -89,6 +107,7 @@ fn time(run: &mut impl FnMut(), runs: u32) -> f64 {
 fn read_requests(what: &str, messages: &[&str]) {
     let stream = messages.join("\r\n");
     compare(
+        &READING,
         what,
         {
             let mut reader = Reader::default();
@@ -107,6 +126,7 @@ fn read_dialect(what: &str, messages: &[&str]) {
     let dialect = strict.replace('"', "'");
     let (mut reader, mut other_reader) = (Reader::default(), Reader::default());
     compare(
+        &DIALECT,
         what,
         || requests(&mut reader, dialect.as_bytes(), messages.len()),
         || requests(&mut other_reader, strict.as_bytes(), messages.len()),
@@ -165,7 +185,7 @@ fn write_requests(what: &str, messages: &[&str]) {
 fn write(what: &str, messages: &[&str], ours: impl FnMut()) {
     let theirs: Vec<_> = messages.iter().map(|message| from_slice(message.as_bytes())).collect();
     let mut out = Vec::new();
-    compare(what, ours, || {
+    compare(&WRITING, what, ours, || {
         for value in &theirs {
             out.clear();
             serde_json::to_writer(&mut out, black_box(value)).expect("writable");

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an item costs, held against what else one might use. All figures of a line are from the
-//! same run, their rounds interleaved, and each is the median of its rounds.
+//! same run, their rounds interleaved, and each is the median of its rounds. `--quick` makes do with
+//! few rounds.
+
+mod figures;
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -10,14 +13,25 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use figures::{Spread, record};
 use qmp_queue::{Mode, Producer, PushError, Queue};
 
 const LIMIT: usize = 8;
 
+/// Names in the figures.
+const OURS: &str = "qmp-queue";
+const IDLE: &str = "push, pop and done on one thread";
+const CHANNEL: &str = "one producer";
+const SCAN: &str = "two threads push, one pops";
+
 fn main() {
-    // `cargo test --benches` passes no `--bench`, and wants to know only whether this runs.
-    let scale =
-        if std::env::args().any(|arg| arg == "--bench") { Scale::BENCH } else { Scale::TRY };
+    let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
+    let scale = match (asked("--bench"), asked("--quick")) {
+        (true, false) => Scale::BENCH,
+        (true, true) => Scale::QUICK,
+        // `cargo test --benches` wants to know only whether this runs.
+        (false, _) => Scale::TRY,
+    };
     memory();
     idle_producers(&scale);
     against_a_channel(&scale);
@@ -31,6 +45,7 @@ struct Scale {
     contended_rounds: usize,
     contended: Duration,
     sizes: &'static [usize],
+    idle_sizes: &'static [usize],
 }
 
 impl Scale {
@@ -40,21 +55,26 @@ impl Scale {
         contended_rounds: 21,
         contended: Duration::from_millis(60),
         sizes: &[1, 100, 10_000, 100_000],
+        idle_sizes: &[1, 10, 100, 1_000, 10_000, 100_000],
     };
+    const QUICK: Scale = Scale { rounds: 51, contended_rounds: 3, ..Scale::BENCH };
     const TRY: Scale = Scale {
         rounds: 1,
         items: 200,
         contended_rounds: 1,
         contended: Duration::from_millis(1),
         sizes: &[1, 100],
+        idle_sizes: &[1, 100],
     };
 }
 
 fn idle_producers(scale: &Scale) {
-    println!("push + pop + done of one item, one thread");
-    println!("  {:>9} {:>14} {:>14}", "producers", "one busy", "all busy");
-    let mut one: Vec<_> = scale.sizes.iter().map(|&size| Bench::new(size)).collect();
-    let mut all: Vec<_> = scale.sizes.iter().map(|&size| Bench::new(size).busy()).collect();
+    println!("push + pop + done of one item, one thread; and push + pop of a list that is scanned");
+    println!("  {:>9} {:>18} {:>18} {:>18}", "producers", "one busy", "all busy", "list, one busy");
+    let sizes = scale.idle_sizes;
+    let mut one: Vec<_> = sizes.iter().map(|&size| Bench::new(size)).collect();
+    let mut all: Vec<_> = sizes.iter().map(|&size| Bench::new(size).busy()).collect();
+    let lists: Vec<_> = sizes.iter().map(|&size| LockedScan::new(size)).collect();
     let mut rows: Vec<Box<dyn FnMut() -> f64>> = Vec::new();
     for bench in &mut one {
         rows.push(Box::new(|| nanos_per(scale.items, || bench.push_pop_one())));
@@ -62,14 +82,30 @@ fn idle_producers(scale: &Scale) {
     for bench in &mut all {
         rows.push(Box::new(|| nanos_per(scale.items, || bench.pop_push_any())));
     }
-    let medians = interleave(scale.rounds, &mut rows);
-    let (one, all) = medians.split_at(scale.sizes.len());
-    for ((size, one_busy), all_busy) in scale.sizes.iter().zip(one).zip(all) {
-        println!(
-            "  {size:>9} {one_busy:>8.1} ns {:>4.2}x {all_busy:>8.1} ns {:>4.2}x",
-            one_busy / one[0],
-            all_busy / all[0],
-        );
+    for (list, size) in lists.iter().zip(sizes) {
+        // What is served goes to the end of the list, and so all of it is scanned for the next item.
+        let items = (10 * scale.items / size).clamp(1, scale.items);
+        rows.push(Box::new(move || {
+            nanos_per(items, || {
+                black_box((list.push(0, 1), list.pop(&mut ())));
+            })
+        }));
+    }
+    let spreads = interleave(scale.rounds, &mut rows);
+    let columns: Vec<_> = spreads.chunks(sizes.len()).collect();
+    for (row, size) in sizes.iter().enumerate() {
+        print!("  {size:>9}");
+        for column in &columns {
+            let median = column[row].median;
+            print!(" {median:>9.1} ns {:>5.2}x", median / column[0].median);
+        }
+        println!();
+        let one_busy = format!("{size} producers, one busy");
+        record(IDLE, &one_busy, OURS, "ns", columns[0][row]);
+        record(IDLE, &one_busy, "scanned list", "ns", columns[2][row]);
+    }
+    for (row, size) in sizes.iter().enumerate() {
+        record(IDLE, &format!("{size} producers, all busy"), OURS, "ns", columns[1][row]);
     }
     println!();
 }
@@ -114,7 +150,7 @@ fn against_a_channel(scale: &Scale) {
     let queue = Queue::new();
     let producer = queue.register(Mode::default());
     let (sender, receiver) = bounded(LIMIT);
-    let medians = interleave(
+    let spreads = interleave(
         scale.rounds,
         &mut [
             Box::new(|| {
@@ -151,9 +187,9 @@ fn against_a_channel(scale: &Scale) {
             }),
         ],
     );
-    line("one at a time, one thread", medians[0], medians[1]);
-    line("eight at a time, one thread", medians[2], medians[3]);
-    let medians = interleave(
+    line("one at a time, one thread", spreads[0], spreads[1]);
+    line("eight at a time, one thread", spreads[2], spreads[3]);
+    let spreads = interleave(
         scale.contended_rounds,
         &mut [
             Box::new(|| contend(scale.contended, 1, &Fair(Bench::new(1))))
@@ -161,7 +197,7 @@ fn against_a_channel(scale: &Scale) {
             Box::new(|| contend(scale.contended, 1, &Channel::new())),
         ],
     );
-    line("two threads", medians[0], medians[1]);
+    line("two threads", spreads[0], spreads[1]);
     println!();
 }
 
@@ -182,7 +218,7 @@ fn against_a_scan(scale: &Scale) {
             let fair = Busy { busy, contended: Fair(Bench::new(size)) };
             let own_list = Busy { busy, contended: Scan::new(size) };
             let locked_list = Busy { busy, contended: LockedScan::new(size) };
-            let medians = interleave(
+            let spreads = interleave(
                 scale.contended_rounds,
                 &mut [
                     Box::new(|| contend(scale.contended, 2, &fair)) as Box<dyn FnMut() -> f64>,
@@ -190,10 +226,15 @@ fn against_a_scan(scale: &Scale) {
                     Box::new(|| contend(scale.contended, 2, &locked_list)),
                 ],
             );
-            let [ours, own_list, locked_list] = medians[..] else { unreachable!("three measures") };
+            let busy = if busy == size { "all" } else { "one" };
+            let what = format!("{size} producers, {busy} busy");
+            let names = [OURS, "list of the popper's", "locked list"];
+            for (of, spread) in names.into_iter().zip(&spreads) {
+                record(SCAN, &what, of, "ns", *spread);
+            }
+            let [ours, own_list, locked_list] = [0, 1, 2].map(|index| spreads[index].median);
             println!(
-                "  {size:>9} {:>5} {ours:>9.1} ns {own_list:>12.1} ns {:>4.2}x {locked_list:>12.1} ns {:>4.2}x",
-                if busy == size { "all" } else { "one" },
+                "  {size:>9} {busy:>5} {ours:>9.1} ns {own_list:>12.1} ns {:>4.2}x {locked_list:>12.1} ns {:>4.2}x",
                 ours / own_list,
                 ours / locked_list,
             );
@@ -202,7 +243,10 @@ fn against_a_scan(scale: &Scale) {
     println!();
 }
 
-fn line(what: &str, ours: f64, theirs: f64) {
+fn line(what: &str, ours: Spread, theirs: Spread) {
+    record(CHANNEL, what, OURS, "ns", ours);
+    record(CHANNEL, what, "crossbeam-channel", "ns", theirs);
+    let (ours, theirs) = (ours.median, theirs.median);
     println!("  {what:<30} {ours:>9.1} ns against {theirs:>9.1} ns: {:>5.2}x", ours / theirs);
 }
 
@@ -398,17 +442,18 @@ impl Contended for Channel {
 
 /// From the growth of the resident set, so with everything the allocator adds.
 fn memory() {
-    const IDLE: usize = 200_000;
+    const SO_MANY: usize = 200_000;
     let Some(before) = resident() else {
         println!("memory per idle producer: not measured, there is no /proc/self/statm here");
         return;
     };
-    let bench = Bench::new(IDLE);
+    let bench = Bench::new(SO_MANY);
     let after = resident().unwrap_or(before);
-    let total = after.saturating_sub(before) as f64 / IDLE as f64;
+    let total = after.saturating_sub(before) as f64 / SO_MANY as f64;
     println!(
-        "memory per idle producer, from the resident set with {IDLE} of them: {total:.0} bytes,",
+        "memory per idle producer, from the resident set with {SO_MANY} of them: {total:.0} bytes,",
     );
+    record("memory", "an idle producer", OURS, "B", total.into());
     println!("  {} of them its handle", size_of::<Producer<u64>>());
     println!();
     drop(bench);
@@ -428,9 +473,9 @@ fn nanos_per(count: usize, mut body: impl FnMut()) -> f64 {
     start.elapsed().as_nanos() as f64 / count as f64
 }
 
-/// The medians of `rounds` rounds, after one to warm up. Each round takes everything once, so that
-/// what disturbs the machine for a while disturbs all alike.
-fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> Vec<f64> {
+/// What `rounds` rounds give, after one to warm up. Each round takes everything once, so that what
+/// disturbs the machine for a while disturbs all alike.
+fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> Vec<Spread> {
     let mut samples = vec![Vec::with_capacity(rounds); measures.len()];
     for round in 0..=rounds {
         for (measure, samples) in measures.iter_mut().zip(&mut samples) {
@@ -440,11 +485,5 @@ fn interleave(rounds: usize, measures: &mut [Box<dyn FnMut() -> f64 + '_>]) -> V
             }
         }
     }
-    samples
-        .into_iter()
-        .map(|mut samples: Vec<f64>| {
-            samples.sort_by(f64::total_cmp);
-            samples[samples.len() / 2]
-        })
-        .collect()
+    samples.into_iter().map(Spread::of).collect()
 }

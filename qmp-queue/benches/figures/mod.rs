@@ -1,0 +1,1 @@
+../../../tests/src/bench/figures.rs
