@@ -8,6 +8,7 @@
 //!   `conformance` is its command line.
 //! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU.
 //! - [`schema`] reads what `query-qmp-schema` returns, [`exposition`] what Prometheus would.
+//! - [`bench`] measures our server beside others, [`report`] makes one report of all benchmarks.
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
 //! - [`upstream`] has the mux in front of a program of QEMU's, and [`scripted`] is a server that does what a test says.
@@ -26,6 +27,7 @@ pub mod json;
 pub mod process;
 pub mod programs;
 pub mod relay;
+pub mod report;
 pub mod schema;
 pub mod scripted;
 pub mod server;

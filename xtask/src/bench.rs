@@ -1,40 +1,96 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask bench`: what a crate costs by itself, and what the server costs from a client's point of view.
 
-use crate::command::{Failure, Outcome, cargo, run as run_command, step};
-use crate::workspace::{LIBRARIES, release_server, root};
+mod all;
+mod stacks;
 
-pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let (wanted, options) =
-        arguments.split_first().map_or(("all", &[][..]), |(wanted, rest)| (wanted.as_str(), rest));
-    let chosen: Vec<_> = LIBRARIES
-        .into_iter()
-        .filter(|name| wanted == "all" || *name == format!("qmp-{wanted}"))
-        .collect();
-    if wanted == "mux" {
-        return step("bench mux", || bench_server(&["mux"], options));
-    }
-    if chosen.is_empty() {
-        return Err(Failure::Usage(format!(
-            "bench takes queue, proto, dispatch, server, mux or all, not '{wanted}'"
-        )));
-    }
-    if wanted != "server" && !options.is_empty() {
-        return Err(Failure::Usage("only bench server and bench mux take options".to_owned()));
-    }
-    chosen.into_iter().try_for_each(|name| {
-        step(&format!("bench {name}"), || match root().join(name).join("benches").is_dir() {
-            true => run_command(&mut cargo(["bench", "--package", name, "--benches"])),
-            false => bench_server(&[], options),
-        })
-    })
+use std::process::Command;
+
+use crate::command::{Failure, Outcome, cargo, run as run_command, step};
+use crate::workspace::release_server;
+
+/// What there is to be measured.
+const LAYERS: [Layer; 5] = [
+    Layer::Crate("proto"),
+    Layer::Crate("queue"),
+    Layer::Crate("dispatch"),
+    Layer::Server,
+    Layer::Mux,
+];
+
+#[derive(Clone, Copy)]
+enum Layer {
+    /// The benchmarks of a crate, without its prefix.
+    Crate(&'static str),
+    /// The server as another process, by the crate `tests`.
+    Server,
+    /// The server in front of another one, likewise.
+    Mux,
 }
 
-/// As another process, by the crate `tests`.
-fn bench_server(task: &[&str], options: &[String]) -> Outcome {
-    run_command(&mut cargo(["build", "--release", "--package", "qmp-server"]))?;
-    let program = ["run", "--quiet", "--release", "--package", "tests", "--bin", "bench-server"];
-    run_command(
-        cargo(program).arg("--").args(task).args(options).env("QMP_SERVER_BIN", release_server()),
-    )
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let (wanted, options) = match arguments.split_first() {
+        Some((first, rest)) if !first.starts_with('-') => (first.as_str(), rest),
+        _ => ("all", arguments),
+    };
+    if wanted == "all" {
+        return all::run(options);
+    }
+    let Some(layer) = LAYERS.into_iter().find(|layer| layer.name() == wanted) else {
+        let names = LAYERS.map(Layer::name).join(", ");
+        return Err(Failure::Usage(format!("bench takes {names} or all, not '{wanted}'")));
+    };
+    layer.build()?;
+    step(&format!("bench {wanted}"), || run_command(layer.command().args(options)))
+}
+
+impl Layer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Crate(name) => name,
+            Self::Server => "server",
+            Self::Mux => "mux",
+        }
+    }
+
+    fn build(self) -> Outcome {
+        match self {
+            Self::Crate(name) => {
+                let package = format!("qmp-{name}");
+                run_command(&mut cargo(["bench", "--no-run", "--benches", "--package", &package]))
+            }
+            Self::Server | Self::Mux => {
+                run_command(&mut cargo(["build", "--release", "--package", "qmp-server"]))?;
+                run_command(&mut cargo(["build", "--release", "--package", "tests", "--bins"]))
+            }
+        }
+    }
+
+    /// What measures it; options can be added.
+    fn command(self) -> Command {
+        match self {
+            Self::Crate(name) => {
+                let package = format!("qmp-{name}");
+                cargo(["bench", "--quiet", "--benches", "--package", &package, "--"])
+            }
+            Self::Server | Self::Mux => {
+                let program = ["run", "--quiet", "--release", "--package", "tests"];
+                let mut command = cargo(program);
+                command.args(["--bin", "bench-server", "--"]);
+                if matches!(self, Self::Mux) {
+                    command.arg("mux");
+                }
+                command.env("QMP_SERVER_BIN", release_server());
+                command
+            }
+        }
+    }
+
+    /// The options for a run that is soon over.
+    fn quick(self) -> &'static [&'static str] {
+        match self {
+            Self::Crate(_) => &["--quick"],
+            Self::Server | Self::Mux => &["--rounds", "3", "--slice", "40"],
+        }
+    }
 }

@@ -11,8 +11,9 @@ cargo xtask TASK
     conformance [OPTION]...       hold our server against the recorded cases
     conformance --connect ADDR [OPTION]...
                                   hold another server against them; --help lists the options
-    bench [queue|proto|dispatch|server|all]
-                                  run the benchmarks of one crate, or of all
+    bench [all] [--quick] [--out DIR] [--compare OLD.json]
+                                  run all benchmarks and make one report of them; exit with 1 if something got slower
+    bench proto|queue|dispatch    run the benchmarks of one crate
     bench server [--json FILE] [OPTION]...
                                   the server from outside, beside a bare echo and QEMU
     bench mux [--json FILE] [OPTION]...

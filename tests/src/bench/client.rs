@@ -2,13 +2,16 @@
 //! A client that does as little as can be done, so that what is measured is the server.
 //!
 //! Every response is known beforehand: the same request always has the same answer, so counting bytes is enough
-//! to find where one ends. The last one is looked at.
+//! to find where one ends. The last one is looked at. A client that is [`parsing`](Client::parsing) does what programs
+//! do instead: it writes each request anew and parses each response.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use qmp_proto::{Reader, Request, ServerMessage, Value};
 
 /// What is asked, again and again. Every QMP server knows it.
 const REQUEST: &[u8] = b"{\"execute\": \"query-version\", \"id\": 1}\n";
@@ -39,6 +42,14 @@ pub struct Client {
     /// Bytes of a response that is not complete yet.
     partial: usize,
     buffer: Box<[u8]>,
+    parser: Option<Box<Parser>>,
+}
+
+/// What a client has that parses.
+#[derive(Debug, Default)]
+struct Parser {
+    reader: Reader,
+    request: String,
 }
 
 impl Client {
@@ -60,7 +71,8 @@ impl Client {
         let socket = UnixStream::connect(socket)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let buffer = vec![0; SMALLEST_BUFFER].into();
-        let mut client = Client { socket, request, response: Vec::new(), partial: 0, buffer };
+        let mut client =
+            Client { socket, request, response: Vec::new(), partial: 0, buffer, parser: None };
         client.line()?;
         let negotiation: &[u8] = match mode {
             Mode::InBand => b"{\"execute\": \"qmp_capabilities\"}\n",
@@ -77,6 +89,13 @@ impl Client {
         Ok(client)
     }
 
+    /// From now on, requests are written anew each time, and responses parsed.
+    #[must_use]
+    pub fn parsing(mut self) -> Client {
+        self.parser = Some(Box::default());
+        self
+    }
+
     /// The answer to the request, line end included.
     #[must_use]
     pub fn response(&self) -> &[u8] {
@@ -90,7 +109,7 @@ impl Client {
     /// If the connection breaks, or the answer is another one.
     pub fn round_trip(&mut self) -> io::Result<Duration> {
         let started = Instant::now();
-        self.socket.write_all(self.request)?;
+        self.ask(1)?;
         while self.receive()? == 0 {}
         Ok(started.elapsed())
     }
@@ -101,10 +120,13 @@ impl Client {
     ///
     /// If the connection breaks.
     pub fn ask(&mut self, requests: usize) -> io::Result<()> {
-        match requests {
-            0 => Ok(()),
-            1 => self.socket.write_all(self.request),
-            more => self.socket.write_all(&self.request.repeat(more)),
+        match (requests, &mut self.parser) {
+            (0, _) => Ok(()),
+            (1, None) => self.socket.write_all(self.request),
+            (more, None) => self.socket.write_all(&self.request.repeat(more)),
+            (more, Some(parser)) => {
+                (0..more).try_for_each(|_| self.socket.write_all(parser.request()))
+            }
         }
     }
 
@@ -117,6 +139,9 @@ impl Client {
         let received = self.socket.read(&mut self.buffer)?;
         if received == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(parser) = &mut self.parser {
+            return parser.responses(&self.buffer[..received]);
         }
         let length = self.response.len();
         let complete = (self.partial + received) / length;
@@ -143,6 +168,31 @@ impl Client {
             }
         }
         Ok(line)
+    }
+}
+
+impl Parser {
+    fn request(&mut self) -> &[u8] {
+        let mut request = Request::new("query-version");
+        request.id = Some(Value::from(1));
+        self.request.clear();
+        request.write(&mut self.request);
+        self.request.as_bytes()
+    }
+
+    /// How many responses these bytes complete.
+    fn responses(&mut self, mut bytes: &[u8]) -> io::Result<usize> {
+        let invalid =
+            |reason: &dyn ToString| io::Error::new(io::ErrorKind::InvalidData, reason.to_string());
+        let mut complete = 0;
+        while let Some(message) = self.reader.read(&mut bytes) {
+            let message = message.map_err(|error| invalid(&error))?;
+            match ServerMessage::parse(&message) {
+                Ok(ServerMessage::Response(response)) if response.result.is_ok() => complete += 1,
+                other => return Err(invalid(&format!("no answer: {other:?}"))),
+            }
+        }
+        Ok(complete)
     }
 }
 

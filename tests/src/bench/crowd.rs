@@ -75,6 +75,15 @@ impl Crowd {
         Ok(until_enough.unwrap_or(total))
     }
 
+    /// One of them, to be asked alone.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn first(&mut self) -> &mut Client {
+        &mut self.members[0]
+    }
+
     /// How many answers each of them has got while all were asking.
     #[must_use]
     pub fn served(&self) -> &[u64] {

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::client::{Client, Mode};
 use super::crowd::Crowd;
+use super::figures::Spread;
 use super::peer::{Floor, Kind, Peer};
 use super::report::{Limit, Section};
 use super::speed::latencies;
@@ -33,7 +34,7 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
         p50.push(median(&mut round.latencies));
         p99.push(quantile(&mut round.latencies, 0.99));
     }
-    let (service, p50, p99) = (median(&mut service), median(&mut p50), median(&mut p99));
+    let [service, p50, p99] = [service, p50, p99].map(Spread::of);
     let most = greedy.served().iter().copied().max().unwrap_or_default() as f64;
     let least = greedy.served().iter().copied().min().unwrap_or_default() as f64;
 
@@ -41,9 +42,9 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
     section.figure(&format!("{greedy}: service time"), Kind::Ours, "µs", service);
     section.figure(&format!("{greedy}: a polite one's p50"), Kind::Ours, "µs", p50);
     section.figure(&format!("{greedy}: a polite one's p99"), Kind::Ours, "µs", p99);
-    let turn = (GREEDY + 1) as f64 * service;
+    let turn = (GREEDY + 1) as f64 * service.median;
     let what = format!("{greedy}: a polite one's p99 / {} service times", GREEDY + 1);
-    section.target(&what, p99 / turn, Limit::AtMost(1.5));
+    section.target(&what, p99.median / turn, Limit::AtMost(1.5));
     section.target(&format!("{greedy}: most served / least"), most / least, Limit::AtMost(1.1));
     Ok(())
 }

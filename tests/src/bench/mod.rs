@@ -4,26 +4,34 @@
 //! Every server is a process of its own and gets the same requests from the same [`client`]. All figures are from one
 //! run: its rounds take the servers in turns, and a figure is the median of its rounds. First everything runs on one
 //! core, where the ratios are stable, then on all.
+//!
+//! Other stacks for remote calls are measured beside ours, each with its own server and client: see [`stacks`].
 
 pub mod client;
 pub mod crowd;
 mod fairness;
+mod figures;
 pub mod floor;
 pub mod machine;
 mod monitors;
 mod mux;
 pub mod peer;
 pub mod report;
+mod scaling;
 mod speed;
+pub mod stacks;
 pub mod stats;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::{Client, Mode};
 use machine::Pinned;
 use peer::{Floor, Kind, Peer};
 use report::{Report, Section};
+
+/// On what, and whether that is one core.
+const CORES: [(&str, bool); 2] = [("one core", true), ("all cores", false)];
 
 /// How much is measured.
 #[derive(Clone, Debug)]
@@ -44,18 +52,30 @@ impl Default for Scale {
     }
 }
 
-/// Measures everything. `program` is the one that can be the [`floor`].
+/// Measures everything. `program` is the one that can be the [`floor`]; the programs of other [`stacks`] are in the
+/// directory, if there is one.
 ///
 /// # Errors
 ///
 /// If a server does not start or does not answer as it should.
-pub fn run(scale: &Scale, program: PathBuf) -> Result<Report, String> {
+pub fn run(scale: &Scale, program: PathBuf, stacks: Option<&Path>) -> Result<Report, String> {
     let floor = Floor { program, line: answer_of_ours()? };
-    report(scale, &Kind::ALL, |section| {
+    let mut report = report(scale, &Kind::ALL, |section| {
         speed::measure(section, scale, &floor)?;
         monitors::measure(section, scale, &floor)?;
         fairness::measure(section, scale, &floor)
-    })
+    })?;
+    if let Some(programs) = stacks {
+        for (name, pinned) in CORES {
+            report.sections.push(measured(&format!("other stacks, {name}"), pinned, |section| {
+                stacks::measure(section, scale, &floor, programs)
+            })?);
+        }
+    }
+    report.sections.push(measured("latency against clients, one core", true, |section| {
+        scaling::measure(section, scale, &floor)
+    })?);
+    Ok(report)
 }
 
 /// Measures the mux in front of QEMU's programs, and these without it.
@@ -77,14 +97,22 @@ fn report(
     report.machine = machine::describe();
     let absent = wanted.iter().filter(|kind| !kind.is_installed());
     report.notes.extend(absent.map(|kind| format!("{kind} is not installed, and left out")));
-    for (name, pinned) in [("one core", true), ("all cores", false)] {
-        let _pinned =
-            if pinned { Some(Pinned::new().map_err(cannot("pin to a core"))?) } else { None };
-        let mut section = Section::new(name, pinned);
-        measure(&mut section)?;
-        report.sections.push(section);
+    for (name, pinned) in CORES {
+        report.sections.push(measured(name, pinned, &measure)?);
     }
     Ok(report)
+}
+
+/// What is measured on one core, or on all.
+fn measured(
+    name: &str,
+    pinned: bool,
+    measure: impl Fn(&mut Section) -> Result<(), String>,
+) -> Result<Section, String> {
+    let _pinned = if pinned { Some(Pinned::new().map_err(cannot("pin to a core"))?) } else { None };
+    let mut section = Section::new(name, pinned);
+    measure(&mut section)?;
+    Ok(section)
 }
 
 /// What our server answers: the floor is to send as many bytes.

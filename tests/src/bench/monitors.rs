@@ -2,6 +2,7 @@
 //! What it costs to have very many monitors that are idle.
 
 use super::client::{Client, Mode};
+use super::figures::Spread;
 use super::machine::{ManyDescriptors, resident_kib};
 use super::peer::{Floor, Kind, Peer};
 use super::report::{Limit, Section};
@@ -37,7 +38,7 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
         alone.push(median(&mut latencies(&mut one, scale).map_err(cannot("measure"))?));
         among.push(median(&mut latencies(&mut one_of_many, scale).map_err(cannot("measure"))?));
     }
-    let (alone, among) = (median(&mut alone), median(&mut among));
+    let (alone, among) = (Spread::of(alone), Spread::of(among));
 
     let come_and_go = (0..monitors).map(|_| Client::connect(lone.socket(0), Mode::InBand));
     let failures = failures.len() + come_and_go.filter(Result::is_err).count();
@@ -56,7 +57,7 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
     section.target(&format!("{monitors} idle monitors: KiB each"), per_monitor, Limit::AtMost(8.0));
     section.target(
         &format!("{monitors} idle monitors: p50 / one's"),
-        among / alone,
+        among.median / alone.median,
         Limit::AtMost(1.3),
     );
     section.target(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client::{Client, Mode};
 use super::crowd::Crowd;
+use super::figures::Spread;
 use super::machine::resident_kib;
 use super::peer::{Floor, Kind, Peer};
 use super::report::{Limit, Section};
@@ -61,16 +62,14 @@ fn measure_before(section: &mut Section, scale: &Scale, kind: Kind) -> Result<()
         format!("before {kind}: {CLIENTS} clients, without it 1"),
         format!("before {kind}: {size:.2} MiB, p50"),
     ];
-    let values = |way: &mut Way| {
-        [median(&mut way.p50), median(&mut way.per_second) / 1e3, median(&mut way.long_p50)]
-    };
-    let (direct, through) = (values(&mut direct), values(&mut through));
+    let spreads = |way: Way| [way.p50, way.per_second, way.long_p50].map(Spread::of);
+    let (direct, through) = (spreads(direct), spreads(through));
     let limits = [Limit::AtMost(1.3), Limit::AtLeast(1.0), Limit::AtMost(2.0)];
     for (index, unit) in ["µs", "k/s", "µs"].into_iter().enumerate() {
         section.figure(&names[index], Kind::Mux, unit, through[index]);
         section.figure(&names[index], kind, unit, direct[index]);
         let ratio = format!("{} / directly", names[index]);
-        section.target(&ratio, through[index] / direct[index], limits[index]);
+        section.target(&ratio, through[index].median / direct[index].median, limits[index]);
     }
     Ok(())
 }
@@ -96,7 +95,7 @@ impl Way {
 
     fn round(&mut self, scale: &Scale) -> io::Result<()> {
         self.p50.push(median(&mut latencies(&mut self.lone, scale)?));
-        self.per_second.push(per_second(&mut self.crowd, scale)?);
+        self.per_second.push(per_second(&mut self.crowd, scale)? / 1e3);
         self.long_p50.push(median(&mut latencies(&mut self.long, scale)?));
         Ok(())
     }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::Scale;
+use super::figures::{Spread, record};
 use super::peer::Kind;
 use crate::json::{Json, Layout};
 
@@ -28,9 +29,9 @@ impl Limit {
 #[derive(Debug)]
 struct Figure {
     what: String,
-    of: Kind,
+    of: &'static str,
     unit: &'static str,
-    value: f64,
+    value: Spread,
 }
 
 #[derive(Debug)]
@@ -43,7 +44,7 @@ struct Target {
 /// What was measured on one core, or on all.
 #[derive(Debug)]
 pub struct Section {
-    name: &'static str,
+    name: String,
     pinned: bool,
     figures: Vec<Figure>,
     targets: Vec<Target>,
@@ -52,12 +53,30 @@ pub struct Section {
 }
 
 impl Section {
-    pub(super) fn new(name: &'static str, pinned: bool) -> Self {
+    pub(super) fn new(name: &str, pinned: bool) -> Self {
+        let name = name.to_owned();
         Self { name, pinned, figures: Vec::new(), targets: Vec::new(), notes: Vec::new() }
     }
 
-    pub(super) fn figure(&mut self, what: &str, of: Kind, unit: &'static str, value: f64) {
-        self.figures.push(Figure { what: what.to_owned(), of, unit, value });
+    pub(super) fn figure(
+        &mut self,
+        what: &str,
+        of: Kind,
+        unit: &'static str,
+        value: impl Into<Spread>,
+    ) {
+        self.figure_of(what, of.name(), unit, value);
+    }
+
+    /// A figure of something that is no [`Kind`].
+    pub(super) fn figure_of(
+        &mut self,
+        what: &str,
+        of: &'static str,
+        unit: &'static str,
+        value: impl Into<Spread>,
+    ) {
+        self.figures.push(Figure { what: what.to_owned(), of, unit, value: value.into() });
     }
 
     pub(super) fn target(&mut self, what: &str, value: f64, limit: Limit) {
@@ -66,9 +85,12 @@ impl Section {
 
     /// Our figure in relation to another server's, if that was there. A target on one core only.
     pub(super) fn ratio(&mut self, what: &str, to: Kind, limit: Limit) {
-        let value = |of| self.figures.iter().find(|figure| figure.what == what && figure.of == of);
+        let value = |of: Kind| {
+            let mut figures = self.figures.iter();
+            figures.find(|figure| figure.what == what && figure.of == of.name())
+        };
         let (Some(ours), Some(other)) = (value(Kind::Ours), value(to)) else { return };
-        let value = ours.value / other.value;
+        let value = ours.value.median / other.value.median;
         let limit = self.pinned.then_some(limit);
         self.targets.push(Target { what: format!("{what} / {to}"), value, limit });
     }
@@ -77,9 +99,11 @@ impl Section {
         let figures = self.figures.iter().map(|figure| {
             object([
                 ("what", text(&figure.what)),
-                ("of", text(figure.of.name())),
+                ("of", text(figure.of)),
                 ("unit", text(figure.unit)),
-                ("value", number(figure.value)),
+                ("value", number(figure.value.median)),
+                ("lower", number(figure.value.lower)),
+                ("upper", number(figure.value.upper)),
             ])
         });
         let targets = self.targets.iter().map(|target| {
@@ -97,7 +121,7 @@ impl Section {
             )
         });
         object([
-            ("name", text(self.name)),
+            ("name", text(&self.name)),
             ("figures", Json::Array(figures.collect())),
             ("targets", Json::Array(targets.collect())),
             ("notes", Json::Array(self.notes.iter().map(|note| text(note)).collect())),
@@ -133,6 +157,19 @@ impl Report {
         ]);
         json.to_text(Layout::Pretty).replace("\r\n", "\n") + "\n"
     }
+
+    /// Adds the figures to the file that the environment names, if it does.
+    ///
+    /// # Panics
+    ///
+    /// If the file cannot be written to.
+    pub fn record(&self) {
+        for section in &self.sections {
+            for Figure { what, of, unit, value } in &section.figures {
+                record(&section.name, what, of, unit, *value);
+            }
+        }
+    }
 }
 
 /// For people.
@@ -151,27 +188,24 @@ impl fmt::Display for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "== {}", self.name)?;
         self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))?;
-        let mut kinds: Vec<Kind> = Vec::new();
-        for figure in &self.figures {
-            if !kinds.contains(&figure.of) {
-                kinds.push(figure.of);
-            }
-        }
-        write!(f, "{:<40} {:>5}", "", "unit")?;
-        kinds.iter().try_for_each(|kind| write!(f, " {kind:>19}"))?;
-        writeln!(f)?;
-        let mut rows: Vec<(&str, &str)> = Vec::new();
+        let (mut rows, mut columns): (Vec<(&str, &str)>, Vec<&str>) = Default::default();
         for figure in &self.figures {
             if !rows.contains(&(&figure.what, figure.unit)) {
                 rows.push((&figure.what, figure.unit));
             }
+            if !columns.contains(&figure.of) {
+                columns.push(figure.of);
+            }
         }
+        write!(f, "{:<40} {:>5}", "", "unit")?;
+        columns.iter().try_for_each(|column| write!(f, " {column:>19}"))?;
+        writeln!(f)?;
         for (what, unit) in rows {
             write!(f, "{what:<40} {unit:>5}")?;
-            for &kind in &kinds {
+            for column in &columns {
                 let mut figures = self.figures.iter();
-                match figures.find(|figure| figure.what == what && figure.of == kind) {
-                    Some(figure) => write!(f, " {:>19.1}", figure.value)?,
+                match figures.find(|figure| figure.what == what && figure.of == *column) {
+                    Some(figure) => write!(f, " {:>19.1}", figure.value.median)?,
                     None => write!(f, " {:>19}", "-")?,
                 }
             }

@@ -25,9 +25,15 @@ struct Arguments {
     /// How long a measurement takes in a round
     #[arg(long, global = true, value_name = "MS", default_value_t = Scale::default().slice.as_millis() as u64)]
     slice: u64,
+    /// How many clients are many
+    #[arg(long, value_name = "N", default_value_t = Scale::default().clients)]
+    clients: usize,
     /// How many monitors one server is to have
     #[arg(long, global = true, value_name = "N", default_value_t = Scale::default().monitors)]
     monitors: usize,
+    /// Where the programs of other stacks are (see tests/peers), to measure those that are there, too
+    #[arg(long, value_name = "DIRECTORY")]
+    stacks: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,14 +70,15 @@ fn bench(arguments: &Arguments) -> Result<(), String> {
     let scale = Scale {
         rounds: arguments.rounds,
         slice: Duration::from_millis(arguments.slice),
+        clients: arguments.clients,
         monitors: arguments.monitors,
-        ..Scale::default()
     };
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let report = match arguments.task {
         Some(Task::Mux) => run_mux(&scale)?,
-        _ => run(&scale, program)?,
+        _ => run(&scale, program, arguments.stacks.as_deref())?,
     };
+    report.record();
     print!("{report}");
     if let Some(path) = &arguments.json {
         let written = std::fs::write(path, report.to_json());

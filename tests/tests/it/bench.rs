@@ -1,19 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
 
-use tests::bench::{Scale, run};
 use tests::json::Json;
+use tests::process::{Finished, run};
+use tests::report::{Report, markdown};
+use tests::server::{LIMIT, program};
 
 #[test]
 fn every_measurement_is_made_and_reported() {
-    let scale = Scale { rounds: 1, slice: Duration::from_millis(1), clients: 4, monitors: 50 };
-    let report = run(&scale, env!("CARGO_BIN_EXE_bench-server").into()).unwrap();
-    let json = Json::parse(&report.to_json()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bench-server"));
+    bench.args(["--rounds", "1", "--slice", "1", "--clients", "4", "--monitors", "50", "--json"]);
+    bench.arg(path("server.json")).env("QMP_BENCH_FIGURES", path("server.jsonl"));
+    let finished = run(bench.env("QMP_SERVER_BIN", program()), "", 5 * LIMIT).unwrap();
+    assert!(finished.status.success(), "{finished:?}");
+    check_figures(&std::fs::read_to_string(path("server.json")).unwrap());
+    check_report(directory.path());
+}
+
+#[track_caller]
+fn check_figures(json: &str) {
+    let json = Json::parse(json).unwrap();
     let sections = json.get("sections").and_then(Json::as_array).unwrap();
-    assert_eq!(sections.len(), 2);
-    for section in sections {
-        let figures = section.get("figures").and_then(Json::as_array).unwrap();
+    let [one_core, all_cores, scaling] = sections else { panic!("three sections: {sections:?}") };
+    let figures =
+        |section: &Json| section.get("figures").and_then(Json::as_array).unwrap().to_vec();
+    let point = |clients: &str| {
+        let what = format!("{clients} clients, one asks");
+        figures(scaling)
+            .iter()
+            .any(|figure| figure.get("what").and_then(Json::as_str) == Some(&what))
+    };
+    assert!(point("1") && point("10") && !point("100"));
+    for section in [one_core, all_cores] {
+        let figures = figures(section);
         assert!(figures.iter().all(|figure| matches!(figure.get("value"), Some(Json::Number(_)))));
         let of_ours =
             |figure: &&Json| figure.get("of").and_then(Json::as_str) == Some("qmp-server");
@@ -26,4 +49,59 @@ fn every_measurement_is_made_and_reported() {
         let failures = target("100 connects: failures").get("value");
         assert_eq!(failures, Some(&Json::Number("0.000".to_owned())));
     }
+}
+
+/// Makes a report from the figures in a directory.
+fn report(directory: &Path, arguments: &[&str]) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-report"));
+    command.current_dir(directory).args(["--out", "out", "server.jsonl"]).args(arguments);
+    run(&mut command, "", LIMIT).unwrap()
+}
+
+#[track_caller]
+fn check_report(directory: &Path) {
+    let path = |name: &str| directory.join(name);
+    let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+    let finished = report(directory, &[]);
+    assert!(finished.status.success(), "{finished:?}");
+    for text in ["## server", "### one core", "qmp-server", "floor", "| kernel |", "| rustc |"] {
+        assert!(read("out/benchmarks.md").contains(text), "{text}");
+    }
+    assert!(read("out/latency.svg").contains("qmp-server, one asks"));
+    std::fs::rename(path("out/benchmarks.json"), path("old.json")).unwrap();
+    let finished = report(directory, &["--compare", "old.json"]);
+    assert_eq!(finished.status.code(), Some(0), "{finished:?}");
+
+    // One was ten times as fast once.
+    let mut old: Report = serde_json::from_str(&read("old.json")).unwrap();
+    let row = &mut old.layers[0].groups[0].rows[0];
+    assert_eq!(row.unit, "µs");
+    let figure = &mut row.figures[0];
+    for value in [&mut figure.lower, &mut figure.median, &mut figure.upper] {
+        *value /= 10.0;
+    }
+    std::fs::write(path("old.json"), serde_json::to_string(&old).unwrap()).unwrap();
+    let finished = report(directory, &["--compare", "old.json"]);
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    assert!(
+        finished.stdout.contains("slower: server, one core, 1 client, 1 in flight: p50"),
+        "{finished:?}"
+    );
+
+    let finished = report(directory, &["--compare", "server.jsonl"]);
+    assert_eq!(finished.status.code(), Some(2), "{finished:?}");
+    assert!(finished.stderr.starts_with("bench-report: server.jsonl: "), "{finished:?}");
+}
+
+#[test]
+fn documents_say_what_the_report_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let report: Report = serde_json::from_str(&read("docs/benchmarks.json")).unwrap();
+    assert!(
+        read("docs/benchmarks.md") == markdown::page(&report),
+        "docs/benchmarks.md is another one"
+    );
+    let readme = read("README.md");
+    assert_eq!(markdown::with_summary(&readme, &report).as_deref(), Some(&*readme));
 }

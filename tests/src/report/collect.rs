@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Makes a report from the figures that the benchmarks have written, one JSON object per line.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Figure, Group, Layer, Report, Row, about};
+
+/// A line: what a benchmark records of one figure.
+#[derive(Debug, Deserialize)]
+struct Line {
+    group: String,
+    what: String,
+    unit: String,
+    #[serde(flatten)]
+    figure: Figure,
+}
+
+/// Reads the files, which are called as their layers; `root` is the root of the workspace.
+///
+/// # Errors
+///
+/// Names the file, and the line, that cannot be read.
+pub fn collect(root: &Path, command: &str, files: &[PathBuf]) -> Result<Report, String> {
+    let layers = files.iter().map(|file| {
+        let cannot = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|error| cannot(&error))?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let groups = groups(&text).map_err(|error| cannot(&error))?;
+        Ok(Layer { name, groups })
+    });
+    let layers = layers.collect::<Result<Vec<_>, String>>()?;
+    Ok(Report {
+        date: about::date()?,
+        command: command.to_owned(),
+        revision: about::revision(),
+        machine: about::machine(),
+        versions: about::versions(root, &layers),
+        notes: about::absent(&layers),
+        layers,
+    })
+}
+
+fn groups(text: &str) -> Result<Vec<Group>, String> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line: Line =
+            serde_json::from_str(line).map_err(|error| format!("line {number}: {error}"))?;
+        let Line { group: name, what, unit, figure } = line;
+        let group = entry(
+            &mut groups,
+            |group| group.name == name,
+            || Group { name: name.clone(), rows: Vec::new() },
+        );
+        let row = entry(
+            &mut group.rows,
+            |row| row.what == what && row.unit == unit,
+            || Row { what: what.clone(), unit: unit.clone(), figures: Vec::new() },
+        );
+        row.figures.push(figure);
+    }
+    Ok(groups)
+}
+
+/// The element that fits, added if there is none.
+fn entry<T>(list: &mut Vec<T>, fits: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> &mut T {
+    let index = list.iter().position(fits).unwrap_or_else(|| {
+        list.push(new());
+        list.len() - 1
+    });
+    &mut list[index]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_together_is_one_row() {
+        let line = |what: &str, of: &str| {
+            format!(
+                r#"{{"group": "reading", "what": "{what}", "of": "{of}", "unit": "µs", "lower": 1.0, "median": 2.0, "upper": 3.0}}"#
+            )
+        };
+        let text = [line("a", "ours"), line("b", "ours"), line("a", "theirs")].join("\n");
+        let groups = groups(&text).unwrap();
+        let rows: Vec<_> =
+            groups[0].rows.iter().map(|row| (&*row.what, row.figures.len())).collect();
+        assert_eq!((groups.len(), rows), (1, vec![("a", 2), ("b", 1)]));
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let error = groups("{\"group\": \"reading\"}\n").unwrap_err();
+        assert!(error.starts_with("line 1: missing field `what`"), "{error}");
+    }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One report of all benchmarks: what was measured, on what, and what it is held against.
+//!
+//! The benchmarks write their figures into a file for each layer ([`collect`]). The report is kept as JSON, and
+//! everything else is made from it: a page ([`markdown`]), plots ([`plots`]), and what got slower ([`compare`]).
+
+mod about;
+pub mod collect;
+pub mod compare;
+pub mod markdown;
+pub mod plots;
+
+use serde::{Deserialize, Serialize};
+
+/// All that was measured in a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The day, as `2026-01-31`, in UTC.
+    pub date: String,
+    /// What made it.
+    pub command: String,
+    /// The revision that was measured, if it is known.
+    pub revision: Option<String>,
+    /// What it was measured on.
+    pub machine: Vec<Fact>,
+    /// What was measured beside ours, and what everything was built with.
+    pub versions: Vec<Fact>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+    /// The figures.
+    pub layers: Vec<Layer>,
+}
+
+/// Something that is known of the machine or a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// Of what.
+    pub name: String,
+    /// What is known.
+    pub value: String,
+}
+
+/// What one benchmark measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    /// What `cargo xtask bench` calls it.
+    pub name: String,
+    /// Its tables.
+    pub groups: Vec<Group>,
+}
+
+/// What belongs into one table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its heading.
+    pub name: String,
+    /// Its rows.
+    pub rows: Vec<Row>,
+}
+
+/// Figures that are held against each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What was measured.
+    pub what: String,
+    /// The unit of all figures; empty for what is counted.
+    pub unit: String,
+    /// The first one is ours.
+    pub figures: Vec<Figure>,
+}
+
+/// A median, and the quartiles of the rounds that it is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Whose it is.
+    pub of: String,
+    /// A quarter of the rounds were below.
+    pub lower: f64,
+    /// The figure.
+    pub median: f64,
+    /// A quarter of the rounds were above.
+    pub upper: f64,
+}
+
+impl Report {
+    /// The row of this layer, group and name, if it was measured.
+    #[must_use]
+    pub fn row(&self, layer: &str, group: &str, what: &str) -> Option<&Row> {
+        self.group(layer, group)?.rows.iter().find(|row| row.what == what)
+    }
+
+    fn group(&self, layer: &str, group: &str) -> Option<&Group> {
+        let layer = self.layers.iter().find(|one| one.name == layer)?;
+        layer.groups.iter().find(|one| one.name == group)
+    }
+}
+
+impl Row {
+    fn of(&self, name: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.of == name)
+    }
+
+    /// Whether more of it is better: a rate, and not a time or a size.
+    fn is_rate(&self) -> bool {
+        self.unit.ends_with("/s")
+    }
+}
+
+impl Figure {
+    /// By what share of the median the rounds vary to each side.
+    fn noise(&self) -> f64 {
+        (self.upper - self.lower) / (2.0 * self.median)
+    }
+}
+
+#[cfg(test)]
+mod samples {
+    use super::*;
+
+    /// A report of one row: ours, and something that it is held against.
+    pub(super) fn report(unit: &str, ours: f64, other: Option<f64>) -> Report {
+        let figure = |of: &str, median: f64| Figure {
+            of: of.to_owned(),
+            lower: median * 0.98,
+            median,
+            upper: median * 1.02,
+        };
+        let figures = [Some(figure("qmp-server", ours)), other.map(|other| figure("floor", other))];
+        let row = Row {
+            what: "1 client".to_owned(),
+            unit: unit.to_owned(),
+            figures: figures.into_iter().flatten().collect(),
+        };
+        let fact =
+            |name: &str, value: &str| Fact { name: name.to_owned(), value: value.to_owned() };
+        Report {
+            date: "2026-01-31".to_owned(),
+            command: "cargo xtask bench".to_owned(),
+            revision: None,
+            machine: vec![fact("processor", "one"), fact("cores", "2")],
+            versions: vec![fact("rustc", "1.88.0")],
+            notes: Vec::new(),
+            layers: vec![Layer {
+                name: "server".to_owned(),
+                groups: vec![Group { name: "one core".to_owned(), rows: vec![row] }],
+            }],
+        }
+    }
+}

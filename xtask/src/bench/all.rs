@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask bench all`: every benchmark, and one report of them.
+
+use std::path::PathBuf;
+
+use super::{LAYERS, Layer, stacks};
+use crate::command::{Failure, Outcome, cargo, run as run_command, step};
+use crate::files;
+use crate::workspace::{root, target_dir};
+
+/// The environment variable that names the file for the figures of a benchmark.
+const FIGURES: &str = "QMP_BENCH_FIGURES";
+
+pub(super) fn run(arguments: &[String]) -> Outcome {
+    let options = Options::parse(arguments)?;
+    let directory = target_dir().join("bench");
+    files::fresh_directory(&directory)?;
+    let mut programs = PathBuf::new();
+    step("build", || {
+        LAYERS.into_iter().try_for_each(Layer::build)?;
+        programs = stacks::build();
+        Ok(())
+    })?;
+    let mut figures = Vec::new();
+    for layer in LAYERS {
+        let name = layer.name();
+        let file = directory.join(format!("{name}.jsonl"));
+        let mut command = layer.command();
+        if matches!(layer, Layer::Server) {
+            command.arg("--stacks").arg(&programs);
+        }
+        if options.quick {
+            command.args(layer.quick());
+        }
+        step(&format!("bench {name}"), || run_command(command.env(FIGURES, &file)))?;
+        figures.push(file);
+    }
+    step("report", || {
+        let mut report = cargo(["run", "--quiet", "--release", "--package", "tests"]);
+        report.args(["--bin", "bench-report", "--"]).arg("--root").arg(root());
+        report.arg("--command").arg(&options.command);
+        report.arg("--out").arg(&options.out);
+        if options.out == root().join("docs") {
+            // README.md has some of the figures.
+            report.arg("--summary").arg(root().join("README.md"));
+        }
+        if let Some(old) = &options.compare {
+            report.arg("--compare").arg(old);
+        }
+        run_command(report.args(&figures))
+    })
+}
+
+struct Options {
+    quick: bool,
+    out: PathBuf,
+    compare: Option<PathBuf>,
+    /// All of them, as they were given.
+    command: String,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Outcome<Self> {
+        let mut options = Self {
+            quick: false,
+            out: target_dir().join("bench"),
+            compare: None,
+            command: [&["cargo xtask bench all".to_owned()], arguments].concat().join(" "),
+        };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let mut path = || {
+                let path = arguments.next().and_then(|path| std::path::absolute(path).ok());
+                path.ok_or_else(|| Failure::Usage(format!("{argument} needs a path")))
+            };
+            match argument.as_str() {
+                "--quick" => options.quick = true,
+                "--out" => options.out = path()?,
+                "--compare" => options.compare = Some(path()?),
+                unknown => {
+                    return Err(Failure::Usage(format!("bench all does not take '{unknown}'")));
+                }
+            }
+        }
+        match &options.compare {
+            // Now rather than after minutes.
+            Some(old) if !old.is_file() => {
+                Err(Failure::Usage(format!("there is no file {}", old.display())))
+            }
+            _ => Ok(options),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Outcome<Options> {
+        Options::parse(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_are_taken_in_any_order() {
+        let options = parse(&["--compare", "Cargo.toml", "--quick", "--out", "/docs/"]).unwrap();
+        assert!(options.quick);
+        assert_eq!(options.out, PathBuf::from("/docs"));
+        assert!(options.compare.is_some_and(|old| old.is_file()));
+        assert_eq!(
+            options.command,
+            "cargo xtask bench all --compare Cargo.toml --quick --out /docs/"
+        );
+    }
+
+    #[test]
+    fn mistakes_are_told_before_anything_is_measured() {
+        for arguments in [&["--out"][..], &["--compare", "no-such.json"], &["--fast"], &["proto"]] {
+            assert!(matches!(parse(arguments), Err(Failure::Usage(_))), "{arguments:?}");
+        }
+    }
+}
