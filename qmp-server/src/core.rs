@@ -26,7 +26,7 @@ use qmp_queue::Queue;
 use crate::Metrics;
 use crate::admission::{Admission, CHECK_AGAIN};
 use crate::figures::Figures;
-use crate::poller::{Poller, Ready, Token};
+use crate::poller::{Poller, Ready, Token, Wanted};
 use crate::server::{Discipline, Options, Server};
 use crate::session::{Job, Next, Session};
 use crate::signal::Signal;
@@ -45,7 +45,7 @@ const SCRATCH_SIZE: usize = 64 << 10;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) struct Core {
-    poller: Poller,
+    poller: Arc<Poller>,
     queue: Queue<Job>,
     options: Options,
     /// Readable while something can be popped, if it is not for the threads to do so.
@@ -58,6 +58,8 @@ pub(crate) struct Core {
     listening: Vec<Listening>,
     admission: Admission,
     sessions: Mutex<HashMap<Token, Arc<Session>>>,
+    /// Those that are read from again when others have had their turn.
+    again: Mutex<Vec<Arc<Session>>>,
     usage: Usage,
     metrics: Metrics,
     /// How many clients do not read what waits for them.
@@ -97,7 +99,7 @@ impl Core {
             }
         };
         let core = Arc::new(Core {
-            poller: Poller::new()?,
+            poller: Arc::new(Poller::new()?),
             queue,
             embedder,
             dispatching: AtomicBool::new(false),
@@ -106,6 +108,7 @@ impl Core {
             listening,
             admission: Admission::new(access),
             sessions: Mutex::default(),
+            again: Mutex::default(),
             usage: Usage::new(&options.limits),
             metrics,
             blocked: Arc::default(),
@@ -120,7 +123,7 @@ impl Core {
         });
         core.metrics.set_core(&core);
         for (token, listening) in (0..).zip(&core.listening) {
-            core.poller.add(listening.listener.as_fd(), token)?;
+            core.poller.add(listening.listener.as_fd(), token, Wanted::Input)?;
         }
         let waker = Arc::downgrade(&core);
         let wake = move || {
@@ -185,6 +188,8 @@ impl Core {
             for ready in ready.drain(..) {
                 self.handle(ready);
             }
+            let again = std::mem::take(&mut *lock(&self.again));
+            again.iter().for_each(|session| self.read(session));
             if !self.admission.nobody_waits() {
                 self.admission.overdue().into_iter().for_each(|token| self.readmit(token));
             }
@@ -199,7 +204,7 @@ impl Core {
         }
         let session = self.sessions().get(&ready.token).cloned();
         if let Some(session) = session {
-            session.ready(ready.writable);
+            session.ready(ready);
             self.read(&session);
         } else if !self.admission.nobody_waits() {
             self.readmit(ready.token);
@@ -221,9 +226,7 @@ impl Core {
         };
         match next {
             Next::Wait => {}
-            Next::Again => {
-                let _ = self.poller.repeat(session.transport.as_fd(), session.token);
-            }
+            Next::Again => self.read_later(session),
             Next::Close => self.close(session),
         }
     }
@@ -245,6 +248,13 @@ impl Core {
             executing: self.executing.load(Ordering::Relaxed),
             kept_bytes: self.usage.bytes(),
         }
+    }
+
+    /// Has a thread read from a session when it has looked after others, whether the transport has
+    /// anything to tell or not: what there is to read may have been received already.
+    pub(crate) fn read_later(&self, session: &Arc<Session>) {
+        lock(&self.again).push(Arc::clone(session));
+        self.poller.wake();
     }
 
     pub(crate) fn discipline(&self) -> Discipline {

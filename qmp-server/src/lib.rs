@@ -90,7 +90,7 @@ pub use roles::{Role, RoleError, Roles, Subject};
 pub use server::{Discipline, ListenError, Server, ServerHandle};
 pub use status::register_status;
 pub use trace_points::TracePoints;
-pub use transport::{Listener, Transport};
+pub use transport::{Listener, Received, Transport};
 
 /// The time as the system tells it, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).
 pub fn system_time() -> Time {

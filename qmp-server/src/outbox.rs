@@ -12,11 +12,13 @@ use qmp_dispatch::proto::Layout;
 use crate::Transport;
 use crate::figures::Figures;
 use crate::missed::notice;
+use crate::poller::{Place, Wanted};
 use crate::usage::Share;
 
 /// Writes to a client at once what it takes, and keeps the rest.
 pub(crate) struct Outbox {
     transport: Arc<dyn Transport>,
+    place: Place,
     layout: Layout,
     /// Who leaves more than this unread is not read from, and gets no events.
     full: usize,
@@ -45,11 +47,16 @@ impl State {
     fn backlog(&self) -> usize {
         self.pending.len() - self.written
     }
+
+    fn wanted(&self) -> Wanted {
+        if self.blocked_since.is_some() { Wanted::InputAndRoom } else { Wanted::Input }
+    }
 }
 
 impl Outbox {
     pub(crate) fn new(
         transport: Arc<dyn Transport>,
+        place: Place,
         layout: Layout,
         full: usize,
         share: Share,
@@ -58,6 +65,7 @@ impl Outbox {
     ) -> Outbox {
         Outbox {
             transport,
+            place,
             layout,
             full,
             state: Mutex::default(),
@@ -89,6 +97,19 @@ impl Outbox {
     /// Whether the client has read nothing for this long, though something waits for it.
     pub(crate) fn is_stalled(&self, at_least: Duration) -> bool {
         !self.is_empty() && self.lock().blocked_since.is_some_and(|at| at.elapsed() >= at_least)
+    }
+
+    /// Has the poller tell what the client is ready for, from now on.
+    pub(crate) fn be_polled(&self, polled_before: bool) -> io::Result<()> {
+        let state = self.lock();
+        if polled_before {
+            return self.want(&state);
+        }
+        self.place.poller.add(self.transport.as_fd(), self.place.token, state.wanted())
+    }
+
+    fn want(&self, state: &State) -> io::Result<()> {
+        self.place.poller.change(self.transport.as_fd(), self.place.token, state.wanted())
     }
 
     /// Writes more of what is pending.
@@ -165,16 +186,23 @@ impl Outbox {
 
     fn note_blocked(&self, state: &mut State, read_some: bool) {
         let blocked = state.backlog() > 0;
-        match (blocked, state.blocked_since) {
-            (true, None) => _ = self.blocked.fetch_add(1, Ordering::Relaxed),
-            (false, Some(_)) => _ = self.blocked.fetch_sub(1, Ordering::Relaxed),
-            _ => {}
-        }
+        let was_blocked = state.blocked_since.is_some();
         if !blocked {
             state.blocked_since = None;
-        } else if read_some || state.blocked_since.is_none() {
+        } else if read_some || !was_blocked {
             state.blocked_since = Some(Instant::now());
         }
+        match (was_blocked, blocked) {
+            (false, true) => {
+                self.blocked.fetch_add(1, Ordering::SeqCst);
+                // Somebody has to look after the client, though nothing may ever happen again.
+                self.place.poller.wake();
+            }
+            (true, false) => _ = self.blocked.fetch_sub(1, Ordering::SeqCst),
+            _ => return,
+        }
+        // Fails if the client is not polled yet, or no more.
+        let _ = self.want(state);
     }
 
     fn tell_backlog(&self, state: &State) {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -24,6 +25,30 @@ pub(crate) struct Poller {
 /// Names what has become ready.
 pub(crate) type Token = u64;
 
+/// What to wait for. Room is made by whoever reads, each time it does: to be told of it when it is not
+/// needed would wake a thread for each response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Input,
+    InputAndRoom,
+}
+
+impl Wanted {
+    fn flags(self) -> EventFlags {
+        let input = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        match self {
+            Wanted::Input => input,
+            Wanted::InputAndRoom => input | EventFlags::OUT,
+        }
+    }
+}
+
+/// Where a descriptor's readiness is told, and under which name.
+pub(crate) struct Place {
+    pub(crate) poller: Arc<Poller>,
+    pub(crate) token: Token,
+}
+
 const STOP: Token = u64::MAX;
 const WAKE: Token = u64::MAX - 1;
 
@@ -32,6 +57,8 @@ const WAKE: Token = u64::MAX - 1;
 pub(crate) struct Ready {
     pub(crate) token: Token,
     pub(crate) writable: bool,
+    /// The other end sends no more, once what is there has been read.
+    pub(crate) ended: bool,
 }
 
 impl Poller {
@@ -49,22 +76,23 @@ impl Poller {
         Ok(Poller { epoll, stop, wake })
     }
 
-    /// Reports for `token` when `fd` becomes readable or writable, and whether it is so already.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), Self::flags())?)
+    /// Reports for `token` when `fd` becomes ready for what is wanted, and whether it is so already.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, wanted: Wanted) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), wanted.flags())?)
     }
 
-    /// Reports for `token` once more.
-    pub(crate) fn repeat(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), Self::flags())?)
+    /// Reports for what is wanted now, and whether `fd` is ready for that already.
+    pub(crate) fn change(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        wanted: Wanted,
+    ) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), wanted.flags())?)
     }
 
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
         let _ = epoll::delete(&self.epoll, fd);
-    }
-
-    fn flags() -> EventFlags {
-        EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET
     }
 
     /// Waits for reports, at most for `timeout` if there is one, and appends them to `ready`.
@@ -82,7 +110,12 @@ impl Poller {
                 let flags = event.flags;
                 // What is broken is found out by writing, too.
                 let writable = EventFlags::OUT | EventFlags::ERR | EventFlags::HUP;
-                Ready { token: event.data.u64(), writable: flags.intersects(writable) }
+                let ended = EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP;
+                Ready {
+                    token: event.data.u64(),
+                    writable: flags.intersects(writable),
+                    ended: flags.intersects(ended),
+                }
             },
         ));
         Ok(())

@@ -12,16 +12,16 @@ use qmp_dispatch::proto::{self, Band, Error, Reader};
 use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Ticket};
 
-use crate::Transport;
 use crate::core::Execution;
 use crate::descriptors::Descriptors;
 use crate::figures::Figures;
 use crate::input::Input;
 use crate::outbox::Outbox;
-use crate::poller::Token;
+use crate::poller::{Ready, Token};
 use crate::server::Discipline;
 use crate::trace;
 use crate::usage::Share;
+use crate::{Received, Transport};
 
 /// As many in-band requests as QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
@@ -53,6 +53,8 @@ pub(crate) struct Session {
     attention: AtomicBool,
     /// There may be something to read.
     readable: AtomicBool,
+    /// Behind what is there to read comes the end, which is not told again.
+    ends: AtomicBool,
     /// The client sends no more. In one order with `unanswered` for all threads: of the one that
     /// finds the end and the one that gives the last answer, at least one sees both.
     ended: AtomicBool,
@@ -92,7 +94,8 @@ impl Session {
             input: Mutex::new(Input::new(limits)),
             kept: AtomicUsize::new(0),
             attention: AtomicBool::new(false),
-            readable: AtomicBool::new(false),
+            readable: AtomicBool::new(true),
+            ends: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             unanswered: AtomicUsize::new(0),
@@ -101,13 +104,21 @@ impl Session {
 
     /// The transport has become ready: there is room to write, or something to
     /// [read](Session::read).
-    pub(crate) fn ready(&self, writable: bool) {
+    pub(crate) fn ready(&self, ready: Ready) {
+        if ready.ended {
+            self.ends.store(true, Ordering::Release);
+        }
         self.readable.store(true, Ordering::Release);
         // Whatever it seems to hold: a thread may just have found that no more fits, and this is not
         // told again.
-        if writable {
+        if ready.writable {
             self.outbox.flush();
         }
+    }
+
+    /// Has the poller tell what the client is ready for, from now on.
+    pub(crate) fn be_polled(&self, polled_before: bool) -> io::Result<()> {
+        self.outbox.be_polled(polled_before)
     }
 
     /// Reads until the monitor is suspended or there is nothing more. Executes what is out-of-band,
@@ -215,12 +226,13 @@ impl Session {
     /// Receives bytes, and the descriptors that came with the last of them; `None` if there are none.
     fn receive(&self, scratch: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Option<usize> {
         match self.transport.receive(scratch, descriptors) {
-            Ok(0) => self.ended.store(true, Ordering::SeqCst),
-            Ok(received) => {
-                self.figures().bytes_received.add(received as u64);
-                // There may be more.
-                self.readable.store(true, Ordering::Release);
-                return Some(received);
+            Ok(Received { bytes: 0, .. }) => self.ended.store(true, Ordering::SeqCst),
+            Ok(Received { bytes, may_be_more }) => {
+                self.figures().bytes_received.add(bytes as u64);
+                if may_be_more || self.ends.load(Ordering::Acquire) {
+                    self.readable.store(true, Ordering::Release);
+                }
+                return Some(bytes);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -329,8 +341,8 @@ impl Session {
     pub(crate) fn discard_input(&self, scratch: &mut [u8]) {
         for _ in 0..READS_PER_TURN {
             match self.transport.receive(scratch, &mut Vec::new()) {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => break,
+                Ok(Received { bytes: 1.., may_be_more: true }) => {}
+                Ok(_) | Err(_) => break,
             }
         }
     }

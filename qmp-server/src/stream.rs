@@ -9,7 +9,7 @@ use std::pin::pin;
 use qmp_dispatch::proto::Layout;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, split};
 
-use crate::{Control, Peer, Transport};
+use crate::{Control, Peer, Received, Transport};
 
 impl Control {
     /// Serves one more client, over anything that can be read and written in Tokio: a stream of a TLS
@@ -109,7 +109,7 @@ impl Transport for Carried {
         Ok(self.peer.clone())
     }
 
-    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         self.socket.receive(buffer, descriptors)
     }
 

@@ -40,9 +40,9 @@ pub trait Transport: Send + Sync {
     /// If that cannot be found out; the client is refused.
     fn peer(&self) -> io::Result<Peer>;
 
-    /// Reads what is there. Zero means that the client sends no more. Fewer bytes than `buffer` has
-    /// room for do not mean that there are no more: only `WouldBlock` does, and readiness is not told
-    /// again before that.
+    /// Reads what is there. Zero bytes mean that the client sends no more. If there
+    /// [may be more](Received::may_be_more), this is called again, and readiness is not told before
+    /// `WouldBlock`.
     ///
     /// Descriptors that came with the last of the bytes replace those in `descriptors`; none come with
     /// the others.
@@ -51,7 +51,7 @@ pub trait Transport: Send + Sync {
     ///
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing is there yet; otherwise the connection
     /// is broken.
-    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize>;
+    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received>;
 
     /// Writes as much as fits.
     ///
@@ -66,6 +66,23 @@ pub trait Transport: Send + Sync {
 
     /// Ends the connection in both directions; the client sees end of file.
     fn shutdown(&self);
+}
+
+/// What a [`Transport`] has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many bytes.
+    pub bytes: usize,
+    /// Whether it has to be looked whether there are more. If not, becoming ready tells of what comes
+    /// next, and looking would be in vain.
+    pub may_be_more: bool,
+}
+
+impl Received {
+    /// So many bytes of a stream that gives all that it has, if there is room.
+    pub fn into_room_for(room: usize, bytes: usize) -> Received {
+        Received { bytes, may_be_more: bytes == room }
+    }
 }
 
 /// Accepts connections, and never blocks.

@@ -69,7 +69,7 @@ impl Core {
         for token in tokens {
             let session = self.sessions().get(token).cloned();
             if let Some(session) = session {
-                let _ = self.poller.repeat(session.transport.as_fd(), session.token);
+                self.read_later(&session);
             }
         }
     }

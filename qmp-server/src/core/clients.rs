@@ -15,7 +15,7 @@ use crate::descriptors::Descriptors;
 use crate::entrance::{DoorRole, Entrance};
 use crate::figures::Refusal;
 use crate::outbox::Outbox;
-use crate::poller::Token;
+use crate::poller::{Place, Token, Wanted};
 use crate::session::Session;
 use crate::{Limits, Listener, Peer, Role, Transport};
 
@@ -84,7 +84,8 @@ impl Core {
             Verdict::Admitted(peer) => self.greet(candidate, peer, None),
             Verdict::Undecided => {
                 let token = self.last_token.fetch_add(1, Ordering::Relaxed);
-                self.poller.add(candidate.transport.as_fd(), token)?;
+                let wanted = Wanted::InputAndRoom;
+                self.poller.add(candidate.transport.as_fd(), token, wanted)?;
                 self.admission.put(token, candidate);
                 // What was told before it could be found.
                 self.readmit(token);
@@ -131,9 +132,12 @@ impl Core {
         };
         let transport: Arc<dyn Transport> = transport.into();
         let Limits { unread, message, .. } = self.options.limits;
+        let token = polled.unwrap_or_else(|| self.last_token.fetch_add(1, Ordering::Relaxed));
         let (outlet, blocked) = (Arc::clone(&transport), Arc::clone(&self.blocked));
+        let place = Place { poller: Arc::clone(&self.poller), token };
         let figures = Arc::clone(self.figures());
-        let outbox = Arc::new(Outbox::new(outlet, layout, unread, share, blocked, figures));
+        let outbox = Outbox::new(outlet, place, layout, unread, share, blocked, figures);
+        let outbox = Arc::new(outbox);
         let control = Control::new(Arc::downgrade(self));
         tracing::debug!(%peer, "client connected");
         self.figures().greeted.count();
@@ -143,16 +147,10 @@ impl Core {
         }
         let monitor = self.dispatcher.connect(outbox.clone(), layout, locals);
         let producer = self.queue.register(Mode::OneInProgress);
-        let token = polled.unwrap_or_else(|| self.last_token.fetch_add(1, Ordering::Relaxed));
         let session = Session::new(token, listener, transport, outbox, monitor, producer, message);
         let session = Arc::new(session);
         self.sessions().insert(token, Arc::clone(&session));
-        let fd = session.transport.as_fd();
-        let added = match polled {
-            None => self.poller.add(fd, token),
-            // For what was ready already.
-            Some(_) => self.poller.repeat(fd, token),
-        };
+        let added = session.be_polled(polled.is_some());
         let given = Role::of(&session.monitor).map(Role::name);
         let missing = role.filter(|DoorRole(role)| given != Some(role));
         if let Some(DoorRole(role)) = &missing {
@@ -160,6 +158,9 @@ impl Core {
         }
         if added.is_err() || missing.is_some() {
             self.close(&session);
+        } else {
+            // For what has come with the end of the handshake, of which nobody tells.
+            self.read(&session);
         }
         added
     }

@@ -15,7 +15,7 @@ use super::request::{LONGEST, respond};
 use super::{Metrics, no_listener};
 use crate::signal::Signal;
 use crate::transport::{Opened, open};
-use crate::{Address, Listen, ListenError, Listener, Transport};
+use crate::{Address, Listen, ListenError, Listener, Received, Transport};
 
 /// How long a client may take, from connecting to having read its response.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -234,9 +234,9 @@ impl Client {
         let mut buffer = [0; LONGEST];
         let room = &mut buffer[..LONGEST - self.request.len()];
         match self.transport.receive(room, &mut Vec::new()) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(received) => {
-                self.request.extend_from_slice(&room[..received]);
+            Ok(Received { bytes: 0, .. }) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Received { bytes, .. }) => {
+                self.request.extend_from_slice(&room[..bytes]);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -249,8 +249,8 @@ impl Client {
         let mut buffer = [0; LONGEST];
         for _ in 0..16 {
             match self.transport.receive(&mut buffer, &mut Vec::new()) {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return,
+                Ok(Received { bytes: 1.., .. }) => {}
+                Ok(_) | Err(_) => return,
             }
         }
     }

@@ -10,6 +10,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recv, recvmsg,
 };
 
+use super::Received;
+
 /// As many descriptors as Linux lets one message carry.
 const MAX_DESCRIPTORS: usize = 253;
 
@@ -25,22 +27,24 @@ pub(super) fn receive(
     socket: &UnixStream,
     buffer: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,
-) -> io::Result<usize> {
+) -> io::Result<Received> {
     let (all, descriptors_ahead) = look_ahead(socket, buffer)?;
     if !descriptors_ahead {
+        let room = buffer.len();
         // No more than has been looked at: who knows what has come since.
         let (received, _) = recv(socket, &mut buffer[..all], RecvFlags::DONTWAIT)?;
-        return Ok(received);
+        return Ok(Received::into_room_for(room, received));
     }
+    let one_by_one = |bytes| Received { bytes, may_be_more: true };
     let at_most = all.min(MOST_SINGLE_BYTES);
     for (before, byte) in buffer[..at_most].iter_mut().enumerate() {
         let came = receive_byte(socket, byte)?;
         if !came.is_empty() {
             *descriptors = came;
-            return Ok(before + 1);
+            return Ok(one_by_one(before + 1));
         }
     }
-    Ok(at_most)
+    Ok(one_by_one(at_most))
 }
 
 /// How much is there, and whether there are descriptors, too. Some Linux tell of descriptors that
@@ -99,7 +103,7 @@ mod tests {
         let mut buffer = [0; 1000];
         loop {
             let mut descriptors = Vec::new();
-            let length = receive(&theirs, &mut buffer, &mut descriptors).unwrap();
+            let length = receive(&theirs, &mut buffer, &mut descriptors).unwrap().bytes;
             if length == 0 {
                 return all;
             }

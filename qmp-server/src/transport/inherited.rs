@@ -12,7 +12,7 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::vsock::VsockStream;
-use super::{Opened, Transport, tcp, unix, vsock};
+use super::{Opened, Received, Transport, tcp, unix, vsock};
 use crate::Peer;
 
 /// Where systemd's descriptors begin.
@@ -107,7 +107,7 @@ impl Transport for Inherited {
         Ok(Peer::Starter)
     }
 
-    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         self.connection.receive(buffer, descriptors)
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::Transport;
+use super::{Received, Transport};
 use crate::Peer;
 
 /// How long the end of the connection waits for standard output to take what is left.
@@ -57,7 +57,7 @@ impl Transport for Stdio {
         Ok(Peer::Starter)
     }
 
-    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         self.pair.receive(buffer, descriptors)
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
-use super::{Listener, Transport};
+use super::{Listener, Received, Transport};
 use crate::{Address, Peer};
 
 /// Listens at a port of a host, all of whose addresses must be loopback addresses unless `insecure`.
@@ -65,9 +65,10 @@ impl Transport for TcpStream {
         Ok(Peer::Address(self.peer_addr()?.to_string()))
     }
 
-    fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
+        let room = buffer.len();
         let (received, _) = recv(self, buffer, RecvFlags::DONTWAIT)?;
-        Ok(received)
+        Ok(Received::into_room_for(room, received))
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {

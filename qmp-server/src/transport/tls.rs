@@ -15,7 +15,7 @@ use rustls::{
 
 pub(super) use self::config::configure;
 use self::names::names_in;
-use super::{Listener, Transport};
+use super::{Listener, Received, Transport};
 use crate::{Address, ListenTls, Peer};
 
 /// So much is encrypted before it is seen whether the client reads it.
@@ -164,14 +164,16 @@ impl Transport for TlsStream {
         })
     }
 
-    fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
+        // What has been decrypted says nothing of what has not been received.
+        let all = |bytes| Received { bytes, may_be_more: true };
         let mut state = self.state();
         loop {
             match state.tls.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // Without a farewell. A message that is cut off is seen to be so.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                read => return read,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(all(0)),
+                read => return read.map(all),
             }
             state.fill(&self.stream)?;
             // Answers to messages of TLS itself.

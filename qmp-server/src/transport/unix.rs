@@ -20,7 +20,7 @@ use rustix::net::{
 };
 
 use super::ancillary::receive;
-use super::{BACKLOG, Listener, Transport};
+use super::{BACKLOG, Listener, Received, Transport};
 use crate::peer::{group_id, user_id};
 use crate::{Address, Listen, Peer};
 
@@ -194,7 +194,7 @@ impl Transport for UnixStream {
         Ok(Peer::Process { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() })
     }
 
-    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         receive(self, buffer, descriptors)
     }
 

@@ -10,7 +10,7 @@ use nix::sys::socket::{
 };
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
 
-use super::{BACKLOG, Listener, Transport};
+use super::{BACKLOG, Listener, Received, Transport};
 use crate::{Address, Peer};
 
 /// The context of this machine, which others cannot reach.
@@ -71,9 +71,10 @@ impl Transport for VsockStream {
         Ok(Peer::Address(format!("vsock:{}:{}", address.cid(), address.port())))
     }
 
-    fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
+        let room = buffer.len();
         let (received, _) = recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
-        Ok(received)
+        Ok(Received::into_room_for(room, received))
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {

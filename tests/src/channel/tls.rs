@@ -67,14 +67,40 @@ impl TlsStream {
     ///
     /// If that fails.
     pub fn connect(stream: TcpStream, name: &str, client: &TlsClient) -> io::Result<TlsStream> {
+        TlsStream::connect_with(stream, name, client, b"")
+    }
+
+    /// Like [`connect`](Self::connect), with these bytes behind the end of the handshake, in one piece with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub fn connect_with(
+        stream: TcpStream,
+        name: &str,
+        client: &TlsClient,
+        first: &[u8],
+    ) -> io::Result<TlsStream> {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let config = Arc::new(client.config()?);
         let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        // Kept until the handshake is over.
+        tls.writer().write_all(first)?;
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
         stream.set_write_timeout(Some(HANDSHAKE_LIMIT))?;
-        while tls.is_handshaking() {
-            tls.complete_io(&mut &stream)?;
+        // Not `complete_io`, which reads more: nobody would be told of that.
+        loop {
+            while tls.wants_write() {
+                tls.write_tls(&mut &stream)?;
+            }
+            if !tls.is_handshaking() {
+                break;
+            }
+            if tls.read_tls(&mut &stream)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            tls.process_new_packets().map_err(io::Error::other)?;
         }
         stream.set_nonblocking(true)?;
         Ok(TlsStream { stream, tls })

@@ -4,12 +4,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
+use std::time::Instant;
 
 use tempfile::TempDir;
 use tests::certificates::{Authority, Identity, Validity};
-use tests::channel::TlsClient;
+use tests::channel::{TlsClient, TlsStream};
 use tests::connection::Connection;
-use tests::endpoint::Endpoint;
+use tests::endpoint::{Endpoint, LOCALHOST};
 use tests::json::Layout;
 use tests::server::{Client, LIMIT, Server, refusal};
 
@@ -64,7 +65,7 @@ impl Tls {
         // Sometimes the server's alert is there before the handshake is over for the client.
         let endpoint = self.endpoint(identity);
         if let Ok(mut connection) = Connection::open(&endpoint, Layout::Compact, LIMIT / 100) {
-            let message = connection.read_message(std::time::Instant::now() + LIMIT);
+            let message = connection.read_message(Instant::now() + LIMIT);
             assert!(message.is_err(), "{message:?}");
         }
         self.server.refused(1).remove(0)
@@ -213,6 +214,21 @@ fn a_client_that_does_not_shake_hands_holds_up_nobody() {
         started.push(stream);
     }
     tls.check_served(Some(tls.authority.issue("alice", &[]).unwrap()));
+}
+
+#[test]
+fn what_comes_with_the_end_of_the_handshake_is_read() {
+    let tls = Tls::start_with(|_, _| String::new());
+    let client = TlsClient { ca: tls.authority.certificate(), identity: None };
+    let negotiation = br#"{"execute": "qmp_capabilities", "id": "early"}"#;
+    for _ in 0..20 {
+        let stream = tls.plain();
+        let stream = TlsStream::connect_with(stream, LOCALHOST, &client, negotiation).unwrap();
+        let mut connection = Connection::new(Box::new(stream), Layout::Compact);
+        let mut next = || connection.read_message(Instant::now() + LIMIT).unwrap().text;
+        assert!(next().starts_with(r#"{"QMP": "#));
+        assert_eq!(next(), r#"{"return": {}, "id": "early"}"#);
+    }
 }
 
 #[test]
