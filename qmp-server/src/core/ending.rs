@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::{Core, Listening, SCRATCH_SIZE, lock};
 use crate::session::Session;
@@ -90,8 +91,9 @@ impl Core {
                 .map(|session| PollFd::from_borrowed_fd(session.transport.as_fd(), PollFlags::OUT))
                 .collect();
             let timeout = Timespec::try_from(left).unwrap_or_default();
-            if poll(&mut fds, Some(&timeout)).is_err() {
-                break;
+            match poll(&mut fds, Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break,
             }
         }
         let mut scratch = vec![0; SCRATCH_SIZE];
