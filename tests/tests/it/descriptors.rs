@@ -203,9 +203,10 @@ fn what_does_not_take_a_descriptor_leaves_it() {
     });
 }
 
-/// Not compared: QEMU does the same, unless it executes faster than it reads.
+/// Not compared: whether a request that was sent before gets it depends on what is faster, reading or executing, in
+/// QEMU as well as here.
 #[test]
-fn out_of_band_what_came_with_a_later_request_waits_for_all() {
+fn out_of_band_what_came_with_a_later_request_is_for_one() {
     let mut machine = Machine::ours();
     let mut client = machine.connect(r#"{"enable": ["oob"]}"#);
     let queued = [getfd("a"), getfd("b")].concat();
@@ -213,9 +214,10 @@ fn out_of_band_what_came_with_a_later_request_waits_for_all() {
     machine.send_all(&mut client, &[(&queued, &[]), (oob, &["f"])]);
     let mut replies: Vec<_> = (0..3).map(|_| client.receive()).collect();
     replies.retain(|reply| reply.get("id").is_none());
-    assert_eq!(replies[0].to_string(), TAKEN);
-    assert!(replies[1].to_string().contains(NONE), "{}", replies[1]);
-    assert_eq!(machine.held(), ["f"]);
+    let refused = replies.iter().filter(|reply| reply.to_string().contains(NONE)).count();
+    let taken = replies.iter().filter(|reply| reply.to_string() == TAKEN).count();
+    assert!(taken <= 1 && taken + refused == 2, "{replies:?}");
+    machine.expect_held(&["f"]);
 }
 
 #[test]
