@@ -4,6 +4,7 @@
 //! Everything here looks at a server from outside, through its sockets, its command line and its exit status. Only
 //! [`difffuzz`] uses a crate under test: elsewhere, a mistake of ours could be made twice and cancel itself out.
 //!
+//! - [`chaos`] sends our server clients of every bad sort; the program `soak` is its command line.
 //! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program
 //!   `conformance` is its command line.
 //! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU.
@@ -16,6 +17,7 @@
 pub mod bench;
 pub mod certificates;
 pub mod channel;
+pub mod chaos;
 pub mod conformance;
 pub mod connection;
 pub mod difffuzz;

@@ -52,9 +52,7 @@ impl Server {
     /// If it does not start.
     #[must_use]
     pub fn start_with<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
-        let dir =
-            tempfile::Builder::new().prefix("qmp-tests-").tempdir().expect("temporary directory");
-        Self::start_in(dir, arguments)
+        Self::start_in(temporary_directory(), arguments)
     }
 
     /// Like [`start_with`](Self::start_with), in a directory that holds something already.
@@ -64,13 +62,34 @@ impl Server {
     /// If it does not start.
     #[must_use]
     pub fn start_in<'a>(dir: TempDir, arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::launch(dir, arguments, &[])
+    }
+
+    /// Like [`start_with`](Self::start_with), with these variables in its environment.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn start_in_environment<'a>(
+        arguments: impl IntoIterator<Item = &'a str>,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        Self::launch(temporary_directory(), arguments, variables)
+    }
+
+    fn launch<'a>(
+        dir: TempDir,
+        arguments: impl IntoIterator<Item = &'a str>,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let [sock, pretty] =
             ["qmp.sock", "pretty.sock"].map(|name| dir.path().join(name).display().to_string());
         let arguments = arguments
             .into_iter()
             .map(|argument| argument.replace("{sock}", &sock).replace("{pretty}", &pretty));
         let mut command = qmp_server(arguments);
-        command.current_dir(dir.path()).stdout(Stdio::piped());
+        command.current_dir(dir.path()).stdout(Stdio::piped()).envs(variables.iter().copied());
         let process = Process::start(&mut command).expect("qmp-server starts");
         let mut server = Self { process, dir };
         server.wait_until_ready();
@@ -148,8 +167,14 @@ impl Server {
     }
 
     /// The ports that it listens at, in the order of its arguments.
+    ///
+    /// # Panics
+    ///
+    /// If it greets nobody.
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
+        // It accepts clients before it says where, and greets them afterwards.
+        drop(self.connect().receive());
         ports(&self.process.stderr())
     }
 
@@ -341,6 +366,10 @@ impl Client {
             panic!("{error}");
         }
     }
+}
+
+fn temporary_directory() -> TempDir {
+    tempfile::Builder::new().prefix("qmp-tests-").tempdir().expect("temporary directory")
 }
 
 /// With these arguments the program must give up at once, with one line and exit status 2; hands out the line.

@@ -24,6 +24,8 @@ cargo xtask TASK
                                   compare our server with QEMU on random input
     fuzz [reader|request|writer] [--seconds N] [--seed S]
                                   look for input that qmp-proto cannot cope with
+    soak [--seconds N] [--seed S] [OPTION]...
+                                  send our server clients of every bad sort, and see that no other client suffers
     release [--dry-run] [--install] CRATE...|all
                                   check, pack, verify, publish and tag crates; --dry-run stops after verifying
     dist [archive|deb] [--check]  the program as it is handed out; --check makes it again elsewhere, compares, and has lintian

@@ -18,6 +18,7 @@ mod manifest;
 mod metadata;
 mod packed;
 mod release;
+mod soak;
 mod test;
 mod tidy;
 mod tool;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "difffuzz" => difffuzz::run(rest),
         "fuzz" => fuzz::run(rest),
+        "soak" => soak::run(rest),
         "help" | "--help" | "-h" => help::run(),
         unknown => Err(Failure::Usage(format!(
             "no task is called '{unknown}', `cargo xtask help` lists them"

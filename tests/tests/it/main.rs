@@ -9,6 +9,8 @@ mod bench;
 mod block_back_end;
 /// `qmp-server call`, against our own server and QEMU's.
 mod call;
+/// Clients of every bad sort, and what others notice of them.
+mod chaos;
 /// What the program says and returns when it cannot start.
 mod command_line;
 /// The configuration file.
