@@ -238,6 +238,7 @@ fn mistakes_in_roles_get_one_line_that_names_the_place() {
         (["--role", "user:0=janitor"], unknown),
         (["--listen", "unix:x,role=janitor"], unknown),
         (["--listen", "unix:x,role=admin,role=observer"], "there is a role already, 'admin'"),
+        (["--metrics", "unix:x,role=admin"], "metrics take no role"),
         (["--role", "admin"], "expected user:NAME=ROLE, group:NAME=ROLE or name:NAME=ROLE"),
         (["--role", "root=admin"], "expected user:NAME, group:NAME or name:NAME"),
         (["--role", "user:no such user=admin"], "there is no user 'no such user'"),

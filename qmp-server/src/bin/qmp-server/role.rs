@@ -118,6 +118,11 @@ pub(crate) fn roles(options: &ServerOptions) -> Result<Option<Roles>, Failure> {
             wanted = true;
         }
     }
+    if let Some(sourced) = &options.metrics
+        && sourced.value.role.is_some()
+    {
+        return Err(sourced.blame("metrics", "metrics take no role"));
+    }
     for sourced in &options.role {
         let Assignment { subject, role } = &sourced.value;
         let assigned = roles.assign(subject.clone(), role);
