@@ -21,6 +21,8 @@ mod conformance;
 mod descriptors;
 /// Random input, and what QEMU makes of it.
 mod difffuzz;
+/// README.md and the guide show what happens.
+mod documents;
 /// The server as a library.
 mod embedded;
 /// Completions and manual pages.
