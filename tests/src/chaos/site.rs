@@ -17,7 +17,7 @@ use crate::json::Layout;
 use crate::server::{LIMIT, Server};
 
 /// What the allocator may keep for itself, in KiB: it cannot give back what lies between blocks that are used.
-const SLACK_KIB: u64 = 4 << 10;
+const SLACK_KIB: u64 = 8 << 10;
 /// Without these, glibc's allocator keeps more and more for itself once a large block has been freed, and what the
 /// server keeps could not be told from that.
 const ALLOCATOR: [(&str, &str); 2] =
