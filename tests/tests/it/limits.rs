@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -200,15 +200,33 @@ fn with_few_requests_at_a_time_all_are_answered_all_the_same() {
     });
 }
 
+/// A server that is started with these limits of descriptors, as `ulimit` takes them.
+fn with_descriptors(path: &Path, limits: &str) -> Process {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {limits} && exec \"$@\""), "sh"]).arg(program());
+    command.arg("--listen").arg(format!("unix:{}", path.display()));
+    let server = Process::start(command.stdin(Stdio::null())).unwrap();
+    drop(Endpoint::Unix(path.to_owned()).connect(LIMIT).unwrap());
+    server
+}
+
+#[test]
+fn the_program_takes_as_many_descriptors_as_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("qmp.sock");
+    let _server = with_descriptors(&path, "-Sn 32");
+    let mut clients: Vec<_> = (0..40).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    for client in &mut clients {
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        assert!(read_line(client).contains("QMP"));
+    }
+}
+
 #[test]
 fn who_comes_when_there_are_no_descriptors_left_waits_for_others_to_leave() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("qmp.sock");
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 32 && exec \"$@\"", "sh"]).arg(program());
-    command.arg("--listen").arg(format!("unix:{}", path.display()));
-    let _server = Process::start(command.stdin(Stdio::null())).unwrap();
-    drop(Endpoint::Unix(path.clone()).connect(LIMIT).unwrap());
+    let _server = with_descriptors(&path, "-n 32");
     let mut first = UnixStream::connect(&path).unwrap();
     // More than fit; they wait to be accepted.
     let others: Vec<_> = (0..40).map(|_| UnixStream::connect(&path).unwrap()).collect();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use qmp_dispatch::Registry;
 use qmp_server::{Audit, Metrics, MetricsEndpoint, Server, TracePoints};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -75,8 +76,18 @@ pub(crate) fn set_roles(registry: &mut Registry, options: &ServerOptions) -> Res
     Ok(())
 }
 
+/// Lets as many clients come as the system allows: at first it is fewer, for the sake of programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of descriptors cannot be raised");
+    }
+}
+
 /// Lets in who may connect, for as much as they may take.
 pub(crate) fn allow(server: Server, options: &ServerOptions) -> Result<Server, Failure> {
+    raise_descriptor_limit();
     Ok(server.allow(options.access().map_err(Failure::usage)?).limits(options.limits()))
 }
 
