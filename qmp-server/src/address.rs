@@ -21,7 +21,7 @@ use std::str::FromStr;
 /// assert!("carrier-pigeon:coop".parse::<Address>().is_err());
 /// # Ok::<(), qmp_server::AddressError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// A Unix socket at this path.

@@ -88,6 +88,10 @@ pub(crate) struct Momentary {
 }
 
 impl Core {
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
     /// With an `embedder`, what is in-band is left to whoever polls that.
     pub(crate) fn new(server: Server, embedder: Option<Arc<Signal>>) -> io::Result<Arc<Core>> {
         let Server { dispatcher, listening, connections, access, options, metrics } = server;

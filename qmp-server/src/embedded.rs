@@ -5,6 +5,8 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
+use qmp_dispatch::Dispatcher;
+
 use crate::control::Control;
 use crate::core::Core;
 use crate::server::ServerHandle;
@@ -76,6 +78,11 @@ impl Embedded {
     /// Controls the server from elsewhere.
     pub fn control(&self) -> Control {
         self.handle.control()
+    }
+
+    /// What emits events to the clients of this server, from any thread.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        self.handle.dispatcher()
     }
 
     /// Waits until the server has ended in order, like [`ServerHandle::wait`]. It must have been shut

@@ -4,7 +4,7 @@
 /// No name of a command, an event or a member could match this.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no pattern of names: letters, digits, '-', '_', '.', '*' and '?'")]
-pub struct PatternError(pub String);
+pub struct PatternError(String);
 
 /// Checks that names of QAPI could match a pattern.
 pub(crate) fn check(pattern: &str) -> Result<(), PatternError> {
@@ -12,6 +12,13 @@ pub(crate) fn check(pattern: &str) -> Result<(), PatternError> {
     match !pattern.is_empty() && pattern.chars().all(good) {
         true => Ok(()),
         false => Err(PatternError(pattern.to_owned())),
+    }
+}
+
+impl PatternError {
+    /// What was meant to be a pattern.
+    pub fn pattern(&self) -> &str {
+        &self.0
     }
 }
 

@@ -60,6 +60,7 @@ pub struct Listen {
 
 /// What a TLS server needs. All files are in PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListenTls {
     /// The server's certificate, and those that lead to its authority.
     pub cert: PathBuf,

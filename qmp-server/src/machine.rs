@@ -26,11 +26,14 @@ pub use run_state::{SHUTDOWN, Shutdown, ShutdownCause};
 /// use qmp_server::{MachineOptions, register_machine};
 ///
 /// let mut registry = Registry::new();
-/// register_machine(&mut registry, MachineOptions::default())?;
+/// let mut options = MachineOptions::default();
+/// options.name = Some("vm1".into());
+/// register_machine(&mut registry, options)?;
 /// assert!(registry.command_names().any(|name| name == "system_reset"));
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct MachineOptions {
     /// What `query-name` reports.
     pub name: Option<String>,
@@ -47,6 +50,17 @@ pub struct MachineOptions {
 /// # Errors
 ///
 /// [`RegisterError`] if the registry has a command or event of the same name already.
+///
+/// ```
+/// use qmp_dispatch::{LocalClient, Registry};
+/// use qmp_server::{MachineOptions, register_machine};
+///
+/// let mut registry = Registry::new();
+/// register_machine(&mut registry, MachineOptions::default())?;
+/// let said = LocalClient::new(registry).ask("{'execute': 'query-status'}");
+/// assert_eq!(said, [r#"{"return": {"status": "running", "running": true}}"#]);
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
 pub fn register_machine(
     registry: &mut Registry,
     options: MachineOptions,

@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 /// let peer = Peer::Process { pid: 4711, uid: 1000, gid: 100 };
 /// assert_eq!(peer.to_string(), "pid 4711, uid 1000, gid 100");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peer {
     /// The process that connected to a Unix socket, as it was when it did.

@@ -3,8 +3,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -57,6 +57,7 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 /// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[must_use = "nobody is served before it runs"]
 pub struct Server {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) listening: Vec<Listening>,
@@ -96,6 +97,7 @@ pub enum Discipline {
 
 /// A server cannot listen at an address.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 #[error("cannot listen at {address}: {source}")]
 pub struct ListenError {
     /// Where.
@@ -150,7 +152,6 @@ impl Server {
 
     /// Says which processes of this machine may connect, in place of the default [`Access`]. Whoever
     /// may not is disconnected without a greeting.
-    #[must_use]
     pub fn allow(mut self, access: Access) -> Server {
         self.access = access;
         self
@@ -158,7 +159,6 @@ impl Server {
 
     /// Chooses how many in-band commands may be executed at a time; by default
     /// [one](Discipline::OneAtATime).
-    #[must_use]
     pub fn discipline(mut self, discipline: Discipline) -> Server {
         self.options.discipline = discipline;
         self
@@ -166,14 +166,12 @@ impl Server {
 
     /// Says how long a command that is being executed may hold up the end of the server; five seconds
     /// by default. Commands that are not done by then are left unanswered.
-    #[must_use]
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Server {
         self.options.shutdown_deadline = deadline;
         self
     }
 
     /// Says how much clients may take, in place of the default [`Limits`].
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Server {
         self.options.limits = limits;
         self
@@ -181,21 +179,18 @@ impl Server {
 
     /// Has the server go on when it listens nowhere and has no connection left: there will be more by
     /// [`Control::serve`].
-    #[must_use]
     pub fn stay(mut self) -> Server {
         self.options.stay = true;
         self
     }
 
     /// Accepts clients from a listener of the embedder's own, over any transport.
-    #[must_use]
     pub fn accept_from(mut self, listener: Box<dyn Listener>, layout: Layout) -> Server {
         self.listening.push(Listening::new(listener, Entrance::new(layout)));
         self
     }
 
     /// Serves a connection that exists already, over any transport.
-    #[must_use]
     pub fn serve(mut self, connection: Box<dyn Transport>, layout: Layout) -> Server {
         self.connections.push((connection, Entrance::new(layout)));
         self
@@ -204,6 +199,11 @@ impl Server {
     /// Where the server listens, with the ports that the system has chosen.
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         self.listening.iter().map(|listening| listening.listener.address())
+    }
+
+    /// What commands are looked up in, and what emits events.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
     }
 
     /// What the server tells of itself, now and when it runs.
@@ -249,7 +249,7 @@ impl fmt::Debug for Server {
 pub struct ServerHandle {
     core: Arc<Core>,
     /// Disconnected when all threads have ended.
-    finished: Receiver<()>,
+    finished: Mutex<Receiver<()>>,
 }
 
 impl ServerHandle {
@@ -267,12 +267,22 @@ impl ServerHandle {
             // The threads that run already are not left behind.
             spawned.inspect_err(|_| core.stop())?;
         }
-        Ok(ServerHandle { core, finished })
+        Ok(ServerHandle { core, finished: Mutex::new(finished) })
     }
 
     /// Controls the server from elsewhere.
     pub fn control(&self) -> Control {
         Control::new(Arc::downgrade(&self.core))
+    }
+
+    /// What emits events to the clients of this server, from any thread.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        self.core.dispatcher()
+    }
+
+    /// Whether somebody has [shut the server down](Control::shutdown).
+    pub fn is_stopping(&self) -> bool {
+        self.core.is_stopping()
     }
 
     /// Waits until the server has been [shut down](Control::shutdown) and has ended in order.
@@ -283,7 +293,8 @@ impl ServerHandle {
         self.core.wait_for_stop();
         // Nothing is ever sent: this waits for the threads to drop their ends.
         let deadline = self.core.shutdown_deadline().saturating_add(END_DEADLINE);
-        if self.finished.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+        let finished = self.finished.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if finished.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("a command does not end, and is left alone");
             self.core.finish();
         }
@@ -293,5 +304,20 @@ impl ServerHandle {
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandle").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Embedded;
+
+    #[test]
+    fn what_embedders_hold_can_be_shared_by_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<Server>();
+        check::<ServerHandle>();
+        check::<Embedded>();
+        check::<Control>();
     }
 }

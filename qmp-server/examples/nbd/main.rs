@@ -111,8 +111,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let socket = Socket::bind(&options.socket)
         .map_err(|error| format!("cannot listen at {}: {error}", options.socket.display()))?;
     let clients = Clients::new(Arc::clone(&back_end), dispatcher.clone());
-    let qmp = Server::new(dispatcher.clone()).listen(&options.qmp)?.embed()?;
-    MainLoop { qmp, socket, signals, clients, back_end, dispatcher }.run()
+    let qmp = Server::new(dispatcher).listen(&options.qmp)?.embed()?;
+    MainLoop { qmp, socket, signals, clients, back_end }.run()
 }
 
 fn main() -> ExitCode {

@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
-use qmp_dispatch::Dispatcher;
 use qmp_server::{Embedded, ShutdownCause};
 
 use crate::back_end::BackEnd;
@@ -22,7 +21,6 @@ pub(crate) struct MainLoop {
     pub(crate) signals: UnixStream,
     pub(crate) clients: Clients,
     pub(crate) back_end: Arc<BackEnd>,
-    pub(crate) dispatcher: Dispatcher,
 }
 
 const QMP: u32 = 0;
@@ -80,7 +78,7 @@ impl MainLoop {
     }
 
     fn end(&self, cause: ShutdownCause) {
-        if let Err(error) = events::shutdown(&self.dispatcher, cause) {
+        if let Err(error) = events::shutdown(self.qmp.dispatcher(), cause) {
             eprintln!("nbd: {error}");
         }
         self.back_end.quit();
@@ -94,10 +92,10 @@ impl MainLoop {
         for export in self.back_end.exports() {
             if let Err(Failure::Io(error)) = export.flush() {
                 let name = export.name();
-                events::block_io_error(&self.dispatcher, name, Operation::Flush, &error);
+                events::block_io_error(self.qmp.dispatcher(), name, Operation::Flush, &error);
                 result = Err(format!("cannot flush device '{name}': {error}").into());
             }
-            events::block_export_deleted(&self.dispatcher, export)?;
+            events::block_export_deleted(self.qmp.dispatcher(), export)?;
         }
         self.qmp.control().shutdown();
         self.qmp.wait();

@@ -27,6 +27,7 @@ const MOST_CLIENTS: usize = 64;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves [`Metrics`] over HTTP until it is dropped.
+#[must_use = "metrics are served until it is dropped"]
 pub struct MetricsEndpoint {
     address: Address,
     stop: Arc<Signal>,

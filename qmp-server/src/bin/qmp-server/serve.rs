@@ -32,13 +32,11 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
 
     let mut registry = Registry::new();
     let audit = clients::start_audit(&mut registry, &options)?;
-    let machine = options.serve.clone();
-    let machine = MachineOptions {
-        name: machine.name,
-        uuid: machine.uuid.map(String::from),
-        paused: machine.paused.unwrap_or_default(),
-        trace_points,
-    };
+    let mut machine = MachineOptions::default();
+    machine.name.clone_from(&options.serve.name);
+    machine.uuid = options.serve.uuid.clone().map(String::from);
+    machine.paused = options.serve.paused.unwrap_or_default();
+    machine.trace_points = trace_points;
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
     register_status(&mut registry).map_err(Failure::usage)?;
     clients::set_deadlines(&mut registry, &options);
