@@ -415,6 +415,11 @@ impl<T> Fair<T> {
 
     /// Takes the buffer from the producer that has been empty for longest, if it still is.
     fn cool(&mut self) {
+        // Those that were spared when more producers were busy than are now.
+        self.spare.truncate(WARM + self.ready.len());
+        if self.spare.capacity() > 4 * (WARM + self.ready.len()) {
+            self.spare.shrink_to(2 * (WARM + self.ready.len()));
+        }
         let coldest = self.warm.pop_front().and_then(|index| self.slots.get_mut(index));
         if let Some(slot) = coldest {
             slot.warm = false;

@@ -40,6 +40,15 @@ fn an_idle_producer_takes_no_more_than_stated() {
     let after_service = bytes_held(&region) / PRODUCERS + size_of::<Producer<[u64; 32]>>();
     assert!(after_service <= STATED, "{after_service} bytes once it has been busy");
 
+    // Nor has having been busy all at once, when each needed what items are kept in.
+    for producer in &producers {
+        assert!(producer.push([0; 32]).is_ok());
+    }
+    while queue.try_pop().is_some() {}
+    let after_burst = bytes_held(&region) / PRODUCERS + size_of::<Producer<[u64; 32]>>();
+    println!("and {after_burst} bytes after a burst");
+    assert!(after_burst <= STATED, "{after_burst} bytes after a burst");
+
     drop(producers);
     let before = bytes_held(&region);
     for _ in 0..PRODUCERS {
