@@ -29,7 +29,8 @@
 //! ```
 //!
 //! Between two servings of a producer that has items all the while, every other producer is served
-//! at most once. It is the order of a list that is scanned from its head, but nothing is scanned: a
+//! at most once. Newcomers go first, so bound how many there can be: clients that connect again and
+//! again are served before those that stay. It is the order of a list that is scanned from its head, but nothing is scanned: a
 //! pop looks at producers that have items only, and takes as long with a hundred thousand idle ones
 //! as with none.
 //!

@@ -7,7 +7,23 @@ use std::num::NonZeroUsize;
 /// Whether a producer is suspended is never stored, only derived from its mode, the number of its
 /// queued items and the number of its items in progress. So a change of mode takes effect at once,
 /// whatever is queued.
+///
+/// ```
+/// use qmp_queue::{Mode, Queue};
+///
+/// assert_eq!(Mode::default(), Mode::UpTo(8.try_into().unwrap()));
+///
+/// let queue = Queue::new();
+/// let producer = queue.register(Mode::OneInProgress);
+/// let _ = producer.push("item")?;
+/// let popped = queue.try_pop().unwrap();
+/// assert!(producer.is_suspended(), "in progress");
+/// let _ = producer.set_mode(Mode::default());
+/// assert!(!producer.is_suspended(), "what has been popped does not count in this mode");
+/// # Ok::<(), qmp_queue::PushError<&str>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Mode {
     /// One item at a time: suspended while an item of this producer is queued or in progress.
     ///

@@ -11,6 +11,13 @@ use crate::Ticket;
 /// Names a producer: unique within its queue, and never used again after the producer is gone.
 ///
 /// Ids are ordered by registration.
+///
+/// ```
+/// let queue = qmp_queue::Queue::<()>::new();
+/// let (first, second) = (queue.register(Default::default()), queue.register(Default::default()));
+/// assert!(first.id() < second.id());
+/// assert_eq!(second.id().to_string(), "2");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProducerId(pub(crate) NonZeroU64);
 
@@ -44,6 +51,13 @@ pub enum PushError<T> {
 
 impl<T> PushError<T> {
     /// The item that was not accepted.
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::new();
+    /// let producer = queue.register(Default::default());
+    /// let _ = queue.close();
+    /// assert_eq!(producer.push("late").unwrap_err().into_inner(), "late");
+    /// ```
     pub fn into_inner(self) -> T {
         match self {
             PushError::Full(item) | PushError::Closed(item) => item,
@@ -90,6 +104,18 @@ impl Resume {
 }
 
 /// An item, taken from the queue.
+///
+/// ```
+/// let queue = qmp_queue::Queue::new();
+/// let producer = queue.register(Default::default());
+/// let _ = producer.push('a')?;
+/// let _ = producer.push('b')?;
+///
+/// let popped = queue.try_pop().unwrap();
+/// assert_eq!((popped.item, popped.producer, popped.more), ('a', producer.id(), true));
+/// assert_eq!(popped.resume, None, "it was not suspended");
+/// # Ok::<(), qmp_queue::PushError<char>>(())
+/// ```
 #[must_use = "this holds the item, and perhaps a producer to resume"]
 #[non_exhaustive]
 pub struct Popped<T> {

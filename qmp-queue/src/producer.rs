@@ -52,6 +52,22 @@ impl<T> Producer<T> {
 
     /// Queues an item behind this producer's others, and says whether that suspends the producer.
     ///
+    /// Where another thread pops, the [`Resume`] of a suspension may be with that thread before
+    /// this returns. Whoever stops reading on [`Pushed::Suspended`] is to look at
+    /// [`is_suspended`](Producer::is_suspended) once it has stopped, or to keep in mind a resume
+    /// that came early.
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, PushError, Pushed, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let producer = queue.register(Mode::OneInProgress);
+    /// assert_eq!(producer.push("one"), Ok(Pushed::Suspended));
+    /// assert_eq!(producer.push("two"), Err(PushError::Full("two")));
+    /// queue.finish();
+    /// assert_eq!(producer.push("three"), Err(PushError::Closed("three")));
+    /// ```
+    ///
     /// # Errors
     ///
     /// The item comes back as [`PushError::Full`] while the producer is suspended, and as
@@ -106,23 +122,64 @@ impl<T> Producer<T> {
     }
 
     /// Whether a push would be refused as [`PushError::Full`]. A closed producer is never
-    /// suspended.
+    /// suspended; one of a queue that is only [finished](crate::Queue::finish) is until its items
+    /// are popped.
     pub fn is_suspended(&self) -> bool {
         self.shared.lock().fair.suspended(self.key)
     }
 
-    /// Whether this producer is closed, by itself or with the queue.
+    /// Whether pushes are refused as [`PushError::Closed`]: this producer is closed, or the queue is
+    /// closed or [finished](crate::Queue::finish).
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::<()>::new();
+    /// let producer = queue.register(Default::default());
+    /// assert!(!producer.is_closed());
+    /// drop(queue);
+    /// assert!(producer.is_closed(), "nobody is left to pop");
+    /// ```
     pub fn is_closed(&self) -> bool {
         let state = self.shared.lock();
         state.fair.finished() || !state.fair.contains(self.key)
     }
 
-    /// This producer's figures; `None` once it is closed.
+    /// This producer's figures; `None` once it or the queue is closed. A queue that is
+    /// [finished](crate::Queue::finish) still has them.
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::new();
+    /// let producer = queue.register(Default::default());
+    /// let _ = producer.push('a')?;
+    /// let _ = producer.push('b')?;
+    /// let _ = queue.try_pop();
+    ///
+    /// let stats = producer.stats().unwrap();
+    /// assert_eq!((stats.served, stats.queued, stats.suspended), (1, 1, false));
+    /// let _ = producer.close();
+    /// assert_eq!(producer.stats(), None);
+    /// # Ok::<(), qmp_queue::PushError<char>>(())
+    /// ```
     pub fn stats(&self) -> Option<ProducerStats> {
         self.shared.lock().fair.stats(self.key)
     }
 
     /// Takes back what is queued. The producer stays open, and where it is in the order of service.
+    /// An item in progress stays so.
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, Pushed, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let producer = queue.register(Mode::UpTo(2.try_into().unwrap()));
+    /// let _ = producer.push('a')?;
+    /// assert_eq!(producer.push('b')?, Pushed::Suspended);
+    ///
+    /// let cleared = producer.clear();
+    /// assert_eq!(cleared.items, ['a', 'b']);
+    /// assert_eq!(cleared.resume.unwrap().producer(), producer.id());
+    /// assert_eq!(producer.push('c')?, Pushed::Ready);
+    /// # Ok::<(), qmp_queue::PushError<char>>(())
+    /// ```
     pub fn clear(&self) -> Cleared<T> {
         let mut state = self.shared.lock();
         let removed = state.fair.clear(self.key);
@@ -133,6 +190,20 @@ impl<T> Producer<T> {
     /// Closes this producer and takes back what it has queued. Pushes are refused as
     /// [`PushError::Closed`] from now on. A suspended producer is resumed, though one of its items
     /// be in progress. Closing a closed producer does nothing.
+    ///
+    /// ```
+    /// use qmp_queue::{PushError, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let (leaving, staying) = (queue.register(Default::default()), queue.register(Default::default()));
+    /// let _ = leaving.push("mine")?;
+    /// let _ = staying.push("not mine")?;
+    ///
+    /// assert_eq!(leaving.close().items, ["mine"]);
+    /// assert_eq!(leaving.push("late"), Err(PushError::Closed("late")));
+    /// assert_eq!(queue.try_pop().unwrap().item, "not mine");
+    /// # Ok::<(), PushError<&str>>(())
+    /// ```
     pub fn close(&self) -> Cleared<T> {
         let mut state = self.shared.lock();
         let removed = state.fair.remove(self.key);

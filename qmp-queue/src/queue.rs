@@ -129,6 +129,17 @@ impl<T> Queue<T> {
 
     /// A queue that calls `hook` once per idle-to-busy transition, as described at
     /// [`QueueBuilder::wake_hook`].
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// let (wake, wakeups) = mpsc::channel();
+    /// let queue = qmp_queue::Queue::with_wake_hook(move || _ = wake.send(()));
+    /// let producer = queue.register(Default::default());
+    /// let _ = producer.push("busy now")?;
+    /// assert!(wakeups.try_recv().is_ok());
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
     pub fn with_wake_hook(hook: impl Fn() + Send + Sync + 'static) -> Self {
         QueueBuilder::new().wake_hook(hook).build()
     }
@@ -142,6 +153,20 @@ impl<T> Queue<T> {
     /// [`register_with_hook`](Queue::register_with_hook).
     ///
     /// On a queue that is closed or finished, the producer is closed from the start.
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::new();
+    /// let old = queue.register(Default::default());
+    /// let _ = old.push("old")?;
+    /// let new = queue.register(Default::default());
+    /// let _ = new.push("new")?;
+    /// assert_eq!(queue.try_pop().unwrap().item, "new");
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there are as many producers as a `u32` can number.
     pub fn register(&self, mode: Mode) -> Producer<T> {
         self.register_as(mode, None)
     }
@@ -185,7 +210,16 @@ impl<T> Queue<T> {
     }
 
     /// Takes the oldest item of the least recently served producer that has one; `None` if nothing
-    /// is queued.
+    /// can be popped.
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::new();
+    /// let producer = queue.register(Default::default());
+    /// assert!(queue.try_pop().is_none());
+    /// let _ = producer.push("item")?;
+    /// assert_eq!(queue.try_pop().unwrap().item, "item");
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
     // By force, here and further down: handing an item up in memory costs as much as a lock.
     #[inline(always)]
     pub fn try_pop(&self) -> Option<Popped<T>> {
@@ -196,6 +230,20 @@ impl<T> Queue<T> {
 
     /// Takes an item like [`try_pop`](Queue::try_pop), and sleeps until there is one. `None` when
     /// the queue is [closed](Queue::close), or [finished](Queue::finish) and empty.
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::new();
+    /// let worker = {
+    ///     let queue = queue.clone();
+    ///     std::thread::spawn(move || std::iter::from_fn(|| queue.pop()).map(|popped| popped.item).sum())
+    /// };
+    /// let producer = queue.register(Default::default());
+    /// let _ = producer.push(3)?;
+    /// let _ = producer.push(4)?;
+    /// queue.finish();
+    /// assert_eq!(worker.join().ok(), Some(7));
+    /// # Ok::<(), qmp_queue::PushError<i32>>(())
+    /// ```
     pub fn pop(&self) -> Option<Popped<T>> {
         let mut state = self.shared.lock();
         loop {
@@ -217,6 +265,19 @@ impl<T> Queue<T> {
     ///
     /// [`PopTimeoutError::Timeout`] if nothing was queued in that time, [`PopTimeoutError::Closed`]
     /// where [`pop`](Queue::pop) says `None`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_queue::{PopTimeoutError, Queue};
+    ///
+    /// let queue = Queue::<()>::new();
+    /// let waited = queue.pop_timeout(Duration::from_millis(1));
+    /// assert_eq!(waited.unwrap_err(), PopTimeoutError::Timeout);
+    /// queue.finish();
+    /// let waited = queue.pop_timeout(Duration::MAX);
+    /// assert_eq!(waited.unwrap_err(), PopTimeoutError::Closed);
+    /// ```
     pub fn pop_timeout(&self, timeout: Duration) -> Result<Popped<T>, PopTimeoutError> {
         // A time too far off to be represented is never reached.
         let deadline = Instant::now().checked_add(timeout);
@@ -315,6 +376,21 @@ impl<T> Queue<T> {
 
     /// Whether nothing can be popped: nothing is queued, or what is waits for items of its producers
     /// [in progress](Mode::Serial).
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let producer = queue.register(Mode::Serial(Mode::DEFAULT_LIMIT));
+    /// let _ = producer.push("first")?;
+    /// let _ = producer.push("second")?;
+    /// let first = queue.try_pop();
+    /// assert!(queue.is_idle(), "the second waits for the first");
+    /// assert_eq!(queue.len(), 1);
+    /// drop(first);
+    /// assert!(!queue.is_idle());
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
     pub fn is_idle(&self) -> bool {
         self.shared.lock().fair.nothing_to_pop()
     }
@@ -330,6 +406,18 @@ impl<T> Queue<T> {
     /// sleeps in a pop wakes up with nothing, [`wakeups`](Queue::wakeups) is disconnected, and
     /// every suspended producer is resumed, though one of its items be in progress. Closing a
     /// closed queue does nothing.
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::new();
+    /// let producer = queue.register(qmp_queue::Mode::OneInProgress);
+    /// let _ = producer.push("never done")?;
+    ///
+    /// let closed = queue.close();
+    /// assert_eq!(closed.items, [(producer.id(), "never done")]);
+    /// assert_eq!(closed.resumes[0].producer(), producer.id());
+    /// assert!(producer.push("late").is_err() && queue.pop().is_none());
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
     pub fn close(&self) -> Closed<T> {
         close(&self.shared)
     }
@@ -340,6 +428,17 @@ impl<T> Queue<T> {
     /// sleeps in a pop wakes up with nothing, and later pops answer so, once all is popped.
     /// [`wakeups`](Queue::wakeups) is disconnected. Suspended producers are resumed as their items
     /// are popped and done.
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::new();
+    /// let producer = queue.register(Default::default());
+    /// let _ = producer.push("the last one")?;
+    /// queue.finish();
+    /// assert!(producer.push("late").is_err());
+    /// assert_eq!(queue.pop().unwrap().item, "the last one");
+    /// assert!(queue.pop().is_none(), "and none will come");
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
     pub fn finish(&self) {
         let mut state = self.shared.lock();
         state.fair.finish();
@@ -351,6 +450,17 @@ impl<T> Queue<T> {
     /// Each producer's figures are of one moment, those of different producers of different
     /// moments: the lock is taken for a few producers at a time and never while the caller looks at
     /// one, however many there are. One that is registered or closed meanwhile may be missed.
+    ///
+    /// ```
+    /// let queue = qmp_queue::Queue::new();
+    /// let busy = queue.register(Default::default());
+    /// let _idle = queue.register(Default::default());
+    /// let _ = busy.push("item")?;
+    /// let queued: Vec<_> = queue.stats().filter(|stats| stats.queued > 0).collect();
+    /// assert_eq!(queued.len(), 1);
+    /// assert_eq!(queued[0].producer, busy.id());
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
     pub fn stats(&self) -> impl Iterator<Item = ProducerStats> + '_ {
         let mut next = Some(0);
         let mut page = Vec::new().into_iter();

@@ -8,7 +8,7 @@ use crate::{Mode, ProducerId};
 ///
 /// From [`Producer::stats`](crate::Producer::stats) for one, from
 /// [`Queue::stats`](crate::Queue::stats) for all.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProducerStats {
     /// Whose figures these are.
@@ -31,6 +31,18 @@ pub struct ProducerStats {
 impl ProducerStats {
     /// The time since this producer's last item was popped; `None` where
     /// [`last_served`](Self::last_served) is.
+    ///
+    /// ```
+    /// use qmp_queue::{PushError, QueueBuilder};
+    ///
+    /// let queue = QueueBuilder::new().service_times(true).build();
+    /// let producer = queue.register(Default::default());
+    /// let _ = producer.push("item")?;
+    /// assert_eq!(producer.stats().unwrap().since_served(), None, "not served yet");
+    /// let _ = queue.try_pop();
+    /// assert!(producer.stats().unwrap().since_served().is_some());
+    /// # Ok::<(), PushError<&str>>(())
+    /// ```
     pub fn since_served(&self) -> Option<Duration> {
         self.last_served.map(|at| at.elapsed())
     }
