@@ -99,6 +99,11 @@ impl Error {
     }
 
     /// QEMU's answer to a command that does not exist.
+    ///
+    /// ```
+    /// let error = qmp_proto::Error::command_not_found("x");
+    /// assert_eq!(error.to_string(), "CommandNotFound: The command x has not been found");
+    /// ```
     pub fn command_not_found(name: &str) -> Error {
         Error::new(ErrorClass::CommandNotFound, format!("The command {name} has not been found"))
     }

@@ -192,6 +192,14 @@ impl Reader {
     }
 
     /// Whether nothing of a message has been read that is not complete.
+    ///
+    /// ```
+    /// let mut reader = qmp_proto::Reader::default();
+    /// assert!(reader.read(&mut &b"  {'execute'"[..]).is_none());
+    /// assert!(!reader.is_idle(), "a stream that ends here ends within a message");
+    /// assert!(reader.read(&mut &b": 'stop'}"[..]).is_some());
+    /// assert!(reader.is_idle());
+    /// ```
     pub fn is_idle(&self) -> bool {
         (self.spent || self.tokens.is_empty()) && self.lexer.is_between_tokens()
     }
@@ -244,6 +252,14 @@ pub struct Message<'r> {
 impl<'r> Message<'r> {
     /// The message as it came, for passing it on. White space is as in the input, except that very
     /// long runs of it may have been shortened.
+    ///
+    /// ```
+    /// let mut reader = qmp_proto::Reader::default();
+    /// let mut input: &[u8] = b"  {'execute':  'stop'}  {";
+    /// let message = reader.read(&mut input).unwrap()?;
+    /// assert_eq!(message.text(), b"{'execute':  'stop'}");
+    /// # Ok::<(), qmp_proto::SyntaxError>(())
+    /// ```
     pub fn text(&self) -> &'r [u8] {
         self.text
     }

@@ -71,6 +71,14 @@ impl From<SyntaxError> for RequestError {
 
 impl Request {
     /// An in-band request without arguments and id, to be filled in.
+    ///
+    /// ```
+    /// use qmp_proto::{Band, Request};
+    ///
+    /// let request = Request { id: Some(1.into()), ..Request::new("stop") };
+    /// assert!(request.arguments.is_empty());
+    /// assert_eq!(request.band, Band::InBand);
+    /// ```
     pub fn new(command: impl Into<String>) -> Request {
         Request { command: command.into(), ..Request::default() }
     }

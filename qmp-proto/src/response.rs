@@ -46,6 +46,13 @@ impl Response {
 
     /// The text that [`write`](Response::write) appends, made of that of the result, which is not
     /// copied to another place if there is room for the rest behind it.
+    ///
+    /// ```
+    /// use qmp_proto::{Json, Layout, Response};
+    ///
+    /// let response = Response { id: None, result: Ok(Json::EMPTY_OBJECT) };
+    /// assert_eq!(response.into_text(Layout::Compact), "{\"return\": {}}\r\n");
+    /// ```
     #[inline]
     pub fn into_text(self, layout: Layout) -> String {
         let mut text = match self.result {
