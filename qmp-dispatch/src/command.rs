@@ -73,6 +73,17 @@ impl Command {
     }
 
     /// Makes the command answer nothing when it succeeds. Off by default.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.command("ping", |_: &Context| Ok::<(), Error>(()))?.no_success_response();
+    /// let client = LocalClient::new(registry);
+    /// assert!(client.ask("{'execute': 'ping'}").is_empty());
+    /// assert_eq!(client.ask("{'execute': 'ping', 'arguments': {'x': 1}}").len(), 1, "errors are answered");
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn no_success_response(&mut self) -> &mut Command {
         self.success_response = false;
         self

@@ -59,7 +59,17 @@ scoped_thread_local!(static CURRENT: Arc<Monitor>);
 /// until that has ended, and the outer one again afterwards, also when the inner handler panicked.
 ///
 /// ```
-/// assert!(qmp_dispatch::current().is_none());
+/// use qmp_dispatch::{Context, LocalClient, Registry, current, proto::Error};
+///
+/// let mut registry = Registry::new();
+/// registry.command("ping", |context: &Context| {
+///     let monitor = current().expect("a handler runs");
+///     assert_eq!(monitor.id(), context.monitor().id());
+///     Ok::<(), Error>(())
+/// })?;
+/// assert_eq!(LocalClient::new(registry).ask("{'execute': 'ping'}"), [r#"{"return": {}}"#]);
+/// assert!(current().is_none());
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 pub fn current() -> Option<Arc<Monitor>> {
     CURRENT.is_set().then(|| CURRENT.with(Arc::clone))

@@ -300,6 +300,19 @@ impl Dispatcher {
 
     /// Says whether the machine is yet to be initialized. Meanwhile, only commands that
     /// [allow it](crate::Command::allow_preconfig) can be executed. Mirrors QEMU's `--preconfig`.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.command("ping", |_: &Context| Ok::<(), Error>(()))?;
+    /// let client = LocalClient::new(registry);
+    /// client.monitor().dispatcher().set_preconfig(true);
+    /// assert!(client.ask("{'execute': 'ping'}")[0].starts_with(r#"{"error": "#));
+    /// client.monitor().dispatcher().set_preconfig(false);
+    /// assert_eq!(client.ask("{'execute': 'ping'}"), [r#"{"return": {}}"#]);
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn set_preconfig(&self, preconfig: bool) {
         self.shared.preconfig.store(preconfig, Ordering::Release);
     }
