@@ -161,7 +161,7 @@ impl Core {
     }
 
     fn serve(self: &Arc<Self>) {
-        SCRATCH.set(Some(vec![0; SCRATCH_SIZE].into()));
+        lend_buffer();
         WORKS_FOR.set(Arc::as_ptr(self));
         let mut ready = Vec::new();
         while !self.is_stopping() {
@@ -274,12 +274,17 @@ impl Core {
     }
 }
 
+/// Lets this thread read from clients that it has answered, instead of waking one of the server's to do so.
+pub(crate) fn lend_buffer() {
+    SCRATCH.set(Some(vec![0; SCRATCH_SIZE].into()));
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 thread_local! {
-    /// What a thread of a server reads into; `None` on other threads, and while it is being used.
+    /// What a thread reads into; `None` while it is being used, and on threads that have not [lent](lend_buffer) any.
     static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
     /// Whose thread this is; null on other threads.
     static WORKS_FOR: Cell<*const Core> = const { Cell::new(ptr::null()) };

@@ -63,6 +63,8 @@ pub struct Mux {
 struct Shared {
     address: Address,
     upstream: Arc<Upstream>,
+    /// How many connections there have been, from a random number on.
+    connections: AtomicU64,
     control: OnceLock<Control>,
     /// Nobody is to be served any more.
     shutting_down: AtomicBool,
@@ -85,6 +87,7 @@ impl Mux {
         let shared = Shared {
             address: upstream,
             upstream: Arc::new(Upstream::new(Waker::new()?)),
+            connections: AtomicU64::new(random() >> 1),
             control: OnceLock::new(),
             shutting_down: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -189,6 +192,8 @@ impl fmt::Debug for Mux {
 
 impl Shared {
     fn run(&self, dispatcher: &Dispatcher) {
+        // Whoever has been answered is read from again, and at once.
+        crate::core::lend_buffer();
         let mut pause = FIRST_PAUSE;
         let mut last_told = None;
         while !self.is_closing() {
@@ -214,13 +219,14 @@ impl Shared {
     /// One connection from beginning to end.
     fn connect(&self, dispatcher: &Dispatcher) -> Result<End, End> {
         let is_closing = || self.is_closing();
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
         let mut connection = Connection::open(&self.address, &self.upstream, &is_closing)?;
         let greeting = connection.negotiate()?;
         tracing::info!(server = %self.address, version = %greeting.version, "connected upstream");
         let oob = greeting.capabilities.contains(&Capability::Oob);
         let connected = Connected::to(&greeting.version);
         dispatcher.set_greeting(greeting);
-        self.upstream.connected(Arc::clone(connection.link()), oob, unused_ids());
+        self.upstream.connected(Arc::clone(connection.link()), oob, number);
         // Nobody has been served before the first one.
         let again = self.decide();
         if again {
@@ -250,12 +256,6 @@ impl Shared {
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
-}
-
-/// The first of more ids than are ever in use at a time, and that nobody has used of late. They are exact in
-/// a double, too.
-fn unused_ids() -> u64 {
-    (random() >> 33) << 21
 }
 
 /// A number that nobody can guess.

@@ -17,7 +17,7 @@ const MOST_OUT_OF_BAND: usize = 64;
 pub(super) struct Client {
     pub(super) names: Names,
     /// Its place in the line for the upstream server.
-    line: Producer<Request>,
+    line: Producer<Box<Request>>,
     out_of_band: Arc<AtomicUsize>,
     upstream: Weak<Upstream>,
 }
@@ -37,7 +37,7 @@ impl Client {
     pub(super) fn queue(&self, request: Request) {
         drop(self.line.clear());
         // Refused only when all has ended; then its answer says so.
-        drop(self.line.push(request));
+        drop(self.line.push(Box::new(request)));
     }
 
     /// Counts an out-of-band request until what is returned is dropped; `None` if there are too many.

@@ -76,7 +76,7 @@ impl<'a> Connection<'a> {
         let enable = oob.then(|| Json::encode(&Enable { enable: ["oob"] }));
         let enable = enable.transpose().map_err(End::broken)?;
         // Whatever was left for an earlier client has not got this one.
-        let id = super::unused_ids();
+        let id = super::random() >> 32 | 1 << 31;
         let mut text = String::new();
         let request = RequestText {
             command: "qmp_capabilities",

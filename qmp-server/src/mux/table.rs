@@ -3,20 +3,24 @@
 
 use qmp_dispatch::proto::Band;
 
-/// Entries by the ids of our requests. Ids are used again as soon as they are free, and nothing else
-/// than the answer frees them: no answer is taken for that of another request.
+/// Connections in a row that have ids of their own.
+const KINDS: u64 = 10;
+
+/// Entries by the ids of our requests. Ids are used again as soon as they are free, so they are short: QEMU
+/// reads byte by byte. Nothing else than the answer frees them: no answer is taken for that of another
+/// request.
 pub(super) struct Table<T> {
-    first_id: u64,
+    kind: u64,
     slots: Vec<Option<(Band, T)>>,
     free: Vec<usize>,
     in_band: usize,
 }
 
 impl<T> Table<T> {
-    /// An empty table for a connection, whose ids are those from here on. QEMU may answer what was asked
-    /// on the connection before, so that must have had others.
-    pub(super) fn new(first_id: u64) -> Table<T> {
-        Table { first_id, slots: Vec::new(), free: Vec::new(), in_band: 0 }
+    /// An empty table for a connection. QEMU may answer what was asked on the connection before, so that must have
+    /// had other ids; it has, if it had another number.
+    pub(super) fn new(connection: u64) -> Table<T> {
+        Table { kind: connection % KINDS, slots: Vec::new(), free: Vec::new(), in_band: 0 }
     }
 
     pub(super) fn insert(&mut self, band: Band, entry: T) -> u64 {
@@ -26,7 +30,7 @@ impl<T> Table<T> {
             self.slots.len() - 1
         });
         self.slots[index] = Some((band, entry));
-        self.first_id + index as u64
+        index as u64 * KINDS + self.kind
     }
 
     pub(super) fn take(&mut self, id: u64) -> Option<T> {
@@ -43,12 +47,13 @@ impl<T> Table<T> {
     }
 
     fn index(&self, id: u64) -> Option<usize> {
-        usize::try_from(id.checked_sub(self.first_id)?).ok()
+        let fits = id % KINDS == self.kind;
+        usize::try_from(id / KINDS).ok().filter(|_| fits)
     }
 
     /// Takes all, for a connection that has ended.
     pub(super) fn take_all(&mut self) -> Vec<T> {
-        let slots = std::mem::replace(self, Table::new(self.first_id)).slots;
+        let slots = std::mem::replace(self, Table::new(self.kind)).slots;
         slots.into_iter().flatten().map(|(_, entry)| entry).collect()
     }
 
@@ -74,13 +79,13 @@ mod tests {
 
     #[test]
     fn an_id_is_free_when_its_entry_has_been_taken() {
-        let mut table = Table::new(70);
-        assert_eq!([Band::InBand, Band::OutOfBand].map(|band| table.insert(band, 'a')), [70, 71]);
+        let mut table = Table::new(47);
+        assert_eq!([Band::InBand, Band::OutOfBand].map(|band| table.insert(band, 'a')), [7, 17]);
         assert_eq!((table.in_band(), table.out_of_band()), (1, 1));
-        assert_eq!(table.take(70), Some('a'));
-        assert_eq!([0, 69, 70, 72, u64::MAX].map(|id| table.take(id)), [None; 5]);
+        assert_eq!(table.take(7), Some('a'));
+        assert_eq!([0, 1, 7, 8, 27, u64::MAX].map(|id| table.take(id)), [None; 6]);
         assert_eq!((table.in_band(), table.out_of_band()), (0, 1));
-        assert_eq!(table.insert(Band::InBand, 'b'), 70);
+        assert_eq!(table.insert(Band::InBand, 'b'), 7);
         assert_eq!(table.iter().collect::<String>(), "ba");
         assert_eq!(table.take_all(), ['b', 'a']);
         assert_eq!((table.in_band(), table.out_of_band()), (0, 0));

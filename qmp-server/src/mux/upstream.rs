@@ -28,7 +28,8 @@ const MOST_OUT_OF_BAND: usize = 1024;
 const MOST_UNSENT: usize = 1 << 20;
 
 pub(super) struct Upstream {
-    line: Queue<Request>,
+    /// Boxed, because an idle client keeps the room that they took.
+    line: Queue<Box<Request>>,
     state: Mutex<State>,
     pub(super) waker: Waker,
     /// How often there was a connection.
@@ -82,7 +83,7 @@ impl Upstream {
         Upstream { line: Queue::new(), state: Mutex::new(state), waker, connections }
     }
 
-    pub(super) fn line(&self) -> &Queue<Request> {
+    pub(super) fn line(&self) -> &Queue<Box<Request>> {
         &self.line
     }
 
@@ -187,11 +188,11 @@ impl Upstream {
         Some(())
     }
 
-    /// There is a server to send requests to, with ids from `first_id` on.
-    pub(super) fn connected(&self, link: Arc<Link>, oob: bool, first_id: u64) {
+    /// There is a server to send requests to, by a connection of this number.
+    pub(super) fn connected(&self, link: Arc<Link>, oob: bool, connection: u64) {
         self.connections.count();
         let mut state = self.state();
-        state.table = Table::new(first_id);
+        state.table = Table::new(connection);
         state.connection = Connection::Present { link, oob };
         drop(state);
         self.pump();
@@ -267,7 +268,7 @@ impl State {
     }
 
     /// The next in-band request that may be sent.
-    fn next(&mut self, line: &Queue<Request>) -> Option<Request> {
+    fn next(&mut self, line: &Queue<Box<Request>>) -> Option<Request> {
         if let Some(own) = self.own.pop_front() {
             return Some(own);
         }
@@ -277,7 +278,7 @@ impl State {
             return Some(next);
         }
         loop {
-            let request = line.try_pop()?.item;
+            let request = *line.try_pop()?.item;
             if !self.passing || !request.takes_descriptor() {
                 return Some(request);
             }
