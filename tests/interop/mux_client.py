@@ -12,6 +12,7 @@ import sys
 from qemu.qmp import ExecuteError, QMPClient
 
 AT_ONCE = 8
+LIMIT = 50.0
 
 
 async def main(socket, name, commands):
@@ -41,4 +42,4 @@ async def ask(client, node):
         raise AssertionError("there is no %s" % node)
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+asyncio.run(asyncio.wait_for(main(sys.argv[1], sys.argv[2], int(sys.argv[3])), LIMIT))

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::client::{Client, Mode};
@@ -21,7 +21,7 @@ pub(super) const UPSTREAMS: [Kind; 2] = [Kind::Qemu, Kind::StorageDaemon];
 
 const CLIENTS: usize = 8;
 /// Block nodes, whose list is as long as a MiB.
-const NODES: usize = 1120;
+const NODES: usize = 2450;
 const LONG_ANSWER: &[u8] =
     b"{\"execute\": \"query-named-block-nodes\", \"arguments\": {\"flat\": true}, \"id\": 1}\n";
 /// Idle clients that are held against each other.
@@ -31,6 +31,7 @@ pub(super) fn measure(section: &mut Section, scale: &Scale) -> Result<(), String
     for kind in UPSTREAMS.into_iter().filter(|kind| kind.is_installed()) {
         measure_before(section, scale, kind).map_err(|error| format!("{kind}: {error}"))?;
     }
+    section.notes.push(format!("commands: of {CLIENTS} clients of the mux, and of 1 without it"));
     measure_memory(section)
 }
 
@@ -58,9 +59,9 @@ fn measure_before(section: &mut Section, scale: &Scale, kind: Kind) -> Result<()
     }
     let size = direct.long.response().len() as f64 / f64::from(1 << 20);
     let names = [
-        format!("before {kind}: p50"),
-        format!("before {kind}: {CLIENTS} clients, without it 1"),
-        format!("before {kind}: {size:.2} MiB, p50"),
+        format!("{kind}: p50"),
+        format!("{kind}: commands"),
+        format!("{kind}: {size:.2} MiB, p50"),
     ];
     let spreads = |way: Way| [way.p50, way.per_second, way.long_p50].map(Spread::of);
     let (direct, through) = (spreads(direct), spreads(through));
@@ -75,10 +76,7 @@ fn measure_before(section: &mut Section, scale: &Scale, kind: Kind) -> Result<()
 }
 
 impl Way {
-    fn connect(
-        clients: usize,
-        socket: impl Fn(usize) -> std::path::PathBuf,
-    ) -> Result<Way, String> {
+    fn connect(clients: usize, socket: impl Fn(usize) -> PathBuf) -> Result<Way, String> {
         let connected = || -> io::Result<Way> {
             let crowd = (0..clients).map(|_| Client::connect(&socket(1), Mode::InBand));
             Ok(Way {

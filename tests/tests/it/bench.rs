@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use tests::bench::{Scale, run_mux};
 use tests::json::Json;
 use tests::process::{Finished, run};
+use tests::programs::find;
 use tests::report::{Report, markdown};
 use tests::server::{LIMIT, program};
 
@@ -104,4 +107,19 @@ fn documents_say_what_the_report_says() {
     );
     let readme = read("README.md");
     assert_eq!(markdown::with_summary(&readme, &report).as_deref(), Some(&*readme));
+}
+
+#[test]
+fn the_mux_is_held_against_what_is_behind_it() {
+    if find("qemu-storage-daemon", "apt-get install qemu-utils").is_none() {
+        return;
+    }
+    let slice = Duration::from_millis(1);
+    let report = run_mux(&Scale { rounds: 1, slice, ..Scale::default() }).unwrap();
+    let json = Json::parse(&report.to_json()).unwrap();
+    for section in json.get("sections").and_then(Json::as_array).unwrap() {
+        let targets = section.get("targets").and_then(Json::as_array).unwrap();
+        let is_number = |target: &Json| matches!(target.get("value"), Some(Json::Number(_)));
+        assert!(targets.len() >= 4 && targets.iter().all(is_number), "{section}");
+    }
 }

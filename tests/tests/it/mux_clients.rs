@@ -6,8 +6,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Barrier;
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
@@ -97,6 +96,22 @@ fn of_job(event: &Json) -> Option<String> {
     Some(format!("{id} {status} {seconds}.{microseconds:06}"))
 }
 
+/// Counts a client among the busy ones until this is dropped, also if the client panics.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn begin(clients: &'a AtomicUsize) -> Busy<'a> {
+        clients.fetch_add(1, Ordering::AcqRel);
+        Busy(clients)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A client that writes down what it is told, until the last event.
 struct Witness {
     client: Client,
@@ -128,7 +143,7 @@ impl Witness {
     }
 
     /// Asks `in_flight` commands at a time, then waits for the last event.
-    fn talk(mut self, name: &str, in_flight: usize, busy: &AtomicUsize) -> Vec<Said> {
+    fn talk(mut self, name: &str, in_flight: usize, busy: Busy<'_>) -> Vec<Said> {
         let exchanges: Vec<_> = (0..COMMANDS).map(|serial| exchange(name, serial)).collect();
         for exchanges in exchanges.chunks(in_flight) {
             let requests: Vec<_> = exchanges.iter().map(|(request, _)| request.as_str()).collect();
@@ -137,7 +152,7 @@ impl Witness {
                 while !self.read(request, Some(answer)) {}
             }
         }
-        busy.fetch_sub(1, Ordering::AcqRel);
+        drop(busy);
         while !self.has_seen_the_last() {
             self.read("", None);
         }
@@ -215,14 +230,20 @@ impl Witness {
     }
 }
 
-/// The client from crates.io; hands out the events of jobs, whose time it does not tell.
-fn talk_qapi(socket: &Path, name: &str, ready: &Barrier, busy: &AtomicUsize) -> Vec<String> {
+/// The client from crates.io.
+type QapiClient = Qmp<Stream<BufReader<UnixStream>, UnixStream>>;
+
+fn connect_qapi(socket: &Path) -> QapiClient {
     let reader = UnixStream::connect(socket).unwrap();
     reader.set_read_timeout(Some(LIMIT)).unwrap();
     let writer = reader.try_clone().unwrap();
     let mut client = Qmp::new(Stream::new(BufReader::new(reader), writer));
     client.handshake().unwrap();
-    ready.wait();
+    client
+}
+
+/// Hands out the events of jobs, whose time this client does not tell.
+fn talk_qapi(mut client: QapiClient, name: &str, busy: Busy<'_>) -> Vec<String> {
     for serial in 0..COMMANDS {
         let node_name = format!("{name}-{serial}");
         let expected = format!("Failed to find node with node-name='{node_name}'");
@@ -231,7 +252,7 @@ fn talk_qapi(socket: &Path, name: &str, ready: &Barrier, busy: &AtomicUsize) -> 
             other => panic!("not an error response: {other:?}"),
         }
     }
-    busy.fetch_sub(1, Ordering::AcqRel);
+    drop(busy);
     let mut seen: Vec<String> = Vec::new();
     while seen.last().is_none_or(|event| event != "last null") {
         client.nop().unwrap();
@@ -243,23 +264,34 @@ fn talk_qapi(socket: &Path, name: &str, ready: &Barrier, busy: &AtomicUsize) -> 
     seen
 }
 
-/// QEMU's own client; `None` if it is not installed.
-fn start_python(socket: &Path, name: &str) -> Option<Process> {
+/// QEMU's own client, in a process of its own.
+struct PythonClient {
+    process: Process,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// `None` if it is not installed.
+fn connect_python(socket: &Path, name: &str) -> Option<PythonClient> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/mux_client.py");
     let mut command = Command::new(find_python("python")?);
     command.arg(script).arg(socket).args([name, &COMMANDS.to_string()]);
-    Some(Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap())
-}
-
-/// Has it begin, and hands out the events of jobs.
-fn talk_python(mut process: Process, ready: &Barrier) -> Vec<String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut process = Process::start(&mut command).unwrap();
     let mut stdout = BufReader::new(process.child().stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n", "{}", process.stderr());
-    ready.wait();
+    Some(PythonClient { process, stdout })
+}
+
+/// Has it begin, and hands out the events of jobs.
+fn talk_python(client: PythonClient, busy: Busy<'_>) -> Vec<String> {
+    let PythonClient { mut process, mut stdout } = client;
     process.child().stdin.take().unwrap().write_all(b"go\n").unwrap();
     let mut output = String::new();
+    // Whatever the first event: then it has asked all.
+    stdout.read_line(&mut output).unwrap();
+    drop(busy);
     stdout.read_to_string(&mut output).unwrap();
     let status = process.wait(LONG).unwrap();
     assert!(status.is_some_and(|status| status.success()), "{}", process.stderr());
@@ -302,36 +334,39 @@ fn check(program: Program) {
     let server = Server::start_in(dir, arguments);
     let socket: PathBuf = server.socket();
 
-    let pythons: Vec<_> =
-        ["python1", "python2"].iter().filter_map(|name| start_python(&socket, name)).collect();
-    let shell = find_python("qmp-shell");
     let raw = [("one", "{}", 1), ("many", "{}", 50), ("oob", r#"{"enable": ["oob"]}"#, 8)];
-    let ready = Barrier::new(raw.len() + 2 + pythons.len() + 1);
-    let busy = AtomicUsize::new(raw.len() + 3);
+    let raw = raw.map(|(name, capabilities, in_flight)| {
+        (name, Witness::connect(&server, capabilities), in_flight)
+    });
+    let qapis = ["qapi1", "qapi2"].map(|name| (name, connect_qapi(&socket)));
+    let pythons: Vec<_> =
+        ["python1", "python2"].iter().filter_map(|name| connect_python(&socket, name)).collect();
+    let shell = find_python("qmp-shell");
+    let worker = Witness::connect(&server, "{}");
+    let busy = AtomicUsize::new(0);
     thread::scope(|scope| {
-        let (ready, busy, socket, server) = (&ready, &busy, &socket, &server);
-        let witnesses = raw.map(|(name, capabilities, in_flight)| {
-            let witness = Witness::connect(server, capabilities);
-            scope.spawn(move || {
-                ready.wait();
-                (name, witness.talk(name, in_flight, busy))
-            })
+        let (busy, server) = (&busy, &server);
+        let of_shell = Busy::begin(busy);
+        let witnesses = raw.map(|(name, witness, in_flight)| {
+            let busy = Busy::begin(busy);
+            scope.spawn(move || (name, witness.talk(name, in_flight, busy)))
         });
-        let qapis = ["qapi1", "qapi2"]
-            .map(|name| scope.spawn(move || talk_qapi(socket, name, ready, busy)));
+        let qapis = qapis.map(|(name, client)| {
+            let busy = Busy::begin(busy);
+            scope.spawn(move || talk_qapi(client, name, busy))
+        });
         let pythons: Vec<_> = pythons
             .into_iter()
-            .map(|process| scope.spawn(move || talk_python(process, ready)))
+            .map(|client| {
+                let busy = Busy::begin(busy);
+                scope.spawn(move || talk_python(client, busy))
+            })
             .collect();
-        let worker = Witness::connect(server, "{}");
-        let worker = scope.spawn(move || {
-            ready.wait();
-            worker.work(server.dir(), busy)
-        });
+        let worker = scope.spawn(move || worker.work(server.dir(), busy));
         if let Some(shell) = shell {
-            talk_shell(&shell, socket, server.dir(), "shell");
+            talk_shell(&shell, &socket, server.dir(), "shell");
         }
-        busy.fetch_sub(1, Ordering::AcqRel);
+        drop(of_shell);
 
         let by_worker = join(worker);
         let said = record.said();
