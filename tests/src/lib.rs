@@ -39,3 +39,8 @@ pub mod upstream;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The examples of the guide's page on commands are run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/commands.md")]
+struct Commands;
