@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::deadline::DeadlineKey;
 use crate::handler::encode_result;
 use crate::intercept::Intercepted;
-use crate::{Dispatcher, Monitor};
+use crate::{Dispatcher, Monitor, MonitorId};
 
 /// Answers a command, once, from wherever its work ends: another thread, a callback, a future.
 ///
@@ -40,6 +40,14 @@ pub struct Responder<T> {
 impl<T> Responder<T> {
     pub(crate) fn new(reply: Reply) -> Responder<T> {
         Responder { reply, result: PhantomData }
+    }
+}
+
+impl<T> Responder<T> {
+    /// Whose command it is; `None` if the client waits no more, as its command's deadline has passed.
+    pub fn monitor(&self) -> Option<MonitorId> {
+        let owed = self.reply.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        owed.as_ref().map(|owed| owed.monitor.id())
     }
 }
 
