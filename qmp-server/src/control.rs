@@ -9,7 +9,7 @@ use qmp_dispatch::proto::Layout;
 
 use crate::core::Core;
 use crate::entrance::Entrance;
-use crate::{Metrics, Transport};
+use crate::{ClientStatus, Metrics, ServerStatus, Transport};
 
 /// Controls a running server, from any thread. A [local](qmp_dispatch::Monitor::local) of every
 /// monitor, so that handlers have it. Does nothing once the server has ended.
@@ -52,6 +52,16 @@ impl Control {
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the server has ended");
         let core = self.core.upgrade().filter(|core| !core.is_stopping()).ok_or_else(ended)?;
         core.connect(connection, Entrance::new(layout))
+    }
+
+    /// What the server does, in whole; `None` once it has ended.
+    pub fn status(&self) -> Option<ServerStatus> {
+        Some(self.core.upgrade()?.status())
+    }
+
+    /// What each client does, in the order in which they have come.
+    pub fn clients(&self) -> Vec<ClientStatus> {
+        self.core.upgrade().map(|core| core.clients()).unwrap_or_default()
     }
 
     /// What the server tells of itself in figures; `None` once it has ended.

@@ -9,6 +9,7 @@
 mod bounds;
 mod clients;
 mod ending;
+mod status;
 mod turn;
 
 use std::cell::Cell;
@@ -23,7 +24,6 @@ use std::time::Duration;
 use qmp_dispatch::{Dispatcher, MonitorId};
 use qmp_queue::Queue;
 
-use crate::Metrics;
 use crate::admission::{Admission, CHECK_AGAIN};
 use crate::figures::Figures;
 use crate::poller::{Poller, Ready, Token, Wanted};
@@ -31,6 +31,7 @@ use crate::server::{Discipline, Options, Server};
 use crate::session::{Job, Next, Session};
 use crate::signal::Signal;
 use crate::usage::Usage;
+use crate::{Limits, Metrics};
 
 pub(crate) use clients::Listening;
 pub(crate) use turn::Execution;
@@ -51,7 +52,7 @@ pub(crate) struct Core {
     /// Readable while something can be popped, if it is not for the threads to do so.
     embedder: Option<Arc<Signal>>,
     /// Somebody has the [`turn::Turn`].
-    dispatching: AtomicBool,
+    dispatching: Arc<AtomicBool>,
     /// In-band requests that are being executed.
     executing: AtomicUsize,
     dispatcher: Dispatcher,
@@ -77,16 +78,6 @@ pub(crate) struct Core {
     returned: AtomicUsize,
 }
 
-/// Figures that go up and down.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Momentary {
-    pub(crate) clients: usize,
-    pub(crate) suspended: usize,
-    pub(crate) queued: usize,
-    pub(crate) executing: usize,
-    pub(crate) kept_bytes: usize,
-}
-
 impl Core {
     pub(crate) fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
@@ -106,7 +97,7 @@ impl Core {
             poller: Arc::new(Poller::new()?),
             queue,
             embedder,
-            dispatching: AtomicBool::new(false),
+            dispatching: Arc::default(),
             executing: AtomicUsize::new(0),
             dispatcher,
             listening,
@@ -243,22 +234,20 @@ impl Core {
         self.metrics.figures()
     }
 
-    /// What is so at the moment.
-    pub(crate) fn momentary(&self) -> Momentary {
-        Momentary {
-            clients: self.sessions().len(),
-            suspended: self.queue.stats().filter(|producer| producer.suspended).count(),
-            queued: self.queue.len(),
-            executing: self.executing.load(Ordering::Relaxed),
-            kept_bytes: self.usage.bytes(),
-        }
-    }
-
     /// Has a thread read from a session when it has looked after others, whether the transport has
     /// anything to tell or not: what there is to read may have been received already.
     pub(crate) fn read_later(&self, session: &Arc<Session>) {
         lock(&self.again).push(Arc::clone(session));
         self.poller.wake();
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    /// Whether some thread has the role of the dispatcher.
+    pub(crate) fn dispatching(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.dispatching)
     }
 
     pub(crate) fn discipline(&self) -> Discipline {

@@ -59,6 +59,7 @@ mod signal;
 mod status;
 #[cfg(feature = "tokio")]
 mod stream;
+mod tally;
 mod trace;
 mod trace_points;
 mod transport;
@@ -84,11 +85,11 @@ pub use listen::{Listen, ListenTls};
 pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_machine};
 pub use metrics::{Metrics, MetricsEndpoint};
 pub use missed::{EVENTS_MISSED, EventsMissed};
-pub use mux::Mux;
+pub use mux::{InFlightCommand, Mux, UpstreamStatus};
 pub use peer::{Access, Peer};
 pub use roles::{Role, RoleError, Roles, Subject};
 pub use server::{Discipline, ListenError, Server, ServerHandle};
-pub use status::register_status;
+pub use status::{ClientStatus, RunningCommand, ServerStatus, register_status};
 pub use trace_points::TracePoints;
 pub use transport::{Listener, Received, Transport};
 

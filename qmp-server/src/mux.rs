@@ -25,6 +25,7 @@ use self::client::Client;
 use self::connection::{Connection, End};
 use self::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use self::link::{Link, Waker};
+pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
 use crate::{Address, Control, Metrics, register_status};
 
@@ -98,7 +99,8 @@ impl Mux {
     }
 
     /// What the clients' monitors need: everything but negotiation, and the commands of
-    /// [`register_status`], goes to the upstream server.
+    /// [`register_status`], goes to the upstream server. Another one for operators is
+    /// `__org.qmp-server_query-upstream`, with the [`UpstreamStatus`].
     ///
     /// # Errors
     ///
@@ -112,6 +114,7 @@ impl Mux {
         );
         events::register(&mut registry)?;
         register_status(&mut registry)?;
+        status::register(&mut registry, &self.shared)?;
         let upstream = Arc::clone(&self.shared.upstream);
         let secret = random();
         let clients = AtomicU64::new(0);

@@ -31,6 +31,14 @@ pub(crate) struct Outbox {
     figures: Arc<Figures>,
 }
 
+/// What a client has been sent, and what not.
+pub(crate) struct Sent {
+    pub(crate) bytes: u64,
+    /// Bytes that wait for it to read.
+    pub(crate) unread: usize,
+    pub(crate) events_missed: u64,
+}
+
 #[derive(Default)]
 struct State {
     /// What is to be written, from `written` on.
@@ -38,7 +46,10 @@ struct State {
     written: usize,
     /// Nothing is written any more: the client is gone, or shall get nothing.
     dead: bool,
+    /// Since the client was last told.
     missed_events: u64,
+    missed_in_all: u64,
+    bytes_sent: u64,
     /// Since when the client has read nothing, though something waits for it.
     blocked_since: Option<Instant>,
 }
@@ -82,6 +93,15 @@ impl Outbox {
 
     pub(crate) fn figures(&self) -> &Arc<Figures> {
         &self.figures
+    }
+
+    pub(crate) fn sent(&self) -> Sent {
+        let state = self.lock();
+        Sent {
+            bytes: state.bytes_sent,
+            unread: state.backlog(),
+            events_missed: state.missed_in_all,
+        }
     }
 
     /// Whether the client has left so much unread that its requests should wait.
@@ -137,6 +157,7 @@ impl Outbox {
         // Once events are missed, all are until the client has been told how many.
         if may_drop && (state.backlog() > self.full || state.missed_events > 0) {
             state.missed_events += 1;
+            state.missed_in_all += 1;
             self.figures.events_dropped.count();
             if state.missed_events == 1 {
                 tracing::warn!("a client does not read: events to it are dropped");
@@ -161,6 +182,7 @@ impl Outbox {
             match self.transport.send(&state.pending[state.written..]) {
                 Ok(sent) => {
                     self.figures.bytes_sent.add(sent as u64);
+                    state.bytes_sent += sent as u64;
                     state.written += sent;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

@@ -8,20 +8,22 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
-use qmp_dispatch::proto::{self, Band, Error, Reader};
+use qmp_dispatch::proto::{Band, Error, Reader};
 use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Ticket};
 
-use crate::core::Execution;
+use crate::core::{Core, Execution};
 use crate::descriptors::Descriptors;
 use crate::figures::Figures;
 use crate::input::Input;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Sent};
 use crate::poller::{Ready, Token};
 use crate::server::Discipline;
+use crate::status::milliseconds;
+use crate::tally::Tally;
 use crate::trace;
 use crate::usage::Share;
-use crate::{Received, Transport};
+use crate::{ClientStatus, Peer, Received, Role, RunningCommand, Transport};
 
 /// As many in-band requests as QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
@@ -46,6 +48,10 @@ pub(crate) struct Session {
     outbox: Arc<Outbox>,
     pub(crate) monitor: Arc<Monitor>,
     producer: Producer<Job>,
+    /// A thread of the server has the role of the dispatcher.
+    dispatching: Arc<AtomicBool>,
+    /// The mode of `producer` once out-of-band execution is enabled.
+    mode_with_oob: Mode,
     input: Mutex<Input>,
     /// What `input` keeps, as the [`Share`] has been told.
     kept: AtomicUsize,
@@ -61,6 +67,7 @@ pub(crate) struct Session {
     closed: AtomicBool,
     /// In-band requests that are queued or being executed.
     unanswered: AtomicUsize,
+    tally: Tally,
 }
 
 /// What is to be done with a session when a thread has done its part.
@@ -82,8 +89,9 @@ impl Session {
         outbox: Arc<Outbox>,
         monitor: Arc<Monitor>,
         producer: Producer<Job>,
-        limits: proto::Limits,
+        core: &Core,
     ) -> Session {
+        let tally = Tally::new(outbox.figures().now());
         Session {
             token,
             listener,
@@ -91,7 +99,12 @@ impl Session {
             outbox,
             monitor,
             producer,
-            input: Mutex::new(Input::new(limits)),
+            dispatching: core.dispatching(),
+            mode_with_oob: match core.discipline() {
+                Discipline::OneAtATime => Mode::UpTo(QUEUED_WITH_OOB),
+                Discipline::OnePerMonitor => Mode::Serial(QUEUED_WITH_OOB),
+            },
+            input: Mutex::new(Input::new(core.limits().message)),
             kept: AtomicUsize::new(0),
             attention: AtomicBool::new(false),
             readable: AtomicBool::new(true),
@@ -99,6 +112,7 @@ impl Session {
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             unanswered: AtomicUsize::new(0),
+            tally,
         }
     }
 
@@ -229,6 +243,7 @@ impl Session {
             Ok(Received { bytes: 0, .. }) => self.ended.store(true, Ordering::SeqCst),
             Ok(Received { bytes, may_be_more }) => {
                 self.figures().bytes_received.add(bytes as u64);
+                self.tally.bytes_received.add(bytes as u64);
                 if may_be_more || self.ends.load(Ordering::Acquire) {
                     self.readable.store(true, Ordering::Release);
                 }
@@ -257,11 +272,16 @@ impl Session {
                     out_of_band += 1;
                     let figures = Arc::clone(self.figures());
                     figures.out_of_band.count();
+                    self.tally.out_of_band.count();
                     let began = figures.now();
                     let done = move || {
                         figures.executed_out_of_band.add(figures.now().saturating_sub(began));
                     };
                     self.monitor.execute(pending, done);
+                }
+                Band::InBand if self.may_not_wait() => {
+                    out_of_band += 1;
+                    self.negotiate(pending);
                 }
                 Band::InBand => {
                     self.figures().in_band.count();
@@ -289,6 +309,27 @@ impl Session {
             }
         }
         out_of_band
+    }
+
+    /// Whether an in-band request is not to wait for its turn: nothing but negotiation is possible yet, and
+    /// who comes to see what blocks, or to end it, would wait for just that.
+    fn may_not_wait(&self) -> bool {
+        !self.monitor.is_negotiated()
+            && self.dispatching.load(Ordering::Acquire)
+            && self.unanswered.load(Ordering::SeqCst) == 0
+    }
+
+    /// Executes a request of a client that has not completed negotiation, before all that is queued.
+    fn negotiate(&self, pending: Pending) {
+        self.figures().in_band.count();
+        let (figures, began) = (Arc::clone(self.figures()), self.figures().now());
+        figures.waited.add(Duration::ZERO);
+        let done = move || figures.executed.add(figures.now().saturating_sub(began));
+        self.monitor.execute(pending, done);
+        if self.monitor.is_oob_enabled() {
+            // Nothing of it is queued yet, so that nothing is resumed.
+            let _ = self.producer.set_mode(self.mode_with_oob);
+        }
     }
 
     /// Sends nothing more, not even what is pending.
@@ -347,6 +388,41 @@ impl Session {
         }
     }
 
+    /// An in-band request of this monitor has its turn.
+    pub(crate) fn taken(&self, at: Duration) {
+        self.tally.taken(at);
+    }
+
+    /// What operators see of it, but for where it came in.
+    pub(crate) fn status(&self) -> ClientStatus {
+        let Session { monitor, tally, .. } = self;
+        let now = self.figures().now();
+        let queue = self.producer.stats();
+        let Sent { bytes, unread, events_missed } = self.outbox.sent();
+        let running = tally.running_since().and_then(|since| {
+            let running_ms = milliseconds(now.saturating_sub(since));
+            Some(RunningCommand { command: monitor.last_command()?, running_ms })
+        });
+        ClientStatus {
+            monitor: monitor.id().into(),
+            peer: monitor.local::<Peer>().map(Peer::to_string).unwrap_or_default(),
+            role: Role::of(monitor).map(|role| role.name().to_owned()),
+            listener: None,
+            connected_ms: milliseconds(now.saturating_sub(tally.connected)),
+            negotiated: monitor.is_negotiated(),
+            oob: monitor.is_oob_enabled(),
+            suspended: queue.as_ref().is_some_and(|queue| queue.suspended),
+            queued: queue.as_ref().map_or(0, |queue| queue.queued as u64),
+            running,
+            in_band: queue.map_or(0, |queue| queue.served),
+            out_of_band: tally.out_of_band.get(),
+            received_bytes: tally.bytes_received.get(),
+            sent_bytes: bytes,
+            unread_bytes: unread as u64,
+            events_dropped: events_missed,
+        }
+    }
+
     /// A request of this monitor has been taken from the queue.
     pub(crate) fn dequeued(&self) {
         trace::monitor_qmp_in_band_dequeue(self.monitor.id(), &self.producer);
@@ -369,13 +445,11 @@ impl Session {
         ticket: Ticket<Job>,
         had_oob: bool,
     ) {
+        self.tally.answered();
         let core = execution.core();
         let mut resumed = None;
         if !had_oob && self.monitor.is_oob_enabled() {
-            resumed = self.producer.set_mode(match core.discipline() {
-                Discipline::OneAtATime => Mode::UpTo(QUEUED_WITH_OOB),
-                Discipline::OnePerMonitor => Mode::Serial(QUEUED_WITH_OOB),
-            });
+            resumed = self.producer.set_mode(self.mode_with_oob);
         }
         resumed = resumed.or(ticket.done());
         if resumed.is_some() {

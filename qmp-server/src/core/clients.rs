@@ -131,7 +131,7 @@ impl Core {
             }
         };
         let transport: Arc<dyn Transport> = transport.into();
-        let Limits { unread, message, .. } = self.options.limits;
+        let Limits { unread, .. } = self.options.limits;
         let token = polled.unwrap_or_else(|| self.last_token.fetch_add(1, Ordering::Relaxed));
         let (outlet, blocked) = (Arc::clone(&transport), Arc::clone(&self.blocked));
         let place = Place { poller: Arc::clone(&self.poller), token };
@@ -147,7 +147,7 @@ impl Core {
         }
         let monitor = self.dispatcher.connect(outbox.clone(), layout, locals);
         let producer = self.queue.register(Mode::OneInProgress);
-        let session = Session::new(token, listener, transport, outbox, monitor, producer, message);
+        let session = Session::new(token, listener, transport, outbox, monitor, producer, self);
         let session = Arc::new(session);
         self.sessions().insert(token, Arc::clone(&session));
         let added = session.be_polled(polled.is_some());

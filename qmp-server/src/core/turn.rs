@@ -88,6 +88,7 @@ fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
     let Popped { item: Job { session, pending, queued }, resume, ticket, .. } = popped;
     let taken = core.figures().now();
     core.figures().waited.add(taken.saturating_sub(queued));
+    session.taken(taken);
     session.dequeued();
     // Before the command runs: out-of-band commands may be waiting behind a full queue.
     if resume.is_some() {

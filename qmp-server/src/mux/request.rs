@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use qmp_dispatch::proto::{Band, Error, Json, Object, Value};
-use qmp_dispatch::{Context, Forwarded, Monitor, Responder};
+use qmp_dispatch::{Context, Forwarded, Monitor, MonitorId, Responder};
 
 use super::client::Client;
 use crate::Descriptors;
@@ -152,6 +152,15 @@ impl Then {
             Then::Ignore => {}
         }
         Vec::new()
+    }
+
+    /// Who waits for the answer still.
+    pub(super) fn waiting(&self) -> Option<MonitorId> {
+        match self {
+            Then::Respond(responder) | Then::Restore(responder, _) => responder.monitor(),
+            Then::Pass(passing) | Then::Probe(passing, _) => passing.responder.monitor(),
+            Then::Ignore => None,
+        }
     }
 
     /// The client to be told that there is no answer.

@@ -1,8 +1,100 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What operators can know of the upstream server.
 
+use qmp_dispatch::proto::Error;
+use qmp_dispatch::{Context, RegisterError, Registry};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::Shared;
 use super::upstream::{Connection, Upstream};
 use crate::metrics::Exposition;
+use crate::status::milliseconds;
+
+/// What the server behind a [`Mux`](crate::Mux) does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct UpstreamStatus {
+    /// Where it is.
+    pub address: String,
+    /// Whether there is a connection to it.
+    pub connected: bool,
+    /// For how many milliseconds there has been one, or none.
+    pub since_ms: u64,
+    /// If there is none, what has become of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The server's version, as people write it; that of the last one if there is no connection, and
+    /// not there if there never was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether it executes commands out-of-band.
+    pub oob: bool,
+    /// How often there was a connection again.
+    pub reconnects: u64,
+    /// How many requests wait for being sent.
+    pub queued: u64,
+    /// What it has been sent and has not answered, what was sent first before the others.
+    pub in_flight: Vec<InFlightCommand>,
+}
+
+/// A command that the upstream server has not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct InFlightCommand {
+    /// Its name.
+    pub command: String,
+    /// The monitor that waits for the answer; not there if its deadline has passed, or the command is
+    /// the mux's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<u64>,
+    /// How many milliseconds ago it was sent.
+    pub sent_ms: u64,
+}
+
+pub(super) fn register(registry: &mut Registry, shared: &Arc<Shared>) -> Result<(), RegisterError> {
+    registry
+        .with(Arc::clone(shared))
+        .command("__org.qmp-server_query-upstream", query_upstream)?
+        .allow_oob()
+        .allow_preconfig()
+        .documented("What the server behind the mux does.");
+    Ok(())
+}
+
+fn query_upstream(shared: &Shared, context: &Context) -> Result<UpstreamStatus, Error> {
+    let upstream = &shared.upstream;
+    let connections = upstream.connections.get();
+    let version = (connections > 0).then(|| context.dispatcher().version().to_string());
+    let queued = upstream.line().len() as u64;
+    let state = upstream.state();
+    let (connected, oob, reason) = match &state.connection {
+        Connection::Present { oob, .. } => (true, *oob, None),
+        Connection::Absent { why } => (false, false, Some(why.clone())),
+        Connection::Ended => (false, false, Some("it has ended as it was told".to_owned())),
+    };
+    let mut in_flight: Vec<_> = state.table.iter().collect();
+    in_flight.sort_by_key(|in_flight| in_flight.sent);
+    let in_flight = in_flight.into_iter().map(|in_flight| InFlightCommand {
+        command: in_flight.command.clone(),
+        monitor: in_flight.then.waiting().map(u64::from),
+        sent_ms: milliseconds(in_flight.sent.elapsed()),
+    });
+    Ok(UpstreamStatus {
+        address: shared.address.to_string(),
+        connected,
+        since_ms: milliseconds(state.since.elapsed()),
+        reason,
+        version,
+        oob,
+        reconnects: connections.saturating_sub(1),
+        queued,
+        in_flight: in_flight.collect(),
+    })
+}
 
 impl Upstream {
     pub(super) fn tell(&self, exposition: &mut Exposition) {

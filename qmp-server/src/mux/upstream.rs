@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use qmp_dispatch::proto::{Band, Error, Json, RequestText};
 use qmp_dispatch::{Context, Forwarded, Responder};
@@ -38,6 +39,8 @@ pub(super) struct Upstream {
 
 pub(super) struct State {
     pub(super) connection: Connection,
+    /// When that changed.
+    pub(super) since: Instant,
     pub(super) table: Table<InFlight>,
     /// Our own requests, which go before all others.
     own: VecDeque<Request>,
@@ -62,7 +65,8 @@ pub(super) enum Connection {
 
 pub(super) struct InFlight {
     pub(super) command: String,
-    then: Then,
+    pub(super) then: Then,
+    pub(super) sent: Instant,
     passes: bool,
     _out_of_band: Option<OutOfBand>,
 }
@@ -74,6 +78,7 @@ impl Upstream {
     pub(super) fn new(waker: Waker) -> Upstream {
         let state = State {
             connection: Connection::Absent { why: "not connected yet".to_owned() },
+            since: Instant::now(),
             table: Table::new(0),
             own: VecDeque::new(),
             passing: false,
@@ -157,8 +162,13 @@ impl Upstream {
         let passes = request.takes_descriptor();
         state.passing |= passes;
         let Request { command, arguments, band, descriptor, then } = request;
-        let in_flight =
-            InFlight { command: command.clone(), then, passes, _out_of_band: out_of_band };
+        let in_flight = InFlight {
+            command: command.clone(),
+            then,
+            sent: Instant::now(),
+            passes,
+            _out_of_band: out_of_band,
+        };
         let id = state.table.insert(band, in_flight);
         let mut text = String::with_capacity(128);
         let request = RequestText { command: &command, arguments: arguments.as_ref(), id, band };
@@ -194,6 +204,7 @@ impl Upstream {
         let mut state = self.state();
         state.table = Table::new(connection);
         state.connection = Connection::Present { link, oob };
+        state.since = Instant::now();
         drop(state);
         self.pump();
     }
@@ -202,6 +213,9 @@ impl Upstream {
     /// `ended` as it was told.
     pub(super) fn lost(&self, why: &str, ended: bool) {
         let mut state = self.state();
+        if matches!(state.connection, Connection::Present { .. }) {
+            state.since = Instant::now();
+        }
         state.connection = match ended {
             true => Connection::Ended,
             false => Connection::Absent { why: why.to_owned() },

@@ -67,6 +67,8 @@ mod raw_clients;
 mod roles;
 /// The files and names of sockets, and vsock.
 mod sockets;
+/// `qmp-server status`, and the commands behind it.
+mod status;
 /// TLS: who is let in, and that it carries everything.
 mod tls;
 /// What happens inside, by QEMU's names, and the log.

@@ -51,6 +51,8 @@ pub(crate) enum Task {
     Mux(MuxOptions),
     /// Run one command on any QMP server and print its result
     Call(CallOptions),
+    /// Show what a `serve` or `mux` does, and its clients
+    Status(StatusOptions),
     /// Print a script that makes a shell complete this program's arguments
     Completions {
         /// For which shell
@@ -104,6 +106,24 @@ pub(crate) struct CallOptions {
     pub(crate) events: Option<Duration>,
     /// Give up when the server has been silent for so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct StatusOptions {
+    /// The server, as for `call`
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Go on, and show it anew each time so many seconds have passed; 2 if nothing is said
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
+    pub(crate) watch: Option<Duration>,
+    /// Give up when the server has been silent for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) tls: TlsOptions,

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod call;
+mod client;
 mod clients;
 mod config;
 mod generate;
@@ -12,6 +13,7 @@ mod mux;
 mod options;
 mod role;
 mod serve;
+mod status;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Task::Serve(options) => serve::serve(options),
         Task::Mux(options) => mux::mux(options),
         Task::Call(options) => call::call(&options),
+        Task::Status(options) => status::status(&options),
         Task::Completions { shell } => generate::completions(arguments::command(), shell),
         Task::Man { subcommand } => generate::man(arguments::command(), subcommand.as_deref()),
     };

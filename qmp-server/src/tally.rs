@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What one client has done, and what it is doing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::figures::Counter;
+
+pub(crate) struct Tally {
+    /// When it connected. Times here are those of the server's [`Figures`](crate::figures::Figures).
+    pub(crate) connected: Duration,
+    pub(crate) out_of_band: Counter,
+    pub(crate) bytes_received: Counter,
+    /// When the in-band request was taken that is being executed, in nanoseconds; or [`NOTHING`].
+    taken: AtomicU64,
+}
+
+const NOTHING: u64 = u64::MAX;
+
+impl Tally {
+    pub(crate) fn new(connected: Duration) -> Tally {
+        Tally {
+            connected,
+            out_of_band: Counter::default(),
+            bytes_received: Counter::default(),
+            taken: AtomicU64::new(NOTHING),
+        }
+    }
+
+    /// An in-band request has its turn.
+    pub(crate) fn taken(&self, at: Duration) {
+        self.taken.store(at.as_nanos().try_into().unwrap_or(NOTHING), Ordering::Relaxed);
+    }
+
+    /// It has been answered.
+    pub(crate) fn answered(&self) {
+        self.taken.store(NOTHING, Ordering::Relaxed);
+    }
+
+    /// When the turn of the request began that is being executed, if one is.
+    pub(crate) fn running_since(&self) -> Option<Duration> {
+        match self.taken.load(Ordering::Relaxed) {
+            NOTHING => None,
+            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+        }
+    }
+}
