@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use figures::{Spread, record};
 use qmp_proto::{Json, Layout, Reader, Request, ServerMessage, Value};
 
-const ROUNDS: usize = 301;
-const QUICK_ROUNDS: usize = 31;
+const ROUNDS: usize = 101;
+const QUICK_ROUNDS: usize = 21;
 const TURN: Duration = Duration::from_micros(800);
 
 /// What is held against what.

@@ -50,9 +50,9 @@ struct Scale {
 
 impl Scale {
     const BENCH: Scale = Scale {
-        rounds: 1001,
+        rounds: 501,
         items: 4_000,
-        contended_rounds: 21,
+        contended_rounds: 11,
         contended: Duration::from_millis(60),
         sizes: &[1, 100, 10_000, 100_000],
         idle_sizes: &[1, 10, 100, 1_000, 10_000, 100_000],

@@ -86,11 +86,13 @@ impl Layer {
         }
     }
 
-    /// The options for a run that is soon over.
-    fn quick(self) -> &'static [&'static str] {
-        match self {
-            Self::Crate(_) => &["--quick"],
-            Self::Server | Self::Mux => &["--rounds", "3", "--slice", "40"],
+    /// The options for one of several runs, which may be short.
+    fn one_of_several(self, quick: bool) -> &'static [&'static str] {
+        match (self, quick) {
+            (Self::Crate(_), false) => &[],
+            (Self::Crate(_), true) => &["--quick"],
+            (Self::Server | Self::Mux, false) => &["--rounds", "3"],
+            (Self::Server | Self::Mux, true) => &["--rounds", "3", "--slice", "40"],
         }
     }
 }

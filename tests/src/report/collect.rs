@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Makes a report from the figures that the benchmarks have written, one JSON object per line.
+//!
+//! A figure that was measured in several runs is the median of theirs, between the lowest and the highest of their
+//! quartiles.
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +63,26 @@ fn groups(text: &str) -> Result<Vec<Group>, String> {
         );
         row.figures.push(figure);
     }
+    for row in groups.iter_mut().flat_map(|group| &mut group.rows) {
+        row.figures = merged(std::mem::take(&mut row.figures));
+    }
     Ok(groups)
+}
+
+/// One figure of those that several runs have given.
+fn merged(figures: Vec<Figure>) -> Vec<Figure> {
+    let mut by_name: Vec<Vec<Figure>> = Vec::new();
+    for figure in figures {
+        entry(&mut by_name, |known| known[0].of == figure.of, Vec::new).push(figure);
+    }
+    let one = |mut runs: Vec<Figure>| {
+        runs.sort_by(|a, b| a.median.total_cmp(&b.median));
+        let lower = runs.iter().map(|run| run.lower).fold(f64::INFINITY, f64::min);
+        let upper = runs.iter().map(|run| run.upper).fold(f64::NEG_INFINITY, f64::max);
+        let middle = runs.len() / 2;
+        Figure { lower, upper, ..runs.swap_remove(middle) }
+    };
+    by_name.into_iter().map(one).collect()
 }
 
 /// The element that fits, added if there is none.
@@ -88,6 +110,20 @@ mod tests {
         let rows: Vec<_> =
             groups[0].rows.iter().map(|row| (&*row.what, row.figures.len())).collect();
         assert_eq!((groups.len(), rows), (1, vec![("a", 2), ("b", 1)]));
+    }
+
+    #[test]
+    fn runs_are_merged() {
+        let line = |lower: u32| {
+            let (median, upper) = (lower + 1, lower + 2);
+            format!(
+                r#"{{"group": "g", "what": "w", "of": "o", "unit": "µs", "lower": {lower}, "median": {median}, "upper": {upper}}}"#
+            )
+        };
+        let groups = groups(&[4, 9, 1].map(line).join("\n")).unwrap();
+        let figures = &groups[0].rows[0].figures;
+        let found: Vec<_> = figures.iter().map(|one| (one.lower, one.median, one.upper)).collect();
+        assert_eq!(found, [(1.0, 5.0, 11.0)]);
     }
 
     #[test]

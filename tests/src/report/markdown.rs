@@ -53,8 +53,8 @@ fn write_page(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "\nEvery figure is the median of its rounds; what stands in one row was measured in turns. ± is half the \
-         distance between\nthe quartiles of the rounds. The number in brackets is ours divided by the other one: for \
+        "\nEverything is measured in several runs of several rounds each; what stands in one row, in turns. A figure is the \
+         median\nof the runs' medians; ± is half the distance between the lowest and the highest of their quartiles. The number in brackets is ours divided by the other one: for \
          times and sizes, less is\nbetter; for rates (k/s, thousands of requests in a second), more is better. \
          [`tests/README.md`](../tests/README.md)\nsays what the servers and clients are that are measured.\n"
     )?;
@@ -114,7 +114,7 @@ fn cell(row: &Row, figure: &Figure, with_noise: bool) -> String {
         "" => format!("{:.0}", figure.median),
         unit => format!("{} {unit}", digits(figure.median)),
     };
-    let noise = (figure.noise() * 100.0).round();
+    let noise = (figure.noise() * 50.0).round();
     if with_noise && noise > 0.0 {
         cell += &format!(" ±{noise} %");
     }
@@ -135,9 +135,10 @@ fn multiple(ratio: f64) -> String {
 }
 
 /// Three significant digits at least, and none behind the point if there are as many before.
-fn digits(value: f64) -> String {
+pub(super) fn digits(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
+        ..0.001 => format!("{value:.1e}"),
         ..1.0 => format!("{value:.3}"),
         ..10.0 => format!("{value:.2}"),
         ..100.0 => format!("{value:.1}"),
@@ -209,8 +210,8 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
-        let shown = [0.0, 0.1234, 1.234, 12.34, 123.4, 1234.5, 1_234_567.0].map(digits);
-        assert_eq!(shown, ["0", "0.123", "1.23", "12.3", "123", "1,234", "1,234,567"]);
+        let shown = [0.0, 0.00012, 0.1234, 1.234, 12.34, 123.4, 1234.5, 1_234_567.0].map(digits);
+        assert_eq!(shown, ["0", "1.2e-4", "0.123", "1.23", "12.3", "123", "1,234", "1,234,567"]);
         assert_eq!([0.001, 0.5, 20.0].map(multiple), ["1/1,000", "0.500×", "20.0×"]);
         assert_eq!(digits(-1234.0), "-1,234");
         assert_eq!(digits(-123.0), "-123");

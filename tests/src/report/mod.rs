@@ -69,16 +69,16 @@ pub struct Row {
     pub figures: Vec<Figure>,
 }
 
-/// A median, and the quartiles of the rounds that it is made from.
+/// A median, and between what the runs and their rounds vary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// Whose it is.
     pub of: String,
-    /// A quarter of the rounds were below.
+    /// The lowest of the runs' lower quartiles.
     pub lower: f64,
     /// The figure.
     pub median: f64,
-    /// A quarter of the rounds were above.
+    /// The highest of the runs' upper quartiles.
     pub upper: f64,
 }
 
@@ -107,9 +107,9 @@ impl Row {
 }
 
 impl Figure {
-    /// By what share of the median the rounds vary to each side.
+    /// By what share of the median it varies.
     fn noise(&self) -> f64 {
-        (self.upper - self.lower) / (2.0 * self.median)
+        (self.upper - self.lower) / self.median
     }
 }
 

@@ -11,6 +11,10 @@ use crate::workspace::{root, target_dir};
 /// The environment variable that names the file for the figures of a benchmark.
 const FIGURES: &str = "QMP_BENCH_FIGURES";
 
+/// How often everything is measured. Much depends on where a process happens to lie in memory and on which core, so rounds
+/// of one process say too little of how much a figure varies.
+const RUNS: usize = 3;
+
 pub(super) fn run(arguments: &[String]) -> Outcome {
     let options = Options::parse(arguments)?;
     let directory = target_dir().join("bench");
@@ -21,19 +25,17 @@ pub(super) fn run(arguments: &[String]) -> Outcome {
         programs = stacks::build();
         Ok(())
     })?;
-    let mut figures = Vec::new();
-    for layer in LAYERS {
-        let name = layer.name();
-        let file = directory.join(format!("{name}.jsonl"));
-        let mut command = layer.command();
-        if matches!(layer, Layer::Server) {
-            command.arg("--stacks").arg(&programs);
+    let file = |layer: Layer| directory.join(format!("{}.jsonl", layer.name()));
+    for run in 1..=RUNS {
+        for layer in LAYERS {
+            let mut command = layer.command();
+            command.args(layer.one_of_several(options.quick)).env(FIGURES, file(layer));
+            if matches!(layer, Layer::Server) {
+                command.arg("--stacks").arg(&programs);
+            }
+            let name = format!("bench {}, {run} of {RUNS}", layer.name());
+            step(&name, || run_command(&mut command))?;
         }
-        if options.quick {
-            command.args(layer.quick());
-        }
-        step(&format!("bench {name}"), || run_command(command.env(FIGURES, &file)))?;
-        figures.push(file);
     }
     step("report", || {
         let mut report = cargo(["run", "--quiet", "--release", "--package", "tests"]);
@@ -47,7 +49,7 @@ pub(super) fn run(arguments: &[String]) -> Outcome {
         if let Some(old) = &options.compare {
             report.arg("--compare").arg(old);
         }
-        run_command(report.args(&figures))
+        run_command(report.args(LAYERS.map(file)))
     })
 }
 
