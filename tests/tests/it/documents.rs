@@ -33,12 +33,11 @@ const NOT_RUN: [(&str, &str); 5] = [
 ];
 
 /// What has to be there before a block: the document, a text in the block, and what it needs.
-const SETTINGS: [(&str, &str, Setting); 6] = [
+const SETTINGS: [(&str, &str, Setting); 5] = [
     ("README.md", "socat - UNIX:qmp.sock", Setting::Server("qmp.sock")),
     ("README.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
     ("operate.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
     ("roles.md", "--upstream unix:/run/vm1/qemu.sock", Setting::Server("qemu.sock")),
-    ("mux.md", "--upstream unix:qemu.sock", Setting::Server("qemu.sock")),
     (
         "configuration.md",
         "--check-config",
