@@ -11,8 +11,10 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use regex::Regex;
 use tempfile::TempDir;
@@ -24,11 +26,12 @@ use tests::{programs, server};
 const TESTED_ELSEWHERE: [&str; 1] = ["embed.md"];
 
 /// Commands that are not run, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 5] = [
+const NOT_RUN: [(&str, &str); 6] = [
     ("cargo run --release", "builds for minutes what all other tests use"),
     ("cargo xtask", "would run this test, or takes minutes"),
     ("qmp-server --metrics tcp:localhost:9187", "the port may be taken"),
     ("curl -s http://localhost:9187", "asks the former"),
+    ("qmp-server status unix:qmp.sock", "shows what clients did at some time"),
     ("tail -n 2 /var/log/qmp/", "shows what people did on some day"),
 ];
 
@@ -234,7 +237,7 @@ fn check_commands(document: &str, block: &Block, dir: &TempDir) {
         match output.is_empty() || serves(command) {
             true => assert_eq!(status, " 0", "{place}: `{command}`: {printed}"),
             false => assert!(
-                fits(output, printed),
+                fits(&in_the_directory(output), printed),
                 "{place}: `{command}` prints\n{printed}and not\n{output}"
             ),
         }
@@ -245,13 +248,22 @@ fn is_run(command: &str) -> bool {
     !NOT_RUN.iter().any(|(beginning, _)| command.starts_with(beginning))
 }
 
-/// The command, with sockets in the working directory, and a group that every user has.
+/// The command, or what it prints, with sockets in the working directory, a group that every user has, and a port that
+/// is free.
 fn in_the_directory(command: &str) -> String {
     let group = rustix::process::getgid().as_raw();
     let command =
         command.replace("/run/vm1/", "").replace("group=monitoring", &format!("group={group}"));
-    command.replace("--allow-group monitoring", &format!("--allow-group {group}"))
+    let command = command.replace("--allow-group monitoring", &format!("--allow-group {group}"));
+    command.replace("localhost:7443", &format!("localhost:{}", *PORT))
 }
+
+/// Below those that the kernel gives to whoever connects, and another one for each run of the tests.
+static PORT: LazyLock<u16> = LazyLock::new(|| {
+    let first = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap();
+    let is_free = |port: &u16| TcpListener::bind(("localhost", *port)).is_ok();
+    (first..32_000).find(is_free).expect("a free port")
+});
 
 const MARK: &str = "--- end of command ---";
 
@@ -264,7 +276,9 @@ fn shell(block: &Block, dir: &Path) -> Option<Command> {
     if block.text.contains(qemu) && !paths.any(|dir| dir.join(qemu).is_file()) {
         return None;
     }
-    for (tool, package) in [("socat", "socat"), ("qemu-storage-daemon", "qemu-utils")] {
+    for (tool, package) in
+        [("socat", "socat"), ("qemu-storage-daemon", "qemu-utils"), ("openssl", "openssl")]
+    {
         if block.text.contains(tool) {
             programs::find(tool, &format!("apt-get install {package}"))?;
         }
