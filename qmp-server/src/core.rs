@@ -9,6 +9,7 @@
 mod bounds;
 mod clients;
 mod ending;
+mod negotiation;
 mod status;
 mod turn;
 
@@ -52,7 +53,9 @@ pub(crate) struct Core {
     /// Readable while something can be popped, if it is not for the threads to do so.
     embedder: Option<Arc<Signal>>,
     /// Somebody has the [`turn::Turn`].
-    dispatching: Arc<AtomicBool>,
+    dispatching: AtomicBool,
+    /// Clients that wait to complete negotiation.
+    negotiating: Arc<AtomicUsize>,
     /// In-band requests that are being executed.
     executing: AtomicUsize,
     dispatcher: Dispatcher,
@@ -97,7 +100,8 @@ impl Core {
             poller: Arc::new(Poller::new()?),
             queue,
             embedder,
-            dispatching: Arc::default(),
+            dispatching: AtomicBool::new(false),
+            negotiating: Arc::default(),
             executing: AtomicUsize::new(0),
             dispatcher,
             listening,
@@ -167,6 +171,9 @@ impl Core {
             if !self.admission.nobody_waits() {
                 timeout = Some(timeout.unwrap_or(CHECK_AGAIN).min(CHECK_AGAIN));
             }
+            if let Some(again) = self.negotiation_timeout() {
+                timeout = Some(timeout.unwrap_or(again).min(again));
+            }
             if let Some(again) = self.bounds_timeout() {
                 timeout = Some(timeout.unwrap_or(again).min(again));
             }
@@ -189,6 +196,7 @@ impl Core {
                 self.admission.overdue().into_iter().for_each(|token| self.readmit(token));
             }
             self.dispatch();
+            self.negotiate();
             self.keep_bounds();
         }
     }
@@ -243,11 +251,6 @@ impl Core {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.options.limits
-    }
-
-    /// Whether some thread has the role of the dispatcher.
-    pub(crate) fn dispatching(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.dispatching)
     }
 
     pub(crate) fn discipline(&self) -> Discipline {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use qmp_dispatch::proto::{Band, Error, Reader};
 use qmp_dispatch::{Monitor, Pending};
-use qmp_queue::{Mode, Producer, Pushed, Ticket};
+use qmp_queue::{Cleared, Mode, Producer, Pushed, Resume, Ticket};
 
 use crate::core::{Core, Execution};
 use crate::descriptors::Descriptors;
@@ -48,8 +48,8 @@ pub(crate) struct Session {
     outbox: Arc<Outbox>,
     pub(crate) monitor: Arc<Monitor>,
     producer: Producer<Job>,
-    /// A thread of the server has the role of the dispatcher.
-    dispatching: Arc<AtomicBool>,
+    /// How many clients of the server wait to complete negotiation.
+    negotiating: Arc<AtomicUsize>,
     /// The mode of `producer` once out-of-band execution is enabled.
     mode_with_oob: Mode,
     input: Mutex<Input>,
@@ -99,7 +99,7 @@ impl Session {
             outbox,
             monitor,
             producer,
-            dispatching: core.dispatching(),
+            negotiating: core.negotiating(),
             mode_with_oob: match core.discipline() {
                 Discipline::OneAtATime => Mode::UpTo(QUEUED_WITH_OOB),
                 Discipline::OnePerMonitor => Mode::Serial(QUEUED_WITH_OOB),
@@ -279,15 +279,15 @@ impl Session {
                     };
                     self.monitor.execute(pending, done);
                 }
-                Band::InBand if self.may_not_wait() => {
-                    out_of_band += 1;
-                    self.negotiate(pending);
-                }
                 Band::InBand => {
                     self.figures().in_band.count();
                     self.unanswered.fetch_add(1, Ordering::AcqRel);
                     self.share().requested();
                     let queued = self.figures().now();
+                    if !self.monitor.is_negotiated() {
+                        self.tally.negotiating(queued);
+                        self.negotiating.fetch_add(1, Ordering::SeqCst);
+                    }
                     let job = Job { session: Arc::clone(self), pending, queued };
                     trace::monitor_qmp_in_band_enqueue(self.monitor.id(), &self.producer);
                     match self.producer.push(job) {
@@ -311,24 +311,43 @@ impl Session {
         out_of_band
     }
 
-    /// Whether an in-band request is not to wait for its turn: nothing but negotiation is possible yet, and
-    /// who comes to see what blocks, or to end it, would wait for just that.
-    fn may_not_wait(&self) -> bool {
-        !self.monitor.is_negotiated()
-            && self.dispatching.load(Ordering::Acquire)
-            && self.unanswered.load(Ordering::SeqCst) == 0
+    /// Executes what was sent to complete negotiation, if that has waited for its turn for so long.
+    /// Whether it did.
+    pub(crate) fn negotiate(&self, at_least: Duration) -> bool {
+        // No more is queued while this is locked, and so what is cannot be anything else.
+        let Ok(_input) = self.input.try_lock() else { return false };
+        let since = self.tally.negotiating_since();
+        let is_due = since.is_some_and(|since| self.figures().now() >= since + at_least);
+        if !is_due || self.monitor.is_negotiated() {
+            return false;
+        }
+        let Cleared { items, resume, .. } = self.producer.clear();
+        let negotiated = !items.is_empty();
+        for Job { pending, queued, .. } in items {
+            let (figures, began) = (Arc::clone(self.figures()), self.figures().now());
+            self.left_queue();
+            figures.waited.add(began.saturating_sub(queued));
+            let done = move || figures.executed.add(figures.now().saturating_sub(began));
+            self.monitor.execute(pending, done);
+            self.unanswered.fetch_sub(1, Ordering::SeqCst);
+        }
+        let resumed = self.enable_oob(false).or(resume);
+        if resumed.is_some() {
+            self.resumed();
+        }
+        negotiated
     }
 
-    /// Executes a request of a client that has not completed negotiation, before all that is queued.
-    fn negotiate(&self, pending: Pending) {
-        self.figures().in_band.count();
-        let (figures, began) = (Arc::clone(self.figures()), self.figures().now());
-        figures.waited.add(Duration::ZERO);
-        let done = move || figures.executed.add(figures.now().saturating_sub(began));
-        self.monitor.execute(pending, done);
-        if self.monitor.is_oob_enabled() {
-            // Nothing of it is queued yet, so that nothing is resumed.
-            let _ = self.producer.set_mode(self.mode_with_oob);
+    /// Lets more requests wait if the client has just enabled out-of-band execution.
+    fn enable_oob(&self, had_oob: bool) -> Option<Resume> {
+        let has_begun = !had_oob && self.monitor.is_oob_enabled();
+        has_begun.then(|| self.producer.set_mode(self.mode_with_oob)).flatten()
+    }
+
+    /// One request of a client that negotiates waits no more, if any did.
+    fn left_queue(&self) {
+        if self.tally.negotiated() {
+            self.negotiating.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -363,6 +382,7 @@ impl Session {
 
     /// So many requests will not be executed.
     fn forget(&self, requests: usize) {
+        self.left_queue();
         (0..requests).for_each(|_| drop(self.share().answered()));
     }
 
@@ -390,6 +410,7 @@ impl Session {
 
     /// An in-band request of this monitor has its turn.
     pub(crate) fn taken(&self, at: Duration) {
+        self.left_queue();
         self.tally.taken(at);
     }
 
@@ -447,11 +468,9 @@ impl Session {
     ) {
         self.tally.answered();
         let core = execution.core();
-        let mut resumed = None;
-        if !had_oob && self.monitor.is_oob_enabled() {
-            resumed = self.producer.set_mode(self.mode_with_oob);
-        }
-        resumed = resumed.or(ticket.done());
+        // Both, in this order: the second one must not be left out.
+        let resumed = self.enable_oob(had_oob);
+        let resumed = resumed.or(ticket.done());
         if resumed.is_some() {
             self.resumed();
         }

@@ -36,10 +36,11 @@ const NOT_RUN: [(&str, &str); 6] = [
 ];
 
 /// What has to be there before a block: the document, a text in the block, and what it needs.
-const SETTINGS: [(&str, &str, Setting); 5] = [
+const SETTINGS: [(&str, &str, Setting); 6] = [
     ("README.md", "socat - UNIX:qmp.sock", Setting::Server("qmp.sock")),
     ("README.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
     ("operate.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
+    ("operate.md", "qmp-server status unix:qmp.sock", Setting::Server("qmp.sock")),
     ("roles.md", "--upstream unix:/run/vm1/qemu.sock", Setting::Server("qemu.sock")),
     (
         "configuration.md",
