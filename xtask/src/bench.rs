@@ -7,7 +7,7 @@ mod stacks;
 use std::process::Command;
 
 use crate::command::{Failure, Outcome, cargo, run as run_command, step};
-use crate::workspace::release_server;
+use crate::workspace::dist_server;
 
 /// What there is to be measured.
 const LAYERS: [Layer; 5] = [
@@ -60,7 +60,8 @@ impl Layer {
                 run_command(&mut cargo(["bench", "--no-run", "--benches", "--package", &package]))
             }
             Self::Server | Self::Mux => {
-                run_command(&mut cargo(["build", "--release", "--package", "qmp-server"]))?;
+                let profile = ["--profile", "dist"];
+                run_command(cargo(["build", "--package", "qmp-server"]).args(profile))?;
                 run_command(&mut cargo(["build", "--release", "--package", "tests", "--bins"]))
             }
         }
@@ -80,7 +81,7 @@ impl Layer {
                 if matches!(self, Self::Mux) {
                     command.arg("mux");
                 }
-                command.env("QMP_SERVER_BIN", release_server());
+                command.env("QMP_SERVER_BIN", dist_server());
                 command
             }
         }

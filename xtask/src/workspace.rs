@@ -41,3 +41,8 @@ pub(crate) fn debug_examples() -> PathBuf {
 pub(crate) fn release_server() -> PathBuf {
     target_dir().join("release/qmp-server")
 }
+
+/// Our server, built as it is handed out.
+pub(crate) fn dist_server() -> PathBuf {
+    target_dir().join("dist/qmp-server")
+}
