@@ -316,7 +316,8 @@ fn metrics_are_served_at_unix_sockets_which_go_with_the_server() {
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
-    assert_eq!(Exposition::parse(split(&response).1).value(&metric("clients")), 0.0);
+    // Whoever found the server ready may not have been seen to leave yet.
+    assert!(Exposition::parse(split(&response).1).value(&metric("clients")) <= 1.0);
     server.process().stop().unwrap();
     assert!(!path.exists());
 }

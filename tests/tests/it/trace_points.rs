@@ -70,7 +70,7 @@ fn qemus_names(dir: &Path) -> Option<Vec<String>> {
     let mut qemu = Process::start(&mut command).unwrap();
     let endpoint = Endpoint::Unix(path);
     drop(endpoint.connect(LIMIT).unwrap_or_else(|error| panic!("{error}: {}", qemu.stderr())));
-    // It serves one client at a time, and has seen that one.
+    // It serves one client at a time, and has most likely seen that one.
     let greeted = Instant::now() + LIMIT;
     while !qemu.stderr().contains("monitor_qmp_respond") && Instant::now() < greeted {
         qemu.wait(Duration::from_millis(10)).unwrap();
@@ -78,8 +78,9 @@ fn qemus_names(dir: &Path) -> Option<Vec<String>> {
     run_script(&endpoint);
     assert!(qemu.wait(LIMIT).unwrap().is_some_and(|status| status.success()), "{}", qemu.stderr());
     let mut names = names(&qemu.stderr(), None);
-    // That of the first client.
-    names.remove(0);
+    // The first client may have left before it was greeted.
+    let greetings = names.iter().take_while(|name| *name == "monitor_qmp_respond").count();
+    names.drain(..greetings.saturating_sub(1));
     Some(names)
 }
 
