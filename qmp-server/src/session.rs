@@ -311,18 +311,22 @@ impl Session {
         out_of_band
     }
 
-    /// Executes what was sent to complete negotiation, if that has waited for its turn for so long.
-    /// Whether it did.
-    pub(crate) fn negotiate(&self, at_least: Duration) -> bool {
+    /// Executes what was sent to complete negotiation, if that has waited for its turn for so long. How many
+    /// requests that were. Unless it is `None`, the session is to be [read](Session::read) from: whoever
+    /// tried meanwhile has left it to us.
+    pub(crate) fn negotiate(&self, at_least: Duration) -> Option<usize> {
+        let is_due = |since| self.figures().now() >= since + at_least;
+        let waits = || self.tally.negotiating_since().is_some_and(is_due);
+        if !waits() || self.monitor.is_negotiated() {
+            return None;
+        }
         // No more is queued while this is locked, and so what is cannot be anything else.
-        let Ok(_input) = self.input.try_lock() else { return false };
-        let since = self.tally.negotiating_since();
-        let is_due = since.is_some_and(|since| self.figures().now() >= since + at_least);
-        if !is_due || self.monitor.is_negotiated() {
-            return false;
+        let _input = self.input.try_lock().ok()?;
+        if !waits() || self.monitor.is_negotiated() {
+            return Some(0);
         }
         let Cleared { items, resume, .. } = self.producer.clear();
-        let negotiated = !items.is_empty();
+        let negotiated = items.len();
         for Job { pending, queued, .. } in items {
             let (figures, began) = (Arc::clone(self.figures()), self.figures().now());
             self.left_queue();
@@ -335,7 +339,7 @@ impl Session {
         if resumed.is_some() {
             self.resumed();
         }
-        negotiated
+        Some(negotiated)
     }
 
     /// Lets more requests wait if the client has just enabled out-of-band execution.

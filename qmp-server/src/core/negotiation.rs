@@ -28,8 +28,11 @@ impl Core {
             return;
         }
         let sessions: Vec<_> = self.sessions().values().cloned().collect();
-        for session in sessions.iter().filter(|session| session.negotiate(PATIENCE)) {
-            self.read_again(&session.share().answered());
+        for session in &sessions {
+            let Some(negotiated) = session.negotiate(PATIENCE) else { continue };
+            for _ in 0..negotiated {
+                self.read_again(&session.share().answered());
+            }
             self.read(session);
         }
     }
