@@ -85,7 +85,7 @@ impl Dispatcher {
         panics::watch();
         let shared = Shared {
             registry,
-            greeting: Mutex::new(Greeting { version, capabilities: vec![Capability::Oob] }),
+            greeting: Mutex::new(Greeting { version, capabilities: vec![Capability::OOB] }),
             clock: Box::new(clock),
             schema: OnceLock::new(),
             preconfig: AtomicBool::new(false),

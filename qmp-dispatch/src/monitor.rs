@@ -418,7 +418,7 @@ impl Monitor {
                 "Capabilities negotiation is already complete, command ignored",
             ));
         }
-        if oob && !self.dispatcher.greeting().capabilities.contains(&Capability::Oob) {
+        if oob && !self.dispatcher.greeting().capabilities.contains(&Capability::OOB) {
             return Err(Error::generic("Capability oob not available"));
         }
         self.oob.store(oob, Ordering::Release);

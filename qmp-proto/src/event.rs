@@ -18,7 +18,9 @@ use crate::{Json, Layout};
 /// let timestamp = Timestamp::from_unix(Duration::from_micros(1_500_000));
 /// assert_eq!(timestamp, Timestamp { seconds: 1, microseconds: 500_000 });
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Timestamp {
     /// Seconds since 1970; -1 if the server could not tell the time.
     pub seconds: i64,

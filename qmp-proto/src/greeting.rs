@@ -2,12 +2,14 @@
 //! What servers send first.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Json, Layout};
 
-/// A version, as QAPI's `VersionInfo`: what `query-version` returns.
+/// A version, as QAPI's `VersionInfo`: what `query-version` returns. Displays as in `qemu --version`.
 ///
 /// ```
 /// use qmp_proto::Version;
@@ -15,7 +17,7 @@ use crate::{Json, Layout};
 /// let version = Version::new(10, 0, 2, "Debian");
 /// assert_eq!(version.to_string(), "10.0.2 (Debian)");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// The three numbers.
     pub qemu: VersionTriple,
@@ -35,8 +37,8 @@ impl Version {
     }
 }
 
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let VersionTriple { major, minor, micro } = self.qemu;
         write!(f, "{major}.{minor}.{micro}")?;
         if !self.package.is_empty() {
@@ -46,8 +48,16 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Three numbers, as QAPI's `VersionTriple`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Three numbers, as QAPI's `VersionTriple`, from which they have their order on the wire. Later
+/// versions are greater.
+///
+/// ```
+/// use qmp_proto::VersionTriple;
+///
+/// let bookworm = VersionTriple { major: 7, minor: 2, micro: 17 };
+/// assert!(bookworm < VersionTriple { major: 10, minor: 0, micro: 0 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VersionTriple {
     /// Changes with every release.
     pub micro: i64,
@@ -57,69 +67,66 @@ pub struct VersionTriple {
     pub major: i64,
 }
 
-/// Something that a server offers and a client may enable.
+impl Ord for VersionTriple {
+    fn cmp(&self, other: &VersionTriple) -> Ordering {
+        let key = |version: &VersionTriple| (version.major, version.minor, version.micro);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for VersionTriple {
+    fn partial_cmp(&self, other: &VersionTriple) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Something that a server offers and a client may enable, by its name on the wire.
 ///
 /// ```
 /// use qmp_proto::Capability;
 ///
-/// assert_eq!(Capability::from("oob"), Capability::Oob);
+/// assert_eq!(Capability::from("oob"), Capability::OOB);
 /// assert_eq!(Capability::from("novelty").name(), "novelty");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "Cow<'static, str>", into = "Cow<'static, str>")]
-pub enum Capability {
-    /// Out-of-band execution.
-    Oob,
-    /// One that this crate does not know.
-    Other(String),
-}
+#[serde(transparent)]
+pub struct Capability(Cow<'static, str>);
 
 impl Capability {
+    /// Out-of-band execution.
+    pub const OOB: Capability = Capability(Cow::Borrowed("oob"));
+
     /// The name on the wire.
     pub fn name(&self) -> &str {
-        match self {
-            Capability::Oob => "oob",
-            Capability::Other(name) => name,
-        }
+        &self.0
     }
 }
 
-impl From<&str> for Capability {
-    fn from(name: &str) -> Capability {
-        match name {
-            "oob" => Capability::Oob,
-            other => Capability::Other(other.to_owned()),
-        }
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
-impl From<Cow<'static, str>> for Capability {
-    fn from(name: Cow<'static, str>) -> Capability {
-        Capability::from(&*name)
+impl From<&'static str> for Capability {
+    fn from(name: &'static str) -> Capability {
+        Capability(name.into())
     }
 }
 
-impl From<Capability> for Cow<'static, str> {
-    fn from(capability: Capability) -> Cow<'static, str> {
-        match capability {
-            Capability::Oob => "oob".into(),
-            Capability::Other(name) => name.into(),
-        }
+impl From<String> for Capability {
+    fn from(name: String) -> Capability {
+        Capability(name.into())
     }
 }
 
 /// The first message of a connection: who serves, and what can be enabled.
 ///
 /// ```
-/// use qmp_proto::{Capability, Greeting, Layout, Version, VersionTriple};
+/// use qmp_proto::{Capability, Greeting, Layout, Version};
 ///
-/// let greeting = Greeting {
-///     version: Version {
-///         qemu: VersionTriple { micro: 2, minor: 0, major: 10 },
-///         package: "".into(),
-///     },
-///     capabilities: vec![Capability::Oob],
-/// };
+/// let greeting =
+///     Greeting { version: Version::new(10, 0, 2, ""), capabilities: vec![Capability::OOB] };
 /// let mut out = String::new();
 /// greeting.write(Layout::Compact, &mut out);
 /// assert_eq!(

@@ -15,7 +15,7 @@
 /// let error = reader.read(&mut input).unwrap().unwrap_err();
 /// assert_eq!(error.to_string(), "JSON nesting depth limit exceeded");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// The size of all tokens of a message together must stay *below* this number of bytes, and no
     /// single token may grow beyond it. Default 64 MiB.

@@ -226,7 +226,7 @@ impl Shared {
         let mut connection = Connection::open(&self.address, &self.upstream, &is_closing)?;
         let greeting = connection.negotiate()?;
         tracing::info!(server = %self.address, version = %greeting.version, "connected upstream");
-        let oob = greeting.capabilities.contains(&Capability::Oob);
+        let oob = greeting.capabilities.contains(&Capability::OOB);
         let connected = Connected::to(&greeting.version);
         dispatcher.set_greeting(greeting);
         self.upstream.connected(Arc::clone(connection.link()), oob, number);

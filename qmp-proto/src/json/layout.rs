@@ -4,7 +4,16 @@
 /// Whether messages take one line each, or one line for every member and element.
 ///
 /// The latter is QEMU's `pretty=on`. Clients that read line by line cannot read it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// ```
+/// use qmp_proto::{Json, Layout, Response};
+///
+/// let response = Response { id: None, result: Ok(Json::EMPTY_OBJECT) };
+/// let mut out = String::new();
+/// response.write(Layout::Pretty, &mut out);
+/// assert_eq!(out, "{\r\n    \"return\": {\r\n    }\r\n}\r\n");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// One message, one line.
     #[default]

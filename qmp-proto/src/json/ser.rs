@@ -9,6 +9,14 @@ use super::name::Name;
 use super::scalar::{write_double, write_inside, write_integer, write_string};
 
 /// A value cannot be written as JSON.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use qmp_proto::Json;
+///
+/// let error = Json::encode(&BTreeMap::from([([1, 2], "x")])).unwrap_err();
+/// assert_eq!(error.to_string(), "the name of a member must be a string");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct EncodeError(String);

@@ -72,7 +72,7 @@ impl<'a> Connection<'a> {
     /// Waits for the greeting, and enables out-of-band execution if it is offered.
     pub(super) fn negotiate(&mut self) -> Result<Greeting, End> {
         let greeting = self.greeting()?;
-        let oob = greeting.capabilities.contains(&Capability::Oob);
+        let oob = greeting.capabilities.contains(&Capability::OOB);
         let enable = oob.then(|| Json::encode(&Enable { enable: ["oob"] }));
         let enable = enable.transpose().map_err(End::broken)?;
         // Whatever was left for an earlier client has not got this one.

@@ -60,7 +60,7 @@ impl Client {
             Some(_) => return Err(invalid("the server does not greet as QMP servers do")),
             None => return Err(silent("no greeting; is another client connected?")),
         };
-        let offered = greeting.capabilities.contains(&Capability::Oob);
+        let offered = greeting.capabilities.contains(&Capability::OOB);
         if oob == OutOfBand::Needed && !offered {
             return Err(invalid("the server does not offer out-of-band execution"));
         }
