@@ -216,7 +216,7 @@ impl Monitor {
         if let Ok(message) = message
             && !parsed.as_ref().is_err_and(|refused| refused.unreadable)
         {
-            trace::handle_qmp_command(self.id, message.text());
+            trace::handle_qmp_command(self.id, message.as_bytes());
         }
         match parsed {
             Ok((request, text)) => Pending { request: Ok(request), text },

@@ -137,7 +137,7 @@ proptest! {
             for (line, (id, says)) in lines.into_iter().zip(expected) {
                 let mut reader = Reader::default();
                 let message = reader.read(&mut line.as_bytes()).unwrap().unwrap();
-                let answered = message.value().unwrap().get("id").and_then(Value::as_u64);
+                let answered = message.to_value().unwrap().get("id").and_then(Value::as_u64);
                 prop_assert_eq!(answered, Some(id as u64));
                 prop_assert!(line.contains(says), "{}", line);
             }

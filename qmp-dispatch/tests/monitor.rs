@@ -730,9 +730,7 @@ fn introspection_and_dispatch_know_the_same_commands() {
     feed(&monitor, "{'execute': 'query-commands'} {'execute': 'query-qmp-schema'}");
     let said = screen.take();
     let result = |line: &str| -> Vec<Value> {
-        let mut reader = Reader::default();
-        let mut bytes = line.as_bytes();
-        let message = reader.read(&mut bytes).unwrap().unwrap().value().unwrap();
+        let message: Value = line.parse().unwrap();
         message.get("return").unwrap().as_array().unwrap().to_vec()
     };
     let mut listed: Vec<_> =

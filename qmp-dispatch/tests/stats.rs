@@ -27,7 +27,7 @@ fn outcomes_are_counted_by_class() {
     assert_eq!(after.failed_with(ErrorClass::DeviceNotFound), 2);
     assert_eq!(after.failed_with(ErrorClass::CommandNotFound), 1);
     assert_eq!(after.failed_with(ErrorClass::GenericError), 2);
-    assert_eq!(after.failed_with(ErrorClass::KVMMissingCap), 0);
+    assert_eq!(after.failed_with(ErrorClass::KvmMissingCap), 0);
     assert_eq!(after.failed(), 5);
 }
 

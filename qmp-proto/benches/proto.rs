@@ -162,7 +162,7 @@ fn read_value(message: &[u8]) -> Value {
     let mut input = black_box(message);
     let mut reader = Reader::default();
     let message = reader.read(&mut input).expect("complete").expect("well-formed");
-    black_box(message.value().expect("well-formed"))
+    black_box(message.to_value().expect("well-formed"))
 }
 
 fn from_slice(message: &[u8]) -> serde_json::Value {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +12,15 @@ use crate::SyntaxError;
 /// The class of an error response.
 ///
 /// Mirrors `QapiErrorClass` of QEMU's `qapi/error.json`. Everything that has no class of its own
-/// is a [`GenericError`](ErrorClass::GenericError).
+/// is a [`GenericError`](ErrorClass::GenericError). The set is closed: new errors
+/// of QEMU are generic ones.
 ///
 /// ```
 /// use qmp_proto::ErrorClass;
 ///
 /// assert_eq!(ErrorClass::CommandNotFound.name(), "CommandNotFound");
-/// assert_eq!(ErrorClass::from_name("DeviceNotFound"), Some(ErrorClass::DeviceNotFound));
-/// assert_eq!(ErrorClass::from_name("devicenotfound"), None);
+/// assert_eq!("DeviceNotFound".parse(), Ok(ErrorClass::DeviceNotFound));
+/// assert!("devicenotfound".parse::<ErrorClass>().is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ErrorClass {
@@ -31,7 +33,8 @@ pub enum ErrorClass {
     /// The device, or other instance named in the arguments, does not exist.
     DeviceNotFound,
     /// A feature of KVM that the command needs is missing.
-    KVMMissingCap,
+    #[serde(rename = "KVMMissingCap")]
+    KvmMissingCap,
 }
 
 impl ErrorClass {
@@ -41,7 +44,7 @@ impl ErrorClass {
         ErrorClass::CommandNotFound,
         ErrorClass::DeviceNotActive,
         ErrorClass::DeviceNotFound,
-        ErrorClass::KVMMissingCap,
+        ErrorClass::KvmMissingCap,
     ];
 
     /// The name on the wire.
@@ -51,13 +54,17 @@ impl ErrorClass {
             ErrorClass::CommandNotFound => "CommandNotFound",
             ErrorClass::DeviceNotActive => "DeviceNotActive",
             ErrorClass::DeviceNotFound => "DeviceNotFound",
-            ErrorClass::KVMMissingCap => "KVMMissingCap",
+            ErrorClass::KvmMissingCap => "KVMMissingCap",
         }
     }
+}
 
-    /// The class with this name on the wire, if there is one.
-    pub fn from_name(name: &str) -> Option<ErrorClass> {
-        Self::ALL.into_iter().find(|class| class.name() == name)
+/// By the name on the wire.
+impl FromStr for ErrorClass {
+    type Err = UnknownErrorClass;
+
+    fn from_str(name: &str) -> Result<ErrorClass, UnknownErrorClass> {
+        Self::ALL.into_iter().find(|class| class.name() == name).ok_or(UnknownErrorClass(()))
     }
 }
 
@@ -66,6 +73,16 @@ impl fmt::Display for ErrorClass {
         f.write_str(self.name())
     }
 }
+
+/// A text is not the name of an [`ErrorClass`].
+///
+/// ```
+/// let error = "Oops".parse::<qmp_proto::ErrorClass>().unwrap_err();
+/// assert_eq!(error.to_string(), "not the name of an error class");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of an error class")]
+pub struct UnknownErrorClass(());
 
 /// What an error response says: a class and a description.
 ///
@@ -78,7 +95,7 @@ impl fmt::Display for ErrorClass {
 /// assert_eq!(error.to_string(), "DeviceNotFound: Device 'disk7' not found");
 /// assert_eq!(Error::generic("no medium").class, ErrorClass::GenericError);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{class}: {desc}")]
 pub struct Error {
     /// The class, for programs.

@@ -74,7 +74,7 @@ mod syntax;
 mod unicode;
 mod value;
 
-pub use error::{Error, ErrorClass};
+pub use error::{Error, ErrorClass, UnknownErrorClass};
 pub use event::{Event, Timestamp};
 pub use greeting::{Capability, Greeting, Version, VersionTriple};
 pub use json::{EncodeError, Json, Layout};
@@ -84,7 +84,18 @@ pub use request::{Band, Request, RequestError, RequestText};
 pub use response::Response;
 pub use server_message::{ServerMessage, ServerMessageError};
 pub use syntax::SyntaxError;
-pub use value::{DecodeError, DecodeProblem, Number, Object, Value, from_object, from_value};
+pub use value::object;
+pub use value::{
+    DecodeError, DecodeProblem, Number, Object, ParseValueError, Value, from_object, from_value,
+};
+
+/// All of it can be sent to another thread, and shared.
+const _: () = {
+    const fn check<T: Send + Sync + Unpin>() {}
+    check::<(Reader, Message<'static>, Request, RequestError, RequestText<'static>)>();
+    check::<(Greeting, Response, Event, ServerMessage, ServerMessageError, SyntaxError)>();
+    check::<(Json, EncodeError, Value, object::Iter<'static>, object::IntoIter, DecodeError)>();
+};
 
 /// Its example is run.
 #[cfg(doctest)]

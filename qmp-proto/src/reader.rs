@@ -33,7 +33,7 @@ const KEPT_TOKENS: usize = 4 << 10;
 /// let mut messages = Vec::new();
 /// for mut piece in [&b"{'execute': 'st"[..], b"op'} {'execute'", b": 'cont'}"] {
 ///     while let Some(message) = reader.read(&mut piece) {
-///         messages.push(message?.value()?.to_string());
+///         messages.push(message?.to_value()?.to_string());
 ///     }
 /// }
 /// assert_eq!(messages, [r#"{"execute": "stop"}"#, r#"{"execute": "cont"}"#]);
@@ -241,8 +241,20 @@ impl Reader {
 
 /// The text of one complete message: its tokens are well-formed, its structure is not yet checked.
 ///
-/// What it means is found by [`value`](Message::value), [`Request::parse`](crate::Request::parse)
+/// What it means is found by [`to_value`](Message::to_value), [`Request::parse`](crate::Request::parse)
 /// or [`ServerMessage::parse`](crate::ServerMessage::parse).
+///
+/// ```
+/// use qmp_proto::{Reader, SyntaxError};
+///
+/// let mut reader = Reader::default();
+/// let mut input: &[u8] = b"{'id' 1} {'id': 2}";
+/// let first = reader.read(&mut input).unwrap()?;
+/// assert_eq!(first.to_value(), Err(SyntaxError::MissingColon));
+/// let second = reader.read(&mut input).unwrap()?;
+/// assert_eq!(second.to_value()?.to_string(), r#"{"id": 2}"#);
+/// # Ok::<(), SyntaxError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'r> {
     text: &'r [u8],
@@ -257,10 +269,10 @@ impl<'r> Message<'r> {
     /// let mut reader = qmp_proto::Reader::default();
     /// let mut input: &[u8] = b"  {'execute':  'stop'}  {";
     /// let message = reader.read(&mut input).unwrap()?;
-    /// assert_eq!(message.text(), b"{'execute':  'stop'}");
+    /// assert_eq!(message.as_bytes(), b"{'execute':  'stop'}");
     /// # Ok::<(), qmp_proto::SyntaxError>(())
     /// ```
-    pub fn text(&self) -> &'r [u8] {
+    pub fn as_bytes(&self) -> &'r [u8] {
         self.text
     }
 
@@ -269,7 +281,7 @@ impl<'r> Message<'r> {
     /// # Errors
     ///
     /// [`SyntaxError`] for the first thing that is wrong with it.
-    pub fn value(&self) -> Result<Value, SyntaxError> {
+    pub fn to_value(&self) -> Result<Value, SyntaxError> {
         self.parser().value::<Tree>()
     }
 
@@ -298,7 +310,7 @@ mod tests {
     fn read_all(reader: &mut Reader, mut input: &[u8]) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(message) = reader.read(&mut input) {
-            seen.push(match message.and_then(|message| message.value()) {
+            seen.push(match message.and_then(|message| message.to_value()) {
                 Ok(value) => value.to_string(),
                 Err(error) => error.to_string(),
             });

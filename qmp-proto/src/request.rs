@@ -11,6 +11,14 @@ use crate::{Error, Json, Object, SyntaxError, Value};
 /// Whether a command waits for its turn or is executed at once.
 ///
 /// Section "Out-of-band execution" of the QMP specification: `execute` or `exec-oob`.
+///
+/// ```
+/// use qmp_proto::{Band, Request};
+///
+/// let mut out = String::new();
+/// Request { band: Band::OutOfBand, ..Request::new("migrate-pause") }.write(&mut out);
+/// assert_eq!(out, "{\"exec-oob\": \"migrate-pause\"}\r\n");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Band {
     /// In the order of the queue, one after the other.
@@ -49,11 +57,22 @@ pub struct Request {
 /// A message that is no valid request, and what its response must carry.
 ///
 /// Out-of-band requests are refused out-of-band; what is not even an object counts as in-band.
+///
+/// ```
+/// use qmp_proto::{Reader, Request, Response};
+///
+/// let mut reader = Reader::default();
+/// let message = reader.read(&mut &b"{'exec': 'stop', 'id': 1}"[..]).unwrap()?;
+/// let refused = Request::parse(&message, false).unwrap_err();
+/// assert_eq!(refused.to_string(), "GenericError: QMP input member 'exec' is unexpected");
+/// let response = Response { id: refused.id, result: Err(refused.error) };
+/// assert_eq!(response.id, Some(1.into()));
+/// # Ok::<(), qmp_proto::SyntaxError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{error}")]
 pub struct RequestError {
     /// What is wrong.
-    #[source]
     pub error: Error,
     /// The id, if the message is an object that has one.
     pub id: Option<Value>,
@@ -93,7 +112,7 @@ impl Request {
     pub fn parse(message: &Message<'_>, oob: bool) -> Result<Request, RequestError> {
         match Members::parse(message).and_then(|members| members.into_ordinary(oob)) {
             Some(request) => Ok(request),
-            None => Request::from_value(message.value()?, oob),
+            None => Request::from_value(message.to_value()?, oob),
         }
     }
 
@@ -126,7 +145,7 @@ impl Request {
         });
         match ordinary {
             Some(both) => Ok(both),
-            None => Request::from_value(message.value()?, oob).map(|request| (request, None)),
+            None => Request::from_value(message.to_value()?, oob).map(|request| (request, None)),
         }
     }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients and proxies receive.
 
+use serde::Deserialize;
+
 use crate::lexer::Kind;
 use crate::parser::{Check, DistinctNames, Tree};
 use crate::reader::Message;
@@ -33,6 +35,16 @@ pub enum ServerMessage {
 }
 
 /// A message is none that a server sends.
+///
+/// ```
+/// use qmp_proto::{Reader, ServerMessage};
+///
+/// let mut reader = Reader::default();
+/// let message = reader.read(&mut &b"{'error': {'class': 'GenericError'}}"[..]).unwrap()?;
+/// let error = ServerMessage::parse(&message).unwrap_err();
+/// assert_eq!(error.to_string(), "member 'error': missing field `desc`");
+/// # Ok::<(), qmp_proto::SyntaxError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerMessageError {
@@ -54,14 +66,8 @@ pub enum ServerMessageError {
         /// The name of the member.
         member: &'static str,
         /// What is wrong with it.
-        reason: String,
+        reason: DecodeError,
     },
-}
-
-impl ServerMessageError {
-    fn member(member: &'static str, reason: impl ToString) -> ServerMessageError {
-        ServerMessageError::Member { member, reason: reason.to_string() }
-    }
 }
 
 /// The members that tell the kinds of messages apart, and belong to them.
@@ -77,7 +83,8 @@ struct Members {
 }
 
 impl ServerMessage {
-    /// Parses a message that came from a server. Members that are not known are ignored.
+    /// Parses a message that came from a server. Members that are not known are ignored; an error
+    /// class that is not known is read as [`ErrorClass::GenericError`].
     ///
     /// # Errors
     ///
@@ -97,7 +104,7 @@ impl ServerMessage {
         }
         let result = match (members.result, members.error) {
             (Some(json), None) => Ok(json),
-            (None, Some(error)) => Err(decode_error(error)?),
+            (None, Some(error)) => Err(decode::<Failure>("error", error)?.into()),
             (Some(_), Some(_)) => return Err(ServerMessageError::BothOutcomes),
             (None, None) => return Err(ServerMessageError::UnknownKind),
         };
@@ -110,7 +117,7 @@ impl Members {
         let mut members = Members::default();
         let mut parser = message.parser();
         if parser.peek() != Some(Kind::OpenBrace) {
-            message.value()?;
+            message.to_value()?;
             return Err(ServerMessageError::NotAnObject);
         }
         let mut names = DistinctNames::new(&parser);
@@ -137,17 +144,20 @@ fn decode<T: serde::de::DeserializeOwned>(
     member: &'static str,
     value: Value,
 ) -> Result<T, ServerMessageError> {
-    from_value(value).map_err(|error: DecodeError| ServerMessageError::member(member, error))
+    from_value(value).map_err(|reason| ServerMessageError::Member { member, reason })
 }
 
-fn decode_error(error: Value) -> Result<Error, ServerMessageError> {
-    let text = |name: &str| error.get(name).and_then(Value::as_str);
-    let class =
-        text("class").ok_or_else(|| ServerMessageError::member("error", "lacks 'class'"))?;
-    let desc = text("desc").ok_or_else(|| ServerMessageError::member("error", "lacks 'desc'"))?;
-    // A class that is not known is one that has none of its own.
-    let class = ErrorClass::from_name(class).unwrap_or(ErrorClass::GenericError);
-    Ok(Error::new(class, desc.to_owned()))
+/// An error as it comes: of any class.
+#[derive(Deserialize)]
+struct Failure {
+    class: String,
+    desc: String,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::new(failure.class.parse().unwrap_or(ErrorClass::GenericError), failure.desc)
+    }
 }
 
 #[cfg(test)]
@@ -177,9 +187,12 @@ mod tests {
         assert_eq!(parse("[,]"), Err(SyntaxError::ExpectingValue.into()));
         assert_eq!(parse("{'id': 1}"), Err(ServerMessageError::UnknownKind));
         assert_eq!(parse("{'return': 1, 'error': 1}"), Err(ServerMessageError::BothOutcomes));
-        assert_eq!(
-            parse("{'error': {'class': 'GenericError'}}"),
-            Err(ServerMessageError::member("error", "lacks 'desc'"))
-        );
+    }
+
+    #[test]
+    fn an_unknown_error_class_is_none_of_its_own() {
+        let message = parse("{'error': {'class': 'Novel', 'desc': 'd', 'more': 1}}");
+        let response = Response { id: None, result: Err(Error::generic("d")) };
+        assert_eq!(message, Ok(ServerMessage::Response(response)));
     }
 }

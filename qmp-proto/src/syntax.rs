@@ -4,6 +4,17 @@
 /// A message is not JSON as QEMU understands it, or too large.
 ///
 /// Displays as the description that QEMU gives in its error response.
+///
+/// ```
+/// use qmp_proto::{Reader, SyntaxError};
+///
+/// let mut reader = Reader::default();
+/// let message = reader.read(&mut &b"{'execute' 'stop'}"[..]).unwrap()?;
+/// let error = message.to_value().unwrap_err();
+/// assert_eq!(error, SyntaxError::MissingColon);
+/// assert_eq!(error.to_string(), "JSON parse error, missing : in object pair");
+/// # Ok::<(), SyntaxError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyntaxError {

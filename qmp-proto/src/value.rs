@@ -5,7 +5,8 @@
 mod de;
 mod decode_error;
 mod number;
-mod object;
+pub mod object;
+mod parse;
 mod ser;
 
 use std::fmt;
@@ -15,6 +16,7 @@ pub use decode_error::{DecodeError, DecodeProblem};
 pub use number::Number;
 pub use object::Object;
 pub(crate) use object::ObjectBuilder;
+pub use parse::ParseValueError;
 
 /// Any JSON value.
 ///
@@ -29,6 +31,7 @@ pub(crate) use object::ObjectBuilder;
 /// let value = Value::from(object);
 /// assert_eq!(value.get("size").and_then(Value::as_i64), Some(1 << 40));
 /// assert_eq!(value.to_string(), r#"{"device": "disk0", "size": 1099511627776}"#);
+/// assert_eq!("{'size': 1099511627776, 'device': 'disk0'}".parse(), Ok(value));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
@@ -77,6 +80,11 @@ impl Value {
         }
     }
 
+    /// Whether this is `null`.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Value::Null)
+    }
+
     /// The truth value, if this is one.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
@@ -103,15 +111,19 @@ impl Value {
     pub fn as_u64(&self) -> Option<u64> {
         self.as_number()?.as_u64()
     }
+
+    /// The nearest double, if this is a number.
+    pub fn as_f64(&self) -> Option<f64> {
+        Some(self.as_number()?.as_f64())
+    }
 }
 
 /// The value as QEMU would write it, on one line.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match crate::Json::encode(self) {
-            Ok(json) => f.write_str(json.as_str()),
-            Err(_) => Err(fmt::Error),
-        }
+        let mut text = String::new();
+        crate::Json::write_value(self, &mut text);
+        f.write_str(&text)
     }
 }
 
@@ -121,29 +133,23 @@ impl From<bool> for Value {
     }
 }
 
-impl From<i32> for Value {
-    fn from(value: i32) -> Value {
-        Value::Number(i64::from(value).into())
+impl From<Number> for Value {
+    fn from(number: Number) -> Value {
+        Value::Number(number)
     }
 }
 
-impl From<i64> for Value {
-    fn from(value: i64) -> Value {
-        Value::Number(value.into())
-    }
+macro_rules! from_numbers {
+    ($($number:ty)*) => {$(
+        impl From<$number> for Value {
+            fn from(value: $number) -> Value {
+                Value::Number(value.into())
+            }
+        }
+    )*};
 }
 
-impl From<u64> for Value {
-    fn from(value: u64) -> Value {
-        Value::Number(value.into())
-    }
-}
-
-impl From<f64> for Value {
-    fn from(value: f64) -> Value {
-        Value::Number(value.into())
-    }
-}
+from_numbers! { i32 u32 i64 u64 f64 }
 
 impl From<&str> for Value {
     fn from(value: &str) -> Value {

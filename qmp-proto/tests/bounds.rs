@@ -38,7 +38,7 @@ fn feed<T>(
 }
 
 fn outcome(message: Result<Message<'_>, SyntaxError>) -> Result<(), SyntaxError> {
-    message?.value().map(drop)
+    message?.to_value().map(drop)
 }
 
 /// Feeds `parts`, and holds against the outcomes and the memory that is allowed for all of them.
@@ -146,7 +146,7 @@ fn objects_of_very_many_members() {
 
         let text = format!("{{{},'{}':1}}", members.join(","), name(count - 1));
         let message = reader.read(&mut text.as_bytes()).unwrap().unwrap();
-        assert_eq!(message.value(), Err(SyntaxError::DuplicateKey));
+        assert_eq!(message.to_value(), Err(SyntaxError::DuplicateKey));
     }
 }
 
@@ -190,7 +190,7 @@ fn the_deepest_message_fits_a_small_stack() {
         for text in texts {
             let mut reader = Reader::default();
             let message = reader.read(&mut text.as_bytes()).unwrap().unwrap();
-            let value = message.value().unwrap();
+            let value = message.to_value().unwrap();
             assert!(Request::parse(&message, false).is_err());
             assert_eq!(value.clone(), value);
             assert_eq!(Json::from(&value).to_value(), value);

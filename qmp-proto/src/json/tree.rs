@@ -48,7 +48,7 @@ mod tests {
     fn trees_are_written_as_the_serializer_writes_them() {
         let text = br#"{"minor": [], "micro": {}, "a": [null, true, false, -1, 18446744073709551615, 1.5, "\u00E9"]}"#;
         let mut reader = Reader::default();
-        let value = reader.read(&mut &text[..]).unwrap().unwrap().value().unwrap();
+        let value = reader.read(&mut &text[..]).unwrap().unwrap().to_value().unwrap();
         assert_eq!(Json::from(&value), Json::encode(&value).unwrap());
         assert!(Json::from(&value).as_str().contains("\"micro\": {}, \"minor\": []"));
     }

@@ -9,7 +9,7 @@ use serde::de::{
 };
 
 use super::number::Repr;
-use super::object::IntoMembers;
+use super::object;
 use super::{DecodeError, Number, Object, ObjectBuilder, Value};
 
 /// Turns a value into any type that serde can deserialize.
@@ -35,6 +35,20 @@ pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, DecodeError> {
 /// # Errors
 ///
 /// [`DecodeError`] if the members are others.
+///
+/// ```
+/// use qmp_proto::{Object, from_object};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Balloon {
+///     value: u64,
+/// }
+///
+/// let arguments = Object::from_iter([("value", 1u64 << 30)]);
+/// assert_eq!(from_object::<Balloon>(arguments)?.value, 1 << 30);
+/// assert_eq!(from_object::<()>(Object::new()), Ok(()));
+/// # Ok::<(), qmp_proto::DecodeError>(())
+/// ```
 pub fn from_object<T: DeserializeOwned>(object: Object) -> Result<T, DecodeError> {
     T::deserialize(Value::Object(object))
 }
@@ -50,6 +64,15 @@ impl<'de> Deserialize<'de> for Object {
         match Value::deserialize(deserializer)? {
             Value::Object(object) => Ok(object),
             _ => Err(de::Error::custom("expected an object")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Number(number) => Ok(number),
+            _ => Err(de::Error::custom("expected a number")),
         }
     }
 }
@@ -230,7 +253,7 @@ impl<'de> SeqAccess<'de> for Elements {
 }
 
 struct Members {
-    rest: IntoMembers,
+    rest: object::IntoIter,
     /// The member whose name has been asked for.
     name: String,
     value: Value,

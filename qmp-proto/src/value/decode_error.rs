@@ -43,7 +43,14 @@ enum Step {
     Element(usize),
 }
 
-/// What a type has against a value.
+/// What a type has against a value: [`DecodeError::problem`].
+///
+/// ```
+/// use qmp_proto::{DecodeProblem, Value, from_value};
+///
+/// let error = from_value::<bool>(Value::from("on")).unwrap_err();
+/// assert_eq!(error.problem(), &DecodeProblem::WrongType { expected: "a boolean".into() });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeProblem {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Numbers as QEMU holds them.
 
+use std::fmt;
+
 /// A number: an integer in the range of `i64` or `u64` exactly, or a double.
 ///
 /// A number is an integer if it was spelt without dot and exponent and fits; `1.0` and `1e3` are
@@ -12,7 +14,8 @@
 /// assert_eq!(Number::from(7u64), Number::from(7i64));
 /// assert_eq!(Number::from(7i64).as_u64(), Some(7));
 /// assert_eq!(Number::from(7.0).as_i64(), None);
-/// assert_eq!(Number::from(7i64).as_f64(), 7.0);
+/// assert_eq!(Number::from(7).as_f64(), 7.0);
+/// assert_eq!(Number::from(0.1).to_string(), "0.10000000000000001");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Number(pub(super) Repr);
@@ -55,6 +58,25 @@ impl Number {
     /// Whether this is an integer.
     pub fn is_integer(self) -> bool {
         !matches!(self.0, Repr::Double(_))
+    }
+}
+
+/// The number as QEMU would write it.
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::Value::Number(*self).fmt(f)
+    }
+}
+
+impl From<i32> for Number {
+    fn from(value: i32) -> Number {
+        i64::from(value).into()
+    }
+}
+
+impl From<u32> for Number {
+    fn from(value: u32) -> Number {
+        i64::from(value).into()
     }
 }
 

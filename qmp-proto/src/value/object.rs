@@ -19,6 +19,10 @@ use crate::order::{Order, bucket};
 /// assert_eq!(object.insert("id", 1), None);
 /// assert_eq!(object.insert("id", 2), Some(Value::from(1)));
 /// assert_eq!(object.len(), 1);
+/// assert_eq!(object.to_string(), r#"{"id": 2}"#);
+/// for (name, value) in &object {
+///     assert_eq!((name, value.as_i64()), ("id", Some(2)));
+/// }
 /// ```
 #[derive(Clone, Default)]
 pub struct Object {
@@ -87,8 +91,8 @@ impl Object {
     }
 
     /// The members in the order in which they were added.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.members.iter().map(|member| (member.name.as_str(), &member.value))
+    pub fn iter(&self) -> Iter<'_> {
+        Iter(self.members.iter())
     }
 
     /// The members in the order in which QEMU writes and checks them: by the buckets of its hash
@@ -99,6 +103,15 @@ impl Object {
             let member = &self.members[order.at(place)];
             (member.name.as_str(), &member.value)
         })
+    }
+}
+
+/// The object as QEMU would write it, on one line.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        crate::Json::write_object(self, &mut text);
+        f.write_str(&text)
     }
 }
 
@@ -119,25 +132,58 @@ impl PartialEq for Object {
     }
 }
 
+impl<'a> IntoIterator for &'a Object {
+    type Item = (&'a str, &'a Value);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
 impl IntoIterator for Object {
     type Item = (String, Value);
-    type IntoIter = IntoMembers;
+    type IntoIter = IntoIter;
 
-    fn into_iter(self) -> IntoMembers {
-        IntoMembers(self.members.into_iter())
+    fn into_iter(self) -> IntoIter {
+        IntoIter(self.members.into_iter())
     }
 }
 
-/// The members of an object, in the order in which they were added.
-pub struct IntoMembers(std::vec::IntoIter<Member>);
+/// The members of an [`Object`], in the order in which they were added: [`Object::iter`].
+#[derive(Clone)]
+pub struct Iter<'a>(std::slice::Iter<'a, Member>);
 
-impl fmt::Debug for IntoMembers {
+impl fmt::Debug for Iter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IntoMembers").field("len", &self.0.len()).finish()
+        f.debug_map().entries(self.clone()).finish()
     }
 }
 
-impl Iterator for IntoMembers {
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a str, &'a Value);
+
+    fn next(&mut self) -> Option<(&'a str, &'a Value)> {
+        self.0.next().map(|member| (member.name.as_str(), &member.value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+
+/// The members of an [`Object`] that has been taken apart, in the order in which they were added.
+pub struct IntoIter(std::vec::IntoIter<Member>);
+
+impl fmt::Debug for IntoIter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(Iter(self.0.as_slice().iter())).finish()
+    }
+}
+
+impl Iterator for IntoIter {
     type Item = (String, Value);
 
     fn next(&mut self) -> Option<(String, Value)> {
@@ -149,16 +195,25 @@ impl Iterator for IntoMembers {
     }
 }
 
-impl ExactSizeIterator for IntoMembers {}
+impl ExactSizeIterator for IntoIter {}
 
 /// A later member replaces an earlier one of the same name.
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Object {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(members: I) -> Object {
-        let mut object = ObjectBuilder::default();
+        let mut object = Object::new();
+        object.extend(members);
+        object
+    }
+}
+
+/// As [`Object::insert`].
+impl<N: Into<String>, V: Into<Value>> Extend<(N, V)> for Object {
+    fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, members: I) {
+        let mut object = ObjectBuilder { object: std::mem::take(self), index: None };
         for (name, value) in members {
             object.insert(name.into(), value.into());
         }
-        object.build()
+        *self = object.build();
     }
 }
 

@@ -154,7 +154,7 @@ impl<'a> Copying<'a> {
     /// command itself knows.
     fn human(&mut self, arguments: &'a Object) -> Option<Value> {
         let mut copy = Object::new();
-        for (name, value) in arguments.iter() {
+        for (name, value) in arguments {
             let value = match (name, value) {
                 ("command-line", Value::String(line)) => {
                     let line = line.trim_start();
@@ -183,7 +183,7 @@ impl<'a> Copying<'a> {
         let kind = object.get("qom-type").and_then(Value::as_str).unwrap_or_default();
         let also = if kind.starts_with("secret") { &["data"] } else { also };
         let mut copy = Vec::new();
-        for (name, value) in object.iter() {
+        for (name, value) in object {
             self.keep(name.len())?;
             let value = match also.contains(&name) || self.secrets.is_secret(name) {
                 true => {
@@ -261,14 +261,11 @@ fn normal(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::proto::Reader;
-
     use super::*;
 
     fn object(text: &str) -> Object {
-        let mut reader = Reader::default();
-        let value = reader.read(&mut text.as_bytes()).unwrap().unwrap().value().unwrap();
-        value.as_object().unwrap().clone()
+        let Ok(Value::Object(object)) = text.parse() else { panic!("an object") };
+        object
     }
 
     #[track_caller]

@@ -86,7 +86,7 @@ impl Renaming<'_> {
     fn object(&self, object: &Object, within_fd: bool) -> Option<Object> {
         let is_fd = within_fd || object.get("type").and_then(Value::as_str) == Some("fd");
         let mut renamed: Option<Object> = None;
-        for (name, value) in object.iter() {
+        for (name, value) in object {
             let new = match value {
                 Value::String(text) => self.string(name, text, is_fd).map(Value::from),
                 Value::Object(inner) => {
@@ -143,7 +143,7 @@ impl Renaming<'_> {
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::proto::{Json, Reader};
+    use qmp_dispatch::proto::Json;
 
     use super::*;
 
@@ -157,9 +157,7 @@ mod tests {
 
     #[track_caller]
     fn check(arguments: &str, renamed: Option<&str>) {
-        let mut reader = Reader::default();
-        let message = reader.read(&mut arguments.as_bytes()).unwrap().unwrap();
-        let Ok(Value::Object(object)) = message.value() else { panic!("an object") };
+        let Ok(Value::Object(object)) = arguments.parse() else { panic!("an object") };
         let actual = names().rename(&object).map(|object| Json::from(&Value::Object(object)));
         assert_eq!(actual.as_ref().map(Json::as_str), renamed);
     }

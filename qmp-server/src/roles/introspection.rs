@@ -112,8 +112,6 @@ fn text<'v>(entry: &'v Value, key: &str) -> Option<&'v str> {
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::proto::Reader;
-
     use super::*;
 
     const SCHEMA: &str = r#"[
@@ -136,10 +134,7 @@ mod tests {
 
     /// Text as it came from a server.
     fn json(text: &str) -> Json {
-        let request = format!(r#"{{"execute": "x", "arguments": {{"x": {text}}}}}"#);
-        let mut reader = Reader::default();
-        let value = reader.read(&mut request.as_bytes()).unwrap().unwrap().value().unwrap();
-        Json::from(value.get("arguments").unwrap().get("x").unwrap())
+        Json::from(&text.parse().unwrap())
     }
 
     fn role(commands: &[&str], events: &[&str]) -> Role {

@@ -46,7 +46,7 @@ fn outcomes<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> V
     let mut outcomes = Vec::new();
     for mut piece in pieces {
         while let Some(message) = reader.read(&mut piece) {
-            outcomes.push(match message.and_then(|message| message.value()) {
+            outcomes.push(match message.and_then(|message| message.to_value()) {
                 Ok(value) => value.to_string(),
                 Err(error) => error.to_string(),
             });
@@ -62,7 +62,7 @@ fn request(input: &[u8]) {
     let (mut reader, mut input) = (Reader::default(), input);
     while let Some(message) = reader.read(&mut input) {
         let Ok(message) = message else { continue };
-        let value = message.value();
+        let value = message.to_value();
         for oob in [false, true] {
             match Request::parse(&message, oob) {
                 Ok(request) => {
@@ -91,7 +91,7 @@ fn request(input: &[u8]) {
 fn writer(input: &[u8]) {
     let (mut reader, mut input) = (Reader::default(), input);
     while let Some(message) = reader.read(&mut input) {
-        let Ok(value) = message.and_then(|message| message.value()) else { continue };
+        let Ok(value) = message.and_then(|message| message.to_value()) else { continue };
         let response = Response { id: Some(value.clone()), result: Ok(Json::from(&value)) };
         for (layout, checked) in
             [(Layout::Compact, json::Layout::Compact), (Layout::Pretty, json::Layout::Pretty)]

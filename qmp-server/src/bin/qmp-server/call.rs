@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use qmp_dispatch::proto::{Band, Reader, Request, Value};
+use qmp_dispatch::proto::{Band, ParseValueError, Request, Value};
 
 use crate::Failure;
 use crate::arguments::CallOptions;
@@ -44,17 +44,6 @@ fn parse_argument(argument: &str) -> Result<(&str, Value), Failure> {
     let Some(name) = name.strip_suffix(':') else {
         return Ok((name, value.into()));
     };
-    // A blank, so that a number or word at the end is complete.
-    let text = format!("{value} ");
-    let mut reader = Reader::default();
-    let mut input = text.as_bytes();
-    let parsed = match reader.read(&mut input) {
-        Some(message) => message.and_then(|message| message.value()),
-        None => return Err(wrong("the value is not complete")),
-    };
-    let value = parsed.map_err(|error| wrong(&error.to_string()))?;
-    if !input.trim_ascii().is_empty() {
-        return Err(wrong("there is something behind the value"));
-    }
+    let value = value.parse().map_err(|error: ParseValueError| wrong(&error.to_string()))?;
     Ok((name, value))
 }

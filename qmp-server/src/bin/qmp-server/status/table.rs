@@ -214,9 +214,7 @@ MONITOR  PEER        ROLE  STATE  OOB  QUEUED  RUNS    FOR  SERVED  UNREAD   DRO
     }
 
     fn decode<T: serde::de::DeserializeOwned>(text: &str) -> T {
-        let mut reader = qmp_dispatch::proto::Reader::default();
-        let message = reader.read(&mut text.as_bytes()).unwrap().unwrap();
-        qmp_dispatch::proto::from_value(message.value().unwrap()).unwrap()
+        qmp_dispatch::proto::from_value(text.parse().unwrap()).unwrap()
     }
 
     #[test]
