@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The client's end of TLS.
 
+#[path = "../../../transport/tls/pem.rs"]
+mod pem;
+
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, InvalidMessage,
-    RootCertStore, StreamOwned,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, InvalidMessage, StreamOwned,
 };
 
+use self::pem::{authorities, certificates, in_file, private_key};
 use super::silent;
 use super::stream::{SHORTEST, Stream, invalid};
 use crate::arguments::TlsOptions;
@@ -52,19 +53,13 @@ pub(super) fn configure(host: &str, options: &TlsOptions) -> io::Result<ClientCo
     let Some(ca) = &options.ca else {
         return Err(invalid("TLS needs --ca FILE, the authority of the server's certificate"));
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
-        roots.add(certificate).map_err(|error| in_file(ca, error))?;
-    }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(io::Error::other)?
-        .with_root_certificates(roots);
+        .with_root_certificates(authorities(ca)?);
     let config = match (&options.cert, &options.key) {
         (Some(cert), Some(file)) => {
-            let key = PrivateKeyDer::from_pem_file(file)
-                .map_err(|error| in_file(file, describe(&error)))?;
-            let chain = certificates(cert)?;
+            let (chain, key) = (certificates(cert)?, private_key(file)?);
             builder.with_client_auth_cert(chain, key).map_err(|error| in_file(cert, error))?
         }
         _ => builder.with_no_client_auth(),
@@ -118,26 +113,4 @@ fn explain(error: io::Error) -> io::Error {
         Some(reason) => reason.to_string(),
     };
     io::Error::new(error.kind(), reason)
-}
-
-fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(in_file(file, "holds no certificate")),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(in_file(file, describe(&error))),
-    }
-}
-
-fn describe(error: &pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "holds no key".to_owned(),
-        error => format!("is not PEM: {error}"),
-    }
-}
-
-fn in_file(file: &Path, error: impl std::fmt::Display) -> io::Error {
-    invalid(format!("{}: {error}", file.display()))
 }
