@@ -41,7 +41,7 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 ///
 /// let folder = std::env::temp_dir().join(format!("qmp-audit-{}", std::process::id()));
 /// std::fs::create_dir_all(&folder)?;
-/// let mut audit = Audit::open(&folder.join("audit.jsonl"))?;
+/// let mut audit = Audit::open(folder.join("audit.jsonl"))?;
 /// audit.hide("*-pin").unwrap();
 ///
 /// let mut registry = Registry::new();
@@ -63,9 +63,9 @@ impl Audit {
     /// # Errors
     ///
     /// If the file cannot be opened, or the system refuses a thread.
-    pub fn open(path: &Path) -> io::Result<Audit> {
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Audit> {
         let queue = Arc::new(Queue::default());
-        let writer = Writer::open(path, Arc::clone(&queue))?;
+        let writer = Writer::open(path.as_ref(), Arc::clone(&queue))?;
         thread::Builder::new().name("qmp-audit".into()).spawn(move || writer.run())?;
         Ok(Audit { queue, secrets: Secrets::default() })
     }
@@ -75,7 +75,8 @@ impl Audit {
     /// # Errors
     ///
     /// If there is no such directory, or no right to write.
-    pub fn verify(path: &Path) -> io::Result<()> {
+    pub fn verify(path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref();
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }

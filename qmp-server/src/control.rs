@@ -9,7 +9,7 @@ use qmp_dispatch::proto::Layout;
 
 use crate::core::Core;
 use crate::entrance::Entrance;
-use crate::{ClientStatus, Metrics, ServerStatus, Transport};
+use crate::{Address, ClientStatus, Metrics, ServerStatus, Transport};
 
 /// Controls a running server, from any thread. A [local](qmp_dispatch::Monitor::local) of every
 /// monitor, so that handlers have it. Does nothing once the server has ended.
@@ -69,26 +69,33 @@ impl Control {
         Some(self.core.upgrade()?.metrics().clone())
     }
 
-    /// The labels of the sockets that the server listens at, as QEMU calls those of its `-qmp`
-    /// options: `compat_monitor0`, `compat_monitor1`, and so on.
+    /// Where the server listens, with the ports that the system has chosen; nowhere once it has ended.
+    pub fn addresses(&self) -> Vec<Address> {
+        let Some(core) = self.core.upgrade() else { return Vec::new() };
+        core.listening().iter().map(|listening| listening.listener.address()).collect()
+    }
+
+    /// The labels of the sockets that the server listens at, in the order of their
+    /// [addresses](Control::addresses), as QEMU calls those of its `-qmp` options: `compat_monitor0`,
+    /// `compat_monitor1`, and so on.
     pub fn labels(&self) -> Vec<String> {
         let listening = self.core.upgrade().map_or(0, |core| core.listening().len());
-        (0..listening).map(label).collect()
+        (0..listening).map(label_of).collect()
     }
 
     /// Ends all connections of the socket with this label at once, as QEMU's `yank` does: they are
-    /// sent nothing more. The socket then accepts new clients. Does nothing if there is none of
-    /// that label.
-    pub fn yank(&self, wanted: &str) {
-        if let Some(core) = self.core.upgrade()
-            && let Some(index) = (0..core.listening().len()).find(|&index| label(index) == wanted)
-        {
+    /// sent nothing more. The socket then accepts new clients. Whether there is one of that label.
+    pub fn yank(&self, label: &str) -> bool {
+        let Some(core) = self.core.upgrade() else { return false };
+        let index = (0..core.listening().len()).find(|&index| label_of(index) == label);
+        if let Some(index) = index {
             core.abort_connections(index);
         }
+        index.is_some()
     }
 }
 
-fn label(index: usize) -> String {
+fn label_of(index: usize) -> String {
     format!("compat_monitor{index}")
 }
 

@@ -33,8 +33,8 @@ impl Descriptors {
     }
 
     /// Gives a descriptor a name, and closes the one that had it.
-    pub fn name(&self, name: String, descriptor: OwnedFd) {
-        lock(&self.named).insert(name, descriptor);
+    pub fn insert_named(&self, name: impl Into<String>, descriptor: OwnedFd) {
+        lock(&self.named).insert(name.into(), descriptor);
     }
 
     /// Takes the descriptor of this name.

@@ -48,6 +48,7 @@ use crate::signal::Signal;
 /// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[must_use = "no in-band command is executed unless this does it"]
 pub struct Embedded {
     core: Arc<Core>,
     signal: Arc<Signal>,

@@ -30,7 +30,7 @@ pub struct Limits {
     /// are not read. By default 256 KiB.
     pub unread: usize,
     /// How long a client may read nothing at all while something waits to be read by it, before it
-    /// is disconnected. By default ten minutes.
+    /// is disconnected; `None` is for ever. By default ten minutes.
     pub stalled: Option<Duration>,
     /// What the clients of one user may take together. By default as much as all.
     pub per_user: Quota,
@@ -58,6 +58,13 @@ impl Quota {
     /// As much as they like.
     pub const UNLIMITED: Quota =
         Quota { monitors: usize::MAX, bytes: usize::MAX, requests: usize::MAX };
+}
+
+/// As much as they like.
+impl Default for Quota {
+    fn default() -> Quota {
+        Quota::UNLIMITED
+    }
 }
 
 impl Default for Limits {

@@ -37,7 +37,7 @@ use crate::{Address, AddressError, ListenError};
 ///
 /// In a configuration file it is such a string, or a map with an `address` and options of the same
 /// names: `{ address = "unix:/run/qmp.sock", pretty = true, mode = "0660" }`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Listen {
     /// Where.
@@ -59,7 +59,7 @@ pub struct Listen {
 }
 
 /// What a TLS server needs. All files are in PEM.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ListenTls {
     /// The server's certificate, and those that lead to its authority.
@@ -71,6 +71,13 @@ pub struct ListenTls {
     /// Names of which a client's certificate must have one, as a DNS name, a URI or the common name.
     /// With none here any will do.
     pub allow_names: Vec<String>,
+}
+
+impl ListenTls {
+    /// With this certificate and its key, for clients without any.
+    pub fn new(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> ListenTls {
+        ListenTls { cert: cert.into(), key: key.into(), ..ListenTls::default() }
+    }
 }
 
 impl Listen {
@@ -99,7 +106,7 @@ impl Listen {
     }
 
     /// Options that do not go together, or not with the address.
-    fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
         let has_file = matches!(self.address, Address::Unix(_));
         if !has_file && (self.mode.is_some() || self.owner.is_some() || self.group.is_some()) {
             return Err("mode, owner and group are for the file of a Unix socket");
@@ -255,6 +262,17 @@ mod tests {
         check_error("tls:h:1,cert=a", "TLS needs cert=FILE and key=FILE");
         check_error("tls:h:1,cert=a,key=b,allow-name=c", "allow-name needs client-ca=FILE");
         check_error("tcp:h:1,cert=a", "cert, key, client-ca and allow-name are for tls:HOST:PORT");
+    }
+
+    #[test]
+    fn what_is_put_together_by_hand_is_checked_too() {
+        let tls = Address::Tls { host: "localhost".into(), port: 0 };
+        let error = Listen::new(tls).verify().unwrap_err();
+        assert_eq!(error.source.to_string(), "TLS needs cert=FILE and key=FILE");
+        let mut listen = Listen::new(Address::Tcp { host: "localhost".into(), port: 0 });
+        listen.mode = Some(0o600);
+        let error = listen.verify().unwrap_err();
+        assert_eq!(error.source.kind(), std::io::ErrorKind::InvalidInput);
     }
 
     #[test]

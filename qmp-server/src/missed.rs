@@ -4,7 +4,7 @@
 use qmp_dispatch::EventType;
 use qmp_dispatch::proto::{Event, Json, Layout};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Tells a client, when it reads again, how many events it was not sent because it did not read.
 /// What it gets before this is older than the missing events, and what it gets afterwards newer.
@@ -15,7 +15,8 @@ use serde::Serialize;
 pub const EVENTS_MISSED: EventType<EventsMissed> = EventType::new("__org.qmp-server_EVENTS_MISSED");
 
 /// The data of [`EVENTS_MISSED`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 pub struct EventsMissed {
     /// How many events were not sent.
     pub count: u64,

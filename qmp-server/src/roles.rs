@@ -68,12 +68,12 @@ impl Default for Roles {
 #[non_exhaustive]
 pub enum RoleError {
     /// There is no role of this name.
-    #[error("there is no role '{name}', only {known}")]
+    #[error("there is no role '{name}', only {}", known.join(", "))]
     Unknown {
         /// The name.
         name: String,
-        /// The roles that there are.
-        known: String,
+        /// The names of the roles that there are.
+        known: Vec<String>,
     },
     /// There is a role of this name already.
     #[error("there is a role '{0}' already")]
@@ -93,8 +93,13 @@ pub enum RoleError {
         reason: String,
     },
     /// These clients have a role already.
-    #[error("'{0}' has a role already, '{1}'")]
-    Assigned(Subject, String),
+    #[error("'{subject}' has a role already, '{role}'")]
+    Assigned {
+        /// Who was to get a role.
+        subject: Subject,
+        /// The name of the role that they have.
+        role: String,
+    },
 }
 
 impl Roles {
@@ -104,16 +109,20 @@ impl Roles {
     ///
     /// [`RoleError::Duplicate`] if there is one of that name.
     pub fn add(&mut self, role: Role) -> Result<(), RoleError> {
-        if self.get(role.name()).is_some() {
+        if self.find(role.name()).is_ok() {
             return Err(RoleError::Duplicate(role.name().to_owned()));
         }
         self.roles.push(Arc::new(role));
         Ok(())
     }
 
-    /// The role of this name, if there is one.
-    pub fn get(&self, name: &str) -> Option<&Role> {
-        self.roles.iter().find(|role| role.name() == name).map(|role| &**role)
+    /// The role of this name, such as one that a [`Listen`](crate::Listen) names.
+    ///
+    /// # Errors
+    ///
+    /// [`RoleError::Unknown`] if there is none.
+    pub fn find(&self, name: &str) -> Result<&Role, RoleError> {
+        self.shared(name).map(|role| &**role)
     }
 
     /// Gives a role to some clients.
@@ -122,9 +131,10 @@ impl Roles {
     ///
     /// [`RoleError::Unknown`] if there is no role of that name, [`RoleError::Assigned`] if they have one.
     pub fn assign(&mut self, subject: Subject, role: &str) -> Result<(), RoleError> {
-        let role = self.find(role)?;
+        let role = Arc::clone(self.shared(role)?);
         if let Some((_, given)) = self.assigned.iter().find(|(other, _)| *other == subject) {
-            return Err(RoleError::Assigned(subject, given.name().to_owned()));
+            let role = given.name().to_owned();
+            return Err(RoleError::Assigned { subject, role });
         }
         self.assigned.push((subject, role));
         Ok(())
@@ -136,17 +146,8 @@ impl Roles {
     ///
     /// [`RoleError::Unknown`] if there is no role of that name.
     pub fn set_default(&mut self, role: &str) -> Result<(), RoleError> {
-        self.default = self.find(role)?;
+        self.default = Arc::clone(self.shared(role)?);
         Ok(())
-    }
-
-    /// Checks that there is a role of this name, such as one that a [`Listen`](crate::Listen) names.
-    ///
-    /// # Errors
-    ///
-    /// [`RoleError::Unknown`] if there is not.
-    pub fn check(&self, role: &str) -> Result<(), RoleError> {
-        self.find(role).map(drop)
     }
 
     /// Gives all clients of a registry's servers their roles, but for those that have
@@ -164,18 +165,18 @@ impl Roles {
         registry.intercept(Guard);
     }
 
-    fn find(&self, name: &str) -> Result<Arc<Role>, RoleError> {
-        let role = self.roles.iter().find(|role| role.name() == name).cloned();
+    fn shared(&self, name: &str) -> Result<&Arc<Role>, RoleError> {
+        let role = self.roles.iter().find(|role| role.name() == name);
         role.ok_or_else(|| {
-            let known: Vec<_> = self.roles.iter().map(|role| role.name()).collect();
-            RoleError::Unknown { name: name.to_owned(), known: known.join(", ") }
+            let known = self.roles.iter().map(|role| role.name().to_owned()).collect();
+            RoleError::Unknown { name: name.to_owned(), known }
         })
     }
 
     /// The role of a client with these locals; `None` if its listener names one that does not exist.
     fn role_of(&self, locals: &Locals) -> Option<Arc<Role>> {
         if let Some(DoorRole(name)) = locals.get() {
-            return self.find(name).ok();
+            return self.shared(name).ok().map(Arc::clone);
         }
         let assigned = locals.get::<Peer>().and_then(|peer| {
             let fits = |fits: fn(&Subject, &Peer) -> bool| {

@@ -84,7 +84,7 @@ pub(crate) struct Options {
 /// It makes a difference for commands that
 /// [answer later](qmp_dispatch::Registry::deferred_command): handlers are always called one at a
 /// time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Discipline {
     /// One in the whole server, as in QEMU: no other is begun before it has been answered.
@@ -152,7 +152,7 @@ impl Server {
 
     /// Says which processes of this machine may connect, in place of the default [`Access`]. Whoever
     /// may not is disconnected without a greeting.
-    pub fn allow(mut self, access: Access) -> Server {
+    pub fn access(mut self, access: Access) -> Server {
         self.access = access;
         self
     }
@@ -310,7 +310,7 @@ impl fmt::Debug for ServerHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Embedded;
+    use crate::{Audit, Embedded, MetricsEndpoint, Mux, Roles};
 
     #[test]
     fn what_embedders_hold_can_be_shared_by_threads() {
@@ -319,5 +319,11 @@ mod tests {
         check::<ServerHandle>();
         check::<Embedded>();
         check::<Control>();
+        check::<Metrics>();
+        check::<MetricsEndpoint>();
+        check::<Mux>();
+        check::<Roles>();
+        check::<Audit>();
+        check::<ListenError>();
     }
 }

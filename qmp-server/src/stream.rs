@@ -2,7 +2,7 @@
 //! Clients that come over the streams of an asynchronous runtime.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 
@@ -100,11 +100,13 @@ struct Carried {
     peer: Peer,
 }
 
-impl Transport for Carried {
+impl AsFd for Carried {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        Transport::as_fd(&self.socket)
+        self.socket.as_fd()
     }
+}
 
+impl Transport for Carried {
     fn peer(&self) -> io::Result<Peer> {
         Ok(self.peer.clone())
     }

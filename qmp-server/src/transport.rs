@@ -10,18 +10,16 @@ mod unix;
 mod vsock;
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::{Address, Listen, ListenError, Peer};
 
 /// As many clients as the system lets wait for being accepted.
 const BACKLOG: i32 = 4096;
 
-/// A connection to one client: a stream of bytes in both directions that never blocks.
-pub trait Transport: Send + Sync {
-    /// What to poll for readiness.
-    fn as_fd(&self) -> BorrowedFd<'_>;
-
+/// A connection to one client: a stream of bytes in both directions that never blocks. Its
+/// [descriptor](AsFd) is polled for readiness.
+pub trait Transport: AsFd + Send + Sync {
     /// Goes on with what comes before the first byte of QMP. Called whenever the transport becomes
     /// ready, until it succeeds; nothing else but [`shutdown`](Transport::shutdown) is before that.
     ///
@@ -69,7 +67,7 @@ pub trait Transport: Send + Sync {
 }
 
 /// What a [`Transport`] has received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Received {
     /// How many bytes.
     pub bytes: usize,
@@ -80,16 +78,13 @@ pub struct Received {
 
 impl Received {
     /// So many bytes of a stream that gives all that it has, if there is room.
-    pub fn into_room_for(room: usize, bytes: usize) -> Received {
+    pub fn of_stream(bytes: usize, room: usize) -> Received {
         Received { bytes, may_be_more: bytes == room }
     }
 }
 
-/// Accepts connections, and never blocks.
-pub trait Listener: Send + Sync {
-    /// What to poll for readiness.
-    fn as_fd(&self) -> BorrowedFd<'_>;
-
+/// Accepts connections, and never blocks. Its [descriptor](AsFd) is polled for readiness.
+pub trait Listener: AsFd + Send + Sync {
     /// The next connection.
     ///
     /// # Errors
@@ -115,7 +110,7 @@ pub(crate) enum Opened {
 /// Opens an address; only systemd gives more than one socket for it.
 pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
     let one = |listener| vec![Opened::Listener(listener)];
-    let opened = match &listen.address {
+    let opened = check(listen).and_then(|()| match &listen.address {
         Address::Unix(path) => unix::listen(path, listen).map(one),
         Address::UnixAbstract(name) => unix::listen_abstract(name).map(one),
         Address::Tcp { host, port } => tcp::listen(host, *port, listen.insecure).map(one),
@@ -126,13 +121,13 @@ pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
         Address::Fd(fd) => inherited::open(*fd, listen.insecure).map(|opened| vec![opened]),
         Address::Systemd(name) => inherited::activated(name.as_deref(), listen.insecure),
         Address::Stdio => stdio::connect().map(|connection| vec![Opened::Connection(connection)]),
-    };
+    });
     opened.map_err(|source| ListenError { address: listen.address.clone(), source })
 }
 
 /// Does what comes before opening an address: nobody notices.
 pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
-    let verified = match &listen.address {
+    let verified = check(listen).and_then(|()| match &listen.address {
         Address::Unix(path) => unix::resolve(path, listen).map(drop),
         Address::Tcp { host, port } => tcp::resolve(host, *port, listen.insecure).map(drop),
         Address::Tls { .. } => {
@@ -141,6 +136,10 @@ pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
         Address::Vsock { cid, .. } => vsock::check_local(*cid, listen.insecure),
         // Whether these are there is not known before the program is started as it will be.
         Address::UnixAbstract(_) | Address::Fd(_) | Address::Systemd(_) | Address::Stdio => Ok(()),
-    };
+    });
     verified.map_err(|source| ListenError { address: listen.address.clone(), source })
+}
+
+fn check(listen: &Listen) -> io::Result<()> {
+    listen.check().map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))
 }

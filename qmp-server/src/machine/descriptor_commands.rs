@@ -108,7 +108,7 @@ fn getfd(context: &Context, arguments: Getfd) -> Result<(), Error> {
         return Err(Error::generic("Parameter 'fdname' expects a name not starting with a digit"));
     }
     if let Some(descriptors) = context.monitor().local::<Descriptors>() {
-        descriptors.name(arguments.fdname, fd);
+        descriptors.insert_named(arguments.fdname, fd);
     }
     Ok(())
 }

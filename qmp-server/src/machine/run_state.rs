@@ -59,7 +59,7 @@ impl fmt::Display for RunState {
 }
 
 /// Why a machine is reset or shut down, as QAPI's `ShutdownCause`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ShutdownCause {
@@ -88,7 +88,7 @@ pub enum ShutdownCause {
 }
 
 /// The data of [`SHUTDOWN`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Shutdown {
     /// Whether the guest wanted it, and not somebody on the host.
     pub guest: bool,

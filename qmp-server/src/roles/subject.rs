@@ -2,6 +2,7 @@
 //! Who is to have a role.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use super::RoleError;
@@ -25,7 +26,7 @@ pub struct Subject {
     who: Who,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Who {
     User(u32),
     Group(u32),
@@ -57,6 +58,12 @@ impl PartialEq for Subject {
 }
 
 impl Eq for Subject {}
+
+impl Hash for Subject {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.who.hash(state);
+    }
+}
 
 impl FromStr for Subject {
     type Err = RoleError;

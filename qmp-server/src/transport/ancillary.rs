@@ -33,7 +33,7 @@ pub(super) fn receive(
         let room = buffer.len();
         // No more than has been looked at: who knows what has come since.
         let (received, _) = recv(socket, &mut buffer[..all], RecvFlags::DONTWAIT)?;
-        return Ok(Received::into_room_for(room, received));
+        return Ok(Received::of_stream(received, room));
     }
     let one_by_one = |bytes| Received { bytes, may_be_more: true };
     let at_most = all.min(MOST_SINGLE_BYTES);

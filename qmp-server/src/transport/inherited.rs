@@ -4,7 +4,7 @@
 use std::env;
 use std::io::{self, IoSlice};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -98,11 +98,13 @@ struct Inherited {
     connection: Box<dyn Transport>,
 }
 
-impl Transport for Inherited {
+impl AsFd for Inherited {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
     }
+}
 
+impl Transport for Inherited {
     fn peer(&self) -> io::Result<Peer> {
         Ok(Peer::Starter)
     }

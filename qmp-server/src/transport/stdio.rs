@@ -48,11 +48,13 @@ struct Stdio {
     written: Mutex<Receiver<()>>,
 }
 
-impl Transport for Stdio {
+impl AsFd for Stdio {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        AsFd::as_fd(&self.pair)
+        self.pair.as_fd()
     }
+}
 
+impl Transport for Stdio {
     fn peer(&self) -> io::Result<Peer> {
         Ok(Peer::Starter)
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
@@ -36,10 +36,6 @@ pub(super) fn check_local(address: &SocketAddr, insecure: bool) -> io::Result<()
 }
 
 impl Listener for TcpListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        AsFd::as_fd(self)
-    }
-
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
         let (stream, _) = TcpListener::accept(self)?;
         stream.set_nonblocking(true)?;
@@ -57,10 +53,6 @@ impl Listener for TcpListener {
 }
 
 impl Transport for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        AsFd::as_fd(self)
-    }
-
     fn peer(&self) -> io::Result<Peer> {
         Ok(Peer::Address(self.peer_addr()?.to_string()))
     }
@@ -68,7 +60,7 @@ impl Transport for TcpStream {
     fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         let room = buffer.len();
         let (received, _) = recv(self, buffer, RecvFlags::DONTWAIT)?;
-        Ok(Received::into_room_for(room, received))
+        Ok(Received::of_stream(received, room))
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {

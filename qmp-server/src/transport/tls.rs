@@ -34,11 +34,13 @@ struct TlsListener {
     config: Arc<ServerConfig>,
 }
 
-impl Listener for TlsListener {
+impl AsFd for TlsListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        AsFd::as_fd(&self.listener)
+        self.listener.as_fd()
     }
+}
 
+impl Listener for TlsListener {
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
         let (stream, _) = self.listener.accept()?;
         stream.set_nonblocking(true)?;
@@ -136,11 +138,13 @@ impl TlsStream {
     }
 }
 
-impl Transport for TlsStream {
+impl AsFd for TlsStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        AsFd::as_fd(&self.stream)
+        self.stream.as_fd()
     }
+}
 
+impl Transport for TlsStream {
     fn handshake(&self) -> io::Result<()> {
         let mut state = self.state();
         loop {

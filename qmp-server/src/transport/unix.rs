@@ -132,11 +132,13 @@ struct UnixSocket {
     identity: (u64, u64),
 }
 
-impl Listener for UnixSocket {
+impl AsFd for UnixSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
+}
 
+impl Listener for UnixSocket {
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
         accept(&self.listener)
     }
@@ -164,11 +166,13 @@ struct BareSocket {
     address: Address,
 }
 
-impl Listener for BareSocket {
+impl AsFd for BareSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
+}
 
+impl Listener for BareSocket {
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
         accept(&self.listener)
     }
@@ -185,10 +189,6 @@ fn accept(listener: &UnixListener) -> io::Result<Box<dyn Transport>> {
 }
 
 impl Transport for UnixStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        AsFd::as_fd(self)
-    }
-
     fn peer(&self) -> io::Result<Peer> {
         let peer = getsockopt(self, PeerCredentials)?;
         Ok(Peer::Process { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() })

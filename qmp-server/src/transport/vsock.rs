@@ -41,11 +41,13 @@ pub(super) fn adopt(socket: OwnedFd, insecure: bool) -> io::Result<Box<dyn Liste
 
 struct VsockListener(OwnedFd);
 
-impl Listener for VsockListener {
+impl AsFd for VsockListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
 
+impl Listener for VsockListener {
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
         let stream = accept_with(&self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         Ok(Box::new(VsockStream(stream)))
@@ -61,11 +63,13 @@ impl Listener for VsockListener {
 
 pub(super) struct VsockStream(pub(super) OwnedFd);
 
-impl Transport for VsockStream {
+impl AsFd for VsockStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
 
+impl Transport for VsockStream {
     fn peer(&self) -> io::Result<Peer> {
         let address = getpeername::<VsockAddr>(self.0.as_raw_fd())?;
         Ok(Peer::Address(format!("vsock:{}:{}", address.cid(), address.port())))
@@ -74,7 +78,7 @@ impl Transport for VsockStream {
     fn receive(&self, buffer: &mut [u8], _descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         let room = buffer.len();
         let (received, _) = recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
-        Ok(Received::into_room_for(room, received))
+        Ok(Received::of_stream(received, room))
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {

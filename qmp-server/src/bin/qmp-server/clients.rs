@@ -88,7 +88,7 @@ fn raise_descriptor_limit() {
 /// Lets in who may connect, for as much as they may take.
 pub(crate) fn allow(server: Server, options: &ServerOptions) -> Result<Server, Failure> {
     raise_descriptor_limit();
-    Ok(server.allow(options.access().map_err(Failure::usage)?).limits(options.limits()))
+    Ok(server.access(options.access().map_err(Failure::usage)?).limits(options.limits()))
 }
 
 /// Says what would fail of what can be tried without anybody noticing.

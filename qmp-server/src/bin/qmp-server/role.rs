@@ -81,9 +81,7 @@ impl FromStr for Base {
     type Err = RoleError;
 
     fn from_str(text: &str) -> Result<Base, RoleError> {
-        let roles = Roles::default();
-        roles.check(text)?;
-        Ok(Base(roles.get(text).cloned().unwrap_or_else(Role::observer)))
+        Roles::default().find(text).cloned().map(Base)
     }
 }
 
@@ -114,7 +112,7 @@ pub(crate) fn roles(options: &ServerOptions) -> Result<Option<Roles>, Failure> {
     let mut wanted = false;
     for sourced in &options.listen {
         if let Some(role) = &sourced.value.role {
-            roles.check(role).map_err(|error| sourced.blame("listen", error))?;
+            roles.find(role).map_err(|error| sourced.blame("listen", error))?;
             wanted = true;
         }
     }
