@@ -29,6 +29,22 @@ impl fmt::Display for ProducerId {
 }
 
 /// An item was accepted. Says whether its producer may go on.
+///
+/// ```
+/// use qmp_queue::{Mode, Pushed, Queue};
+///
+/// let queue = Queue::new();
+/// let producer = queue.register(Mode::UpTo(2.try_into().unwrap()));
+/// let mut lines = "a\nb\nc".lines();
+/// for line in lines.by_ref() {
+///     match producer.push(line)? {
+///         Pushed::Ready => continue,
+///         Pushed::Suspended => break,
+///     }
+/// }
+/// assert_eq!(lines.next(), Some("c"), "is not read until the producer is resumed");
+/// # Ok::<(), qmp_queue::PushError<&str>>(())
+/// ```
 #[must_use = "a suspended producer is to stop reading its input until it is resumed"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pushed {
@@ -39,6 +55,20 @@ pub enum Pushed {
 }
 
 /// An item was not accepted, and is handed back.
+///
+/// ```
+/// use qmp_queue::{Mode, PushError, Queue};
+///
+/// let queue = Queue::new();
+/// let producer = queue.register(Mode::OneInProgress);
+/// let _ = producer.push("first")?;
+/// let kept = match producer.push("second") {
+///     Err(PushError::Full(item)) => Some(item),
+///     _ => None,
+/// };
+/// assert_eq!(kept, Some("second"), "to be pushed when the producer is resumed");
+/// # Ok::<(), PushError<&str>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum PushError<T> {
     /// The producer is suspended.
@@ -74,7 +104,26 @@ impl<T> fmt::Debug for PushError<T> {
     }
 }
 
-/// No item came within the time given.
+/// No item came within the time given: [`Queue::pop_timeout`](crate::Queue::pop_timeout).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use qmp_queue::{PopTimeoutError, Queue};
+///
+/// fn work(queue: &Queue<String>, mut look_around: impl FnMut()) {
+///     loop {
+///         match queue.pop_timeout(Duration::from_millis(1)) {
+///             Ok(popped) => println!("{}", popped.item),
+///             Err(PopTimeoutError::Timeout) => look_around(),
+///             Err(PopTimeoutError::Closed) => break,
+///         }
+///     }
+/// }
+///
+/// let queue = Queue::new();
+/// work(&queue, || _ = queue.close());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum PopTimeoutError {
     /// The time is over and nothing is queued.
@@ -90,6 +139,23 @@ pub enum PopTimeoutError {
 /// There is exactly one of these each time a producer goes from suspended to not suspended. It is
 /// returned by the operation that brought this about, except for a producer with a
 /// [resume hook](crate::Queue::register_with_hook), where it always goes to the hook instead.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use qmp_queue::{Mode, Queue, Resume};
+///
+/// let queue = Queue::new();
+/// let producer = queue.register(Mode::UpTo(1.try_into().unwrap()));
+/// let mut is_reading = HashMap::from([(producer.id(), true)]);
+/// let mut go_on = |resume: Resume| is_reading.insert(resume.producer(), true);
+///
+/// let _ = producer.push("item")?;
+/// let popped = queue.try_pop().unwrap();
+/// popped.resume.map(&mut go_on);
+/// popped.ticket.done().map(&mut go_on);
+/// # Ok::<(), qmp_queue::PushError<&str>>(())
+/// ```
 #[must_use = "the producer stays silent until somebody tells it to go on"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resume {
@@ -145,6 +211,17 @@ impl<T: fmt::Debug> fmt::Debug for Popped<T> {
 
 /// What a producer had queued, taken back by [`clear`](crate::Producer::clear) or
 /// [`close`](crate::Producer::close).
+///
+/// ```
+/// let queue = qmp_queue::Queue::new();
+/// let (old, new) = (queue.register(Default::default()), queue.register(Default::default()));
+/// let _ = old.push("item")?;
+/// for item in old.close().items {
+///     let _ = new.push(item)?;
+/// }
+/// assert_eq!(queue.try_pop().unwrap().producer, new.id());
+/// # Ok::<(), qmp_queue::PushError<&str>>(())
+/// ```
 #[must_use = "this holds the items that will never be popped, and perhaps a producer to resume"]
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -156,6 +233,16 @@ pub struct Cleared<T> {
 }
 
 /// What was queued by all producers when the queue was [closed](crate::Queue::close).
+///
+/// ```
+/// let queue = qmp_queue::Queue::new();
+/// let producer = queue.register(Default::default());
+/// let _ = producer.push("item")?;
+/// for (who, item) in queue.close().items {
+///     assert_eq!(format!("sorry, {who}: {item}"), "sorry, 1: item");
+/// }
+/// # Ok::<(), qmp_queue::PushError<&str>>(())
+/// ```
 #[must_use = "this holds the items that will never be popped, and the producers to resume"]
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]

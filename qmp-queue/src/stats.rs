@@ -8,6 +8,20 @@ use crate::{Mode, ProducerId};
 ///
 /// From [`Producer::stats`](crate::Producer::stats) for one, from
 /// [`Queue::stats`](crate::Queue::stats) for all.
+///
+/// ```
+/// use qmp_queue::{Mode, Queue};
+///
+/// let queue = Queue::new();
+/// let producer = queue.register(Mode::OneInProgress);
+/// let _ = producer.push("item")?;
+/// let _popped = queue.try_pop();
+///
+/// let stats = producer.stats().unwrap();
+/// assert_eq!((stats.queued, stats.in_progress, stats.served), (0, 1, 1));
+/// assert!(stats.suspended);
+/// # Ok::<(), qmp_queue::PushError<&str>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProducerStats {
@@ -17,7 +31,7 @@ pub struct ProducerStats {
     pub mode: Mode,
     /// How many of its items are queued.
     pub queued: usize,
-    /// How many of its items, popped in [`Mode::OneInProgress`], are not done yet.
+    /// How many of its items, popped in a [`Mode`] that counts them, are not done yet.
     pub in_progress: usize,
     /// Whether it is suspended.
     pub suspended: bool,
