@@ -193,7 +193,7 @@ impl Command {
     pub(crate) fn info(&self) -> CommandInfo<'_> {
         CommandInfo {
             name: self.name,
-            arguments: self.arguments.as_type(),
+            arguments: &self.arguments,
             result: &self.result,
             allow_oob: self.allow_oob,
             features: &self.features,

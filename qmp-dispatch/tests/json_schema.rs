@@ -9,7 +9,7 @@ mod validator;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use qmp_dispatch::proto::Error;
-use qmp_dispatch::qapi::{Arguments, CommandInfo, Introspection, Policy, type_of};
+use qmp_dispatch::qapi::{Arguments, CommandInfo, Introspection, Policy, Type};
 use qmp_dispatch::qapi::{OutputPolicy, arguments_of};
 use qmp_dispatch::{Context, EventType, Registry};
 use qmp_proto::{Object, Value};
@@ -20,14 +20,7 @@ use shapes::root;
 
 fn schema_of(arguments: &Arguments) -> Schema {
     let mut introspection = Introspection::new();
-    introspection.command(&CommandInfo {
-        name: "command",
-        arguments: arguments.as_type(),
-        result: &type_of::<()>().unwrap(),
-        allow_oob: false,
-        features: &[],
-        documentation: None,
-    });
+    introspection.command(&CommandInfo::new("command", arguments, &Type::empty()));
     introspection.json_schema()
 }
 

@@ -255,23 +255,18 @@ fn introspect(entries: &Entries, unmasked: bool, policy: Policy) -> Vec<Value> {
         let features = features(entry);
         match text(&entry["meta-type"]) {
             "command" => {
-                introspection.command(&CommandInfo {
-                    name,
-                    arguments: arguments(&entry["arg-type"]).as_type(),
-                    result: &result(&entry["ret-type"]),
-                    allow_oob: entry.get("allow-oob").is_some(),
-                    features: &features,
-                    documentation: None,
-                });
+                let arguments = arguments(&entry["arg-type"]);
+                let result = result(&entry["ret-type"]);
+                let mut command = CommandInfo::new(name, &arguments, &result);
+                command.allow_oob = entry.get("allow-oob").is_some();
+                command.features = &features;
+                introspection.command(&command);
             }
             "event" => {
-                let data = &result(&entry["arg-type"]);
-                introspection.event(&EventInfo {
-                    name,
-                    data,
-                    features: &features,
-                    documentation: None,
-                });
+                let data = result(&entry["arg-type"]);
+                let mut event = EventInfo::new(name, &data);
+                event.features = &features;
+                introspection.event(&event);
             }
             _ => {}
         }

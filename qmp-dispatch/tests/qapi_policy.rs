@@ -9,7 +9,7 @@ use std::process::Command;
 
 use qmp_dispatch::qapi::{
     Arguments, CommandInfo, EventInfo, InputPolicy, Introspection, OutputPolicy, Policy,
-    SchemaInfo, arguments_of, type_of,
+    SchemaInfo, Type, arguments_of, type_of,
 };
 use qmp_proto::{Json, Object};
 use schemars::JsonSchema;
@@ -233,22 +233,15 @@ fn introspect(policy: Policy) -> String {
     for (name, features) in
         [("stays", vec![]), ("old", features("deprecated")), ("x-new", features("unstable"))]
     {
-        introspection.command(&CommandInfo {
-            name,
-            arguments: arguments_of::<MigrateSetCapabilities>().unwrap().as_type(),
-            result: &type_of::<Inner>().unwrap(),
-            allow_oob: false,
-            features: &features,
-            documentation: None,
-        });
-        let event = name.to_uppercase();
-        let data = &type_of::<()>().unwrap();
-        introspection.event(&EventInfo {
-            name: &event,
-            data,
-            features: &features,
-            documentation: None,
-        });
+        let arguments = arguments_of::<MigrateSetCapabilities>().unwrap();
+        let result = type_of::<Inner>().unwrap();
+        let mut command = CommandInfo::new(name, &arguments, &result);
+        command.features = &features;
+        introspection.command(&command);
+        let (name, data) = (name.to_uppercase(), Type::empty());
+        let mut event = EventInfo::new(&name, &data);
+        event.features = &features;
+        introspection.event(&event);
     }
     let schema = Json::encode(&introspection.finish()).unwrap();
     let ty = type_of::<Vec<SchemaInfo>>().unwrap();

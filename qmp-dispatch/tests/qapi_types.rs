@@ -17,15 +17,11 @@ fn describe(types: &[Type]) -> Vec<String> {
     let mut introspection = Introspection::new();
     introspection.unmasked(true);
     for ty in types {
-        introspection.event(&event(ty));
+        introspection.event(&EventInfo::new("EVENT", ty));
     }
     let lines = introspection.finish();
     let lines = lines.iter().map(|info| Json::encode(info).unwrap().to_string());
     lines.filter(|line| !line.contains("EVENT") && !line.contains("builtin")).collect()
-}
-
-fn event(data: &Type) -> EventInfo<'_> {
-    EventInfo { name: "EVENT", data, features: &[], documentation: None }
 }
 
 #[track_caller]
@@ -285,7 +281,7 @@ fn types_are_called_neither_like_builtin_ones_nor_like_commands_and_events() {
         flag: bool,
     }
     let mut introspection = Introspection::new();
-    introspection.unmasked(true).event(&event(&type_of::<Names>().unwrap()));
+    introspection.unmasked(true).event(&EventInfo::new("EVENT", &type_of::<Names>().unwrap()));
     let entries = introspection.finish();
     let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(names, ["EVENT", "Names", "str2", "EVENT2", "str", "int", "bool"]);
@@ -351,18 +347,14 @@ fn results_are_described_as_they_are_serialized() {
 #[test]
 fn names_are_masked_in_the_order_of_first_use() {
     let mut introspection = Introspection::new();
-    let command = |name, allow_oob| CommandInfo {
-        name,
-        arguments: Arguments::none().as_type().clone().leak(),
-        result: type_of::<Vec<Status>>().unwrap().leak(),
-        allow_oob,
-        features: &[],
-        documentation: None,
-    };
-    introspection.command(&command("first", false));
-    introspection
-        .command(&CommandInfo { features: &["unstable".to_owned()], ..command("second", true) });
-    introspection.event(&event(&type_of::<Pair>().unwrap()));
+    let (arguments, result) = (Arguments::none(), type_of::<Vec<Status>>().unwrap());
+    introspection.command(&CommandInfo::new("first", &arguments, &result));
+    let mut second = CommandInfo::new("second", &arguments, &result);
+    let features = ["unstable".to_owned()];
+    second.features = &features;
+    second.allow_oob = true;
+    introspection.command(&second);
+    introspection.event(&EventInfo::new("EVENT", &type_of::<Pair>().unwrap()));
     let lines: Vec<String> =
         introspection.finish().iter().map(|info| Json::encode(info).unwrap().to_string()).collect();
     assert_eq!(
@@ -389,17 +381,6 @@ fn names_are_masked_in_the_order_of_first_use() {
     );
 }
 
-/// Keeps a type for as long as a test needs it.
-trait Leak {
-    fn leak(self) -> &'static Type;
-}
-
-impl Leak for Type {
-    fn leak(self) -> &'static Type {
-        Box::leak(Box::new(self))
-    }
-}
-
 #[test]
 fn documentation_is_kept() {
     /// A thing.
@@ -412,7 +393,7 @@ fn documentation_is_kept() {
     assert_eq!(ty.documentation(), Some("A thing."));
     assert_eq!(ty.name(), "Thing");
     let mut introspection = Introspection::new();
-    introspection.event(&event(&ty));
+    introspection.event(&EventInfo::new("EVENT", &ty));
     let entries = introspection.finish();
     assert_eq!(entries[1].documentation.as_deref(), Some("A thing."));
     let qmp_dispatch::qapi::MetaType::Object { members, .. } = &entries[1].meta else {

@@ -3,16 +3,27 @@
 
 use super::policy::Policy;
 use super::schema_info::SchemaInfo;
-use super::types::Type;
+use super::types::{Arguments, Type};
 use super::{entries, json_schema};
 
 /// What introspection says about a command.
+///
+/// ```
+/// use qmp_dispatch::qapi::{Arguments, CommandInfo, Introspection, Type};
+///
+/// let (arguments, result) = (Arguments::none(), Type::empty());
+/// let mut info = CommandInfo::new("yank", &arguments, &result);
+/// info.allow_oob = true;
+/// let entries = Introspection::new().command(&info).finish();
+/// assert_eq!(entries[0].name, "yank");
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct CommandInfo<'a> {
     /// Its name.
     pub name: &'a str,
-    /// The type of its arguments; see [`Arguments::as_type`](super::Arguments::as_type).
-    pub arguments: &'a Type,
+    /// The type of its arguments.
+    pub arguments: &'a Arguments,
     /// The type of its result.
     pub result: &'a Type,
     /// Whether it can be executed out of band.
@@ -23,8 +34,33 @@ pub struct CommandInfo<'a> {
     pub documentation: Option<&'a str>,
 }
 
+impl<'a> CommandInfo<'a> {
+    /// A command that cannot be executed out of band, and of which there is no more to say.
+    pub fn new(name: &'a str, arguments: &'a Arguments, result: &'a Type) -> CommandInfo<'a> {
+        CommandInfo {
+            name,
+            arguments,
+            result,
+            allow_oob: false,
+            features: &[],
+            documentation: None,
+        }
+    }
+}
+
 /// What introspection says about an event.
+///
+/// ```
+/// use qmp_dispatch::qapi::{EventInfo, Introspection, Type};
+///
+/// let data = Type::empty();
+/// let mut info = EventInfo::new("STOP", &data);
+/// let features = ["deprecated".to_owned()];
+/// info.features = &features;
+/// assert_eq!(Introspection::new().event(&info).finish()[0].features, features);
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct EventInfo<'a> {
     /// Its name.
     pub name: &'a str,
@@ -34,6 +70,13 @@ pub struct EventInfo<'a> {
     pub features: &'a [String],
     /// What people are told about it.
     pub documentation: Option<&'a str>,
+}
+
+impl<'a> EventInfo<'a> {
+    /// An event of which there is no more to say.
+    pub fn new(name: &'a str, data: &'a Type) -> EventInfo<'a> {
+        EventInfo { name, data, features: &[], documentation: None }
+    }
 }
 
 /// Collects commands and events and describes them as `query-qmp-schema` does.
@@ -53,14 +96,8 @@ pub struct EventInfo<'a> {
 /// }
 ///
 /// let mut introspection = Introspection::new();
-/// introspection.command(&CommandInfo {
-///     name: "query-status",
-///     arguments: Arguments::none().as_type(),
-///     result: &type_of::<StatusInfo>()?,
-///     allow_oob: false,
-///     features: &[],
-///     documentation: None,
-/// });
+/// let status = type_of::<StatusInfo>()?;
+/// introspection.command(&CommandInfo::new("query-status", &Arguments::none(), &status));
 /// let schema = qmp_proto::Json::encode(&introspection.finish()).unwrap();
 /// assert!(schema.as_str().starts_with(
 ///     r#"[{"name": "query-status", "ret-type": "1", "meta-type": "command", "arg-type": "0"}, "#
@@ -120,7 +157,7 @@ impl Introspection {
             name: command.name.to_owned(),
             documentation: command.documentation.map(str::to_owned),
             features: command.features.to_vec(),
-            arguments: command.arguments.clone(),
+            arguments: command.arguments.as_type().clone(),
             result: Some(CommandResult {
                 ty: command.result.clone(),
                 allow_oob: command.allow_oob,

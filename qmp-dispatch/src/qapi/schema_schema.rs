@@ -141,14 +141,8 @@ mod tests {
 
     fn entries_of_result() -> Vec<Value> {
         let mut introspection = Introspection::new();
-        introspection.command(&CommandInfo {
-            name: "query-qmp-schema",
-            arguments: Arguments::none().as_type(),
-            result: &type_of::<Vec<SchemaInfo>>().unwrap(),
-            allow_oob: false,
-            features: &[],
-            documentation: None,
-        });
+        let result = type_of::<Vec<SchemaInfo>>().unwrap();
+        introspection.command(&CommandInfo::new("query-qmp-schema", &Arguments::none(), &result));
         let json = Json::encode(&introspection.finish()).unwrap();
         json.to_value().as_array().unwrap().to_vec()
     }
