@@ -165,7 +165,7 @@ impl Dispatcher {
         let encoded = match (data as &dyn Any).is::<()>() {
             true => None,
             false => {
-                let json = Json::encode(data).map_err(|source| EmitError::Data { name, source })?;
+                let json = Json::encode(data).map_err(|reason| EmitError::Data { name, reason })?;
                 Some(declared.data().without_hidden(registry.policy(), json))
             }
         };
@@ -291,7 +291,7 @@ impl Dispatcher {
     /// assert!(said[0].contains("The command query-version has been disabled for this instance"));
     /// ```
     pub fn set_enabled(&self, command: &str, enabled: bool) -> bool {
-        let command = self.registry().find(command);
+        let command = self.registry().find_command(command);
         if let Some(command) = command {
             command.set_enabled(enabled);
         }

@@ -94,6 +94,14 @@ impl<T> EventType<T> {
     }
 }
 
+impl<T> Clone for EventType<T> {
+    fn clone(&self) -> EventType<T> {
+        *self
+    }
+}
+
+impl<T> Copy for EventType<T> {}
+
 impl<T> fmt::Debug for EventType<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("EventType").field(&self.name).finish()
@@ -185,12 +193,12 @@ pub enum EmitError {
     #[error("event {0} is declared with data of another type")]
     OtherType(&'static str),
     /// Its data cannot be written as JSON.
-    #[error("the data of event {name} cannot be written: {source}")]
+    #[error("the data of event {name} cannot be written: {reason}")]
     Data {
         /// The name of the event.
         name: &'static str,
         /// What is wrong with the data.
-        source: EncodeError,
+        reason: EncodeError,
     },
 }
 

@@ -144,6 +144,14 @@ pub use registry::{Group, RegisterError, Registry};
 pub use reply::Responder;
 pub use stats::DispatcherStats;
 
+/// All of it can be sent to another thread, and shared.
+const _: () = {
+    const fn check<T: Send + Sync + Unpin>() {}
+    check::<(Dispatcher, Monitor, Pending, Context, Call<'static>, Responder<proto::Json>)>();
+    check::<(Registry, Command, DeclaredEvent, EventType<fn()>, RegisterError, EmitError)>();
+    check::<(LocalClient, Locals, Forwarded, qapi::Arguments, qapi::Introspection)>();
+};
+
 /// Its example is compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

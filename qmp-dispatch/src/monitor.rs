@@ -85,6 +85,7 @@ pub struct Monitor {
 type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A request that has been received, or the refusal that keeps its place in the queue.
+#[must_use = "a client waits for the answer"]
 #[derive(Debug)]
 pub struct Pending {
     request: Result<Request, RequestError>,
@@ -342,7 +343,7 @@ impl Monitor {
         let disabled =
             || not_found(format!("The command {name} has been disabled for this instance"));
         let registry = self.dispatcher.registry();
-        let Some(command) = registry.find(name) else {
+        let Some(command) = registry.find_command(name) else {
             return match registry.forwarder() {
                 Some(_) if self.permits(name) => Ok(None),
                 Some(_) => Err(disabled()),

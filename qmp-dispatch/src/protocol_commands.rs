@@ -72,8 +72,8 @@ struct CommandInfo {
 }
 
 fn query_commands(context: &Context) -> Result<Vec<CommandInfo>, Error> {
-    let names = context.dispatcher().registry().command_names();
-    Ok(names.map(|name| CommandInfo { name }).collect())
+    let commands = context.dispatcher().registry().commands();
+    Ok(commands.map(|command| CommandInfo { name: command.name() }).collect())
 }
 
 fn query_qmp_schema(context: &Context, _: qmp_proto::Object) -> Result<Json, Error> {

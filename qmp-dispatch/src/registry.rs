@@ -44,7 +44,7 @@ use crate::{
 /// let mut registry = Registry::new();
 /// registry.with(Arc::new(Counter::default())).command("x-count", Counter::count)?;
 /// registry.command("x-nothing", |_: &Context| Ok::<(), Error>(()))?.allow_oob();
-/// assert!(registry.command_names().any(|name| name == "x-count"));
+/// assert!(registry.find_command("x-count").is_some());
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 pub struct Registry {
@@ -66,7 +66,7 @@ pub struct Registry {
 type MakeLocals = Box<dyn Fn(Locals) -> Locals + Send + Sync>;
 
 /// A command or event could not be registered.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
     /// There is a command or event of that name already.
@@ -76,12 +76,12 @@ pub enum RegisterError {
     #[error("'{0}' is no name: a letter, then letters, digits, '-' and '_'")]
     Name(&'static str),
     /// Its types cannot be expressed in QAPI.
-    #[error("'{name}' cannot be described: {source}")]
+    #[error("'{name}' cannot be described: {reason}")]
     Schema {
         /// The name of the command or event.
         name: &'static str,
         /// What cannot be expressed.
-        source: SchemaError,
+        reason: SchemaError,
     },
 }
 
@@ -184,7 +184,7 @@ impl Registry {
         if self.is_taken(name) {
             return Err(RegisterError::Duplicate(name));
         }
-        let schema = |source| RegisterError::Schema { name, source };
+        let schema = |reason| RegisterError::Schema { name, reason };
         let data = type_of::<T>().map_err(schema)?;
         if !data.is_object() {
             let type_name = T::schema_name().into_owned();
@@ -233,7 +233,7 @@ impl Registry {
         let commands: Vec<Command> = other
             .commands
             .into_iter()
-            .filter(|command| own.find(command.name()).is_none())
+            .filter(|command| own.find_command(command.name()).is_none())
             .collect();
         let names = commands.iter().map(Command::name);
         let mut names = names.chain(other.events.iter().map(DeclaredEvent::name));
@@ -356,22 +356,38 @@ impl Registry {
         &self.interceptors
     }
 
-    /// The names of all commands, in the order of registration.
-    pub fn command_names(&self) -> impl Iterator<Item = &'static str> {
-        self.commands.iter().map(Command::name)
+    /// All commands, in the order of registration.
+    pub fn commands(&self) -> impl ExactSizeIterator<Item = &Command> {
+        self.commands.iter()
     }
 
-    pub(crate) fn find_event(&self, name: &str) -> Option<&DeclaredEvent> {
+    /// All kinds of events, in the order of declaration.
+    pub fn events(&self) -> impl ExactSizeIterator<Item = &DeclaredEvent> {
+        self.events.iter()
+    }
+
+    /// The command of this name, if it is registered.
+    ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// let dispatcher = client.monitor().dispatcher();
+    /// dispatcher.set_enabled("query-version", false);
+    /// assert!(!dispatcher.registry().find_command("query-version").unwrap().is_enabled());
+    /// ```
+    pub fn find_command(&self, name: &str) -> Option<&Command> {
+        self.indices.get(name).map(|&index| &self.commands[index])
+    }
+
+    /// The kind of events of this name, if it is declared.
+    pub fn find_event(&self, name: &str) -> Option<&DeclaredEvent> {
         self.events.iter().find(|declared| declared.name() == name)
     }
 
     /// Introspection tells commands and events apart by their names alone.
     fn is_taken(&self, name: &str) -> bool {
-        self.find(name).is_some() || self.find_event(name).is_some()
-    }
-
-    pub(crate) fn find(&self, command: &str) -> Option<&Command> {
-        self.indices.get(command).map(|&index| &self.commands[index])
+        self.find_command(name).is_some() || self.find_event(name).is_some()
     }
 
     pub(crate) fn command_at(&self, index: usize) -> Option<&Command> {
@@ -390,7 +406,7 @@ impl Registry {
         if self.is_taken(name) {
             return Err(RegisterError::Duplicate(name));
         }
-        let schema = |source| RegisterError::Schema { name, source };
+        let schema = |reason| RegisterError::Schema { name, reason };
         let arguments = arguments_taken_by::<A>().map_err(schema)?;
         let result = type_of::<T>().map_err(schema)?;
         let index = self.commands.len();
@@ -402,9 +418,10 @@ impl Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let events = self.events.iter().map(DeclaredEvent::name);
+        let commands = self.commands().map(Command::name);
+        let events = self.events().map(DeclaredEvent::name);
         f.debug_struct("Registry")
-            .field("commands", &self.command_names().collect::<Vec<_>>())
+            .field("commands", &commands.collect::<Vec<_>>())
             .field("events", &events.collect::<Vec<_>>())
             .finish()
     }

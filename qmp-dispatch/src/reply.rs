@@ -49,6 +49,17 @@ impl<T> Responder<T> {
         let owed = self.reply.owed.lock().unwrap_or_else(PoisonError::into_inner);
         owed.as_ref().map(|owed| owed.monitor.id())
     }
+
+    /// Whether the client still waits: its command's deadline has not passed.
+    pub fn is_awaited(&self) -> bool {
+        self.reply.is_owed()
+    }
+
+    /// Ends the request without an answer, for a server that goes as one does that has been told to
+    /// quit: clients see their connections end.
+    pub fn abandon(self) {
+        self.reply.abandon();
+    }
 }
 
 impl<T: Serialize + 'static> Responder<T> {
@@ -62,17 +73,6 @@ impl Responder<Json> {
     /// Answers the command with text that there is already.
     pub fn respond_json(self, result: Result<Json, Error>) {
         self.reply.send(result);
-    }
-
-    /// Whether the client still waits: its command's deadline has not passed.
-    pub fn is_awaited(&self) -> bool {
-        self.reply.is_owed()
-    }
-
-    /// Ends the request without an answer, for a server that goes as one does that has been told to
-    /// quit: clients see their connections end.
-    pub fn abandon(self) {
-        self.reply.abandon();
     }
 }
 
@@ -105,7 +105,7 @@ struct Owed {
 impl Owed {
     fn settle(self, command: &str, result: Result<Json, Error>) {
         let Owed { monitor, answer, done } = self;
-        let command = monitor.dispatcher().registry().find(command);
+        let command = monitor.dispatcher().registry().find_command(command);
         monitor.respond(answer, command, result);
         done();
     }

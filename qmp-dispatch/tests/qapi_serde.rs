@@ -26,7 +26,7 @@ fn refusal<T: DeserializeOwned + JsonSchema + 'static>() -> Option<Problem> {
     let serve = |_: &Context, _: T| Ok::<(), Error>(());
     match Registry::new().command("command", serve) {
         Ok(_) => None,
-        Err(RegisterError::Schema { source, .. }) => Some(source.problem),
+        Err(RegisterError::Schema { reason, .. }) => Some(reason.problem),
         Err(error) => panic!("{error}"),
     }
 }

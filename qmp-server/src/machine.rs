@@ -29,7 +29,7 @@ pub use run_state::{SHUTDOWN, Shutdown, ShutdownCause};
 /// let mut options = MachineOptions::default();
 /// options.name = Some("vm1".into());
 /// register_machine(&mut registry, options)?;
-/// assert!(registry.command_names().any(|name| name == "system_reset"));
+/// assert!(registry.find_command("system_reset").is_some());
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 #[derive(Clone, Debug, Default)]

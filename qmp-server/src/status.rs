@@ -25,7 +25,7 @@ use crate::Control;
 ///
 /// let mut registry = Registry::new();
 /// register_status(&mut registry)?;
-/// assert!(registry.command_names().any(|name| name == "__org.qmp-server_query-clients"));
+/// assert!(registry.find_command("__org.qmp-server_query-clients").is_some());
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 ///
