@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::audit::Doorkeeper;
 use crate::entrance::Entrance;
-use crate::figures::Refusal;
+use crate::figures::{Figures, Refusal};
 use crate::poller::Token;
 use crate::{Access, Peer, Transport};
 
@@ -36,21 +37,26 @@ pub(crate) enum Verdict {
     Admitted(Peer),
     /// The transport must become ready first.
     Undecided,
-    /// This is in the log.
-    Refused(Refusal),
+    Refused,
 }
 
-#[derive(Default)]
 pub(crate) struct Admission {
     access: Access,
+    figures: Arc<Figures>,
+    doorkeeper: Option<Doorkeeper>,
     waiting: Mutex<HashMap<Token, Candidate>>,
     /// How many wait, for a look without the lock.
     count: AtomicUsize,
 }
 
 impl Admission {
-    pub(crate) fn new(access: Access) -> Admission {
-        Admission { access, ..Admission::default() }
+    pub(crate) fn new(
+        access: Access,
+        figures: Arc<Figures>,
+        doorkeeper: Option<Doorkeeper>,
+    ) -> Admission {
+        let (waiting, count) = (Mutex::default(), AtomicUsize::new(0));
+        Admission { access, figures, doorkeeper, waiting, count }
     }
 
     pub(crate) fn judge(&self, candidate: &Candidate) -> Verdict {
@@ -64,12 +70,27 @@ impl Admission {
             Err(_) if Instant::now() < candidate.deadline => return Verdict::Undecided,
             Err(_) => (Refusal::Handshake, "the handshake takes too long".to_owned()),
         };
-        match transport.peer() {
-            Ok(peer) => tracing::warn!("client {peer} is refused: {reason}"),
-            Err(_) => tracing::warn!("a client is refused: {reason}"),
-        }
+        self.refuse(&**transport, transport.peer().ok().as_ref(), why, &reason);
+        Verdict::Refused
+    }
+
+    /// Ends a connection, and tells of it.
+    pub(crate) fn refuse(
+        &self,
+        transport: &dyn Transport,
+        peer: Option<&Peer>,
+        why: Refusal,
+        reason: &str,
+    ) {
         transport.shutdown();
-        Verdict::Refused(why)
+        match peer {
+            Some(peer) => tracing::warn!("client {peer} is refused: {reason}"),
+            None => tracing::warn!("a client is refused: {reason}"),
+        }
+        self.figures.refused(why).count();
+        if let Some(doorkeeper) = &self.doorkeeper {
+            doorkeeper.refused(peer, why, reason);
+        }
     }
 
     pub(crate) fn nobody_waits(&self) -> bool {
@@ -122,10 +143,12 @@ mod tests {
         let mut access = Access::default();
         access.allow_user(&(own + 1).to_string()).unwrap();
         let candidate = Candidate::new(Box::new(ours), Entrance::default());
-        let verdict = Admission::new(access).judge(&candidate);
-        assert!(matches!(verdict, Verdict::Refused(Refusal::Access)));
+        let figures = Arc::new(Figures::new());
+        let verdict = Admission::new(access, Arc::clone(&figures), None).judge(&candidate);
+        assert!(matches!(verdict, Verdict::Refused));
+        assert_eq!(figures.refused(Refusal::Access).get(), 1);
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
-        let admitted = Admission::default().judge(&candidate);
+        let admitted = Admission::new(Access::default(), figures, None).judge(&candidate);
         assert!(matches!(admitted, Verdict::Admitted(Peer::Process { uid, .. }) if uid == own));
     }
 }

@@ -21,13 +21,15 @@ use self::queue::Queue;
 use self::record::Record;
 use self::secrets::Secrets;
 use self::writer::Writer;
+use crate::Peer;
+use crate::figures::Refusal;
 use crate::glob::PatternError;
 
 /// How long the end may take.
 const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 
-/// A file with a line of JSON for each client that comes or goes, each command that has been answered,
-/// and each input that was no request. `docs/roles.md` describes the lines.
+/// A file with a line of JSON for each client that comes, goes or is not let in, each command that has
+/// been answered, and each input that was no request. `docs/roles.md` describes the lines.
 ///
 /// Secrets in arguments are replaced by `***`: members whose names look like it, such as `password`,
 /// more that are [hidden](Audit::hide), and those that QEMU's commands are known to have.
@@ -36,8 +38,8 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 /// full or nobody reads the pipe, is left out beyond 8 MiB, and counted in a line when it can go on.
 ///
 /// ```
-/// use qmp_dispatch::Registry;
-/// use qmp_server::Audit;
+/// use qmp_dispatch::{Dispatcher, Registry};
+/// use qmp_server::{Audit, Server, system_time, version};
 ///
 /// let folder = std::env::temp_dir().join(format!("qmp-audit-{}", std::process::id()));
 /// std::fs::create_dir_all(&folder)?;
@@ -46,7 +48,9 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 ///
 /// let mut registry = Registry::new();
 /// audit.register(&mut registry);
-/// // Commands are registered and clients served, until the server has ended.
+/// // Commands are registered.
+/// let server = Server::new(Dispatcher::new(registry, version(), system_time)).audit(&audit);
+/// // Clients are served, until the server has ended.
 /// audit.finish();
 /// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), std::io::Error>(())
@@ -95,12 +99,17 @@ impl Audit {
         self.secrets.hide(pattern)
     }
 
-    /// Writes down what the clients of a registry's servers do. To be called before other interceptors
+    /// Writes down what the clients of a registry's servers do; [`Server::audit`](crate::Server::audit)
+    /// adds who does not become one. To be called before other interceptors
     /// are added: only what is inside of this one, [`Roles`](crate::Roles) for instance, has its
     /// outcome written down as clients see it.
     pub fn register(&self, registry: &mut Registry) {
         let secrets = self.secrets.clone();
         registry.intercept(Recorder { queue: Arc::clone(&self.queue), secrets });
+    }
+
+    pub(crate) fn doorkeeper(&self) -> Doorkeeper {
+        Doorkeeper(Arc::clone(&self.queue))
     }
 
     /// Opens the file anew, which somebody has moved away. If that fails, the old one goes on.
@@ -123,6 +132,15 @@ impl Drop for Audit {
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Audit").finish_non_exhaustive()
+    }
+}
+
+/// Writes down who is not let in.
+pub(crate) struct Doorkeeper(Arc<Queue>);
+
+impl Doorkeeper {
+    pub(crate) fn refused(&self, peer: Option<&Peer>, why: Refusal, desc: &str) {
+        self.0.push(Record::connection_refused(peer, why, desc).to_line());
     }
 }
 

@@ -88,7 +88,8 @@ impl Core {
 
     /// With an `embedder`, what is in-band is left to whoever polls that.
     pub(crate) fn new(server: Server, embedder: Option<Arc<Signal>>) -> io::Result<Arc<Core>> {
-        let Server { dispatcher, listening, connections, access, options, metrics } = server;
+        let Server { dispatcher, listening, connections, access, options, metrics, doorkeeper } =
+            server;
         let queue = match &embedder {
             None => Queue::new(),
             Some(signal) => {
@@ -105,7 +106,7 @@ impl Core {
             executing: AtomicUsize::new(0),
             dispatcher,
             listening,
-            admission: Admission::new(access),
+            admission: Admission::new(access, Arc::clone(metrics.figures()), doorkeeper),
             sessions: Mutex::default(),
             again: Mutex::default(),
             usage: Usage::new(&options.limits),

@@ -11,13 +11,14 @@ use std::time::Duration;
 use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::Layout;
 
+use crate::audit::Doorkeeper;
 use crate::control::Control;
 use crate::core::{Core, Listening};
 use crate::embedded::Embedded;
 use crate::entrance::{DoorRole, Entrance};
 use crate::signal::Signal;
 use crate::transport::{Opened, open};
-use crate::{Access, Address, Limits, Listen, Listener, Metrics, Transport};
+use crate::{Access, Address, Audit, Limits, Listen, Listener, Metrics, Transport};
 
 /// One to read while another one is held up by a command.
 const THREADS: usize = 2;
@@ -65,6 +66,7 @@ pub struct Server {
     pub(crate) access: Access,
     pub(crate) options: Options,
     pub(crate) metrics: Metrics,
+    pub(crate) doorkeeper: Option<Doorkeeper>,
 }
 
 /// How a server is to behave.
@@ -121,6 +123,7 @@ impl Server {
                 stay: false,
                 limits: Limits::default(),
             },
+            doorkeeper: None,
         }
     }
 
@@ -174,6 +177,13 @@ impl Server {
     /// Says how much clients may take, in place of the default [`Limits`].
     pub fn limits(mut self, limits: Limits) -> Server {
         self.options.limits = limits;
+        self
+    }
+
+    /// Has an audit tell of those who are not let in, too, and why. What clients do is told by
+    /// [registering](Audit::register) it.
+    pub fn audit(mut self, audit: &Audit) -> Server {
+        self.doorkeeper = Some(audit.doorkeeper());
         self
     }
 
@@ -310,7 +320,7 @@ impl fmt::Debug for ServerHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Audit, Embedded, MetricsEndpoint, Mux, Roles};
+    use crate::{Embedded, MetricsEndpoint, Mux, Roles};
 
     #[test]
     fn what_embedders_hold_can_be_shared_by_threads() {

@@ -11,6 +11,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::secrets::{Secrets, fits};
+use crate::entrance::DoorRole;
+use crate::figures::Refusal;
 use crate::{Peer, Role};
 
 /// Names and descriptions have no reason to be longer.
@@ -41,6 +43,8 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     desc: Option<String>,
@@ -63,10 +67,21 @@ impl<'a> Record<'a> {
             command: None,
             arguments: None,
             outcome: None,
+            reason: None,
             class: None,
             desc: None,
             duration_us: None,
             count: None,
+        }
+    }
+
+    /// Somebody has not become a client.
+    pub(super) fn connection_refused(peer: Option<&Peer>, why: Refusal, desc: &str) -> Record<'a> {
+        Record {
+            peer: peer.map(Peer::to_string),
+            reason: Some(why.name()),
+            desc: Some(cut(desc).into_owned()),
+            ..Record::new("connection-refused")
         }
     }
 
@@ -75,7 +90,7 @@ impl<'a> Record<'a> {
         Record {
             monitor: Some(monitor.id().into()),
             peer: monitor.local::<Peer>().map(Peer::to_string),
-            role: Some(Role::of(monitor).map_or(NO_ROLES, Role::name)),
+            role: Some(role_of(monitor)),
             ..Record::new(kind)
         }
     }
@@ -133,6 +148,12 @@ impl<'a> Record<'a> {
     }
 }
 
+/// A client whose listener names a role that does not exist is not served, whatever its role is.
+fn role_of(monitor: &Monitor) -> &str {
+    let named = || monitor.local::<DoorRole>().map_or(NO_ROLES, |DoorRole(role)| role);
+    Role::of(monitor).map_or_else(named, Role::name)
+}
+
 /// RFC 3339, in UTC, with microseconds.
 fn now() -> String {
     let mut text = String::new();
@@ -176,6 +197,16 @@ mod tests {
         assert_eq!(cut("short"), "short");
         assert_eq!(*kept_id(&long.into()), Value::from("(too long)"));
         assert_eq!(*kept_id(&1.into()), Value::from(1));
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_named_if_known() {
+        let peer = Peer::Address("192.0.2.1:4711".to_owned());
+        let line = Record::connection_refused(Some(&peer), Refusal::Handshake, "why").to_line();
+        let end = r#""peer": "192.0.2.1:4711", "reason": "handshake", "desc": "why"}"#;
+        assert!(line.ends_with(&format!("\"kind\": \"connection-refused\", {end}\n")), "{line}");
+        let line = Record::connection_refused(None, Refusal::Limit, "why").to_line();
+        assert!(!line.contains("peer"), "{line}");
     }
 
     #[test]

@@ -77,10 +77,7 @@ impl Core {
     ) -> io::Result<()> {
         let candidate = Candidate::new(transport, entrance);
         match self.admission.judge(&candidate) {
-            Verdict::Refused(why) => {
-                self.figures().refused(why).count();
-                Ok(())
-            }
+            Verdict::Refused => Ok(()),
             Verdict::Admitted(peer) => self.greet(candidate, peer, None),
             Verdict::Undecided => {
                 let token = self.last_token.fetch_add(1, Ordering::Relaxed);
@@ -100,12 +97,7 @@ impl Core {
             Some((candidate, Verdict::Admitted(peer))) => {
                 let _ = self.greet(candidate, peer, Some(token));
             }
-            Some((candidate, verdict)) => {
-                self.poller.remove(candidate.transport.as_fd());
-                if let Verdict::Refused(why) = verdict {
-                    self.figures().refused(why).count();
-                }
-            }
+            Some((candidate, _)) => self.poller.remove(candidate.transport.as_fd()),
             None => {}
         }
     }
@@ -121,12 +113,10 @@ impl Core {
         let share = match self.usage.admit(&peer.user()) {
             Ok(share) => share,
             Err(reason) => {
-                tracing::warn!(%peer, "a client is refused: {reason}");
-                self.figures().refused(Refusal::Limit).count();
                 if polled.is_some() {
                     self.poller.remove(transport.as_fd());
                 }
-                transport.shutdown();
+                self.admission.refuse(&*transport, Some(&peer), Refusal::Limit, &reason);
                 return Ok(());
             }
         };

@@ -136,6 +136,27 @@ fn everything_that_clients_do_is_written_down() {
 }
 
 #[test]
+fn who_is_not_let_in_is_written_down() {
+    let (server, path) = audited(&["--limit", "monitors=1"]);
+    let _one = server.negotiated();
+    server.connect().expect_end();
+    let lines = wait_for_lines(&path, 5);
+    let line = lines.last().unwrap();
+    assert_eq!(line.text("kind"), "connection-refused");
+    assert!(line.text("peer").starts_with(&format!("pid {}, uid ", std::process::id())));
+    assert_eq!(line.text("reason"), "limit");
+    assert_eq!(line.text("desc"), "there are 1 clients already");
+
+    let arguments = ["--listen", "unix:{sock}", "--audit", "audit.jsonl", "--allow-user", "4242"];
+    let server = Server::start_with(arguments);
+    // Whoever has looked whether the server is there.
+    let lines = wait_for_lines(&server.dir().join("audit.jsonl"), 1);
+    assert_eq!(lines[0].text("kind"), "connection-refused");
+    assert_eq!(lines[0].text("reason"), "access");
+    assert_eq!(lines[0].text("desc"), "its user and groups are not allowed");
+}
+
+#[test]
 fn only_the_owner_can_read_the_file() {
     let (_server, path) = audited(&[]);
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -85,10 +85,19 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Lets in who may connect, for as much as they may take.
-pub(crate) fn allow(server: Server, options: &ServerOptions) -> Result<Server, Failure> {
+/// Lets in who may connect, for as much as they may take. Others are told of in the audit.
+pub(crate) fn allow(
+    server: Server,
+    options: &ServerOptions,
+    audit: Option<&Audit>,
+) -> Result<Server, Failure> {
     raise_descriptor_limit();
-    Ok(server.access(options.access().map_err(Failure::usage)?).limits(options.limits()))
+    let access = options.access().map_err(Failure::usage)?;
+    let server = server.access(access).limits(options.limits());
+    Ok(match audit {
+        Some(audit) => server.audit(audit),
+        None => server,
+    })
 }
 
 /// Says what would fail of what can be tried without anybody noticing.

@@ -38,7 +38,8 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     // Before there is a socket to remove.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
     let server = Server::new(dispatcher.clone()).discipline(Discipline::OnePerMonitor);
-    let server = clients::listen(clients::allow(server, options)?, options)?;
+    let server = clients::allow(server, options, audit.as_deref())?;
+    let server = clients::listen(server, options)?;
     let metrics = server.metrics();
     mux.report_to(&metrics);
     let metrics = clients::serve_metrics(&metrics, options)?;

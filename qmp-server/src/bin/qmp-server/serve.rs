@@ -45,7 +45,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
 
     // Before there is a socket to remove.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
-    let server = clients::allow(Server::new(dispatcher.clone()), &options)?;
+    let server = clients::allow(Server::new(dispatcher.clone()), &options, audit.as_deref())?;
     let server = clients::listen(server, &options)?;
     let metrics = clients::serve_metrics(&server.metrics(), &options)?;
     clients::announce(&server, metrics.as_ref(), &options);
