@@ -91,6 +91,17 @@ impl Command {
 
     /// Allows the command to be executed while the machine is yet to be initialized; see
     /// [`Dispatcher::set_preconfig`](crate::Dispatcher::set_preconfig). Off by default.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.command("set-numa-node", |_: &Context| Ok::<(), Error>(()))?.allow_preconfig();
+    /// let client = LocalClient::new(registry);
+    /// client.monitor().dispatcher().set_preconfig(true);
+    /// assert_eq!(client.ask("{'execute': 'set-numa-node'}"), [r#"{"return": {}}"#]);
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn allow_preconfig(&mut self) -> &mut Command {
         self.allow_preconfig = true;
         self
@@ -109,6 +120,16 @@ impl Command {
     }
 
     /// Adds a feature, which introspection shows to clients.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.command("ping", |_: &Context| Ok::<(), Error>(()))?.feature("x-quick").deprecated();
+    /// let schema = LocalClient::new(registry).ask("{'execute': 'query-qmp-schema'}");
+    /// assert!(schema[0].contains(r#""features": ["x-quick", "deprecated"]"#));
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn feature(&mut self, name: impl Into<String>) -> &mut Command {
         self.features.push(name.into());
         self
@@ -125,6 +146,31 @@ impl Command {
     /// logged. A handler is not interrupted, and one that blocks its thread goes on holding up
     /// others. Works as well as somebody calls
     /// [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout). No deadline by default.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::proto::{Error, Version};
+    /// use qmp_dispatch::{Context, Dispatcher, LocalClient, Registry, Time};
+    ///
+    /// static SECONDS: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// let mut registry = Registry::new();
+    /// let command = registry.command("crawl", |context: &Context| {
+    ///     SECONDS.store(7, Relaxed);
+    ///     // What a timer of the embedder does meanwhile.
+    ///     context.dispatcher().handle_timeout();
+    ///     Ok::<(), Error>(())
+    /// })?;
+    /// command.deadline(Duration::from_secs(5));
+    ///
+    /// let clock = || Time { monotonic: Duration::from_secs(SECONDS.load(Relaxed)), ..Time::default() };
+    /// let dispatcher = Dispatcher::new(registry, Version::new(0, 1, 0, ""), clock);
+    /// let said = LocalClient::connect(&dispatcher).ask("{'execute': 'crawl'}");
+    /// assert!(said[0].contains("The command crawl was not answered within 5 seconds"));
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn deadline(&mut self, after: Duration) -> &mut Command {
         self.deadline = Some(after);
         self

@@ -37,6 +37,13 @@ pub struct EventType<T> {
 
 impl<T> EventType<T> {
     /// The kind of events with this name. There is no limit to how often they are sent.
+    ///
+    /// ```
+    /// use qmp_dispatch::EventType;
+    ///
+    /// const STOP: EventType<()> = EventType::new("STOP");
+    /// assert_eq!(STOP.name(), "STOP");
+    /// ```
     pub const fn new(name: &'static str) -> EventType<T> {
         EventType { name, interval: Duration::ZERO, key: |_| String::new() }
     }
@@ -109,6 +116,19 @@ impl<T> fmt::Debug for EventType<T> {
 }
 
 /// A declared kind of event, and what can be set of it.
+///
+/// ```
+/// use qmp_dispatch::{EventType, Registry};
+///
+/// const X_HEAT: EventType<()> = EventType::new("X_HEAT");
+///
+/// let mut registry = Registry::new();
+/// registry.event(&X_HEAT)?.unstable().documented("It is getting warm.");
+/// let declared = registry.find_event("X_HEAT").unwrap();
+/// assert_eq!(declared.features(), ["unstable"]);
+/// assert_eq!(declared.documentation(), Some("It is getting warm."));
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
 #[derive(Debug)]
 pub struct DeclaredEvent {
     name: &'static str,
@@ -183,6 +203,16 @@ impl DeclaredEvent {
 }
 
 /// An event could not be emitted.
+///
+/// ```
+/// use qmp_dispatch::{EmitError, EventType, LocalClient, Registry};
+///
+/// const STOP: EventType<()> = EventType::new("STOP");
+///
+/// let client = LocalClient::new(Registry::new());
+/// let emitted = client.monitor().dispatcher().emit(&STOP, &());
+/// assert_eq!(emitted, Err(EmitError::Undeclared("STOP")));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmitError {

@@ -41,6 +41,23 @@ where
 }
 
 /// A request for a [`Forwarder`]. Its band is that of the [`Context`].
+///
+/// ```
+/// use qmp_dispatch::proto::{Json, Object};
+/// use qmp_dispatch::{Context, Forwarded, LocalClient, Registry, Responder};
+///
+/// let registry = Registry::forwarding(
+///     |_: &Context, request: Forwarded, responder: Responder<Json>| {
+///         assert_eq!(request.command, "balloon");
+///         assert_eq!(request.arguments, Object::from_iter([("value", 5)]));
+///         assert_eq!(request.text.unwrap().as_str(), "{\"value\":5}", "not as we write it");
+///         responder.respond_json(Ok(Json::EMPTY_OBJECT));
+///     },
+/// );
+/// let client = LocalClient::new(registry);
+/// let said = client.ask(r#"{"execute": "balloon", "arguments": {"value":5}}"#);
+/// assert_eq!(said, [r#"{"return": {}}"#]);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Forwarded {

@@ -11,6 +11,32 @@ use crate::Monitor;
 use crate::panics::{Panic, caught};
 
 /// A request on its way to its command, or back.
+///
+/// ```
+/// use std::ops::ControlFlow;
+///
+/// use qmp_dispatch::proto::{Error, Json};
+/// use qmp_dispatch::{Call, Interceptor, LocalClient, Registry};
+///
+/// /// Given to the monitors of clients that may end the machine.
+/// struct Trusted;
+///
+/// struct Trust;
+///
+/// impl Interceptor for Trust {
+///     fn before(&self, call: &Call<'_>) -> ControlFlow<Result<Json, Error>> {
+///         if call.request.command == "quit" && call.monitor.local::<Trusted>().is_none() {
+///             return ControlFlow::Break(Err(Error::generic("not by you")));
+///         }
+///         ControlFlow::Continue(())
+///     }
+/// }
+///
+/// let mut registry = Registry::new();
+/// registry.intercept(Trust);
+/// let said = LocalClient::new(registry).ask("{'execute': 'quit'}");
+/// assert_eq!(said, [r#"{"error": {"class": "GenericError", "desc": "not by you"}}"#]);
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Call<'a> {
@@ -54,6 +80,24 @@ pub trait Interceptor: Send + Sync + 'static {
     /// Called when a client has connected, before it is greeted. Here it can be decided which
     /// [commands](Monitor::set_command_filter) it may execute, and which
     /// [events](Monitor::set_event_filter) it gets.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Interceptor, LocalClient, Monitor, Registry};
+    ///
+    /// /// Everybody may look, and touch nothing.
+    /// struct Observers;
+    ///
+    /// impl Interceptor for Observers {
+    ///     fn connected(&self, monitor: &Monitor) {
+    ///         monitor.set_command_filter(|command| command.starts_with("query-"));
+    ///     }
+    /// }
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.intercept(Observers);
+    /// let said = LocalClient::new(registry).ask("{'execute': 'stop'}");
+    /// assert!(said[0].contains("CommandNotFound"));
+    /// ```
     fn connected(&self, monitor: &Monitor) {
         let _ = monitor;
     }
@@ -74,6 +118,30 @@ pub trait Interceptor: Send + Sync + 'static {
     /// Called when the outcome is known, just before the client is told, who gets what this makes of
     /// it; `duration` is the time since the request was about to be executed. Not called if this
     /// interceptor, or one further out, has answered itself.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::proto::{Error, Json};
+    /// use qmp_dispatch::{Call, Interceptor, LocalClient, Registry};
+    ///
+    /// /// Tells nobody what has gone wrong.
+    /// struct Discreet;
+    ///
+    /// impl Interceptor for Discreet {
+    ///     fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, took: Duration) {
+    ///         if let Err(error) = outcome {
+    ///             eprintln!("{} failed after {took:?}: {error}", call.request.command);
+    ///             error.desc = "ask the operator".into();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.intercept(Discreet);
+    /// let said = LocalClient::new(registry).ask("{'execute': 'x'}");
+    /// assert!(said[0].contains("ask the operator"));
+    /// ```
     fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, duration: Duration) {
         let _ = (call, outcome, duration);
     }
@@ -85,6 +153,29 @@ pub trait Interceptor: Send + Sync + 'static {
     }
 
     /// Called for what a client has sent that is no request, just before it is told so.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use qmp_dispatch::proto::RequestError;
+    /// use qmp_dispatch::{Interceptor, LocalClient, Monitor, Registry};
+    ///
+    /// #[derive(Default)]
+    /// struct Rubbish(Arc<AtomicU64>);
+    ///
+    /// impl Interceptor for Rubbish {
+    ///     fn refused(&self, _: &Arc<Monitor>, refused: &RequestError) {
+    ///         assert_eq!(refused.error.desc, "QMP input must be a JSON object");
+    ///         self.0.fetch_add(1, Ordering::Relaxed);
+    ///     }
+    /// }
+    ///
+    /// let (mut registry, count) = (Registry::new(), Arc::default());
+    /// registry.intercept(Rubbish(Arc::clone(&count)));
+    /// LocalClient::new(registry).ask("[1]");
+    /// assert_eq!(count.load(Ordering::Relaxed), 1);
+    /// ```
     fn refused(&self, monitor: &Arc<Monitor>, refused: &RequestError) {
         let _ = (monitor, refused);
     }

@@ -66,6 +66,19 @@ pub struct Registry {
 type MakeLocals = Box<dyn Fn(Locals) -> Locals + Send + Sync>;
 
 /// A command or event could not be registered.
+///
+/// ```
+/// use qmp_dispatch::{Context, RegisterError, Registry, proto::Error};
+///
+/// fn nothing(_: &Context) -> Result<(), Error> {
+///     Ok(())
+/// }
+///
+/// let mut registry = Registry::new();
+/// let error = registry.command("query-version", nothing).unwrap_err();
+/// assert_eq!(error, RegisterError::Duplicate("query-version"));
+/// assert!(registry.command("two words", nothing).is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
@@ -93,6 +106,15 @@ impl Default for Registry {
 
 impl Registry {
     /// A registry with the commands of the protocol itself.
+    ///
+    /// ```
+    /// use qmp_dispatch::Registry;
+    ///
+    /// let registry = Registry::new();
+    /// let names: Vec<_> = registry.commands().map(|command| command.name()).collect();
+    /// assert!(names.contains(&"query-commands"));
+    /// assert_eq!(registry.events().len(), 0);
+    /// ```
     pub fn new() -> Registry {
         let mut registry = Registry::empty();
         protocol_commands::register(&mut registry)
@@ -163,11 +185,57 @@ impl Registry {
     }
 
     /// Registers commands that share some state.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
+    ///
+    /// fn stop(running: &Mutex<bool>, _: &Context) -> Result<(), Error> {
+    ///     *running.lock().unwrap() = false;
+    ///     Ok(())
+    /// }
+    ///
+    /// fn is_running(running: &Mutex<bool>, _: &Context) -> Result<bool, Error> {
+    ///     Ok(*running.lock().unwrap())
+    /// }
+    ///
+    /// let mut registry = Registry::new();
+    /// let mut group = registry.with(Arc::new(Mutex::new(true)));
+    /// group.command("stop", stop)?;
+    /// group.command("x-is-running", is_running)?;
+    /// let said = LocalClient::new(registry).ask("{'execute': 'stop'} {'execute': 'x-is-running'}");
+    /// assert_eq!(said[1], r#"{"return": false}"#);
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn with<S: ?Sized + Send + Sync + 'static>(&mut self, state: Arc<S>) -> Group<'_, S> {
         Group { registry: self, state }
     }
 
     /// Declares a kind of event.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, EmitError, EventType, LocalClient, Registry, qapi_types};
+    ///
+    /// qapi_types! {
+    ///     struct Tray {
+    ///         device: String,
+    ///         open: bool,
+    ///     }
+    /// }
+    ///
+    /// const TRAY: EventType<Tray> = EventType::new("X_TRAY");
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.event(&TRAY)?;
+    /// registry.command("x-eject", |context: &Context| -> Result<(), EmitError> {
+    ///     context.emit(&TRAY, &Tray { device: "cd0".to_owned(), open: true })
+    /// })?;
+    /// let said = LocalClient::new(registry).ask("{'execute': 'x-eject'}");
+    /// assert!(said[0].ends_with(r#""event": "X_TRAY", "data": {"device": "cd0", "open": true}}"#));
+    /// assert_eq!(said[1], r#"{"return": {}}"#);
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -298,6 +366,16 @@ impl Registry {
 
     /// Sets the [deadline](Command::deadline) of the command of this name, whether it is registered or
     /// [forwarded](Registry::forwarding); before the one that the command has by itself.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::Registry;
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.set_default_deadline(Duration::from_secs(60));
+    /// registry.set_deadline("migrate", Duration::from_secs(3600));
+    /// ```
     pub fn set_deadline(&mut self, command: impl Into<String>, after: Duration) {
         self.deadlines.insert(command.into(), after);
     }
@@ -344,6 +422,11 @@ impl Registry {
     }
 
     /// All commands and events as [JSON Schema](Introspection::json_schema).
+    ///
+    /// ```
+    /// let schema = qmp_dispatch::Registry::new().json_schema();
+    /// assert!(schema.pointer("/commands/query-version/result").is_some());
+    /// ```
     pub fn json_schema(&self) -> schemars::Schema {
         self.introspection().json_schema()
     }
@@ -428,6 +511,30 @@ impl fmt::Debug for Registry {
 }
 
 /// Registers commands that share some state; made by [`Registry::with`].
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use qmp_dispatch::{Context, Registry, Responder, proto::Error};
+///
+/// type Queue = Mutex<Vec<Responder<u64>>>;
+///
+/// fn wait(queue: &Queue, _: &Context, responder: Responder<u64>) {
+///     queue.lock().unwrap().push(responder);
+/// }
+///
+/// fn wake(queue: &Queue, _: &Context) -> Result<(), Error> {
+///     let all = std::mem::take(&mut *queue.lock().unwrap());
+///     all.into_iter().for_each(|responder| responder.respond(Ok::<_, Error>(1)));
+///     Ok(())
+/// }
+///
+/// let mut registry = Registry::new();
+/// let mut group = registry.with(Arc::new(Queue::default()));
+/// group.deferred_command("x-wait", wait)?;
+/// group.command("x-wake", wake)?.allow_oob();
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
 #[derive(Debug)]
 pub struct Group<'r, S: ?Sized> {
     registry: &'r mut Registry,

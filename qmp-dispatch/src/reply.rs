@@ -51,6 +51,19 @@ impl<T> Responder<T> {
     }
 
     /// Whether the client still waits: its command's deadline has not passed.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, Registry, Responder, proto::Error};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.deferred_command("x-count", |_: &Context, responder: Responder<u64>| {
+    ///     std::thread::spawn(move || {
+    ///         let counted = (0..1_000_000).take_while(|_| responder.is_awaited()).count();
+    ///         responder.respond(Ok::<_, Error>(counted as u64));
+    ///     });
+    /// })?;
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn is_awaited(&self) -> bool {
         self.reply.is_owed()
     }
