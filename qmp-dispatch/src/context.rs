@@ -10,6 +10,20 @@ use serde::Serialize;
 use crate::{Dispatcher, EmitError, EventType, Monitor};
 
 /// The circumstances in which a handler runs: on behalf of which monitor, in-band or out-of-band.
+///
+/// ```
+/// use qmp_dispatch::proto::{Band, Error};
+/// use qmp_dispatch::{Context, LocalClient, Registry};
+///
+/// let mut registry = Registry::new();
+/// registry.command("x-who-asks", |context: &Context| {
+///     assert_eq!(context.band(), Band::InBand);
+///     Ok::<_, Error>(format!("monitor {}", context.monitor().id()))
+/// })?;
+/// let said = LocalClient::new(registry).ask("{'execute': 'x-who-asks'}");
+/// assert_eq!(said, [r#"{"return": "monitor 1"}"#]);
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Context {
     monitor: Arc<Monitor>,

@@ -19,6 +19,19 @@ use crate::throttle::Throttle;
 use crate::{EmitError, EventType, Locals, Registry, panics, trace};
 
 /// The commands and events of a server, and its monitors. Cloning gives another handle.
+///
+/// ```
+/// use qmp_dispatch::proto::Version;
+/// use qmp_dispatch::{Dispatcher, LocalClient, Registry, Time};
+///
+/// let dispatcher = Dispatcher::new(Registry::new(), Version::new(1, 2, 3, ""), Time::default);
+/// let (first, second) = (LocalClient::connect(&dispatcher), LocalClient::connect(&dispatcher));
+/// dispatcher.set_enabled("query-commands", false);
+/// for client in [first, second] {
+///     let said = client.ask("{'execute': 'query-commands'}");
+///     assert!(said[0].contains("has been disabled"));
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Dispatcher {
     shared: Arc<Shared>,
@@ -77,6 +90,20 @@ impl Dispatcher {
     ///
     /// The first dispatcher of a program puts a panic hook in front of the one that there is, so that
     /// the log can tell where a handler has panicked.
+    ///
+    /// ```
+    /// use std::time::{Instant, SystemTime};
+    ///
+    /// use qmp_dispatch::proto::{Timestamp, Version};
+    /// use qmp_dispatch::{Dispatcher, Registry, Time};
+    ///
+    /// let start = Instant::now();
+    /// let dispatcher = Dispatcher::new(Registry::new(), Version::new(1, 2, 3, ""), move || Time {
+    ///     wall: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
+    ///     monotonic: start.elapsed(),
+    /// });
+    /// assert_eq!(dispatcher.version().to_string(), "1.2.3");
+    /// ```
     pub fn new(
         registry: Registry,
         version: Version,
@@ -100,6 +127,32 @@ impl Dispatcher {
 
     /// Starts a monitor for a client that has connected, and greets it. It gets what is emitted
     /// until it is dropped.
+    ///
+    /// ```
+    /// use std::sync::{Arc, mpsc};
+    ///
+    /// use qmp_dispatch::proto::{Layout, Version};
+    /// use qmp_dispatch::{Dispatcher, Locals, Output, Registry, Time};
+    ///
+    /// struct Lines(mpsc::Sender<String>);
+    ///
+    /// impl Output for Lines {
+    ///     fn transmit(&self, text: &str) {
+    ///         // An error means that the client has gone.
+    ///         let _ = self.0.send(text.to_owned());
+    ///     }
+    /// }
+    ///
+    /// /// Who the client is.
+    /// struct Name(&'static str);
+    ///
+    /// let dispatcher = Dispatcher::new(Registry::new(), Version::new(1, 2, 3, ""), Time::default);
+    /// let (lines, said) = mpsc::channel();
+    /// let locals = Locals::default().with(Name("libvirt"));
+    /// let monitor = dispatcher.connect(Arc::new(Lines(lines)), Layout::Compact, locals);
+    /// assert!(said.recv().unwrap().starts_with(r#"{"QMP": "#));
+    /// assert_eq!(monitor.local::<Name>().unwrap().0, "libvirt");
+    /// ```
     pub fn connect(&self, output: Arc<dyn Output>, layout: Layout, locals: Locals) -> Arc<Monitor> {
         let locals = self.registry().complete(locals);
         let id = MonitorId::new(self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1);
@@ -118,6 +171,18 @@ impl Dispatcher {
     ///
     /// It need not be declared, and is not held back by rate limits. As to who gets it and in
     /// which order, it is as if it were [emitted](Dispatcher::emit) here.
+    ///
+    /// ```
+    /// use qmp_dispatch::proto::{Event, Timestamp};
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// let timestamp = Timestamp { seconds: 1, microseconds: 2 };
+    /// let event = Event { name: "STOP".into(), data: None, timestamp };
+    /// client.monitor().dispatcher().relay(&event);
+    /// let line = r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}"#;
+    /// assert_eq!(client.ask(""), [line]);
+    /// ```
     pub fn relay(&self, event: &Event) {
         self.counters().events.count();
         let mut reached = Vec::new();
@@ -259,6 +324,27 @@ impl Dispatcher {
 
     /// Has a function called whenever the [timeout](Dispatcher::timeout) has become shorter, on the
     /// thread that has caused it. Only the first hook is kept; whether this one is.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::{EventType, LocalClient, Registry};
+    ///
+    /// const RTC_CHANGE: EventType<()> =
+    ///     EventType::new("RTC_CHANGE").at_most_every(Duration::from_secs(1));
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.event(&RTC_CHANGE)?;
+    /// let client = LocalClient::new(registry);
+    /// let dispatcher = client.monitor().dispatcher();
+    ///
+    /// let (wake, wakeups) = mpsc::channel();
+    /// dispatcher.set_timeout_hook(move || _ = wake.send(()));
+    /// dispatcher.emit(&RTC_CHANGE, &()).unwrap();
+    /// assert!(wakeups.try_recv().is_ok(), "a timer waits for dispatcher.timeout() from now on");
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn set_timeout_hook(&self, hook: impl Fn() + Send + Sync + 'static) -> bool {
         self.shared.timeout_hook.set(Box::new(hook)).is_ok()
     }
@@ -271,6 +357,17 @@ impl Dispatcher {
     /// Has clients greeted like this from now on, for a [`Forwarder`](crate::Forwarder) that has met
     /// the server for which it speaks. By default, out-of-band execution is offered; where it is not, it
     /// cannot be enabled.
+    ///
+    /// ```
+    /// use qmp_dispatch::proto::{Greeting, Version};
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// let dispatcher = client.monitor().dispatcher();
+    /// let version = Version::new(10, 0, 2, "");
+    /// dispatcher.set_greeting(Greeting { version: version.clone(), capabilities: Vec::new() });
+    /// assert_eq!(dispatcher.version(), version);
+    /// ```
     pub fn set_greeting(&self, greeting: Greeting) {
         *self.shared.greeting.lock().unwrap_or_else(PoisonError::into_inner) = greeting;
     }

@@ -25,6 +25,33 @@ use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
 /// Called with whole messages, from whichever thread has something to say to the client, often with
 /// internal locks held: it must not call back into the monitor or its dispatcher, and must not
 /// block. What the client does not take at once is kept by the implementation.
+///
+/// ```
+/// use std::sync::mpsc;
+///
+/// use qmp_dispatch::Output;
+///
+/// /// A thread takes the other end, and writes to a socket.
+/// struct Bounded(mpsc::SyncSender<String>);
+///
+/// impl Output for Bounded {
+///     fn transmit(&self, text: &str) {
+///         if self.0.try_send(text.to_owned()).is_err() {
+///             eprintln!("here, the client is disconnected");
+///         }
+///     }
+///
+///     fn transmit_event(&self, text: &str) {
+///         let _ = self.0.try_send(text.to_owned());
+///     }
+/// }
+///
+/// let (send, receive) = mpsc::sync_channel(1);
+/// let output = Bounded(send);
+/// output.transmit("kept\r\n");
+/// output.transmit_event("dropped\r\n");
+/// assert_eq!(receive.try_iter().collect::<String>(), "kept\r\n");
+/// ```
 pub trait Output: Send + Sync {
     /// Sends the text of one message, line end included.
     fn transmit(&self, text: &str);
@@ -37,6 +64,14 @@ pub trait Output: Send + Sync {
 }
 
 /// Names a monitor; unique within its [`Dispatcher`].
+///
+/// ```
+/// use qmp_dispatch::{LocalClient, Registry};
+///
+/// let client = LocalClient::new(Registry::new());
+/// let id = client.monitor().id();
+/// assert_eq!((id.to_string(), u64::from(id)), ("1".to_owned(), 1));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MonitorId(u64);
 
@@ -64,6 +99,19 @@ impl fmt::Display for MonitorId {
 /// Its owner feeds it messages with [`receive`](Monitor::receive), queues what comes out if it is
 /// in-band, and has it executed with [`execute`](Monitor::execute); see the
 /// [crate's example](crate).
+///
+/// ```
+/// use qmp_dispatch::proto::Reader;
+/// use qmp_dispatch::{LocalClient, Registry};
+///
+/// let client = LocalClient::new(Registry::new());
+/// let monitor = client.monitor();
+/// let mut reader = Reader::default();
+/// let message = reader.read(&mut &b"{'execute': 'query-version'}"[..]).unwrap();
+/// monitor.execute(monitor.receive(message), || println!("may go on"));
+/// assert!(monitor.is_negotiated() && !monitor.is_oob_enabled());
+/// assert_eq!(monitor.last_command().as_deref(), Some("query-version"));
+/// ```
 pub struct Monitor {
     id: MonitorId,
     dispatcher: Dispatcher,
@@ -85,6 +133,26 @@ pub struct Monitor {
 type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A request that has been received, or the refusal that keeps its place in the queue.
+///
+/// ```
+/// use std::collections::VecDeque;
+///
+/// use qmp_dispatch::proto::{Band, Reader};
+/// use qmp_dispatch::{LocalClient, Pending, Registry};
+///
+/// let client = LocalClient::new(Registry::new());
+/// let mut queue: VecDeque<Pending> = VecDeque::new();
+/// let mut reader = Reader::default();
+/// let mut input: &[u8] = b"{'execute': 'x'} @";
+/// while let Some(message) = reader.read(&mut input) {
+///     let pending = client.monitor().receive(message);
+///     match pending.band() {
+///         Band::InBand => queue.push_back(pending),
+///         Band::OutOfBand => client.monitor().execute(pending, || ()),
+///     }
+/// }
+/// assert_eq!(queue.len(), 2, "what is no request waits for its turn, too");
+/// ```
 #[must_use = "a client waits for the answer"]
 #[derive(Debug)]
 pub struct Pending {
@@ -137,6 +205,26 @@ impl Monitor {
     }
 
     /// What the embedder keeps for this monitor, by its type.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
+    ///
+    /// #[derive(Default)]
+    /// struct Visits(AtomicU64);
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.each_monitor(|locals| locals.with(Visits::default()));
+    /// registry.command("x-visit", |context: &Context| {
+    ///     let visits = context.monitor().local::<Visits>().expect("each monitor has it");
+    ///     Ok::<_, Error>(visits.0.fetch_add(1, Ordering::Relaxed) + 1)
+    /// })?;
+    /// let client = LocalClient::new(registry);
+    /// let said = client.ask("{'execute': 'x-visit'} {'execute': 'x-visit'}");
+    /// assert_eq!(said, [r#"{"return": 1}"#, r#"{"return": 2}"#]);
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn local<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.locals.get()
     }
@@ -246,6 +334,21 @@ impl Monitor {
 
     /// Answers a request with an error instead of executing it, such as one that still waits when the
     /// server ends. Interceptors see it as they see those that are executed.
+    ///
+    /// ```
+    /// use qmp_dispatch::proto::{Error, Reader};
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// let mut reader = Reader::default();
+    /// let message = reader.read(&mut &b"{'execute': 'query-version', 'id': 1}"[..]).unwrap();
+    /// let pending = client.monitor().receive(message);
+    /// client.monitor().refuse(pending, Error::generic("the server ends"));
+    /// assert_eq!(
+    ///     client.ask(""),
+    ///     [r#"{"id": 1, "error": {"class": "GenericError", "desc": "the server ends"}}"#]
+    /// );
+    /// ```
     pub fn refuse(self: &Arc<Self>, pending: Pending, error: Error) {
         let (answer, result) = match pending.request {
             Ok(mut request) => {

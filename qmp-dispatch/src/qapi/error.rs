@@ -30,6 +30,26 @@ pub struct SchemaError {
 }
 
 /// What QAPI cannot express.
+///
+/// ```
+/// use qmp_dispatch::qapi::{Problem, type_of};
+///
+/// #[derive(schemars::JsonSchema)]
+/// enum Target {
+///     File(String),
+/// }
+///
+/// let error = type_of::<Target>().unwrap_err();
+/// assert_eq!(error.problem, Problem::ExternallyTagged);
+///
+/// #[derive(schemars::JsonSchema)]
+/// #[serde(tag = "type")]
+/// enum Tagged {
+///     File { filename: String },
+/// }
+///
+/// assert!(type_of::<Tagged>().is_ok());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {

@@ -41,6 +41,18 @@ pub struct Policy {
 }
 
 /// What becomes of commands, members and values that a client should not send.
+///
+/// ```
+/// use qmp_dispatch::qapi::{InputPolicy, Policy};
+/// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
+///
+/// let mut registry = Registry::new();
+/// registry.command("x-probe", |_: &Context| Ok::<(), Error>(()))?.unstable();
+/// registry.set_policy(Policy { unstable_input: InputPolicy::Reject, ..Policy::default() });
+/// let said = LocalClient::new(registry).ask("{'execute': 'x-probe'}");
+/// assert!(said[0].contains("Unstable command x-probe disabled by policy"));
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InputPolicy {
     /// They are accepted.
@@ -54,6 +66,21 @@ pub enum InputPolicy {
 }
 
 /// What becomes of members and events that a client should not rely on.
+///
+/// ```
+/// use qmp_dispatch::qapi::{OutputPolicy, Policy};
+/// use qmp_dispatch::{EventType, LocalClient, Registry};
+///
+/// const OLD: EventType<()> = EventType::new("OLD");
+///
+/// let mut registry = Registry::new();
+/// registry.event(&OLD)?.deprecated();
+/// registry.set_policy(Policy { deprecated_output: OutputPolicy::Hide, ..Policy::default() });
+/// let client = LocalClient::new(registry);
+/// client.monitor().dispatcher().emit(&OLD, &()).unwrap();
+/// assert!(client.ask("").is_empty());
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputPolicy {
     /// They are sent.

@@ -7,6 +7,15 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 ///
 /// Serializes with QEMU's members in QEMU's order. Mirrors `SchemaInfo` of QEMU's
 /// `qapi/introspect.json`.
+///
+/// ```
+/// use qmp_dispatch::{Registry, proto::Json};
+///
+/// let entries = Registry::new().introspection().unmasked(true).finish();
+/// let version = entries.iter().find(|entry| entry.name == "VersionInfo").unwrap();
+/// let json = Json::encode(version).unwrap();
+/// assert!(json.as_str().starts_with(r#"{"name": "VersionInfo", "members": ["#));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaInfo {
@@ -21,6 +30,16 @@ pub struct SchemaInfo {
 }
 
 /// What an entry of the schema is.
+///
+/// ```
+/// use qmp_dispatch::Registry;
+/// use qmp_dispatch::qapi::MetaType;
+///
+/// let entries = Registry::new().introspection().unmasked(true).finish();
+/// let command = entries.iter().find(|entry| entry.name == "query-version").unwrap();
+/// let MetaType::Command { ret_type, allow_oob, .. } = &command.meta else { panic!() };
+/// assert_eq!((ret_type.as_str(), *allow_oob), ("VersionInfo", false));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetaType {
@@ -68,6 +87,32 @@ pub enum MetaType {
 }
 
 /// A value of an enum.
+///
+/// ```
+/// use qmp_dispatch::qapi::{EventInfo, Introspection, MetaType, type_of};
+///
+/// #[derive(schemars::JsonSchema)]
+/// struct Change {
+///     to: State,
+/// }
+///
+/// #[derive(schemars::JsonSchema)]
+/// #[schemars(rename_all = "kebab-case")]
+/// enum State {
+///     On,
+///     /// For good.
+///     SwitchedOff,
+/// }
+///
+/// let mut introspection = Introspection::new();
+/// introspection.unmasked(true).event(&EventInfo::new("CHANGE", &type_of::<Change>()?));
+/// let entries = introspection.finish();
+/// let state = entries.into_iter().find(|entry| entry.name == "State").unwrap();
+/// let MetaType::Enum { members } = state.meta else { panic!() };
+/// assert_eq!(members[1].name, "switched-off");
+/// assert_eq!(members[1].documentation.as_deref(), Some("For good."));
+/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaEnumMember {
@@ -80,6 +125,22 @@ pub struct SchemaEnumMember {
 }
 
 /// A member of an object.
+///
+/// ```
+/// use qmp_dispatch::qapi::{EventInfo, Introspection, MetaType, type_of};
+///
+/// #[derive(schemars::JsonSchema)]
+/// struct Resized {
+///     device: Option<String>,
+/// }
+///
+/// let mut introspection = Introspection::new();
+/// introspection.unmasked(true).event(&EventInfo::new("RESIZED", &type_of::<Resized>()?));
+/// let MetaType::Object { members, union } = &introspection.finish()[1].meta else { panic!() };
+/// assert_eq!((members[0].name.as_str(), members[0].type_name.as_str()), ("device", "str"));
+/// assert!(members[0].optional && union.is_none());
+/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaMember {
@@ -96,6 +157,23 @@ pub struct SchemaMember {
 }
 
 /// A variant of a union.
+///
+/// ```
+/// use qmp_dispatch::qapi::{EventInfo, Introspection, MetaType, type_of};
+///
+/// #[derive(schemars::JsonSchema)]
+/// #[schemars(tag = "driver", rename_all = "kebab-case")]
+/// enum Disk {
+///     File { filename: String },
+/// }
+///
+/// let mut introspection = Introspection::new();
+/// introspection.unmasked(true).event(&EventInfo::new("DISK_ADDED", &type_of::<Disk>()?));
+/// let MetaType::Object { union, .. } = &introspection.finish()[1].meta else { panic!() };
+/// let (tag, variants) = union.as_ref().unwrap();
+/// assert_eq!((tag.as_str(), variants[0].case.as_str()), ("driver", "file"));
+/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaVariant {

@@ -23,6 +23,21 @@ use super::unsigned;
 /// data of events.
 ///
 /// Made by [`type_of`]. Cheap to clone.
+///
+/// ```
+/// use qmp_dispatch::qapi::type_of;
+///
+/// /// How the machine is.
+/// #[derive(schemars::JsonSchema)]
+/// struct StatusInfo {
+///     running: bool,
+/// }
+///
+/// let ty = type_of::<StatusInfo>()?;
+/// assert_eq!((ty.name().as_str(), ty.is_object()), ("StatusInfo", true));
+/// assert_eq!(ty.documentation(), Some("How the machine is."));
+/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Type {
     pub(crate) model: Arc<Model>,
@@ -262,6 +277,21 @@ impl Arguments {
     ///
     /// After this, deserializing the type that this is the model of fails only if it refuses
     /// values that its schema allows, such as a string that is no address.
+    ///
+    /// ```
+    /// use qmp_dispatch::qapi::arguments_of;
+    /// use qmp_proto::{Object, from_object};
+    ///
+    /// #[derive(serde::Deserialize, schemars::JsonSchema)]
+    /// struct Balloon {
+    ///     value: u64,
+    /// }
+    ///
+    /// let arguments = Object::from_iter([("value", -1)]);
+    /// let prepared = arguments_of::<Balloon>()?.prepare(arguments).unwrap();
+    /// assert_eq!(from_object::<Balloon>(prepared).unwrap().value, u64::MAX);
+    /// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
+    /// ```
     ///
     /// # Errors
     ///
