@@ -73,6 +73,7 @@ pub trait Handler<S: ?Sized, Shape>: Send + Sync + 'static {
 }
 
 /// Tells functions without state from those with some.
+#[doc(hidden)]
 #[derive(Debug)]
 pub enum Stateless {}
 

@@ -151,6 +151,13 @@ impl IntoIterator for Object {
 }
 
 /// The members of an [`Object`], in the order in which they were added: [`Object::iter`].
+///
+/// ```
+/// use qmp_proto::Object;
+///
+/// let object = Object::from_iter([("b", 1), ("a", 2)]);
+/// assert_eq!(object.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["b", "a"]);
+/// ```
 #[derive(Clone)]
 pub struct Iter<'a>(std::slice::Iter<'a, Member>);
 
@@ -175,6 +182,14 @@ impl<'a> Iterator for Iter<'a> {
 impl ExactSizeIterator for Iter<'_> {}
 
 /// The members of an [`Object`] that has been taken apart, in the order in which they were added.
+///
+/// ```
+/// use qmp_proto::{Object, Value};
+///
+/// let object = Object::from_iter([("device", "disk0")]);
+/// let members: Vec<(String, Value)> = object.into_iter().collect();
+/// assert_eq!(members, [("device".to_owned(), "disk0".into())]);
+/// ```
 pub struct IntoIter(std::vec::IntoIter<Member>);
 
 impl fmt::Debug for IntoIter {
