@@ -41,9 +41,8 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 /// use qmp_dispatch::{Dispatcher, Registry};
 /// use qmp_server::{Audit, Server, system_time, version};
 ///
-/// let folder = std::env::temp_dir().join(format!("qmp-audit-{}", std::process::id()));
-/// std::fs::create_dir_all(&folder)?;
-/// let mut audit = Audit::open(folder.join("audit.jsonl"))?;
+/// let folder = tempfile::tempdir()?;
+/// let mut audit = Audit::open(folder.path().join("audit.jsonl"))?;
 /// audit.hide("*-pin").unwrap();
 ///
 /// let mut registry = Registry::new();
@@ -52,7 +51,6 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 /// let server = Server::new(Dispatcher::new(registry, version(), system_time)).audit(&audit);
 /// // Clients are served, until the server has ended.
 /// audit.finish();
-/// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Audit {
@@ -75,6 +73,15 @@ impl Audit {
     }
 
     /// Looks for mistakes that can be found without opening the file.
+    ///
+    /// ```
+    /// use qmp_server::Audit;
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// assert!(Audit::verify(folder.path().join("audit.jsonl")).is_ok());
+    /// assert!(Audit::verify(folder.path()).is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -113,6 +120,19 @@ impl Audit {
     }
 
     /// Opens the file anew, which somebody has moved away. If that fails, the old one goes on.
+    ///
+    /// ```
+    /// use qmp_server::Audit;
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("audit.jsonl");
+    /// let audit = Audit::open(&path)?;
+    /// std::fs::rename(&path, folder.path().join("yesterday.jsonl"))?;
+    /// audit.reopen();
+    /// audit.finish();
+    /// assert!(path.exists());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn reopen(&self) {
         self.queue.reopen();
     }

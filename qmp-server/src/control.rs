@@ -13,6 +13,30 @@ use crate::{Address, ClientStatus, Metrics, ServerStatus, Transport};
 
 /// Controls a running server, from any thread. A [local](qmp_dispatch::Monitor::local) of every
 /// monitor, so that handlers have it. Does nothing once the server has ended.
+///
+/// ```
+/// use std::io::Write;
+/// use std::os::unix::net::UnixStream;
+///
+/// use qmp_dispatch::proto::{Error, Layout};
+/// use qmp_dispatch::{Context, Dispatcher, Registry};
+/// use qmp_server::{Control, Server, system_time, version};
+///
+/// let mut registry = Registry::new();
+/// registry.command("quit", |context: &Context| {
+///     context.monitor().local::<Control>().expect("a server").shutdown();
+///     Ok::<_, Error>(())
+/// })?;
+/// let dispatcher = Dispatcher::new(registry, version(), system_time);
+/// let server = Server::new(dispatcher).stay().spawn()?;
+///
+/// let (stream, mut client) = UnixStream::pair()?;
+/// stream.set_nonblocking(true)?;
+/// server.control().serve(Box::new(stream), Layout::Compact)?;
+/// client.write_all(b"{'execute': 'qmp_capabilities'} {'execute': 'quit'}")?;
+/// server.wait();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Control {
     core: Weak<Core>,
@@ -27,6 +51,19 @@ impl Control {
     /// answered, what is queued is answered with an error, clients get what is left for them, and
     /// all connections end. If a handler calls this, what its own client has queued is not answered
     /// at all, as in QEMU after `quit`.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// control.shutdown();
+    /// control.shutdown();
+    /// server.wait();
+    /// assert!(control.status().is_none());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn shutdown(&self) {
         if let Some(core) = self.core.upgrade() {
             core.stop();
@@ -36,6 +73,29 @@ impl Control {
     /// Ends the connections of all clients, each when it has been sent what is left for it, or has had
     /// a second for reading that. What they have sent and was not executed yet is not answered.
     /// Others can connect.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// let (stream, mut client) = UnixStream::pair()?;
+    /// stream.set_nonblocking(true)?;
+    /// control.serve(Box::new(stream), Layout::Compact)?;
+    /// control.disconnect_clients();
+    ///
+    /// let mut said = String::new();
+    /// client.read_to_string(&mut said)?;
+    /// assert!(said.starts_with(r#"{"QMP": "#));
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn disconnect_clients(&self) {
         if let Some(core) = self.core.upgrade() {
             core.disconnect_clients();
@@ -43,6 +103,28 @@ impl Control {
     }
 
     /// Serves one more connection, over any transport.
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// let (stream, client) = UnixStream::pair()?;
+    /// stream.set_nonblocking(true)?;
+    /// control.serve(Box::new(stream), Layout::Compact)?;
+    /// assert_eq!(control.clients().len(), 1);
+    ///
+    /// control.shutdown();
+    /// server.wait();
+    /// let too_late = control.serve(Box::new(client), Layout::Compact).unwrap_err();
+    /// assert_eq!(too_late.kind(), ErrorKind::NotConnected);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -55,21 +137,80 @@ impl Control {
     }
 
     /// What the server does, in whole; `None` once it has ended.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// let status = control.status().expect("the server runs");
+    /// assert_eq!((status.clients, status.refused), (0, 0));
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn status(&self) -> Option<ServerStatus> {
         Some(self.core.upgrade()?.status())
     }
 
     /// What each client does, in the order in which they have come.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// # let (stream, _client) = UnixStream::pair()?;
+    /// # stream.set_nonblocking(true)?;
+    /// control.serve(Box::new(stream), Layout::Compact)?;
+    /// for client in control.clients() {
+    ///     assert!(client.peer.starts_with("pid "));
+    ///     assert!(!client.negotiated);
+    /// }
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn clients(&self) -> Vec<ClientStatus> {
         self.core.upgrade().map(|core| core.clients()).unwrap_or_default()
     }
 
     /// What the server tells of itself in figures; `None` once it has ended.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// let metrics = control.metrics().expect("the server runs");
+    /// assert!(metrics.text().contains("qmp_server_clients 0"));
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn metrics(&self) -> Option<Metrics> {
         Some(self.core.upgrade()?.metrics().clone())
     }
 
     /// Where the server listens, with the ports that the system has chosen; nowhere once it has ended.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
+    /// let control = server.control();
+    /// assert!(control.addresses()[0].to_string().starts_with("tcp:127.0.0.1:"));
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn addresses(&self) -> Vec<Address> {
         let Some(core) = self.core.upgrade() else { return Vec::new() };
         core.listening().iter().map(|listening| listening.listener.address()).collect()
@@ -78,6 +219,18 @@ impl Control {
     /// The labels of the sockets that the server listens at, in the order of their
     /// [addresses](Control::addresses), as QEMU calls those of its `-qmp` options: `compat_monitor0`,
     /// `compat_monitor1`, and so on.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
+    /// let control = server.control();
+    /// assert_eq!(control.labels(), ["compat_monitor0"]);
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn labels(&self) -> Vec<String> {
         let listening = self.core.upgrade().map_or(0, |core| core.listening().len());
         (0..listening).map(label_of).collect()
@@ -85,6 +238,19 @@ impl Control {
 
     /// Ends all connections of the socket with this label at once, as QEMU's `yank` does: they are
     /// sent nothing more. The socket then accepts new clients. Whether there is one of that label.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
+    /// let control = server.control();
+    /// assert!(control.yank("compat_monitor0"));
+    /// assert!(!control.yank("compat_monitor1"));
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn yank(&self, label: &str) -> bool {
         let Some(core) = self.core.upgrade() else { return false };
         let index = (0..core.listening().len()).find(|&index| label_of(index) == label);

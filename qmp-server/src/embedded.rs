@@ -23,7 +23,7 @@ use crate::signal::Signal;
 /// ```
 /// use qmp_dispatch::proto::Error;
 /// use qmp_dispatch::{Context, Dispatcher, Registry};
-/// use qmp_server::{Control, Server};
+/// use qmp_server::{Address, Control, Listen, Server};
 /// use rustix::event::{PollFd, PollFlags, poll};
 ///
 /// let mut registry = Registry::new();
@@ -32,11 +32,10 @@ use crate::signal::Signal;
 ///     Ok::<_, Error>(())
 /// })?;
 /// let dispatcher = Dispatcher::new(registry, qmp_server::version(), qmp_server::system_time);
-/// # let folder = std::env::temp_dir().join(format!("qmp-embed-{}", std::process::id()));
-/// # std::fs::create_dir_all(&folder)?;
-/// # let path = folder.join("qmp.sock");
-/// let address = format!("unix:{}", path.display()).parse()?;
-/// let server = Server::new(dispatcher).listen(&address)?.embed()?;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("qmp.sock");
+/// let listen = Listen::new(Address::Unix(path.clone()));
+/// let server = Server::new(dispatcher).listen(&listen)?.embed()?;
 /// # let mut client = std::os::unix::net::UnixStream::connect(&path)?;
 /// # std::io::Write::write_all(&mut client, b"{'execute': 'qmp_capabilities'} {'execute': 'quit'}")?;
 ///
@@ -45,7 +44,6 @@ use crate::signal::Signal;
 ///     while server.dispatch_one() {}
 /// }
 /// server.wait();
-/// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "no in-band command is executed unless this does it"]

@@ -2,6 +2,13 @@
 //! Patterns like those of a shell's file names.
 
 /// No name of a command, an event or a member could match this.
+///
+/// ```
+/// use qmp_server::{Role, RoleError};
+///
+/// let Err(RoleError::Pattern(error)) = Role::observer().allow("query status") else { panic!() };
+/// assert_eq!(error.pattern(), "query status");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no pattern of names: letters, digits, '-', '_', '.', '*' and '?'")]
 pub struct PatternError(String);

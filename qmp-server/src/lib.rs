@@ -20,6 +20,32 @@
 //! - Nobody is let in unknown: processes of this machine are identified ([`Access`]), and what comes
 //!   from elsewhere needs TLS, unless one insists otherwise. Handlers can see the [`Peer`].
 //!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
+//! use std::os::unix::net::UnixStream;
+//!
+//! use qmp_dispatch::proto::Error;
+//! use qmp_dispatch::{Context, Dispatcher, Registry};
+//! use qmp_server::{Address, Listen, Server, system_time, version};
+//!
+//! let mut registry = Registry::new();
+//! registry.command("x-ping", |_: &Context| Ok::<_, Error>("pong".to_owned()))?;
+//! let dispatcher = Dispatcher::new(registry, version(), system_time);
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("qmp.sock");
+//! let listen = Listen::new(Address::Unix(path.clone()));
+//! let server = Server::new(dispatcher).listen(&listen)?.spawn()?;
+//!
+//! let mut client = UnixStream::connect(path)?;
+//! client.write_all(b"{'execute': 'qmp_capabilities'} {'execute': 'x-ping'}")?;
+//! let said: Vec<String> = BufReader::new(client).lines().take(3).collect::<Result<_, _>>()?;
+//! assert!(said[0].starts_with(r#"{"QMP": {"version": "#));
+//! assert_eq!(said[1..], [r#"{"return": {}}"#, r#"{"return": "pong"}"#]);
+//! # server.control().shutdown();
+//! # server.wait();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Three ways to embed it
 //!
 //! - [`Server::spawn`]: on threads of its own. The usual request is read, executed and answered
@@ -94,6 +120,12 @@ pub use trace_points::TracePoints;
 pub use transport::{Listener, Received, Transport};
 
 /// The time as the system tells it, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).
+///
+/// ```
+/// let before = qmp_server::system_time();
+/// let after = qmp_server::system_time();
+/// assert!(before.monotonic <= after.monotonic);
+/// ```
 pub fn system_time() -> Time {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let wall = match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {

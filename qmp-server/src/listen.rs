@@ -59,6 +59,21 @@ pub struct Listen {
 }
 
 /// What a TLS server needs. All files are in PEM.
+///
+/// ```
+/// use qmp_server::{Listen, ListenTls};
+///
+/// let mut tls = ListenTls::new("server.pem", "server-key.pem");
+/// tls.client_ca = Some("clients.pem".into());
+/// tls.allow_names.push("alice.example.org".to_owned());
+/// let mut listen = Listen::new("tls:localhost:4444".parse()?);
+/// listen.tls = Some(tls);
+///
+/// let typed = "tls:localhost:4444,cert=server.pem,key=server-key.pem,client-ca=clients.pem,\
+///              allow-name=alice.example.org";
+/// assert_eq!(listen, typed.parse()?);
+/// # Ok::<(), qmp_server::AddressError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ListenTls {
@@ -82,6 +97,15 @@ impl ListenTls {
 
 impl Listen {
     /// Listens here, with no options.
+    ///
+    /// ```
+    /// use qmp_server::{Address, Listen};
+    ///
+    /// let mut listen = Listen::new(Address::Unix("/run/qmp.sock".into()));
+    /// listen.mode = Some(0o660);
+    /// assert_eq!(listen, "/run/qmp.sock,mode=0660".parse()?);
+    /// # Ok::<(), qmp_server::AddressError>(())
+    /// ```
     pub fn new(address: Address) -> Listen {
         Listen {
             address,
@@ -97,6 +121,15 @@ impl Listen {
 
     /// Looks for mistakes that can be found without listening: whether the TLS files are good, users
     /// and groups exist, the host's name is known, and strangers are kept out.
+    ///
+    /// ```
+    /// use qmp_server::Listen;
+    ///
+    /// let listen: Listen = "tls:localhost:0,cert=no/such/file,key=no/such/file".parse()?;
+    /// let error = listen.verify().unwrap_err();
+    /// assert!(error.source.to_string().starts_with("no/such/file: "));
+    /// # Ok::<(), qmp_server::AddressError>(())
+    /// ```
     ///
     /// # Errors
     ///

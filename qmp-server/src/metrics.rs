@@ -97,6 +97,14 @@ impl Metrics {
 
     /// Looks for mistakes that can be found without listening, like [`Listen::verify`].
     ///
+    /// ```
+    /// use qmp_server::Metrics;
+    ///
+    /// assert!(Metrics::verify(&"tcp:127.0.0.1:0".parse()?).is_ok());
+    /// assert!(Metrics::verify(&"stdio".parse()?).is_err());
+    /// # Ok::<(), qmp_server::AddressError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// That of [`serve`](Metrics::serve) for the same mistake.

@@ -38,22 +38,36 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Each client has a monitor of its own: its own negotiation, ids, queue and descriptors. The upstream server
 /// sees one client. See `docs/mux.md` for what clients share all the same.
 ///
-/// ```no_run
+/// ```
 /// use qmp_dispatch::Dispatcher;
-/// use qmp_server::{Discipline, Mux, Server, system_time, version};
+/// use qmp_server::{Address, Discipline, Listen, Mux, Server, system_time, version};
+/// # use qmp_dispatch::Registry;
+/// # use qmp_server::{MachineOptions, register_machine};
 ///
-/// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+/// # let folder = tempfile::tempdir()?;
+/// # let upstream = Address::Unix(folder.path().join("qemu.sock"));
+/// # let downstream = Address::Unix(folder.path().join("qmp.sock"));
+/// # let mut registry = Registry::new();
+/// # register_machine(&mut registry, MachineOptions::default())?;
+/// # let machine = Server::new(Dispatcher::new(registry, version(), system_time))
+/// #     .listen(&Listen::new(upstream.clone()))?
+/// #     .spawn()?;
+/// let mux = Mux::new(upstream)?;
 /// let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
 /// let server = Server::new(dispatcher.clone())
 ///     .discipline(Discipline::OnePerMonitor)
-///     .listen(&"unix:/run/vm0/qmp.sock".parse()?)?;
+///     .listen(&Listen::new(downstream))?;
 /// mux.start(dispatcher)?;
 /// // Nobody is greeted before it is known what there is to greet with.
 /// if mux.wait_for_greeting() {
 ///     let server = server.spawn()?;
 ///     mux.attach(server.control());
+///     // Clients are served, until somebody says:
+///     mux.shutdown();
 ///     server.wait();
 /// }
+/// # machine.control().shutdown();
+/// # machine.wait();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Mux {
@@ -79,6 +93,14 @@ struct Shared {
 impl Mux {
     /// A mux in front of the server at this address, which need not be there yet.
     ///
+    /// ```
+    /// use qmp_server::{Address, Mux};
+    ///
+    /// assert!(Mux::new("unix:/run/vm0/qemu.sock".parse()?).is_ok());
+    /// assert!(Mux::new(Address::Stdio).is_err());
+    /// # Ok::<(), qmp_server::AddressError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If servers at such addresses cannot be connected to, which are other than Unix sockets and TCP, or if the
@@ -101,6 +123,17 @@ impl Mux {
     /// What the clients' monitors need: everything but negotiation, and the commands of
     /// [`register_status`], goes to the upstream server. Another one for operators is
     /// `__org.qmp-server_query-upstream`, with the [`UpstreamStatus`].
+    ///
+    /// ```
+    /// use qmp_dispatch::LocalClient;
+    /// use qmp_server::Mux;
+    ///
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+    /// let client = LocalClient::new(mux.registry()?);
+    /// let said = client.ask("{'execute': '__org.qmp-server_query-upstream'}");
+    /// assert!(said[0].contains(r#""connected": false"#));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -142,6 +175,17 @@ impl Mux {
 
     /// Waits until the server has greeted us for the first time, or the mux is
     /// [shut down](Mux::shutdown). Whether it has: from then on, clients can be greeted in its name.
+    ///
+    /// ```
+    /// use qmp_server::Mux;
+    ///
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| mux.shutdown());
+    ///     assert!(!mux.wait_for_greeting());
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_for_greeting(&self) -> bool {
         let decided = self.shared.decided.lock().unwrap_or_else(PoisonError::into_inner);
         let decided = self.shared.decision.wait_while(decided, |decided| !*decided);
@@ -160,6 +204,17 @@ impl Mux {
 
     /// Has the figures of a server, which is to serve the clients of this mux, tell of the upstream
     /// server, too. Only the first mux is told of.
+    ///
+    /// ```
+    /// use qmp_dispatch::Dispatcher;
+    /// use qmp_server::{Mux, Server, system_time, version};
+    ///
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+    /// let server = Server::new(Dispatcher::new(mux.registry()?, version(), system_time));
+    /// mux.report_to(&server.metrics());
+    /// assert!(server.metrics().text().contains("qmp_server_upstream_connected 0"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn report_to(&self, metrics: &Metrics) {
         let upstream = Arc::clone(&self.shared.upstream);
         metrics.add(move |exposition| upstream.tell(exposition));

@@ -64,6 +64,14 @@ impl Default for Roles {
 }
 
 /// A role cannot be made or given.
+///
+/// ```
+/// use qmp_server::{RoleError, Roles};
+///
+/// let error = Roles::default().set_default("janitor").unwrap_err();
+/// assert!(matches!(&error, RoleError::Unknown { name, .. } if name == "janitor"));
+/// assert_eq!(error.to_string(), "there is no role 'janitor', only observer, operator, admin");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RoleError {
@@ -118,6 +126,15 @@ impl Roles {
 
     /// The role of this name, such as one that a [`Listen`](crate::Listen) names.
     ///
+    /// ```
+    /// use qmp_server::Roles;
+    ///
+    /// let roles = Roles::default();
+    /// assert!(roles.find("operator")?.allows_command("cont"));
+    /// assert!(roles.find("janitor").is_err());
+    /// # Ok::<(), qmp_server::RoleError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RoleError::Unknown`] if there is none.
@@ -126,6 +143,16 @@ impl Roles {
     }
 
     /// Gives a role to some clients.
+    ///
+    /// ```
+    /// use qmp_server::{RoleError, Roles};
+    ///
+    /// let mut roles = Roles::default();
+    /// roles.assign("user:0".parse()?, "operator")?;
+    /// let again = roles.assign("user:root".parse()?, "admin");
+    /// assert!(matches!(again, Err(RoleError::Assigned { role, .. }) if role == "operator"));
+    /// # Ok::<(), RoleError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -152,6 +179,21 @@ impl Roles {
 
     /// Gives all clients of a registry's servers their roles, but for those that have
     /// [been given](Registry::each_monitor) an `Arc<Role>` already. To be called once.
+    ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    /// use qmp_server::{MachineOptions, Roles, register_machine};
+    ///
+    /// let mut roles = Roles::default();
+    /// roles.set_default("observer")?;
+    /// let mut registry = Registry::new();
+    /// register_machine(&mut registry, MachineOptions::default())?;
+    /// roles.register(&mut registry);
+    ///
+    /// let said = LocalClient::new(registry).ask("{'execute': 'quit'}");
+    /// assert!(said[0].contains("The command quit has been disabled for this instance"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn register(self, registry: &mut Registry) {
         registry.each_monitor(move |locals| {
             if locals.get::<Arc<Role>>().is_some() {

@@ -34,28 +34,20 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 /// Any number of clients can be connected to each socket at a time; each is a monitor of its own.
 ///
 /// ```
-/// use std::time::SystemTime;
-///
-/// use qmp_dispatch::proto::{Error, Timestamp, Version, VersionTriple};
+/// use qmp_dispatch::proto::{Error, Version};
 /// use qmp_dispatch::{Context, Dispatcher, Registry};
-/// use qmp_server::Server;
+/// use qmp_server::{Address, Listen, Server, system_time};
 ///
 /// let mut registry = Registry::new();
 /// registry.command("x-ping", |_: &Context| Ok::<_, Error>("pong".to_owned()))?;
-/// let version = Version {
-///     qemu: VersionTriple { major: 0, minor: 1, micro: 0 },
-///     package: "example".into(),
-/// };
-/// let dispatcher = Dispatcher::new(registry, version, qmp_server::system_time);
+/// let dispatcher = Dispatcher::new(registry, Version::new(0, 1, 0, "example"), system_time);
 ///
-/// let folder = std::env::temp_dir().join(format!("qmp-doc-{}", std::process::id()));
-/// std::fs::create_dir_all(&folder)?;
-/// let address = format!("unix:{}", folder.join("qmp.sock").display()).parse()?;
-/// let server = Server::new(dispatcher).listen(&address)?.spawn()?;
+/// let folder = tempfile::tempdir()?;
+/// let listen = Listen::new(Address::Unix(folder.path().join("qmp.sock")));
+/// let server = Server::new(dispatcher).listen(&listen)?.spawn()?;
 /// // Clients connect and are served, until somebody says:
 /// server.control().shutdown();
 /// server.wait();
-/// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "nobody is served before it runs"]
@@ -86,6 +78,12 @@ pub(crate) struct Options {
 /// It makes a difference for commands that
 /// [answer later](qmp_dispatch::Registry::deferred_command): handlers are always called one at a
 /// time.
+///
+/// ```
+/// use qmp_server::Discipline;
+///
+/// assert_eq!(Discipline::default(), Discipline::OneAtATime);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Discipline {
@@ -98,6 +96,21 @@ pub enum Discipline {
 }
 
 /// A server cannot listen at an address.
+///
+/// ```
+/// use std::io::ErrorKind;
+///
+/// # use qmp_dispatch::{Dispatcher, Registry};
+/// # use qmp_server::{Server, system_time, version};
+/// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+/// let error = Server::new(dispatcher).listen(&"tcp:0.0.0.0:0".parse()?).unwrap_err();
+/// assert_eq!(error.source.kind(), ErrorKind::Unsupported);
+/// assert_eq!(
+///     error.to_string(),
+///     "cannot listen at tcp:0.0.0.0:0: 0.0.0.0 is not a loopback address; use tls:, or insecure=on"
+/// );
+/// # Ok::<(), qmp_server::AddressError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[error("cannot listen at {address}: {source}")]
@@ -110,6 +123,14 @@ pub struct ListenError {
 
 impl Server {
     /// A server that listens nowhere yet.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Dispatcher, Registry};
+    /// use qmp_server::{Server, system_time, version};
+    ///
+    /// let server = Server::new(Dispatcher::new(Registry::new(), version(), system_time));
+    /// assert_eq!(server.addresses().count(), 0);
+    /// ```
     pub fn new(dispatcher: Dispatcher) -> Server {
         Server {
             metrics: Metrics::new(dispatcher.clone()),
@@ -135,6 +156,17 @@ impl Server {
     /// With a [role](Listen::role) that the registered [`Roles`](crate::Roles) do not have, or without
     /// any, nobody is served there.
     ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher)
+    ///     .listen(&"tcp:127.0.0.1:0".parse()?)?
+    ///     .listen(&"tcp:127.0.0.1:0,pretty=on".parse()?)?;
+    /// assert_eq!(server.addresses().count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ListenError`], among others if another server listens there.
@@ -155,6 +187,18 @@ impl Server {
 
     /// Says which processes of this machine may connect, in place of the default [`Access`]. Whoever
     /// may not is disconnected without a greeting.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// use qmp_server::Access;
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let mut access = Access::default();
+    /// access.allow_user("root")?;
+    /// let server = Server::new(dispatcher).access(access);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn access(mut self, access: Access) -> Server {
         self.access = access;
         self
@@ -162,6 +206,15 @@ impl Server {
 
     /// Chooses how many in-band commands may be executed at a time; by default
     /// [one](Discipline::OneAtATime).
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// use qmp_server::Discipline;
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).discipline(Discipline::OnePerMonitor);
+    /// ```
     pub fn discipline(mut self, discipline: Discipline) -> Server {
         self.options.discipline = discipline;
         self
@@ -169,12 +222,32 @@ impl Server {
 
     /// Says how long a command that is being executed may hold up the end of the server; five seconds
     /// by default. Commands that are not done by then are left unanswered.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).shutdown_deadline(Duration::from_secs(60));
+    /// ```
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Server {
         self.options.shutdown_deadline = deadline;
         self
     }
 
     /// Says how much clients may take, in place of the default [`Limits`].
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// use qmp_server::Limits;
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let mut limits = Limits::default();
+    /// limits.per_server.monitors = 1000;
+    /// let server = Server::new(dispatcher).limits(limits);
+    /// ```
     pub fn limits(mut self, limits: Limits) -> Server {
         self.options.limits = limits;
         self
@@ -182,6 +255,30 @@ impl Server {
 
     /// Has an audit tell of those who are not let in, too, and why. What clients do is told by
     /// [registering](Audit::register) it.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// use qmp_server::{Audit, Limits};
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("audit.jsonl");
+    /// let audit = Audit::open(&path)?;
+    /// let mut limits = Limits::default();
+    /// limits.per_server.monitors = 0;
+    /// let server = Server::new(dispatcher).limits(limits).audit(&audit);
+    ///
+    /// let (stream, _client) = UnixStream::pair()?;
+    /// stream.set_nonblocking(true)?;
+    /// server.serve(Box::new(stream), Layout::Compact).spawn()?.wait();
+    /// audit.finish();
+    /// assert!(std::fs::read_to_string(path)?.contains(r#""kind": "connection-refused""#));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn audit(mut self, audit: &Audit) -> Server {
         self.doorkeeper = Some(audit.doorkeeper());
         self
@@ -189,24 +286,84 @@ impl Server {
 
     /// Has the server go on when it listens nowhere and has no connection left: there will be more by
     /// [`Control::serve`].
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).stay().spawn()?;
+    /// assert!(!server.is_stopping());
+    /// # server.control().shutdown();
+    /// # server.wait();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn stay(mut self) -> Server {
         self.options.stay = true;
         self
     }
 
     /// Accepts clients from a listener of the embedder's own, over any transport.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// listener.set_nonblocking(true)?;
+    /// let server = Server::new(dispatcher).accept_from(Box::new(listener), Layout::Pretty);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn accept_from(mut self, listener: Box<dyn Listener>, layout: Layout) -> Server {
         self.listening.push(Listening::new(listener, Entrance::new(layout)));
         self
     }
 
     /// Serves a connection that exists already, over any transport.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let (stream, mut client) = UnixStream::pair()?;
+    /// stream.set_nonblocking(true)?;
+    /// let server = Server::new(dispatcher).serve(Box::new(stream), Layout::Compact).spawn()?;
+    ///
+    /// let mut greeting = [0; 7];
+    /// client.read_exact(&mut greeting)?;
+    /// assert_eq!(&greeting, br#"{"QMP":"#);
+    /// // Nobody else can come, so the server ends with this client.
+    /// drop(client);
+    /// server.wait();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn serve(mut self, connection: Box<dyn Transport>, layout: Layout) -> Server {
         self.connections.push((connection, Entrance::new(layout)));
         self
     }
 
     /// Where the server listens, with the ports that the system has chosen.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// use qmp_server::Address;
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?;
+    /// for address in server.addresses() {
+    ///     assert!(matches!(address, Address::Tcp { port: 1.., .. }), "{address}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         self.listening.iter().map(|listening| listening.listener.address())
     }
@@ -217,6 +374,14 @@ impl Server {
     }
 
     /// What the server tells of itself, now and when it runs.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let metrics = Server::new(dispatcher).metrics();
+    /// assert!(metrics.text().contains("qmp_server_greeted_clients_total 0"));
+    /// ```
     pub fn metrics(&self) -> Metrics {
         self.metrics.clone()
     }
@@ -226,6 +391,16 @@ impl Server {
     /// A server that listens nowhere ends with its last connection, or at once if it has none,
     /// unless it is to [stay](Server::stay).
     ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
+    /// server.control().shutdown();
+    /// server.wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If the system refuses threads or descriptors.
@@ -234,6 +409,17 @@ impl Server {
     }
 
     /// Runs the server, and leaves in-band commands to a poll loop of the embedder's.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.embed()?;
+    /// assert!(!server.dispatch_one(), "nobody has asked for anything");
+    /// server.control().shutdown();
+    /// server.wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -256,6 +442,23 @@ impl fmt::Debug for Server {
 }
 
 /// A running server. It goes on when the handle is dropped.
+///
+/// ```
+/// use qmp_dispatch::{Dispatcher, Registry};
+/// use qmp_server::{SHUTDOWN, Server, Shutdown, ShutdownCause, system_time, version};
+///
+/// let mut registry = Registry::new();
+/// registry.event(&SHUTDOWN)?;
+/// let dispatcher = Dispatcher::new(registry, version(), system_time);
+/// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
+///
+/// let reason = ShutdownCause::HostSignal;
+/// server.dispatcher().emit(&SHUTDOWN, &Shutdown { guest: false, reason })?;
+/// server.control().shutdown();
+/// assert!(server.is_stopping());
+/// server.wait();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct ServerHandle {
     core: Arc<Core>,
     /// Disconnected when all threads have ended.

@@ -19,6 +19,59 @@ const BACKLOG: i32 = 4096;
 
 /// A connection to one client: a stream of bytes in both directions that never blocks. Its
 /// [descriptor](AsFd) is polled for readiness.
+///
+/// ```
+/// use std::io::{self, Read, Write};
+/// use std::net::Shutdown;
+/// use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+/// use std::os::unix::net::UnixStream;
+///
+/// use qmp_dispatch::proto::Layout;
+/// use qmp_dispatch::{Dispatcher, Registry};
+/// use qmp_server::{Peer, Received, Server, Transport, system_time, version};
+///
+/// /// A pipe to another part of this program.
+/// struct Pipe(UnixStream);
+///
+/// impl AsFd for Pipe {
+///     fn as_fd(&self) -> BorrowedFd<'_> {
+///         self.0.as_fd()
+///     }
+/// }
+///
+/// impl Transport for Pipe {
+///     fn peer(&self) -> io::Result<Peer> {
+///         Ok(Peer::Address("this program".to_owned()))
+///     }
+///
+///     fn receive(&self, buffer: &mut [u8], _: &mut Vec<OwnedFd>) -> io::Result<Received> {
+///         let room = buffer.len();
+///         Ok(Received::of_stream((&self.0).read(buffer)?, room))
+///     }
+///
+///     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+///         (&self.0).write(bytes)
+///     }
+///
+///     fn shutdown(&self) {
+///         let _ = self.0.shutdown(Shutdown::Both);
+///     }
+/// }
+///
+/// let (near, mut far) = UnixStream::pair()?;
+/// near.set_nonblocking(true)?;
+/// let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+/// let server = Server::new(dispatcher).serve(Box::new(Pipe(near)), Layout::Compact).spawn()?;
+/// assert_eq!(server.control().clients()[0].peer, "this program");
+///
+/// far.write_all(b"{'execute': 'query-version'}")?;
+/// far.shutdown(Shutdown::Write)?;
+/// let mut said = String::new();
+/// far.read_to_string(&mut said)?;
+/// assert!(said.contains("Expecting capabilities negotiation"));
+/// server.wait();
+/// # Ok::<(), io::Error>(())
+/// ```
 pub trait Transport: AsFd + Send + Sync {
     /// Goes on with what comes before the first byte of QMP. Called whenever the transport becomes
     /// ready, until it succeeds; nothing else but [`shutdown`](Transport::shutdown) is before that.
@@ -67,6 +120,13 @@ pub trait Transport: AsFd + Send + Sync {
 }
 
 /// What a [`Transport`] has received.
+///
+/// ```
+/// use qmp_server::Received;
+///
+/// assert_eq!(Received::of_stream(10, 4096), Received { bytes: 10, may_be_more: false });
+/// assert_eq!(Received::of_stream(4096, 4096), Received { bytes: 4096, may_be_more: true });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Received {
     /// How many bytes.
@@ -84,6 +144,58 @@ impl Received {
 }
 
 /// Accepts connections, and never blocks. Its [descriptor](AsFd) is polled for readiness.
+///
+/// ```
+/// use std::io;
+/// use std::os::fd::{AsFd, BorrowedFd};
+/// use std::os::unix::net::{UnixListener, UnixStream};
+/// use std::path::PathBuf;
+///
+/// use qmp_dispatch::proto::Layout;
+/// use qmp_dispatch::{Dispatcher, Registry};
+/// use qmp_server::{Address, Listener, Server, Transport, system_time, version};
+///
+/// struct Door {
+///     listener: UnixListener,
+///     path: PathBuf,
+/// }
+///
+/// impl AsFd for Door {
+///     fn as_fd(&self) -> BorrowedFd<'_> {
+///         self.listener.as_fd()
+///     }
+/// }
+///
+/// impl Listener for Door {
+///     fn accept(&self) -> io::Result<Box<dyn Transport>> {
+///         let (stream, _) = self.listener.accept()?;
+///         stream.set_nonblocking(true)?;
+///         Ok(Box::new(stream))
+///     }
+///
+///     fn clean_up(&self) {
+///         let _ = std::fs::remove_file(&self.path);
+///     }
+///
+///     fn address(&self) -> Address {
+///         Address::Unix(self.path.clone())
+///     }
+/// }
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("qmp.sock");
+/// let listener = UnixListener::bind(&path)?;
+/// listener.set_nonblocking(true)?;
+///
+/// let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+/// let door = Door { listener, path: path.clone() };
+/// let server = Server::new(dispatcher).accept_from(Box::new(door), Layout::Compact).spawn()?;
+/// UnixStream::connect(&path)?;
+/// server.control().shutdown();
+/// server.wait();
+/// assert!(!path.exists());
+/// # Ok::<(), io::Error>(())
+/// ```
 pub trait Listener: AsFd + Send + Sync {
     /// The next connection.
     ///

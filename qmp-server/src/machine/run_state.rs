@@ -20,11 +20,17 @@ const RESET: EventType<Reset> = EventType::new("RESET");
 /// a program with commands of its own declares and emits it by itself, when somebody has said `quit`.
 ///
 /// ```
-/// use qmp_dispatch::Registry;
-/// use qmp_server::SHUTDOWN;
+/// use qmp_dispatch::{Context, LocalClient, Registry};
+/// use qmp_server::{SHUTDOWN, Shutdown, ShutdownCause};
 ///
 /// let mut registry = Registry::new();
 /// registry.event(&SHUTDOWN)?;
+/// registry.command("quit", |context: &Context| {
+///     context.emit(&SHUTDOWN, &Shutdown { guest: false, reason: ShutdownCause::HostQmpQuit })
+/// })?;
+/// let said = LocalClient::new(registry).ask("{'execute': 'quit'}");
+/// assert!(said[0].contains(r#""data": {"guest": false, "reason": "host-qmp-quit"}"#));
+/// assert_eq!(said[1], r#"{"return": {}}"#);
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 pub const SHUTDOWN: EventType<Shutdown> = EventType::new("SHUTDOWN");

@@ -86,6 +86,15 @@ impl Role {
 
     /// A role with which one can do what another one allows, unless it says otherwise itself.
     ///
+    /// ```
+    /// use qmp_server::Role;
+    ///
+    /// let mut role = Role::based_on("careful-operator", Role::operator())?;
+    /// role.deny("system_reset")?;
+    /// assert!(role.allows_command("stop") && !role.allows_command("system_reset"));
+    /// # Ok::<(), qmp_server::RoleError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`new`](Role::new).
@@ -94,18 +103,38 @@ impl Role {
     }
 
     /// `observer`: queries that change nothing and give no secrets away, and all events.
+    ///
+    /// ```
+    /// use qmp_server::Role;
+    ///
+    /// assert!(Role::observer().allows_command("query-status"));
+    /// assert!(!Role::observer().allows_command("stop"));
+    /// ```
     pub fn observer() -> Role {
         Role::made("observer", ready_made::OBSERVER_ALLOWS, ready_made::OBSERVER_DENIES)
     }
 
     /// `operator`: what an `observer` may do, and what runs a machine as it was set up. It can
     /// neither end QEMU nor have it open, write or execute anything on the host, nor give it descriptors.
+    ///
+    /// ```
+    /// use qmp_server::Role;
+    ///
+    /// assert!(Role::operator().allows_command("stop"));
+    /// assert!(!Role::operator().allows_command("quit"));
+    /// ```
     pub fn operator() -> Role {
         let operator = Role::made("operator", ready_made::OPERATOR_ALLOWS, &[]);
         Role { base: Some(Box::new(Role::observer())), ..operator }
     }
 
     /// `admin`: everything.
+    ///
+    /// ```
+    /// use qmp_server::Role;
+    ///
+    /// assert!(Role::admin().allows_command("quit"));
+    /// ```
     pub fn admin() -> Role {
         Role::made("admin", &["*"], &[])
     }
@@ -157,6 +186,15 @@ impl Role {
 
     /// Denies the events that match.
     ///
+    /// ```
+    /// use qmp_server::Role;
+    ///
+    /// let mut role = Role::based_on("quiet-observer", Role::observer())?;
+    /// role.deny_events("RTC_*")?;
+    /// assert!(role.allows_event("STOP") && !role.allows_event("RTC_CHANGE"));
+    /// # Ok::<(), qmp_server::RoleError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RoleError::Pattern`] if no name could.
@@ -171,6 +209,22 @@ impl Role {
 
     /// The role of a client. `None` if no [`Roles`](super::Roles) were registered, and the client may
     /// do anything.
+    ///
+    /// ```
+    /// use qmp_dispatch::proto::Error;
+    /// use qmp_dispatch::{Context, LocalClient, Registry};
+    /// use qmp_server::{Role, Roles};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.command("x-role", |context: &Context| {
+    ///     let role = Role::of(context.monitor()).map_or("none", Role::name);
+    ///     Ok::<_, Error>(role.to_owned())
+    /// })?;
+    /// Roles::default().register(&mut registry);
+    /// let client = LocalClient::new(registry);
+    /// assert_eq!(client.ask("{'execute': 'x-role'}"), [r#"{"return": "admin"}"#]);
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn of(monitor: &Monitor) -> Option<&Role> {
         monitor.local::<Arc<Role>>().map(|role| &**role)
     }
