@@ -99,6 +99,25 @@ impl Audit {
     /// Hides the values of members whose names match, too: of arguments, at any depth. In patterns, `*` stands
     /// for any text and `?` for any character; `_` is like `-`, and an upper case letter like a lower case one.
     ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    /// use qmp_server::Audit;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("audit.jsonl");
+    /// let mut audit = Audit::open(&path)?;
+    /// audit.hide("*-pin")?;
+    /// let mut registry = Registry::new();
+    /// audit.register(&mut registry);
+    ///
+    /// let client = LocalClient::new(registry);
+    /// client.ask("{'execute': 'x-unlock', 'arguments': {'sim-pin': 1234}}");
+    /// audit.finish();
+    /// let lines = std::fs::read_to_string(path)?;
+    /// assert!(lines.contains(r#""arguments": {"sim-pin": "***"}"#));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`PatternError`] if no name could match.

@@ -113,6 +113,16 @@ pub enum RoleError {
 impl Roles {
     /// Adds a role.
     ///
+    /// ```
+    /// use qmp_server::{Role, RoleError, Roles};
+    ///
+    /// let mut roles = Roles::default();
+    /// roles.add(Role::new("backup")?)?;
+    /// let again = roles.add(Role::new("backup")?);
+    /// assert_eq!(again, Err(RoleError::Duplicate("backup".to_owned())));
+    /// # Ok::<(), RoleError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RoleError::Duplicate`] if there is one of that name.

@@ -72,6 +72,17 @@ impl Rules {
 impl Role {
     /// A role with which one can do nothing, yet.
     ///
+    /// ```
+    /// use qmp_server::Role;
+    ///
+    /// let mut role = Role::new("backup")?;
+    /// assert!(!role.allows_command("blockdev-backup"));
+    /// role.allow("blockdev-backup")?;
+    /// assert!(role.allows_command("blockdev-backup"));
+    /// assert!(Role::new("no name").is_err());
+    /// # Ok::<(), qmp_server::RoleError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RoleError::Name`] if the name has other characters than letters, digits, `-` and `_`.
