@@ -367,12 +367,14 @@ impl Dispatcher {
     /// let version = Version::new(10, 0, 2, "");
     /// dispatcher.set_greeting(Greeting { version: version.clone(), capabilities: Vec::new() });
     /// assert_eq!(dispatcher.version(), version);
+    /// assert_eq!(dispatcher.greeting().capabilities, []);
     /// ```
     pub fn set_greeting(&self, greeting: Greeting) {
         *self.shared.greeting.lock().unwrap_or_else(PoisonError::into_inner) = greeting;
     }
 
-    pub(crate) fn greeting(&self) -> Greeting {
+    /// How clients are greeted.
+    pub fn greeting(&self) -> Greeting {
         self.shared.greeting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -414,7 +416,8 @@ impl Dispatcher {
         self.shared.preconfig.store(preconfig, Ordering::Release);
     }
 
-    pub(crate) fn is_preconfig(&self) -> bool {
+    /// Whether the machine is yet to be initialized.
+    pub fn is_preconfig(&self) -> bool {
         self.shared.preconfig.load(Ordering::Acquire)
     }
 

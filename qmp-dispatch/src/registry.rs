@@ -77,7 +77,8 @@ type MakeLocals = Box<dyn Fn(Locals) -> Locals + Send + Sync>;
 /// let mut registry = Registry::new();
 /// let error = registry.command("query-version", nothing).unwrap_err();
 /// assert_eq!(error, RegisterError::Duplicate("query-version"));
-/// assert!(registry.command("two words", nothing).is_err());
+/// let error = registry.command("two words", nothing).unwrap_err();
+/// assert_eq!(error, RegisterError::InvalidName("two words"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -87,7 +88,7 @@ pub enum RegisterError {
     Duplicate(&'static str),
     /// QAPI has no such names.
     #[error("'{0}' is no name: a letter, then letters, digits, '-' and '_'")]
-    Name(&'static str),
+    InvalidName(&'static str),
     /// Its types cannot be expressed in QAPI.
     #[error("'{name}' cannot be described: {reason}")]
     Schema {
@@ -247,7 +248,7 @@ impl Registry {
     ) -> Result<&mut DeclaredEvent, RegisterError> {
         let name = event.name();
         if !is_name(name) {
-            return Err(RegisterError::Name(name));
+            return Err(RegisterError::InvalidName(name));
         }
         if self.is_taken(name) {
             return Err(RegisterError::Duplicate(name));
@@ -484,7 +485,7 @@ impl Registry {
         handler: ErasedHandler,
     ) -> Result<&mut Command, RegisterError> {
         if !is_name(name) {
-            return Err(RegisterError::Name(name));
+            return Err(RegisterError::InvalidName(name));
         }
         if self.is_taken(name) {
             return Err(RegisterError::Duplicate(name));

@@ -70,6 +70,18 @@ impl<T> Responder<T> {
 
     /// Ends the request without an answer, for a server that goes as one does that has been told to
     /// quit: clients see their connections end.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, LocalClient, Registry, Responder};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.deferred_command("quit", |_: &Context, responder: Responder<()>| {
+    ///     // The main loop is told to end here.
+    ///     responder.abandon();
+    /// })?;
+    /// assert!(LocalClient::new(registry).ask("{'execute': 'quit'}").is_empty());
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
     pub fn abandon(self) {
         self.reply.abandon();
     }

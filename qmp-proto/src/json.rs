@@ -198,6 +198,14 @@ impl From<&Value> for Json {
     }
 }
 
+impl From<&Object> for Json {
+    fn from(object: &Object) -> Json {
+        let mut text = behind_return();
+        tree::write_object(object, &mut text);
+        Json { text: text.into(), start: RETURN.len() }
+    }
+}
+
 /// By its text.
 impl PartialEq for Json {
     fn eq(&self, other: &Json) -> bool {

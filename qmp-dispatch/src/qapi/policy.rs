@@ -28,7 +28,7 @@ use qmp_proto::{Error, ErrorClass};
 /// assert_eq!(refused.desc, "Deprecated parameter device disabled by policy");
 /// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// For what is deprecated, and a client sends.
     pub deprecated_input: InputPolicy,
@@ -53,7 +53,7 @@ pub struct Policy {
 /// assert!(said[0].contains("Unstable command x-probe disabled by policy"));
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum InputPolicy {
     /// They are accepted.
     #[default]
@@ -81,7 +81,7 @@ pub enum InputPolicy {
 /// assert!(client.ask("").is_empty());
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OutputPolicy {
     /// They are sent.
     #[default]
@@ -113,6 +113,14 @@ impl Policy {
     }
 
     /// Whether clients are sent an event, going by its features.
+    ///
+    /// ```
+    /// use qmp_dispatch::qapi::{OutputPolicy, Policy};
+    ///
+    /// let policy = Policy { deprecated_output: OutputPolicy::Hide, ..Policy::default() };
+    /// assert!(!policy.shows_event(&["deprecated"]));
+    /// assert!(policy.shows_event(&["unstable"]) && !policy.shows_everything());
+    /// ```
     pub fn shows_event<F: AsRef<str>>(&self, features: &[F]) -> bool {
         self.shows(features)
     }

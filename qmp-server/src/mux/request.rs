@@ -82,10 +82,9 @@ impl Request {
             }
             _ => {
                 let (arguments, then) = match client.names.rename(&arguments) {
-                    Some(renamed) => (
-                        Some(Json::from(&Value::Object(renamed))),
-                        Then::Restore(responder, Arc::clone(client)),
-                    ),
+                    Some(renamed) => {
+                        (Some(Json::from(&renamed)), Then::Restore(responder, Arc::clone(client)))
+                    }
                     None => (text, Then::Respond(responder)),
                 };
                 Request { command, arguments, band, descriptor: None, then }
@@ -127,7 +126,7 @@ impl Request {
 fn with_name(arguments: &Object, name: String) -> Json {
     let mut arguments = arguments.clone();
     arguments.insert("fdname", name);
-    Json::from(&Value::Object(arguments))
+    Json::from(&arguments)
 }
 
 /// The name under which a server that still holds a descriptor is made to let go of it.

@@ -134,7 +134,7 @@ mod tests {
 
     /// Text as it came from a server.
     fn json(text: &str) -> Json {
-        Json::from(&text.parse().unwrap())
+        Json::from(&text.parse::<Value>().unwrap())
     }
 
     fn role(commands: &[&str], events: &[&str]) -> Role {
