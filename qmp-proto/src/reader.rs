@@ -113,7 +113,8 @@ impl Reader {
         }
     }
 
-    /// Takes bytes from the front of `input` until a message is complete or an error is found.
+    /// Takes bytes from the front of `input` until a message is complete or an error is found, and
+    /// the white space behind it.
     ///
     /// `None` means that `input` is used up; call again when more has arrived. After `Some`, call
     /// again with what is left of `input`. An error concerns one message, the reader stays usable.
@@ -166,13 +167,17 @@ impl Reader {
                 }
             }
         };
+        let end = at;
+        if self.lexer.is_between_tokens() {
+            self.lexer.skip(bytes, &mut at);
+        }
         *input = &bytes[at..];
         self.spent = true;
         Some(outcome.map(|()| {
             let text = if self.buffer.is_empty() {
-                &bytes[start..at]
+                &bytes[start..end]
             } else {
-                self.buffer.extend_from_slice(&bytes[start..at]);
+                self.buffer.extend_from_slice(&bytes[start..end]);
                 &self.buffer[..]
             };
             Message { text, tokens: &self.tokens }
