@@ -14,7 +14,7 @@ mod status;
 mod turn;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -27,7 +27,7 @@ use qmp_queue::Queue;
 
 use crate::admission::{Admission, CHECK_AGAIN};
 use crate::figures::Figures;
-use crate::poller::{Poller, Ready, Token, Wanted};
+use crate::poller::{Poller, Ready, Reports, Token, Wanted};
 use crate::server::{Discipline, Options, Server};
 use crate::session::{Job, Next, Session};
 use crate::signal::Signal;
@@ -61,7 +61,7 @@ pub(crate) struct Core {
     dispatcher: Dispatcher,
     listening: Vec<Listening>,
     admission: Admission,
-    sessions: Mutex<HashMap<Token, Arc<Session>>>,
+    sessions: Mutex<BTreeMap<Token, Arc<Session>>>,
     /// Those that are read from again when others have had their turn.
     again: Mutex<Vec<Arc<Session>>>,
     usage: Usage,
@@ -159,13 +159,13 @@ impl Core {
     fn serve(self: &Arc<Self>) {
         lend_buffer();
         WORKS_FOR.set(Arc::as_ptr(self));
-        let mut ready = Vec::new();
+        let mut reports = Reports::new();
         while !self.is_stopping() {
             let nothing_to_do = self.embedder.is_some()
                 || self.queue.is_idle()
                 || self.dispatching.load(Ordering::Acquire);
-            let timeout = self.dispatcher.timeout();
-            let mut timeout = if nothing_to_do { timeout } else { Some(Duration::ZERO) };
+            let due = self.dispatcher.timeout();
+            let mut timeout = if nothing_to_do { due } else { Some(Duration::ZERO) };
             if self.accept_again.load(Ordering::Acquire) {
                 timeout = Some(timeout.unwrap_or(ACCEPT_AGAIN).min(ACCEPT_AGAIN));
             }
@@ -178,7 +178,7 @@ impl Core {
             if let Some(again) = self.bounds_timeout() {
                 timeout = Some(timeout.unwrap_or(again).min(again));
             }
-            if let Err(error) = self.poller.wait(timeout, &mut ready) {
+            if let Err(error) = self.poller.wait(timeout, &mut reports) {
                 tracing::error!(%error, "cannot wait for clients");
                 self.stop();
             }
@@ -188,7 +188,7 @@ impl Core {
             if self.accept_again.swap(false, Ordering::AcqRel) {
                 (0..).take(self.listening.len()).for_each(|token| self.accept(token));
             }
-            for ready in ready.drain(..) {
+            for ready in reports.iter() {
                 self.handle(ready);
             }
             let again = std::mem::take(&mut *lock(&self.again));
@@ -196,7 +196,7 @@ impl Core {
             if !self.admission.nobody_waits() {
                 self.admission.overdue().into_iter().for_each(|token| self.readmit(token));
             }
-            self.dispatch();
+            self.dispatch(due.is_some());
             self.negotiate();
             self.keep_bounds();
         }
@@ -235,6 +235,13 @@ impl Core {
         }
     }
 
+    /// Reads from a session whose monitor has been resumed, if there may be anything.
+    pub(crate) fn read_on(&self, session: &Arc<Session>) {
+        if session.has_input() {
+            self.read(session);
+        }
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -262,7 +269,7 @@ impl Core {
         self.options.shutdown_deadline
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Token, Arc<Session>>> {
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<Token, Arc<Session>>> {
         lock(&self.sessions)
     }
 }

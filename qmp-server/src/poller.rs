@@ -61,6 +61,34 @@ pub(crate) struct Ready {
     pub(crate) ended: bool,
 }
 
+/// Room for what one [wait](Poller::wait) reports. For few at a time, so that other threads get some, too.
+pub(crate) struct Reports(Vec<Event>);
+
+impl Reports {
+    pub(crate) fn new() -> Reports {
+        Reports(Vec::with_capacity(64))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Ready> {
+        self.0.iter().filter(|event| event.data.u64() != STOP).map(Ready::of)
+    }
+}
+
+impl Ready {
+    fn of(event: &Event) -> Ready {
+        // Copied out of a packed structure.
+        let flags = event.flags;
+        // What is broken is found out by writing, too.
+        let writable = EventFlags::OUT | EventFlags::ERR | EventFlags::HUP;
+        let ended = EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP;
+        Ready {
+            token: event.data.u64(),
+            writable: flags.intersects(writable),
+            ended: flags.intersects(ended),
+        }
+    }
+}
+
 impl Poller {
     pub(crate) fn new() -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -95,30 +123,14 @@ impl Poller {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Waits for reports, at most for `timeout` if there is one, and appends them to `ready`.
-    pub(crate) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        // Few at a time, so that other threads get some, too.
-        let mut events = Vec::with_capacity(64);
+    /// Waits for reports, at most for `timeout` if there is one. What `reports` held is forgotten.
+    pub(crate) fn wait(&self, timeout: Option<Duration>, reports: &mut Reports) -> io::Result<()> {
+        reports.0.clear();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        match epoll::wait(&self.epoll, spare_capacity(&mut reports.0), timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        ready.extend(events.iter().filter(|event| event.data.u64() != STOP).map(
-            |event: &Event| {
-                // Copied out of a packed structure.
-                let flags = event.flags;
-                // What is broken is found out by writing, too.
-                let writable = EventFlags::OUT | EventFlags::ERR | EventFlags::HUP;
-                let ended = EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP;
-                Ready {
-                    token: event.data.u64(),
-                    writable: flags.intersects(writable),
-                    ended: flags.intersects(ended),
-                }
-            },
-        ));
-        Ok(())
     }
 
     /// Wakes all threads that wait, now and from now on.

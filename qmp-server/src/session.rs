@@ -57,8 +57,10 @@ pub(crate) struct Session {
     kept: AtomicUsize,
     /// Something has happened that may let reading go on.
     attention: AtomicBool,
-    /// There may be something to read.
+    /// There may be something to receive.
     readable: AtomicBool,
+    /// There is something in `input` that has been received and not been read.
+    unread: AtomicBool,
     /// Behind what is there to read comes the end, which is not told again.
     ends: AtomicBool,
     /// The client sends no more. In one order with `unanswered` for all threads: of the one that
@@ -108,6 +110,7 @@ impl Session {
             kept: AtomicUsize::new(0),
             attention: AtomicBool::new(false),
             readable: AtomicBool::new(true),
+            unread: AtomicBool::new(false),
             ends: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -164,7 +167,7 @@ impl Session {
     fn read_input(self: &Arc<Self>, input: &mut Input, scratch: &mut [u8]) -> Next {
         let mut reads = 0;
         let mut out_of_band = 0;
-        while self.accepts_input() {
+        while self.goes_on(input) {
             if reads == READS_PER_TURN || out_of_band >= OUT_OF_BAND_PER_TURN {
                 return Next::Again;
             }
@@ -196,6 +199,18 @@ impl Session {
             input.unread = rest.to_vec();
         }
         if input.is_read() && self.is_finished() { Next::Close } else { Next::Wait }
+    }
+
+    /// Whether reading goes on from here.
+    fn goes_on(&self, input: &Input) -> bool {
+        // First: whoever lets it go on again looks at this then.
+        self.unread.store(!input.is_read(), Ordering::Release);
+        self.accepts_input()
+    }
+
+    /// Whether there may be something to [read](Session::read), now that the monitor has been resumed.
+    pub(crate) fn has_input(&self) -> bool {
+        self.unread.load(Ordering::Acquire) || self.readable.load(Ordering::Acquire)
     }
 
     /// Whether reading may go on. A monitor that is suspended is resumed when its request has been
@@ -480,8 +495,10 @@ impl Session {
         }
         self.unanswered.fetch_sub(1, Ordering::SeqCst);
         core.read_again(&self.share().answered());
-        if resumed.is_some() || self.ended.load(Ordering::SeqCst) {
+        if self.ended.load(Ordering::SeqCst) {
             core.read(&self);
+        } else if resumed.is_some() {
+            core.read_on(&self);
         }
     }
 }

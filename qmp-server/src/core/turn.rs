@@ -18,13 +18,19 @@ const COMMANDS_PER_ROUND: usize = 32;
 
 impl Core {
     /// Executes what is queued, as long as no other thread is doing so, and until it is time to read
-    /// from the others again.
-    pub(super) fn dispatch(self: &Arc<Self>) {
-        if self.embedder.is_none() {
-            for _ in 0..COMMANDS_PER_ROUND {
-                if !self.execute_next() {
-                    return;
-                }
+    /// from the others again. This thread may be the only one that knows that [something is
+    /// due](Dispatcher::timeout), if something `is_due`.
+    pub(super) fn dispatch(self: &Arc<Self>, is_due: bool) {
+        if self.embedder.is_some() {
+            return;
+        }
+        if is_due && !self.queue.is_idle() {
+            // It is going to be busy.
+            self.poller.wake();
+        }
+        for _ in 0..COMMANDS_PER_ROUND {
+            if !self.execute_next() {
+                return;
             }
         }
     }
@@ -48,10 +54,6 @@ impl Core {
         }
         let Some(turn) = Turn::take(self) else { return false };
         let Some(popped) = self.queue.try_pop() else { return false };
-        // This thread is going to be busy, and may be the only one that knows of it.
-        if self.embedder.is_none() && self.dispatcher.timeout().is_some() {
-            self.poller.wake();
-        }
         execute(self, popped, turn);
         true
     }
@@ -93,7 +95,7 @@ fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
     // Before the command runs: out-of-band commands may be waiting behind a full queue.
     if resume.is_some() {
         session.resumed();
-        core.read(&session);
+        core.read_on(&session);
     }
     let monitor = Arc::clone(&session.monitor);
     let had_oob = monitor.is_oob_enabled();
