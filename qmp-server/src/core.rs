@@ -10,6 +10,7 @@ mod bounds;
 mod clients;
 mod ending;
 mod negotiation;
+mod standby;
 mod status;
 mod turn;
 
@@ -35,6 +36,7 @@ use crate::usage::Usage;
 use crate::{Limits, Metrics};
 
 pub(crate) use clients::Listening;
+use standby::{Standby, Watch};
 pub(crate) use turn::Execution;
 
 /// Sessions are numbered from here, listeners below.
@@ -77,6 +79,7 @@ pub(crate) struct Core {
     change: Mutex<()>,
     /// A client could not be accepted, for want of descriptors.
     accept_again: AtomicBool,
+    standby: Standby,
     /// How many threads have returned.
     returned: AtomicUsize,
 }
@@ -118,6 +121,7 @@ impl Core {
             changed: Condvar::new(),
             change: Mutex::new(()),
             accept_again: AtomicBool::new(false),
+            standby: Standby::default(),
             returned: AtomicUsize::new(0),
             options,
         });
@@ -159,13 +163,14 @@ impl Core {
     fn serve(self: &Arc<Self>) {
         lend_buffer();
         WORKS_FOR.set(Arc::as_ptr(self));
+        let mut watch = Watch::new(self);
         let mut reports = Reports::new();
         while !self.is_stopping() {
-            let nothing_to_do = self.embedder.is_some()
-                || self.queue.is_idle()
-                || self.dispatching.load(Ordering::Acquire);
+            if self.has_nothing_to_do() {
+                self.stand_by(&mut watch);
+            }
             let due = self.dispatcher.timeout();
-            let mut timeout = if nothing_to_do { due } else { Some(Duration::ZERO) };
+            let mut timeout = if self.has_nothing_to_do() { due } else { Some(Duration::ZERO) };
             if self.accept_again.load(Ordering::Acquire) {
                 timeout = Some(timeout.unwrap_or(ACCEPT_AGAIN).min(ACCEPT_AGAIN));
             }
@@ -178,14 +183,16 @@ impl Core {
             if let Some(again) = self.bounds_timeout() {
                 timeout = Some(timeout.unwrap_or(again).min(again));
             }
-            if let Err(error) = self.poller.wait(timeout, &mut reports) {
+            if let Err(error) = watch.wait(|| self.poller.wait(timeout, &mut reports)) {
                 tracing::error!(%error, "cannot wait for clients");
                 self.stop();
             }
             if timeout.is_some() {
                 self.dispatcher.handle_timeout();
             }
-            if self.accept_again.swap(false, Ordering::AcqRel) {
+            if self.accept_again.load(Ordering::Acquire)
+                && self.accept_again.swap(false, Ordering::AcqRel)
+            {
                 (0..).take(self.listening.len()).for_each(|token| self.accept(token));
             }
             for ready in reports.iter() {
@@ -200,6 +207,11 @@ impl Core {
             self.negotiate();
             self.keep_bounds();
         }
+    }
+
+    /// Whether nothing is queued that this thread may execute.
+    fn has_nothing_to_do(&self) -> bool {
+        self.embedder.is_some() || self.queue.is_idle() || self.dispatching.load(Ordering::Acquire)
     }
 
     fn handle(self: &Arc<Self>, ready: Ready) {

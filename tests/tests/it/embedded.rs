@@ -168,6 +168,27 @@ fn out_of_band_commands_are_answered_while_an_in_band_command_blocks() {
 }
 
 #[test]
+fn a_command_that_blocks_in_the_midst_of_many_holds_up_only_what_is_in_band() {
+    let embedded = Embedded::start();
+    let mut busy = embedded.client("");
+    let mut other = embedded.client(r#""oob""#);
+    for round in 1..=3 {
+        // One after the other, which one thread of the server answers, and the others stand by.
+        for _ in 0..200 {
+            busy.send(r#"{"execute": "x-quick"}"#);
+            busy.expect(r#"{"return": "quick"}"#);
+        }
+        busy.send(&block(round));
+        for _ in 0..200 {
+            other.send(QUICK);
+            other.expect(QUICK_RETURNS);
+        }
+        embedded.unblock();
+        busy.expect(&blocked_returns(round));
+    }
+}
+
+#[test]
 fn in_band_commands_of_others_wait_for_the_one_that_blocks() {
     let embedded = Embedded::start();
     let mut blocked = embedded.client("");
