@@ -61,16 +61,19 @@ impl Admission {
 
     pub(crate) fn judge(&self, candidate: &Candidate) -> Verdict {
         let transport = &candidate.transport;
-        let (why, reason) = match transport.handshake().and_then(|()| transport.peer()) {
+        let reason = match transport.handshake().and_then(|()| transport.peer()) {
             Ok(peer) if self.access.admits(&peer) => return Verdict::Admitted(peer),
-            Ok(_) => (Refusal::Access, "its user and groups are not allowed".to_owned()),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                (Refusal::Handshake, error.to_string())
+            Ok(peer) => {
+                let reason = "its user and groups are not allowed";
+                self.refuse(&**transport, Some(&peer), Refusal::Access, reason);
+                return Verdict::Refused;
             }
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => error.to_string(),
             Err(_) if Instant::now() < candidate.deadline => return Verdict::Undecided,
-            Err(_) => (Refusal::Handshake, "the handshake takes too long".to_owned()),
+            Err(_) => "the handshake takes too long".to_owned(),
         };
-        self.refuse(&**transport, transport.peer().ok().as_ref(), why, &reason);
+        let peer = transport.peer().ok();
+        self.refuse(&**transport, peer.as_ref(), Refusal::Handshake, &reason);
         Verdict::Refused
     }
 

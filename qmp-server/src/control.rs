@@ -31,7 +31,6 @@ use crate::{Address, ClientStatus, Metrics, ServerStatus, Transport};
 /// let server = Server::new(dispatcher).stay().spawn()?;
 ///
 /// let (stream, mut client) = UnixStream::pair()?;
-/// stream.set_nonblocking(true)?;
 /// server.control().serve(Box::new(stream), Layout::Compact)?;
 /// client.write_all(b"{'execute': 'qmp_capabilities'} {'execute': 'quit'}")?;
 /// server.wait();
@@ -85,7 +84,6 @@ impl Control {
     /// # let server = Server::new(dispatcher).stay().spawn()?;
     /// let control = server.control();
     /// let (stream, mut client) = UnixStream::pair()?;
-    /// stream.set_nonblocking(true)?;
     /// control.serve(Box::new(stream), Layout::Compact)?;
     /// control.disconnect_clients();
     ///
@@ -115,7 +113,6 @@ impl Control {
     /// # let server = Server::new(dispatcher).stay().spawn()?;
     /// let control = server.control();
     /// let (stream, client) = UnixStream::pair()?;
-    /// stream.set_nonblocking(true)?;
     /// control.serve(Box::new(stream), Layout::Compact)?;
     /// assert_eq!(control.clients().len(), 1);
     ///
@@ -166,7 +163,6 @@ impl Control {
     /// # let server = Server::new(dispatcher).stay().spawn()?;
     /// let control = server.control();
     /// # let (stream, _client) = UnixStream::pair()?;
-    /// # stream.set_nonblocking(true)?;
     /// control.serve(Box::new(stream), Layout::Compact)?;
     /// for client in control.clients() {
     ///     assert!(client.peer.starts_with("pid "));

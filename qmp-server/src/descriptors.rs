@@ -35,7 +35,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// registry.command("x-size", x_size)?;
 /// let dispatcher = Dispatcher::new(registry, version(), system_time);
 /// let (stream, mut client) = UnixStream::pair()?;
-/// stream.set_nonblocking(true)?;
 /// let server = Server::new(dispatcher).serve(Box::new(stream), Layout::Compact).spawn()?;
 ///
 /// let mut file = tempfile::tempfile()?;

@@ -273,7 +273,6 @@ impl Server {
     /// let server = Server::new(dispatcher).limits(limits).audit(&audit);
     ///
     /// let (stream, _client) = UnixStream::pair()?;
-    /// stream.set_nonblocking(true)?;
     /// server.serve(Box::new(stream), Layout::Compact).spawn()?.wait();
     /// audit.finish();
     /// assert!(std::fs::read_to_string(path)?.contains(r#""kind": "connection-refused""#));
@@ -334,7 +333,6 @@ impl Server {
     ///
     /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
     /// let (stream, mut client) = UnixStream::pair()?;
-    /// stream.set_nonblocking(true)?;
     /// let server = Server::new(dispatcher).serve(Box::new(stream), Layout::Compact).spawn()?;
     ///
     /// let mut greeting = [0; 7];

@@ -84,7 +84,8 @@ pub trait Transport: AsFd + Send + Sync {
         Ok(())
     }
 
-    /// Who is at the other end. Asked once, after the handshake.
+    /// Who is at the other end. Asked after the handshake, or when it has failed: then the log tells
+    /// who it was, if that is known.
     ///
     /// # Errors
     ///
@@ -169,7 +170,6 @@ impl Received {
 /// impl Listener for Door {
 ///     fn accept(&self) -> io::Result<Box<dyn Transport>> {
 ///         let (stream, _) = self.listener.accept()?;
-///         stream.set_nonblocking(true)?;
 ///         Ok(Box::new(stream))
 ///     }
 ///

@@ -35,6 +35,7 @@ pub(super) fn check_local(address: &SocketAddr, insecure: bool) -> io::Result<()
     Err(io::Error::new(io::ErrorKind::Unsupported, reason))
 }
 
+/// It must be non-blocking.
 impl Listener for TcpListener {
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
         let (stream, _) = TcpListener::accept(self)?;
@@ -52,6 +53,7 @@ impl Listener for TcpListener {
     }
 }
 
+/// Does not block, whether it is non-blocking or not.
 impl Transport for TcpStream {
     fn peer(&self) -> io::Result<Peer> {
         Ok(Peer::Address(self.peer_addr()?.to_string()))

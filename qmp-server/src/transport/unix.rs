@@ -4,8 +4,9 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -80,10 +81,7 @@ pub(super) fn listen_abstract(name: &str) -> io::Result<Box<dyn Listener>> {
     let socket = new_socket()?;
     bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
     rustix::net::listen(&socket, BACKLOG)?;
-    Ok(Box::new(BareSocket {
-        listener: socket.into(),
-        address: Address::UnixAbstract(name.to_owned()),
-    }))
+    Ok(Box::new(UnixListener::from(socket)))
 }
 
 fn new_socket() -> io::Result<OwnedFd> {
@@ -140,7 +138,7 @@ impl AsFd for UnixSocket {
 
 impl Listener for UnixSocket {
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
-        accept(&self.listener)
+        Listener::accept(&self.listener)
     }
 
     fn clean_up(&self) {
@@ -157,37 +155,49 @@ impl Listener for UnixSocket {
 
 /// Serves a socket that listens already, and whose file is not ours.
 pub(super) fn adopt(listener: UnixListener, number: i32) -> Box<dyn Listener> {
-    Box::new(BareSocket { listener, address: Address::Fd(number) })
+    Box::new(Adopted { listener, number })
 }
 
-/// A socket without a file of ours: it goes with its descriptor.
-struct BareSocket {
+struct Adopted {
     listener: UnixListener,
-    address: Address,
+    number: i32,
 }
 
-impl AsFd for BareSocket {
+impl AsFd for Adopted {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 }
 
-impl Listener for BareSocket {
+impl Listener for Adopted {
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
-        accept(&self.listener)
+        Listener::accept(&self.listener)
     }
 
     fn address(&self) -> Address {
-        self.address.clone()
+        Address::Fd(self.number)
     }
 }
 
-fn accept(listener: &UnixListener) -> io::Result<Box<dyn Transport>> {
-    let (stream, _) = listener.accept()?;
-    stream.set_nonblocking(true)?;
-    Ok(Box::new(stream))
+/// It must be non-blocking. Its file, if it has one, is left to whoever has bound it.
+impl Listener for UnixListener {
+    fn accept(&self) -> io::Result<Box<dyn Transport>> {
+        let (stream, _) = UnixListener::accept(self)?;
+        stream.set_nonblocking(true)?;
+        Ok(Box::new(stream))
+    }
+
+    fn address(&self) -> Address {
+        let address = self.local_addr().ok();
+        if let Some(path) = address.as_ref().and_then(SocketAddr::as_pathname) {
+            return Address::Unix(path.to_owned());
+        }
+        let name = address.as_ref().and_then(SocketAddr::as_abstract_name).unwrap_or_default();
+        Address::UnixAbstract(String::from_utf8_lossy(name).into_owned())
+    }
 }
 
+/// With descriptors that are passed along. Does not block, whether it is non-blocking or not.
 impl Transport for UnixStream {
     fn peer(&self) -> io::Result<Peer> {
         let peer = getsockopt(self, PeerCredentials)?;
@@ -210,6 +220,18 @@ impl Transport for UnixStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listener_of_the_standard_library_says_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(Listener::address(&listener), Address::Unix(path.clone()));
+        // A name that nobody else has, for the directory is there.
+        let name = dir.path().display().to_string();
+        let listener = listen_abstract(&name).unwrap();
+        assert_eq!(listener.address(), Address::UnixAbstract(name));
+    }
 
     #[test]
     fn of_servers_that_start_at_once_on_a_stale_socket_one_listens() {
