@@ -9,13 +9,15 @@ use std::fmt;
 /// doubles, as is `18446744073709551616`. Mirrors `QNum`.
 ///
 /// ```
-/// use qmp_proto::Number;
+/// use qmp_proto::{Number, from_value};
 ///
 /// assert_eq!(Number::from(7u64), Number::from(7i64));
 /// assert_eq!(Number::from(7i64).as_u64(), Some(7));
 /// assert_eq!(Number::from(7.0).as_i64(), None);
 /// assert_eq!(Number::from(7).as_f64(), 7.0);
 /// assert_eq!(Number::from(0.1).to_string(), "0.10000000000000001");
+/// assert_eq!(from_value::<Number>(7.into()), Ok(Number::from(7)));
+/// assert!(from_value::<Number>("7".into()).is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Number(pub(super) Repr);

@@ -274,3 +274,23 @@ impl ObjectBuilder {
         self.object
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_replaces_members_of_the_same_name() {
+        let numbered = |numbers: std::ops::Range<i32>, value: i32| {
+            numbers.map(move |number| (number.to_string(), value))
+        };
+        for len in [3, 40] {
+            let mut object = Object::from_iter(numbered(0..len, 1));
+            object.extend(numbered(len - 2..len + 2, 2));
+            let expected = numbered(0..len - 2, 1).chain(numbered(len - 2..len + 2, 2));
+            let expected: Vec<_> =
+                expected.map(|(name, value)| (name, Value::from(value))).collect();
+            assert_eq!(object.into_iter().collect::<Vec<_>>(), expected);
+        }
+    }
+}
