@@ -43,8 +43,9 @@
 //! let mut reader = Reader::default();
 //! let mut input: &[u8] = b"{'execute': 'query-name', 'id': 1} {'execute': 'x'} @";
 //! let mut out = String::new();
+//! let oob = false; // The client has not enabled out-of-band execution.
 //! while let Some(message) = reader.read(&mut input) {
-//!     let request = message.map_err(Into::into).and_then(|message| Request::parse(&message, false));
+//!     let request = message.map_err(Into::into).and_then(|message| Request::parse(&message, oob));
 //!     let response = match request {
 //!         Ok(request) => respond(request),
 //!         Err(refused) => Response { id: refused.id, result: Err(refused.error) },

@@ -122,6 +122,7 @@ impl Reader {
     /// # Errors
     ///
     /// [`SyntaxError::Stray`] for a lexical error, or one of the limit errors.
+    #[must_use = "it is a message, or an error in place of one"]
     pub fn read<'r, 'i: 'r>(
         &'r mut self,
         input: &mut &'i [u8],
