@@ -64,8 +64,8 @@ pub(crate) struct ServerOptions {
     /// address to listen at
     #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
     pub(crate) metrics: Option<Sourced<Listen>>,
-    /// Write down in this file who comes and goes, and what each command was answered, as lines of
-    /// JSON; SIGHUP opens it anew
+    /// Write down in this file who comes, goes or is not let in, and what each command was answered,
+    /// as lines of JSON; SIGHUP opens it anew
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<Sourced<PathBuf>>,
     /// Leave the values of arguments with such names out of the audit, besides passwords, keys and
