@@ -28,9 +28,9 @@ struct Arguments {
     /// What is said to have made the report
     #[arg(long, default_value = "cargo xtask bench")]
     command: String,
-    /// A document whose summary is brought up to date
+    /// A document whose summary is brought up to date; may be given more than once
     #[arg(long, value_name = "FILE")]
-    summary: Option<PathBuf>,
+    summary: Vec<PathBuf>,
     /// An older benchmarks.json
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
@@ -61,7 +61,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     for (file, plot) in plots::draw(&report).map_err(|error| error.to_string())? {
         write(&out.join(file), &plot)?;
     }
-    if let Some(document) = &arguments.summary {
+    for document in &arguments.summary {
         let text = std::fs::read_to_string(document).map_err(|error| at(document, &error))?;
         let changed = markdown::with_summary(&text, &report);
         write(document, &changed.ok_or_else(|| at(document, &"no place for a summary"))?)?;

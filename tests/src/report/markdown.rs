@@ -1,32 +1,68 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A report as a page, and its most important figures as a table for the front page.
+//! A report as a page, and some of its figures as tables for other documents.
 
 use std::fmt::Write;
 
 use super::{Figure, Group, Report, Row};
 
-/// Between these lines of a document stands the [`summary`].
-const BEGIN: &str =
-    "<!-- The summary of docs/benchmarks.json, put here by `cargo xtask bench`. -->\n";
+/// Some figures as a table of a document, which stands between two lines there.
+struct Summary {
+    begin: &'static str,
+    /// Layer, group, row, and what is to be said of it.
+    rows: &'static [[&'static str; 4]],
+}
+
 const END: &str = "<!-- The end of it. -->\n";
 
-/// The rows of the summary: layer, group, row, and what is to be said of it.
-const SUMMARY: [[&str; 4]; 9] = [
-    ["server", "one core", "1 client, 1 in flight: p50", "a request and its response, one client"],
-    ["server", "one core", "1 client, 8 in flight", "one client, eight requests in flight"],
-    ["server", "one core", "64 clients", "64 clients, one request each"],
-    ["server", "one core", "10000 idle monitors: p50", "one client beside 10,000 idle ones"],
-    ["server", "one core", "10000 idle monitors: memory each", "memory of an idle client"],
-    ["server", "other stacks, one core", "1 client: p50", "one client that parses"],
-    ["server", "other stacks, one core", "64 clients", "64 clients that parse"],
-    [
-        "queue",
-        "push, pop and done on one thread",
-        "10000 producers, one busy",
-        "the next of 10,000 queues",
+const SUMMARIES: [Summary; 2] = [WHAT_MATTERS_MOST, THE_MUX];
+
+const WHAT_MATTERS_MOST: Summary = Summary {
+    begin: "<!-- The summary of docs/benchmarks.json, put here by `cargo xtask bench`. -->\n",
+    rows: &[
+        [
+            "server",
+            "one core",
+            "1 client, 1 in flight: p50",
+            "a request and its response, one client",
+        ],
+        ["server", "one core", "1 client, 8 in flight", "one client, eight requests in flight"],
+        ["server", "one core", "64 clients", "64 clients, one request each"],
+        ["server", "one core", "10000 idle monitors: p50", "one client beside 10,000 idle ones"],
+        ["server", "one core", "10000 idle monitors: memory each", "memory of an idle client"],
+        ["server", "other stacks, one core", "1 client: p50", "one client that parses"],
+        ["server", "other stacks, one core", "64 clients", "64 clients that parse"],
+        [
+            "queue",
+            "push, pop and done on one thread",
+            "10000 producers, one busy",
+            "the next of 10,000 queues",
+        ],
+        ["proto", "reading", "small commands", "parsing small commands"],
     ],
-    ["proto", "reading", "small commands", "parsing small commands"],
-];
+};
+
+const THE_MUX: Summary = Summary {
+    begin: "<!-- What docs/benchmarks.json says of the mux, put here by `cargo xtask bench`. -->\n",
+    rows: &[
+        ["mux", "all cores", "before qemu-system-x86_64: p50", "a command and its answer"],
+        ["mux", "all cores", "before qemu-storage-daemon: p50", "the same"],
+        [
+            "mux",
+            "all cores",
+            "before qemu-system-x86_64: 8 clients, without it 1",
+            "commands of 8 clients, and of 1 without the mux",
+        ],
+        ["mux", "all cores", "before qemu-storage-daemon: 8 clients, without it 1", "the same"],
+        [
+            "mux",
+            "one core",
+            "before qemu-system-x86_64: p50",
+            "a command and its answer, on one core",
+        ],
+        ["mux", "one core", "before qemu-storage-daemon: p50", "the same"],
+        ["mux", "all cores", "400 idle clients: memory each", "memory of an idle client"],
+    ],
+};
 
 /// The page.
 #[must_use]
@@ -157,11 +193,9 @@ pub(super) fn thousands(digits: &str) -> String {
     grouped
 }
 
-/// A table of what matters most.
-#[must_use]
-pub fn summary(report: &Report) -> String {
+fn summary(rows: &[[&str; 4]], report: &Report) -> String {
     let mut table = "| | ours | others (ours divided by it) |\n|---|---:|---|\n".to_owned();
-    for [layer, group, what, said] in SUMMARY {
+    for [layer, group, what, said] in rows {
         let Some(row) = report.row(layer, group, what) else { continue };
         let Some((ours, others)) = row.figures.split_first() else { continue };
         let others: Vec<_> = others
@@ -173,12 +207,14 @@ pub fn summary(report: &Report) -> String {
     table
 }
 
-/// The document, with the summary in its place; `None` if it has no place for it.
+/// The document, with a summary in its place; `None` if it has no place for any.
 #[must_use]
 pub fn with_summary(document: &str, report: &Report) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{}{END}{after}", summary(report)))
+    SUMMARIES.iter().find_map(|Summary { begin, rows }| {
+        let (before, rest) = document.split_once(begin)?;
+        let (_, after) = rest.split_once(END)?;
+        Some(format!("{before}{begin}{}{END}{after}", summary(rows, report)))
+    })
 }
 
 #[cfg(test)]
@@ -199,7 +235,7 @@ mod tests {
     fn the_summary_stands_between_its_marks() {
         let mut report = report("µs", 10.0, Some(8.0));
         report.layers[0].groups[0].rows[0].what = "64 clients".to_owned();
-        let document = format!("before\n{BEGIN}old\n{END}after\n");
+        let document = format!("before\n{}old\n{END}after\n", WHAT_MATTERS_MOST.begin);
         let changed = with_summary(&document, &report).unwrap();
         let row = "| 64 clients, one request each | 10.0 µs | floor: 8.00 µs (1.25×) |\n";
         assert!(changed.contains(row) && !changed.contains("old"), "{changed}");

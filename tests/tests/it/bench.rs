@@ -105,8 +105,10 @@ fn documents_say_what_the_report_says() {
         read("docs/benchmarks.md") == markdown::page(&report),
         "docs/benchmarks.md is another one"
     );
-    let readme = read("README.md");
-    assert_eq!(markdown::with_summary(&readme, &report).as_deref(), Some(&*readme));
+    for name in ["README.md", "docs/mux.md"] {
+        let document = read(name);
+        assert_eq!(markdown::with_summary(&document, &report).as_deref(), Some(&*document));
+    }
 }
 
 #[test]

@@ -43,8 +43,10 @@ pub(super) fn run(arguments: &[String]) -> Outcome {
         report.arg("--command").arg(&options.command);
         report.arg("--out").arg(&options.out);
         if options.out == root().join("docs") {
-            // README.md has some of the figures.
-            report.arg("--summary").arg(root().join("README.md"));
+            // These have some of the figures.
+            for document in ["README.md", "docs/mux.md"] {
+                report.arg("--summary").arg(root().join(document));
+            }
         }
         if let Some(old) = &options.compare {
             report.arg("--compare").arg(old);
