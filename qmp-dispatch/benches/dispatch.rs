@@ -223,19 +223,21 @@ impl Ours {
         let dispatcher = Dispatcher::new(registry, version, Time::default);
         let monitor = dispatcher.connect(Arc::new(Nowhere), Layout::Compact, Locals::default());
         let ours = Ours(monitor);
-        ours.0.execute(ours.receive(r#"{"execute": "qmp_capabilities"}"#), || ());
+        let negotiation =
+            ours.receive(&mut Reader::default(), r#"{"execute": "qmp_capabilities"}"#);
+        ours.0.execute(negotiation, || ());
         ours
     }
 
-    fn receive(&self, text: &str) -> Pending {
-        let mut reader = Reader::default();
+    fn receive(&self, reader: &mut Reader, text: &str) -> Pending {
         let message = reader.read(&mut text.as_bytes()).expect("a message");
         self.0.receive(message)
     }
 
     /// Nanoseconds per request that has been received already.
     fn execute<'t>(&self, count: usize, mut text: impl FnMut() -> &'t str) -> f64 {
-        let received = || self.receive(text());
+        let mut reader = Reader::default();
+        let received = || self.receive(&mut reader, text());
         nanos_each(count, received, |pending| self.0.execute(pending, || ()))
     }
 
