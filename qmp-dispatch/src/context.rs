@@ -11,6 +11,9 @@ use crate::{Dispatcher, EmitError, EventType, Monitor};
 
 /// The circumstances in which a handler runs: on behalf of which monitor, in-band or out-of-band.
 ///
+/// Lent to the handler. What goes on afterwards, on another thread, keeps a clone of the
+/// [monitor](Context::monitor) or of the [dispatcher](Context::dispatcher).
+///
 /// ```
 /// use qmp_dispatch::proto::{Band, Error};
 /// use qmp_dispatch::{Context, LocalClient, Registry};
@@ -24,20 +27,20 @@ use crate::{Dispatcher, EmitError, EventType, Monitor};
 /// assert_eq!(said, [r#"{"return": "monitor 1"}"#]);
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
-#[derive(Clone, Debug)]
-pub struct Context {
-    monitor: Arc<Monitor>,
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'m> {
+    monitor: &'m Arc<Monitor>,
     band: Band,
 }
 
-impl Context {
-    pub(crate) fn new(monitor: Arc<Monitor>, band: Band) -> Context {
+impl<'m> Context<'m> {
+    pub(crate) fn new(monitor: &'m Arc<Monitor>, band: Band) -> Context<'m> {
         Context { monitor, band }
     }
 
     /// The monitor whose request is being served.
-    pub fn monitor(&self) -> &Arc<Monitor> {
-        &self.monitor
+    pub fn monitor(&self) -> &'m Arc<Monitor> {
+        self.monitor
     }
 
     /// Whether the command was sent with `execute` or with `exec-oob`.
@@ -46,7 +49,7 @@ impl Context {
     }
 
     /// The dispatcher that the monitor belongs to.
-    pub fn dispatcher(&self) -> &Dispatcher {
+    pub fn dispatcher(&self) -> &'m Dispatcher {
         self.monitor.dispatcher()
     }
 

@@ -387,7 +387,7 @@ impl Monitor {
         if request.band == Band::InBand {
             self.last_command.set(command);
         }
-        let context = Context::new(Arc::clone(self), request.band);
+        let context = Context::new(self, request.band);
         let arguments = &mut request.arguments;
         let name = command.name();
         let deadline = self.dispatcher.registry().deadline_of(name, command.deadline_after());
@@ -421,7 +421,7 @@ impl Monitor {
         done: impl FnOnce() + Send + 'static,
     ) {
         let Some(forwarder) = self.dispatcher.registry().forwarder() else { return };
-        let context = Context::new(Arc::clone(self), request.band);
+        let context = Context::new(self, request.band);
         let command = take(&mut request.command);
         if request.band == Band::InBand {
             self.last_command.set_forwarded(&command);

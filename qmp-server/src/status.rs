@@ -164,7 +164,7 @@ fn query_metrics(context: &Context) -> Result<MetricsInfo, Error> {
     Ok(MetricsInfo { text: metrics.text() })
 }
 
-fn control(context: &Context) -> Option<&Control> {
+fn control<'m>(context: &Context<'m>) -> Option<&'m Control> {
     context.monitor().local()
 }
 
