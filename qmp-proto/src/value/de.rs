@@ -9,7 +9,7 @@ use serde::de::{
 };
 
 use super::number::Repr;
-use super::object;
+use super::object::Member;
 use super::{DecodeError, Number, Object, ObjectBuilder, Value};
 
 /// Turns a value into any type that serde can deserialize.
@@ -160,8 +160,7 @@ impl<'de> Deserializer<'de> for Value {
             Value::String(text) => visitor.visit_string(text),
             Value::Array(array) => Elements { rest: array.into_iter(), taken: 0 }.visit(visitor),
             Value::Object(object) => {
-                Members { rest: object.into_iter(), name: String::new(), value: Value::Null }
-                    .visit(visitor)
+                Members { all: object.into_members(), asked: 0 }.visit(visitor)
             }
         }
     }
@@ -252,20 +251,25 @@ impl<'de> SeqAccess<'de> for Elements {
     }
 }
 
+/// Members stay where they are, with their names, and without the values that have been asked for: to
+/// move them would take longer than most visitors do.
 struct Members {
-    rest: object::IntoIter,
-    /// The member whose name has been asked for.
-    name: String,
-    value: Value,
+    all: Vec<Member>,
+    /// How many names have been asked for.
+    asked: usize,
 }
 
 impl Members {
     fn visit<'de, V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, DecodeError> {
         let value = visitor.visit_map(&mut self)?;
-        match self.rest.len() {
+        match self.left() {
             0 => Ok(value),
             left => Err(de::Error::custom(format_args!("{left} members too many"))),
         }
+    }
+
+    fn left(&self) -> usize {
+        self.all.len() - self.asked
     }
 }
 
@@ -276,24 +280,24 @@ impl<'de> MapAccess<'de> for Members {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, DecodeError> {
-        let Some((name, value)) = self.rest.next() else { return Ok(None) };
-        (self.name, self.value) = (name, value);
-        // Kept, for the case that the value is wrong.
-        seed.deserialize(self.name.as_str().into_deserializer()).map(Some)
+        let Some(member) = self.all.get(self.asked) else { return Ok(None) };
+        self.asked += 1;
+        seed.deserialize(member.name.as_str().into_deserializer()).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(
         &mut self,
         seed: S,
     ) -> Result<S::Value, DecodeError> {
-        match seed.deserialize(std::mem::take(&mut self.value)) {
+        let member = &mut self.all[self.asked - 1];
+        match seed.deserialize(std::mem::take(&mut member.value)) {
             Ok(value) => Ok(value),
-            Err(error) => Err(error.in_member(std::mem::take(&mut self.name))),
+            Err(error) => Err(error.in_member(std::mem::take(&mut member.name))),
         }
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.rest.len())
+        Some(self.left())
     }
 }
 

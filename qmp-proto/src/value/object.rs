@@ -30,11 +30,11 @@ pub struct Object {
 }
 
 #[derive(Clone)]
-struct Member {
+pub(super) struct Member {
     /// Of QEMU's hash table, which decides on the order in which members are written.
     bucket: u16,
-    name: String,
-    value: Value,
+    pub(super) name: String,
+    pub(super) value: Value,
 }
 
 impl Member {
@@ -88,6 +88,10 @@ impl Object {
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         let index = self.members.iter().position(|member| member.name == name)?;
         Some(self.members.remove(index).value)
+    }
+
+    pub(super) fn into_members(self) -> Vec<Member> {
+        self.members
     }
 
     /// The members in the order in which they were added.
