@@ -127,7 +127,7 @@ impl Listen {
     ///
     /// let listen: Listen = "tls:localhost:0,cert=no/such/file,key=no/such/file".parse()?;
     /// let error = listen.verify().unwrap_err();
-    /// assert!(error.source.to_string().starts_with("no/such/file: "));
+    /// assert!(error.reason.to_string().starts_with("no/such/file: "));
     /// # Ok::<(), qmp_server::AddressError>(())
     /// ```
     ///
@@ -301,11 +301,11 @@ mod tests {
     fn what_is_put_together_by_hand_is_checked_too() {
         let tls = Address::Tls { host: "localhost".into(), port: 0 };
         let error = Listen::new(tls).verify().unwrap_err();
-        assert_eq!(error.source.to_string(), "TLS needs cert=FILE and key=FILE");
+        assert_eq!(error.reason.to_string(), "TLS needs cert=FILE and key=FILE");
         let mut listen = Listen::new(Address::Tcp { host: "localhost".into(), port: 0 });
         listen.mode = Some(0o600);
         let error = listen.verify().unwrap_err();
-        assert_eq!(error.source.kind(), std::io::ErrorKind::InvalidInput);
+        assert_eq!(error.reason.kind(), std::io::ErrorKind::InvalidInput);
     }
 
     #[test]

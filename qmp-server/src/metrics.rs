@@ -244,8 +244,8 @@ impl Metrics {
 
 /// There would only ever be one client.
 fn no_listener(listen: &Listen) -> ListenError {
-    let source = io::Error::new(io::ErrorKind::Unsupported, "nobody can connect there");
-    ListenError { address: listen.address.clone(), source }
+    let reason = io::Error::new(io::ErrorKind::Unsupported, "nobody can connect there");
+    ListenError { address: listen.address.clone(), reason }
 }
 
 impl fmt::Debug for Metrics {

@@ -104,7 +104,7 @@ pub enum Discipline {
 /// # use qmp_server::{Server, system_time, version};
 /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
 /// let error = Server::new(dispatcher).listen(&"tcp:0.0.0.0:0".parse()?).unwrap_err();
-/// assert_eq!(error.source.kind(), ErrorKind::Unsupported);
+/// assert_eq!(error.reason.kind(), ErrorKind::Unsupported);
 /// assert_eq!(
 ///     error.to_string(),
 ///     "cannot listen at tcp:0.0.0.0:0: 0.0.0.0 is not a loopback address; use tls:, or insecure=on"
@@ -113,12 +113,12 @@ pub enum Discipline {
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[error("cannot listen at {address}: {source}")]
+#[error("cannot listen at {address}: {reason}")]
 pub struct ListenError {
     /// Where.
     pub address: Address,
-    /// Why.
-    pub source: io::Error,
+    /// Why; that stands in the text of this error, too.
+    pub reason: io::Error,
 }
 
 impl Server {

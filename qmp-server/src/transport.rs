@@ -234,7 +234,7 @@ pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
         Address::Systemd(name) => inherited::activated(name.as_deref(), listen.insecure),
         Address::Stdio => stdio::connect().map(|connection| vec![Opened::Connection(connection)]),
     });
-    opened.map_err(|source| ListenError { address: listen.address.clone(), source })
+    opened.map_err(|reason| ListenError { address: listen.address.clone(), reason })
 }
 
 /// Does what comes before opening an address: nobody notices.
@@ -249,7 +249,7 @@ pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
         // Whether these are there is not known before the program is started as it will be.
         Address::UnixAbstract(_) | Address::Fd(_) | Address::Systemd(_) | Address::Stdio => Ok(()),
     });
-    verified.map_err(|source| ListenError { address: listen.address.clone(), source })
+    verified.map_err(|reason| ListenError { address: listen.address.clone(), reason })
 }
 
 fn check(listen: &Listen) -> io::Result<()> {

@@ -57,7 +57,7 @@ impl MetricsEndpoint {
     pub(super) fn start(metrics: Metrics, listen: &Listen) -> Result<MetricsEndpoint, ListenError> {
         let listeners = open_listeners(listen)?;
         let address = listeners.first().map_or(listen.address.clone(), |first| first.0.address());
-        let failed = |source| ListenError { address: listen.address.clone(), source };
+        let failed = |reason| ListenError { address: listen.address.clone(), reason };
         let stop = Arc::new(Signal::new().map_err(failed)?);
         let mut service = Service {
             metrics,
