@@ -2,7 +2,8 @@
 //! What the cross-crate tests are made of: a runner of recorded conformance cases and a harness for servers.
 //!
 //! Everything here looks at a server from outside, through its sockets, its command line and its exit status. Only
-//! [`difffuzz`] uses a crate under test: elsewhere, a mistake of ours could be made twice and cancel itself out.
+//! [`difffuzz`], and [`bench::fairness`] to count, use a crate under test: elsewhere, a mistake of ours could be made twice
+//! and cancel itself out.
 //!
 //! - [`chaos`] sends our server clients of every bad sort; the program `soak` is its command line.
 //! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Many clients that always have as much in flight as they may, and a polite one.
+//! Many clients that always have as much in flight as they may, and a polite one that thinks in between.
+//!
+//! How long it waits depends on the machine's scheduler, too. What depends on the server alone is how many commands of
+//! others are executed before its own.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,75 +10,147 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
 
-use super::client::{Client, Mode};
+use super::client::Client;
+use super::counting::{Counting, WORK};
 use super::crowd::Crowd;
 use super::figures::Spread;
-use super::peer::{Floor, Kind, Peer};
+use super::peer::Kind;
 use super::report::{Limit, Section};
-use super::speed::latencies;
 use super::stats::{median, micros, quantile};
 use super::{Scale, cannot};
 
-const GREEDY: usize = 100;
+/// How many clients are greedy.
+pub const GREEDY: usize = 100;
 const IN_FLIGHT: usize = 8;
 
-pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Result<(), String> {
-    let peer = Peer::start(Kind::Ours, 1, floor)?;
-    let connect = |mode| Client::connect(peer.socket(0), mode);
-    let mut polite = connect(Mode::InBand).map_err(cannot("connect"))?;
-    let greedy: io::Result<_> = (0..GREEDY).map(|_| connect(Mode::OutOfBand)).collect();
-    let mut greedy =
-        greedy.and_then(|greedy| Crowd::new(greedy, IN_FLIGHT)).map_err(cannot("connect"))?;
+/// A polite client gets few answers in a slice.
+const SLICES: u32 = 4;
 
-    let (mut service, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..scale.rounds {
-        let mut round = round(&mut polite, &mut greedy, scale).map_err(cannot("measure"))?;
-        service.push(round.service);
-        p50.push(median(&mut round.latencies));
-        p99.push(quantile(&mut round.latencies, 0.99));
-    }
-    let [service, p50, p99] = [service, p50, p99].map(Spread::of);
-    let most = greedy.served().iter().copied().max().unwrap_or_default() as f64;
-    let least = greedy.served().iter().copied().min().unwrap_or_default() as f64;
+/// What the polite client may wait for: each of the greedy ones once, and itself.
+const TURNS: usize = GREEDY + 1;
 
-    let greedy = format!("{GREEDY} greedy clients");
-    section.figure(&format!("{greedy}: service time"), Kind::Ours, "µs", service);
-    section.figure(&format!("{greedy}: a polite one's p50"), Kind::Ours, "µs", p50);
-    section.figure(&format!("{greedy}: a polite one's p99"), Kind::Ours, "µs", p99);
-    let turn = (GREEDY + 1) as f64 * service.median;
-    let what = format!("{greedy}: a polite one's p99 / {} service times", GREEDY + 1);
-    section.target(&what, p99.median / turn, Limit::AtMost(1.5));
-    section.target(&format!("{greedy}: most served / least"), most / least, Limit::AtMost(1.1));
+pub(super) fn measure(section: &mut Section, scale: &Scale) -> Result<(), String> {
+    let Fairness { service, time, commands, most_to_least } =
+        fairness(scale).map_err(cannot("measure fairness"))?;
+    let service = Spread::of(service);
+    let [time_p50, time_p99] = time.map(Spread::of);
+    let [commands_p50, commands_p99] = commands.map(Spread::of);
+    let greedy = format!("{GREEDY} greedy, {} µs a command", WORK.as_micros());
+    let mut figure = |what: &str, unit, spread| {
+        section.figure(&format!("{greedy}: {what}"), Kind::Ours, unit, spread);
+    };
+    figure("service time", "µs", service);
+    figure("a polite one's p50", "µs", time_p50);
+    figure("a polite one's p99", "µs", time_p99);
+    figure("commands before a polite one's, p50", "", commands_p50);
+    figure("commands before a polite one's, p99", "", commands_p99);
+
+    let mut target = |what: &str, value, limit| {
+        section.target(&format!("{greedy}: {what}"), value, Limit::AtMost(limit));
+    };
+    let turns = TURNS as f64;
+    let waited = time_p99.median / (turns * service.median);
+    target(&format!("a polite one's p99 / {TURNS} service times"), waited, 1.5);
+    let overtaken = commands_p99.median / turns;
+    target(&format!("p99 of commands before a polite one's / {TURNS}"), overtaken, 1.5);
+    target("most served / least", most_to_least, 1.1);
+    section.notes.push(format!(
+        "{greedy}: clients with {IN_FLIGHT} requests in flight each, beside a polite one, which thinks in between.\n\
+         Service time: the time that passes / the commands of greedy clients that are executed meanwhile.\n\
+         Polite: from before its write until it has read the answer, the machine's scheduler included.\n\
+         Commands before a polite one's: executed from before its write until its turn comes."
+    ));
     Ok(())
 }
 
-struct Round {
-    /// What one request takes when there are always more, in microseconds.
-    service: f64,
-    /// The polite client's, in microseconds.
-    latencies: Vec<f64>,
+/// What clients get beside each other. Where there are several values, they are one per round.
+#[derive(Debug)]
+pub struct Fairness {
+    /// The time that passes for each command of a greedy client, in microseconds.
+    pub service: Vec<f64>,
+    /// How long the polite client waits for an answer, in microseconds: the median, and the 99th percentile.
+    pub time: [Vec<f64>; 2],
+    /// How many commands of greedy clients are executed meanwhile, before its own: likewise.
+    pub commands: [Vec<f64>; 2],
+    /// How many answers the greedy client has that has got most, for each that the one has that has got least.
+    pub most_to_least: f64,
 }
 
-fn round(polite: &mut Client, greedy: &mut Crowd, scale: &Scale) -> io::Result<Round> {
+/// Measures a server in this process.
+///
+/// # Errors
+///
+/// If it does not answer as it should.
+pub fn fairness(scale: &Scale) -> io::Result<Fairness> {
+    let server = Counting::start()?;
+    let mut polite = server.polite()?;
+    let greedy: io::Result<_> = (0..GREEDY).map(|_| server.greedy()).collect();
+    let mut greedy = Crowd::new(greedy?, IN_FLIGHT)?;
+    let mut fairness = Fairness {
+        service: Vec::new(),
+        time: Default::default(),
+        commands: Default::default(),
+        most_to_least: 0.0,
+    };
+    for _ in 0..scale.rounds {
+        let Round { service, mut time, mut commands } =
+            round(&server, &mut polite, &mut greedy, scale)?;
+        fairness.service.push(service);
+        for (rounds, values) in
+            [(&mut fairness.time, &mut time), (&mut fairness.commands, &mut commands)]
+        {
+            rounds[0].push(median(values));
+            rounds[1].push(quantile(values, 0.99));
+        }
+    }
+    let served = || greedy.served().iter().map(|&answers| answers as f64);
+    fairness.most_to_least = served().fold(0.0, f64::max) / served().fold(f64::INFINITY, f64::min);
+    Ok(fairness)
+}
+
+/// Service time, and what each request of the polite client has come to.
+struct Round {
+    service: f64,
+    time: Vec<f64>,
+    commands: Vec<f64>,
+}
+
+/// Has the polite client ask while the greedy do.
+fn round(
+    server: &Counting,
+    polite: &mut Client,
+    greedy: &mut Crowd,
+    scale: &Scale,
+) -> io::Result<Round> {
     let over = AtomicBool::new(false);
     let (busy, wait_until_busy) = channel();
     thread::scope(|scope| {
         let crowd = scope.spawn(|| {
-            let started = Instant::now();
-            let mut elapsed = 0.0;
-            let served = greedy.run(|answers| {
+            greedy.run(|answers| {
                 if answers > (GREEDY * IN_FLIGHT) as u64 {
                     let _ = busy.send(());
                 }
-                elapsed = micros(started.elapsed());
                 over.load(Ordering::Relaxed)
-            })?;
-            Ok::<_, io::Error>(elapsed / served as f64)
+            })
         });
         let _ = wait_until_busy.recv();
-        let latencies = latencies(polite, scale);
+        let round = ask_and_think(server, polite, scale);
         over.store(true, Ordering::Relaxed);
-        let service = crowd.join().map_err(|_| io::Error::other("the crowd has panicked"))??;
-        Ok(Round { service, latencies: latencies? })
+        crowd.join().map_err(|_| io::Error::other("the crowd has panicked"))??;
+        round
     })
+}
+
+fn ask_and_think(server: &Counting, polite: &mut Client, scale: &Scale) -> io::Result<Round> {
+    let (mut time, mut commands) = (Vec::new(), Vec::new());
+    let (started, executed) = (Instant::now(), server.executed());
+    while time.is_empty() || started.elapsed() < SLICES * scale.slice {
+        let before = server.executed();
+        time.push(micros(polite.round_trip()?));
+        commands.push((server.executed_at_turn() - before) as f64);
+        // Now shorter, now longer, so that it comes at any point of the others' turns.
+        thread::sleep(WORK * (time.len() * 37 % TURNS) as u32);
+    }
+    let executed = server.executed() - executed;
+    Ok(Round { service: micros(started.elapsed()) / executed as f64, time, commands })
 }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a request costs from a client's point of view, held against the least that it could cost and against QEMU.
 //!
-//! Every server is a process of its own and gets the same requests from the same [`client`]. All figures are from one
-//! run: its rounds take the servers in turns, and a figure is the median of its rounds. First everything runs on one
-//! core, where the ratios are stable, then on all.
+//! Every server is a process of its own, but for that of [`fairness`], and gets the same requests from the same
+//! [`client`]. All figures are from one run: its rounds take the servers in turns, and a figure is the median of its
+//! rounds. First everything runs on one core, where the ratios are stable, then on all.
 //!
 //! Other stacks for remote calls are measured beside ours, each with its own server and client: see [`stacks`].
 
 pub mod client;
+mod counting;
 pub mod crowd;
-mod fairness;
+pub mod fairness;
 mod figures;
 pub mod floor;
 pub mod machine;
@@ -63,7 +64,7 @@ pub fn run(scale: &Scale, program: PathBuf, stacks: Option<&Path>) -> Result<Rep
     let mut report = report(scale, &Kind::ALL, |section| {
         speed::measure(section, scale, &floor)?;
         monitors::measure(section, scale, &floor)?;
-        fairness::measure(section, scale, &floor)
+        fairness::measure(section, scale)
     })?;
     if let Some(programs) = stacks {
         for (name, pinned) in CORES {

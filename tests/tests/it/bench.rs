@@ -43,7 +43,7 @@ fn check_figures(json: &str) {
         assert!(figures.iter().all(|figure| matches!(figure.get("value"), Some(Json::Number(_)))));
         let of_ours =
             |figure: &&Json| figure.get("of").and_then(Json::as_str) == Some("qmp-server");
-        assert_eq!(figures.iter().filter(of_ours).count(), 11);
+        assert_eq!(figures.iter().filter(of_ours).count(), 13);
         let targets = section.get("targets").and_then(Json::as_array).unwrap();
         let target = |what: &str| {
             let mut targets = targets.iter();

@@ -25,6 +25,8 @@ mod difffuzz;
 mod documents;
 /// The server as a library.
 mod embedded;
+/// What a polite client waits for beside greedy ones.
+mod fairness;
 /// Completions and manual pages.
 mod generated;
 /// The guide to embedding.
