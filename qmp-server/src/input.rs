@@ -13,11 +13,22 @@ pub(crate) struct Input {
     pub(crate) unread: Vec<u8>,
     pub(crate) at: usize,
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// How many messages in a row came one at a time, each when the last one had been answered.
+    one_by_one: u8,
 }
+
+/// So many tell that a client always waits for its answers.
+const ENOUGH: u8 = 16;
 
 impl Input {
     pub(crate) fn new(limits: Limits) -> Input {
-        Input { reader: Reader::new(limits), unread: Vec::new(), at: 0, descriptors: Vec::new() }
+        Input {
+            reader: Reader::new(limits),
+            unread: Vec::new(),
+            at: 0,
+            descriptors: Vec::new(),
+            one_by_one: 0,
+        }
     }
 
     /// Whether everything that has been received has been read.
@@ -34,6 +45,16 @@ impl Input {
         } else {
             self.at..before_last
         }
+    }
+
+    /// Whether the client can be expected to send a message, and then nothing until that is answered.
+    pub(crate) fn comes_one_by_one(&self) -> bool {
+        self.one_by_one == ENOUGH
+    }
+
+    /// What has been received was one message and nothing else, or it was not.
+    pub(crate) fn came(&mut self, one_message: bool) {
+        self.one_by_one = if one_message { ENOUGH.min(self.one_by_one + 1) } else { 0 };
     }
 
     /// How many bytes are kept for the client.

@@ -83,6 +83,13 @@ pub(crate) enum Next {
     Close,
 }
 
+/// How many messages have been taken from what was received.
+#[derive(Default)]
+struct Taken {
+    messages: usize,
+    out_of_band: usize,
+}
+
 impl Session {
     pub(crate) fn new(
         token: Token,
@@ -178,7 +185,7 @@ impl Session {
                 }
                 let unread = std::mem::take(&mut input.unread);
                 let mut rest = &unread[piece.clone()];
-                out_of_band += self.take_messages(&mut input.reader, &mut rest);
+                out_of_band += self.take_messages(&mut input.reader, &mut rest).out_of_band;
                 input.at = piece.end - rest.len();
                 input.unread = unread;
                 continue;
@@ -189,13 +196,24 @@ impl Session {
                 break;
             }
             reads += 1;
-            let Some(received) = self.receive(scratch, &mut input.descriptors) else { break };
+            let answered = self.unanswered.load(Ordering::SeqCst) == 0;
+            let one_by_one = answered && input.comes_one_by_one();
+            let Some(received) = self.receive(one_by_one, scratch, &mut input.descriptors) else {
+                break;
+            };
             let mut rest = &scratch[..received];
             if !input.descriptors.is_empty() {
-                input.unread = rest.to_vec();
-                continue;
+                input.came(false);
+                if !one_by_one {
+                    input.unread = rest.to_vec();
+                    continue;
+                }
+                self.let_wait(std::mem::take(&mut input.descriptors));
             }
-            out_of_band += self.take_messages(&mut input.reader, &mut rest);
+            let taken = self.take_messages(&mut input.reader, &mut rest);
+            let is_message = taken.messages == 1 && rest.is_empty() && input.reader.is_idle();
+            input.came(answered && is_message);
+            out_of_band += taken.out_of_band;
             input.unread = rest.to_vec();
         }
         if input.is_read() && self.is_finished() { Next::Close } else { Next::Wait }
@@ -252,9 +270,19 @@ impl Session {
         }
     }
 
-    /// Receives bytes, and the descriptors that came with the last of them; `None` if there are none.
-    fn receive(&self, scratch: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Option<usize> {
-        match self.transport.receive(scratch, descriptors) {
+    /// Receives bytes, and the descriptors that came with the last of them or, if messages come
+    /// `one_by_one`, with any; `None` if there are none.
+    fn receive(
+        &self,
+        one_by_one: bool,
+        scratch: &mut [u8],
+        descriptors: &mut Vec<OwnedFd>,
+    ) -> Option<usize> {
+        let received = match one_by_one {
+            true => self.transport.receive_message(scratch, descriptors),
+            false => self.transport.receive(scratch, descriptors),
+        };
+        match received {
             Ok(Received { bytes: 0, .. }) => self.ended.store(true, Ordering::SeqCst),
             Ok(Received { bytes, may_be_more }) => {
                 self.figures().bytes_received.add(bytes as u64);
@@ -277,14 +305,15 @@ impl Session {
         None
     }
 
-    /// Takes messages from `bytes` until the monitor is suspended. How many were out-of-band.
-    fn take_messages(self: &Arc<Self>, reader: &mut Reader, bytes: &mut &[u8]) -> usize {
-        let mut out_of_band = 0;
+    /// Takes messages from `bytes` until the monitor is suspended.
+    fn take_messages(self: &Arc<Self>, reader: &mut Reader, bytes: &mut &[u8]) -> Taken {
+        let mut taken = Taken::default();
         while let Some(message) = reader.read(bytes) {
+            taken.messages += 1;
             let pending = self.monitor.receive(message);
             match pending.band() {
                 Band::OutOfBand => {
-                    out_of_band += 1;
+                    taken.out_of_band += 1;
                     let figures = Arc::clone(self.figures());
                     figures.out_of_band.count();
                     self.tally.out_of_band.count();
@@ -319,11 +348,11 @@ impl Session {
                     }
                 }
             }
-            if out_of_band >= OUT_OF_BAND_PER_TURN || !self.accepts_input() {
+            if taken.out_of_band >= OUT_OF_BAND_PER_TURN || !self.accepts_input() {
                 break;
             }
         }
-        out_of_band
+        taken
     }
 
     /// Executes what was sent to complete negotiation, if that has waited for its turn for so long. How many

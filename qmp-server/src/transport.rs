@@ -105,6 +105,21 @@ pub trait Transport: AsFd + Send + Sync {
     /// is broken.
     fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received>;
 
+    /// Reads like [`receive`](Transport::receive) from a client that sends one message and then waits
+    /// for the answer, so that it does not matter with which of these bytes descriptors came. A
+    /// transport for which it is work to find that out need not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`receive`](Transport::receive).
+    fn receive_message(
+        &self,
+        buffer: &mut [u8],
+        descriptors: &mut Vec<OwnedFd>,
+    ) -> io::Result<Received> {
+        self.receive(buffer, descriptors)
+    }
+
     /// Writes as much as fits.
     ///
     /// After [`WouldBlock`](io::ErrorKind::WouldBlock) the next call is for the same bytes, with or

@@ -59,18 +59,42 @@ fn look_ahead(socket: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, bool
 }
 
 fn receive_byte(socket: &UnixStream, byte: &mut u8) -> io::Result<Vec<OwnedFd>> {
+    let (_, came) = receive_with_descriptors(socket, std::slice::from_mut(byte))?;
+    Ok(came)
+}
+
+/// Receives bytes; if descriptors came, they came with any of these. No look ahead is taken.
+pub(super) fn receive_message(
+    socket: &UnixStream,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<Received> {
+    let room = buffer.len();
+    let (bytes, came) = receive_with_descriptors(socket, buffer)?;
+    if came.is_empty() {
+        return Ok(Received::of_stream(bytes, room));
+    }
+    *descriptors = came;
+    // Linux hands out nothing that was sent behind descriptors together with them.
+    Ok(Received { bytes, may_be_more: true })
+}
+
+fn receive_with_descriptors(
+    socket: &UnixStream,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut buffers = [IoSliceMut::new(std::slice::from_mut(byte))];
+    let mut buffers = [IoSliceMut::new(buffer)];
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    recvmsg(socket, &mut buffers, &mut ancillary, flags)?;
+    let bytes = recvmsg(socket, &mut buffers, &mut ancillary, flags)?.bytes;
     let mut came = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             came.extend(rights);
         }
     }
-    Ok(came)
+    Ok((bytes, came))
 }
 
 #[cfg(test)]
@@ -83,9 +107,11 @@ mod tests {
 
     use super::*;
 
+    type Receive = fn(&UnixStream, &mut [u8], &mut Vec<OwnedFd>) -> io::Result<Received>;
+
     /// Sends each text with so many descriptors, all before any is received; gives what is received
     /// at a time, with the number of descriptors.
-    fn received(sent: &[(&str, usize)]) -> Vec<(String, usize)> {
+    fn received(sent: &[(&str, usize)], receive: Receive) -> Vec<(String, usize)> {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let file = File::open("/dev/null").unwrap();
         for &(text, count) in sent {
@@ -116,7 +142,7 @@ mod tests {
     fn check(sent: &[(&str, usize)], expected: &[(&str, usize)]) {
         let expected: Vec<_> =
             expected.iter().map(|&(text, count)| (text.to_owned(), count)).collect();
-        assert_eq!(received(sent), expected);
+        assert_eq!(received(sent, receive), expected);
     }
 
     #[test]
@@ -140,8 +166,16 @@ mod tests {
     #[test]
     fn much_before_a_descriptor_is_received_in_parts() {
         let much = "x".repeat(MOST_SINGLE_BYTES + 1);
-        let all = received(&[(&much, 0), ("y", 1)]);
+        let all = received(&[(&much, 0), ("y", 1)], receive);
         let lengths: Vec<_> = all.iter().map(|(text, count)| (text.len(), *count)).collect();
         assert_eq!(lengths, [(MOST_SINGLE_BYTES, 0), (2, 1)]);
+    }
+
+    #[test]
+    fn what_is_one_message_comes_at_once() {
+        let sent = [("abc", 0), ("def", 1), ("gh", 0), ("i", 2), ("j", 0)];
+        let expected = [("abcdef", 1), ("ghi", 2), ("j", 0)];
+        let expected = expected.map(|(text, count)| (text.to_owned(), count));
+        assert_eq!(received(&sent, receive_message), expected);
     }
 }

@@ -20,7 +20,7 @@ use rustix::net::{
     send, shutdown, socket_with,
 };
 
-use super::ancillary::receive;
+use super::ancillary::{receive, receive_message};
 use super::{BACKLOG, Listener, Received, Transport};
 use crate::peer::{group_id, user_id};
 use crate::{Address, Listen, Peer};
@@ -206,6 +206,14 @@ impl Transport for UnixStream {
 
     fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         receive(self, buffer, descriptors)
+    }
+
+    fn receive_message(
+        &self,
+        buffer: &mut [u8],
+        descriptors: &mut Vec<OwnedFd>,
+    ) -> io::Result<Received> {
+        receive_message(self, buffer, descriptors)
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {

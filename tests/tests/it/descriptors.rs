@@ -157,6 +157,43 @@ fn each_of_many_commands_gets_its_own() {
 }
 
 #[test]
+fn a_client_that_has_always_waited_for_its_answers_may_stop_to_do_so() {
+    check(|machine| {
+        let mut client = machine.connect("{}");
+        let mut wait_for_answers = |client: &mut Client| {
+            for _ in 0..20 {
+                client.send(r#"{"execute": "query-version"}"#);
+                client.receive();
+            }
+        };
+        let (a, b) = (getfd("a"), getfd("b"));
+        wait_for_answers(&mut client);
+        machine.send_all(&mut client, &[(&a, &["f1"]), (&b, &["f2"])]);
+        client.expect(TAKEN);
+        client.expect(TAKEN);
+        assert_eq!(machine.held(), ["f1", "f2"]);
+
+        wait_for_answers(&mut client);
+        machine.send_all(&mut client, &[(&[a.as_str(), &b].concat(), &["f3", "f4"])]);
+        client.expect(TAKEN);
+        expect_none(&mut client);
+        assert_eq!(machine.held(), ["f2", "f3"]);
+
+        wait_for_answers(&mut client);
+        let (start, end) = a.split_at(10);
+        machine.send_all(&mut client, &[(start, &[]), (end, &["f5"])]);
+        client.expect(TAKEN);
+        assert_eq!(machine.held(), ["f2", "f5"]);
+
+        // It does not wait any more, and is not expected to.
+        machine.send_all(&mut client, &[(&a, &[]), (&b, &["f6"])]);
+        expect_none(&mut client);
+        client.expect(TAKEN);
+        assert_eq!(machine.held(), ["f5", "f6"]);
+    });
+}
+
+#[test]
 fn what_came_together_serves_one_command() {
     check(|machine| {
         let mut client = machine.connect("{}");
