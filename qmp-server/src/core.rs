@@ -169,8 +169,10 @@ impl Core {
             if self.has_nothing_to_do() {
                 self.stand_by(&mut watch);
             }
-            let due = self.dispatcher.timeout();
-            let mut timeout = if self.has_nothing_to_do() { due } else { Some(Duration::ZERO) };
+            let mut timeout = match self.has_nothing_to_do() {
+                true => self.dispatcher.timeout(),
+                false => Some(Duration::ZERO),
+            };
             if self.accept_again.load(Ordering::Acquire) {
                 timeout = Some(timeout.unwrap_or(ACCEPT_AGAIN).min(ACCEPT_AGAIN));
             }
@@ -203,7 +205,7 @@ impl Core {
             if !self.admission.nobody_waits() {
                 self.admission.overdue().into_iter().for_each(|token| self.readmit(token));
             }
-            self.dispatch(due.is_some());
+            self.dispatch();
             self.negotiate();
             self.keep_bounds();
         }

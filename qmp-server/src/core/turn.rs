@@ -18,19 +18,13 @@ const COMMANDS_PER_ROUND: usize = 32;
 
 impl Core {
     /// Executes what is queued, as long as no other thread is doing so, and until it is time to read
-    /// from the others again. This thread may be the only one that knows that [something is
-    /// due](Dispatcher::timeout), if something `is_due`.
-    pub(super) fn dispatch(self: &Arc<Self>, is_due: bool) {
-        if self.embedder.is_some() {
-            return;
-        }
-        if is_due && !self.queue.is_idle() {
-            // It is going to be busy.
-            self.poller.wake();
-        }
-        for _ in 0..COMMANDS_PER_ROUND {
-            if !self.execute_next() {
-                return;
+    /// from the others again.
+    pub(super) fn dispatch(self: &Arc<Self>) {
+        if self.embedder.is_none() {
+            for _ in 0..COMMANDS_PER_ROUND {
+                if !self.execute_next() {
+                    return;
+                }
             }
         }
     }
@@ -56,6 +50,18 @@ impl Core {
         let Some(popped) = self.queue.try_pop() else { return false };
         execute(self, popped, turn);
         true
+    }
+
+    /// Has another thread mind the time while this one is busy. What waits for it to pass may have come
+    /// with the request, and be known to nobody else.
+    fn hand_over_time(&self) {
+        if self.negotiating.load(Ordering::SeqCst) > 0
+            || !self.admission.nobody_waits()
+            || self.accept_again.load(Ordering::Acquire)
+            || self.dispatcher.timeout().is_some()
+        {
+            self.poller.wake();
+        }
     }
 
     fn can_execute(&self) -> bool {
@@ -92,6 +98,7 @@ fn execute(core: &Arc<Core>, popped: Popped<Job>, turn: Turn) {
     core.figures().waited.add(taken.saturating_sub(queued));
     session.taken(taken);
     session.dequeued();
+    core.hand_over_time();
     // Before the command runs: out-of-band commands may be waiting behind a full queue.
     if resume.is_some() {
         session.resumed();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server as a library, with commands that block until the test says otherwise.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -395,14 +396,57 @@ fn an_event_that_was_held_back_is_sent_while_a_command_blocks() {
     let embedded = Embedded::start();
     let mut client = embedded.client("");
     let mut listener = embedded.client("");
-    for _ in 0..2 {
-        embedded.dispatcher.emit(&SELDOM, &()).unwrap();
+    // As a rule, one thread is told of the event and the command at once, and nobody of the event alone.
+    for id in 0..10 {
+        for _ in 0..2 {
+            embedded.dispatcher.emit(&SELDOM, &()).unwrap();
+        }
+        client.send(&block(id));
+        embedded.wait_until_blocked();
+        listener.expect_event("SELDOM");
+        listener.expect_event("SELDOM");
+        embedded.unblock();
+        client.expect_event("SELDOM");
+        client.expect_event("SELDOM");
+        client.expect(&blocked_returns(id));
+        // The next one is not held back.
+        thread::sleep(Duration::from_millis(60));
     }
-    client.send(&block(1));
-    embedded.wait_until_blocked();
-    listener.expect_event("SELDOM");
-    listener.expect_event("SELDOM");
-    embedded.unblock();
+}
+
+#[test]
+fn who_waits_behind_a_command_with_a_deadline_keeps_no_thread_busy() {
+    let (tell_began, began) = channel();
+    let (go_on, wait_for_go_on) = channel();
+    let blocking = Blocking { began: tell_began, go_on: Mutex::new(wait_for_go_on) };
+    let mut registry = Registry::new();
+    registry
+        .with(Arc::new(blocking))
+        .command("x-block", Blocking::x_block)
+        .unwrap()
+        .deadline(Duration::from_secs(3600));
+    let looks_at_the_clock = Arc::new(AtomicUsize::new(0));
+    let looks = Arc::clone(&looks_at_the_clock);
+    let clock = move || {
+        looks.fetch_add(1, Ordering::Relaxed);
+        system_time()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("qmp.sock");
+    let listen = format!("unix:{}", path.display()).parse().unwrap();
+    let server = Server::new(Dispatcher::new(registry, qmp_server::version(), clock));
+    let server = server.listen(&listen).unwrap().spawn().unwrap();
+    let mut clients = [(); 2].map(|()| Client::connect(&Endpoint::Unix(path.clone())));
+    clients.iter_mut().for_each(|client| client.negotiate("{}"));
+    clients[0].send(&block(0));
+    began.recv().unwrap();
+    clients[1].send(&block(1));
+    thread::sleep(Duration::from_millis(100));
+    let looks = looks_at_the_clock.load(Ordering::Relaxed);
+    drop(go_on);
+    server.control().shutdown();
+    server.wait();
+    assert!(looks < 100, "{looks} looks at the clock in 100 ms");
 }
 
 #[test]

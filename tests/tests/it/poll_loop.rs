@@ -2,7 +2,7 @@
 //! In-band commands are executed where and when somebody else's poll loop says so, and nothing else
 //! waits for that.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
@@ -22,6 +22,8 @@ struct Host {
     qmp: Embedded,
     executed_on: Arc<Mutex<Vec<ThreadId>>>,
     responders: Receiver<Responder<()>>,
+    /// Lets `x-wait` go on.
+    go_on: Option<Sender<()>>,
     endpoint: Endpoint,
     _dir: TempDir,
 }
@@ -45,6 +47,17 @@ impl Host {
                 let _ = hand_over.lock().unwrap().send(responder);
             })
             .unwrap();
+        let (go_on, wait_for_go_on) = channel();
+        let wait_for_go_on = Mutex::new(wait_for_go_on);
+        registry
+            .command("x-wait", move |_: &Context| {
+                wait_for_go_on
+                    .lock()
+                    .unwrap()
+                    .recv()
+                    .map_err(|_| Error::generic("the test has ended"))
+            })
+            .unwrap();
         registry
             .command("x-end", |context: &Context| {
                 context.monitor().local::<Control>().unwrap().shutdown();
@@ -56,7 +69,14 @@ impl Host {
         let listen = format!("unix:{}", path.display()).parse().unwrap();
         let server = Server::new(Dispatcher::new(registry, version(), system_time));
         let qmp = server.discipline(discipline).listen(&listen).unwrap().embed().unwrap();
-        Host { qmp, executed_on, responders, endpoint: Endpoint::Unix(path), _dir: dir }
+        Host {
+            qmp,
+            executed_on,
+            responders,
+            go_on: Some(go_on),
+            endpoint: Endpoint::Unix(path),
+            _dir: dir,
+        }
     }
 
     /// A client that has negotiated, which takes two turns of the loop.
@@ -182,4 +202,32 @@ fn the_loop_is_told_of_the_end() {
     let error = r#"{"class": "GenericError", "desc": "The server is shutting down"}"#;
     other.expect(&format!(r#"{{"id": 3, "error": {error}}}"#));
     other.expect_end();
+}
+
+#[test]
+fn whoever_negotiates_behind_a_command_that_blocks_the_loop_waits_a_moment() {
+    let mut host = Host::start(Discipline::OneAtATime);
+    let mut blocking = host.client();
+    let mut coming = Client::connect(&host.endpoint);
+    coming.receive();
+    // Had its turn after the other one, and so comes behind it.
+    coming.send(r#"{"execute": "x-quick"}"#);
+    host.wait();
+    assert!(!host.qmp.dispatch_one());
+    coming.receive();
+    blocking.send(r#"{"execute": "x-wait", "id": 1}"#);
+    host.wait();
+    coming.send(r#"{"execute": "qmp_capabilities"}"#);
+    // Has been read when what was sent behind it has been.
+    blocking.send(QUICK);
+    blocking.expect(QUICK_RETURNS);
+    let go_on = host.go_on.take().unwrap();
+    let negotiated = thread::spawn(move || {
+        coming.expect(r#"{"return": {}}"#);
+        go_on.send(()).unwrap();
+    });
+    host.qmp.dispatch_one();
+    negotiated.join().unwrap();
+    blocking.expect(r#"{"return": {}, "id": 1}"#);
+    host.end();
 }
