@@ -221,7 +221,7 @@ impl Interceptor for Recorder {
 
     fn refused(&self, monitor: &Arc<Monitor>, refused: &RequestError) {
         let mut record = Record::of("refused", monitor);
-        record.refused(refused);
+        record.refused(refused, &self.secrets);
         self.write(&record);
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use super::secrets::{Secrets, fits};
+use super::secrets::{Secrets, fits, without_quotation};
 use crate::entrance::DoorRole;
 use crate::figures::Refusal;
 use crate::{Peer, Role};
@@ -129,10 +129,15 @@ impl<'a> Record<'a> {
         self.duration_us = Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn refused(&mut self, refused: &'a RequestError) {
+    pub(super) fn refused(&mut self, refused: &'a RequestError, secrets: &Secrets) {
         self.oob = (refused.band == Band::OutOfBand).then_some(true);
         self.id = refused.id.as_ref().map(kept_id);
-        self.error(&refused.error, &refused.error.desc);
+        let RequestError { error, unreadable, .. } = refused;
+        let desc = match unreadable {
+            true => without_quotation(&error.desc),
+            false => secrets.clean(&error.desc),
+        };
+        self.error(error, &desc);
     }
 
     fn error(&mut self, error: &Error, desc: &str) {

@@ -96,7 +96,7 @@ impl Secrets {
     }
 
     /// A text without the passwords of URLs, and without what is said of members that are secrets.
-    fn clean(&self, text: &str) -> String {
+    pub(super) fn clean(&self, text: &str) -> String {
         // QEMU takes all options of a block device as a name, in JSON.
         if let Some(options) = text.strip_prefix("json:") {
             return if options.is_empty() { text.to_owned() } else { format!("json:{HIDDEN}") };
@@ -232,6 +232,21 @@ impl<'a> Copying<'a> {
     }
 }
 
+/// What is wrong with input that cannot be read, without the piece of it that is quoted: nobody knows
+/// whether that is of a secret.
+pub(super) fn without_quotation(desc: &str) -> String {
+    for start in ["JSON parse error, stray '", "JSON parse error, invalid keyword '"] {
+        if desc.starts_with(start) {
+            return format!("{start}{HIDDEN}'");
+        }
+    }
+    let end = " is not a valid Unicode character";
+    match desc.ends_with(end) {
+        true => format!("JSON parse error, {HIDDEN}{end}"),
+        false => desc.to_owned(),
+    }
+}
+
 /// Whether a value has no more than `left` bytes of names and texts, about.
 pub(super) fn fits(value: &Value, left: &mut usize) -> bool {
     let size = match value {
@@ -261,6 +276,8 @@ fn normal(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use qmp_dispatch::proto::SyntaxError;
+
     use super::*;
 
     fn object(text: &str) -> Object {
@@ -358,6 +375,30 @@ mod tests {
         let line = object("{'command-line': 'change vnc password hunter2'}");
         let desc = "unknown: vnc password hunter2";
         assert_eq!(secrets.described("human-monitor-command", &line, desc), "unknown: ***");
+    }
+
+    #[test]
+    fn input_that_cannot_be_read_is_not_quoted() {
+        let stray = SyntaxError::Stray("\"hunter2\t".to_owned());
+        let like_another =
+            SyntaxError::Stray("hunter2 is not a valid Unicode character".to_owned());
+        let stray_hidden = "JSON parse error, stray '***'";
+        for (error, expected) in [
+            (stray, stray_hidden),
+            (like_another, stray_hidden),
+            (
+                SyntaxError::InvalidKeyword("x".repeat(2000)),
+                "JSON parse error, invalid keyword '***'",
+            ),
+            (
+                SyntaxError::InvalidCharacter(r"\u12'".to_owned()),
+                "JSON parse error, *** is not a valid Unicode character",
+            ),
+            (SyntaxError::MissingColon, "JSON parse error, missing : in object pair"),
+            (SyntaxError::TokenSizeLimit, "JSON token size limit exceeded"),
+        ] {
+            assert_eq!(without_quotation(&error.to_string()), expected);
+        }
     }
 
     #[test]

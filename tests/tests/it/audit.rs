@@ -84,7 +84,7 @@ fn everything_that_clients_do_is_written_down() {
         r#"{"execute": "quit", "arguments": {"password": "hunter2"}}"#,
         r#"{"exec-oob": "nonsense", "arguments": {"fdname": 1, "x": [{"key": "k", "y": 2.5}]}}"#,
         r#"{"execute": "query-name", "arguments": {"secret": "secret"}}"#,
-        "[]",
+        "'hunter2\t",
     ] {
         client.send(request);
         client.receive();
@@ -132,7 +132,7 @@ fn everything_that_clients_do_is_written_down() {
     assert_eq!(lines[1].json("id"), "1");
     assert_eq!(lines[3].json("id"), r#"[1, null, {"a": "b"}]"#);
     assert_eq!(lines[5].json("oob"), "true");
-    assert_eq!(lines[7].text("desc"), "QMP input must be a JSON object");
+    assert_eq!(lines[7].text("desc"), "JSON parse error, stray '***'");
 }
 
 #[test]
