@@ -9,6 +9,9 @@ use crate::{Command, Registry};
 const NONE: usize = usize::MAX;
 const FORWARDED: usize = usize::MAX - 1;
 
+/// In characters. There is no such command with a longer name.
+const LONGEST_NAME: usize = 256;
+
 /// Keeps the name without a lock, and without a copy, of a command that is registered.
 pub(crate) struct LastCommand {
     /// Where the command is in the registry, or one of the constants.
@@ -25,8 +28,10 @@ impl LastCommand {
         self.index.store(command.index(), Ordering::Relaxed);
     }
 
+    /// Clients can give any name, and it is kept as long as they stay.
     pub(crate) fn set_forwarded(&self, name: &str) {
-        name.clone_into(&mut self.forwarded());
+        let end = name.char_indices().nth(LONGEST_NAME).map_or(name.len(), |(end, _)| end);
+        name[..end].clone_into(&mut self.forwarded());
         self.index.store(FORWARDED, Ordering::Relaxed);
     }
 

@@ -220,3 +220,11 @@ fn each_monitor_gets_its_own_locals() {
         assert_eq!(monitor.local::<u64>(), Some(&(number + 10)));
     }
 }
+
+#[test]
+fn of_a_name_without_end_only_the_beginning_is_kept() {
+    let proxy = proxy(|_| ());
+    let (monitor, _) = proxy.negotiated("{}");
+    execute(&monitor, &format!("{{'execute': '{}'}}", "é".repeat(100_000)));
+    assert_eq!(monitor.last_command(), Some("é".repeat(256)));
+}
