@@ -160,7 +160,7 @@ fn each_of_many_commands_gets_its_own() {
 fn a_client_that_has_always_waited_for_its_answers_may_stop_to_do_so() {
     check(|machine| {
         let mut client = machine.connect("{}");
-        let mut wait_for_answers = |client: &mut Client| {
+        let wait_for_answers = |client: &mut Client| {
             for _ in 0..20 {
                 client.send(r#"{"execute": "query-version"}"#);
                 client.receive();

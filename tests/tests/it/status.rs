@@ -188,16 +188,18 @@ fn the_reference_machine_is_watched_until_a_signal_comes() {
     let mut command = qmp_server(["status", &address, "--watch", "0.1"]);
     let mut process = Process::start(command.stdout(Stdio::piped())).unwrap();
     let lines = BufReader::new(process.child().stdout.take().unwrap()).lines();
-    let (tell, heads) = channel();
+    let (tell, requests) = channel();
     let read = thread::spawn(move || {
-        lines.map_while(Result::ok).filter(|line| line.starts_with("MONITOR")).for_each(|line| {
+        lines.map_while(Result::ok).filter(|line| line.starts_with("requests ")).for_each(|line| {
             // The test has seen enough.
             let _ = tell.send(line);
         });
     });
-    for _ in 0..3 {
-        let head = heads.recv_timeout(LIMIT).unwrap();
-        assert!(!head.contains('\x1b'), "no terminal is there: {head}");
+    // Whether there is a server behind this one has been asked once.
+    for failed in [0, 1, 1] {
+        let requests = requests.recv_timeout(LIMIT).unwrap();
+        assert!(requests.ends_with(&format!(", {failed} failed so far")), "{requests}");
+        assert!(!requests.contains('\x1b'), "no terminal is there: {requests}");
     }
     process.signal(Signal::INT).unwrap();
     let ended = process.wait(LIMIT).unwrap().expect("it ends");

@@ -29,8 +29,11 @@ pub(crate) fn status(options: &StatusOptions) -> Result<(), Failure> {
     let oob = client.negotiate(OutOfBand::IfOffered).map_err(broken)?;
     let oob = oob.map_err(|refused| broken(invalid(refused)))?;
     let band = if oob { Band::OutOfBand } else { Band::InBand };
+    let mut is_mux = true;
     let mut look = || -> Result<String, Failure> {
-        let report = Report::query(&mut client, band, &broken)?;
+        let report = Report::query(&mut client, band, is_mux, &broken)?;
+        // Not asked again for what it does not have: it counts what fails.
+        is_mux = report.upstream.is_some();
         if options.json { Ok(report.json()) } else { report.table().map_err(broken) }
     };
     let Some(period) = options.watch else { return print(&look()?) };
@@ -65,6 +68,7 @@ impl Report {
     fn query(
         client: &mut Client,
         band: Band,
+        is_mux: bool,
         broken: &dyn Fn(io::Error) -> Failure,
     ) -> Result<Report, Failure> {
         let mut ask = |what: &str| {
@@ -74,10 +78,12 @@ impl Report {
         };
         let server = ask("server")?.map_err(Failure::command)?;
         let clients = ask("clients")?.map_err(Failure::command)?;
-        let upstream = match ask("upstream")? {
-            Ok(upstream) => Some(upstream),
-            Err(error) if error.class == ErrorClass::CommandNotFound => None,
-            Err(error) => return Err(Failure::command(error)),
+        let upstream = match is_mux.then(|| ask("upstream")).transpose()? {
+            Some(Ok(upstream)) => Some(upstream),
+            Some(Err(error)) if error.class != ErrorClass::CommandNotFound => {
+                return Err(Failure::command(error));
+            }
+            Some(Err(_)) | None => None,
         };
         client.forget_events();
         Ok(Report { server, clients, upstream })
