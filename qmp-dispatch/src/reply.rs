@@ -161,7 +161,7 @@ impl Reply {
         match take(&self.owed) {
             Some(owed) => owed.settle(&self.command, result),
             None => {
-                tracing::warn!(command = %self.command, "an answer came after its deadline");
+                tracing::warn!(command = &*self.command, "an answer came after its deadline");
                 if let Some((dispatcher, _)) = &self.deadline {
                     dispatcher.counters().late_answers.count();
                 }
@@ -189,7 +189,7 @@ impl Drop for Reply {
             dispatcher.remove_deadline(key);
         }
         if let Some(owed) = take(&self.owed) {
-            tracing::error!(command = %self.command, "a responder was dropped without an answer");
+            tracing::error!(command = &*self.command, "a responder was dropped without an answer");
             let error = format!("The command {} was not answered", self.command);
             owed.settle(&self.command, Err(Error::generic(error)));
         }
@@ -208,7 +208,7 @@ impl WeakReply {
     pub(crate) fn expire(self) {
         let Some(owed) = self.owed.upgrade().and_then(|owed| take(&owed)) else { return };
         let WeakReply { command, after, .. } = self;
-        tracing::warn!(%command, ?after, "no answer within the deadline");
+        tracing::warn!(command = &*command, ?after, "no answer within the deadline");
         owed.monitor.dispatcher().counters().deadlines_passed.count();
         let seconds = after.as_secs_f64();
         let error = format!("The command {command} was not answered within {seconds} seconds");

@@ -280,7 +280,8 @@ impl Shared {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         let mut connection = Connection::open(&self.address, &self.upstream, &is_closing)?;
         let greeting = connection.negotiate()?;
-        tracing::info!(server = %self.address, version = %greeting.version, "connected upstream");
+        let version = greeting.version.to_string();
+        tracing::info!(server = %self.address, version, "connected upstream");
         let oob = greeting.capabilities.contains(&Capability::OOB);
         let connected = Connected::to(&greeting.version);
         dispatcher.set_greeting(greeting);

@@ -35,8 +35,9 @@ pub(super) struct End {
 }
 
 impl End {
+    /// On one line: the server may have a say in this, and it gets into the log.
     fn broken(why: impl ToString) -> End {
-        End { why: why.to_string(), orderly: false }
+        End { why: why.to_string().replace(char::is_control, " "), orderly: false }
     }
 }
 

@@ -196,6 +196,17 @@ fn what_is_not_answered_in_time_is_answered_with_an_error_and_the_late_answer_is
 }
 
 #[test]
+fn a_name_cannot_forge_a_line_of_the_log() {
+    let (mut mux, server) = behind_mux(&["--deadline", "0.05"]);
+    let mut peer = server.accept_and_negotiate("[]");
+    let mut client = mux.negotiated();
+    client.send(r#"{"execute": "query-\nERROR forged"}"#);
+    peer.request();
+    assert!(client.receive().to_string().contains("within 0.05 seconds"));
+    expect_log(&mut mux, r#"command="query-\nERROR forged""#);
+}
+
+#[test]
 fn a_deadline_for_all_commands_leaves_those_alone_that_have_their_own() {
     let (mux, server) = behind_mux(&["--deadline", "0.05", "--deadline", "patient=1000"]);
     let mut peer = server.accept_and_negotiate(r#"["oob"]"#);
