@@ -112,6 +112,14 @@ fn another_name_is_refused() {
 }
 
 #[test]
+fn a_name_of_several_lines_is_none() {
+    let mut tls = Tls::start();
+    let mallory = tls.authority.issue("a\nERROR forged", &["mallory.example"]).unwrap();
+    let reason = tls.check_refused(Some(mallory));
+    assert_eq!(reason, "its certificate has none of the allowed names, but mallory.example");
+}
+
+#[test]
 fn a_client_without_a_certificate_is_refused() {
     let mut tls = Tls::start();
     assert_eq!(tls.check_refused(None), "it has no certificate");

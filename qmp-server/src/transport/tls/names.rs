@@ -72,7 +72,7 @@ impl ClientCertVerifier for NamesVerifier {
     }
 }
 
-/// DNS names, URIs, and the common name.
+/// DNS names, URIs, and the common name. What is shown to people, in the log for one, has no control characters.
 pub(super) fn names_in(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else {
         return Vec::new();
@@ -87,5 +87,6 @@ pub(super) fn names_in(certificate: &CertificateDer<'_>) -> Vec<String> {
     }
     let common = certificate.subject().iter_common_name();
     names.extend(common.filter_map(|name| name.as_str().ok()).map(str::to_owned));
+    names.retain(|name| !name.contains(char::is_control));
     names
 }
