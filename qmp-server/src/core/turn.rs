@@ -14,7 +14,7 @@ use crate::session::Job;
 
 /// So many commands are executed before the clients are looked at again, so that whoever has just
 /// sent one does not wait for all that others keep sending.
-const COMMANDS_PER_ROUND: usize = 32;
+const COMMANDS_PER_ROUND: usize = 8;
 
 impl Core {
     /// Executes what is queued, as long as no other thread is doing so, and until it is time to read
