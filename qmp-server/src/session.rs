@@ -5,7 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 
 use qmp_dispatch::proto::{Band, Error, Reader};
@@ -42,6 +42,7 @@ pub(crate) struct Job {
 
 pub(crate) struct Session {
     pub(crate) token: Token,
+    core: Weak<Core>,
     /// Which of the server's listeners the client has connected to.
     pub(crate) listener: Option<usize>,
     pub(crate) transport: Arc<dyn Transport>,
@@ -98,11 +99,12 @@ impl Session {
         outbox: Arc<Outbox>,
         monitor: Arc<Monitor>,
         producer: Producer<Job>,
-        core: &Core,
+        core: &Arc<Core>,
     ) -> Session {
         let tally = Tally::new(outbox.figures().now());
         Session {
             token,
+            core: Arc::downgrade(core),
             listener,
             transport,
             outbox,
@@ -428,10 +430,16 @@ impl Session {
         }
     }
 
-    /// So many requests will not be executed.
+    /// So many requests will not be executed. Others may have waited for their room.
     fn forget(&self, requests: usize) {
         self.left_queue();
-        (0..requests).for_each(|_| drop(self.share().answered()));
+        let core = self.core.upgrade();
+        for _ in 0..requests {
+            let waiting = self.share().answered();
+            if let Some(core) = &core {
+                core.read_again(&waiting);
+            }
+        }
     }
 
     /// Whether the client has read nothing for this long, though something waits to be read by it.

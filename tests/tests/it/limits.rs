@@ -5,11 +5,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
 use qmp_dispatch::proto::Error;
-use qmp_dispatch::{Context, Dispatcher, EventType, Registry};
+use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
 use qmp_server::{Limits, Server, ServerHandle, system_time, version};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use schemars::JsonSchema;
@@ -31,6 +32,10 @@ struct Limited {
     server: Option<ServerHandle>,
     dispatcher: Dispatcher,
     path: PathBuf,
+    /// Where one can connect, too.
+    other_path: PathBuf,
+    /// Those of `x-later`.
+    responders: Receiver<Responder<()>>,
     _dir: TempDir,
 }
 
@@ -42,14 +47,20 @@ impl Limited {
             .command("x-quick", |_: &Context| Ok::<_, Error>("quick".to_owned()))
             .unwrap()
             .allow_oob();
+        let (hand_over, responders) = channel();
+        let later = move |_: &Context, responder: Responder<()>| _ = hand_over.send(responder);
+        registry.deferred_command("x-later", later).unwrap();
         let dispatcher = Dispatcher::new(registry, version(), system_time);
         let mut limits = Limits::default();
         set(&mut limits);
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("qmp.sock");
-        let listen = format!("unix:{}", path.display()).parse().unwrap();
-        let server = Server::new(dispatcher.clone()).limits(limits).listen(&listen).unwrap();
-        Limited { server: Some(server.spawn().unwrap()), dispatcher, path, _dir: dir }
+        let [path, other_path] = ["qmp.sock", "other.sock"].map(|name| dir.path().join(name));
+        let mut server = Server::new(dispatcher.clone()).limits(limits);
+        for path in [&path, &other_path] {
+            server = server.listen(&format!("unix:{}", path.display()).parse().unwrap()).unwrap();
+        }
+        let server = Some(server.spawn().unwrap());
+        Limited { server, dispatcher, path, other_path, responders, _dir: dir }
     }
 
     fn client(&self) -> Client {
@@ -198,6 +209,29 @@ fn with_few_requests_at_a_time_all_are_answered_all_the_same() {
             });
         }
     });
+}
+
+#[test]
+fn the_room_of_requests_whose_client_is_disconnected_is_for_others() {
+    let limited = Limited::start(|limits| limits.per_server.requests = 2);
+    let mut first = limited.client();
+    let mut next = limited.client();
+    let mut leaving = Client::connect(&Endpoint::Unix(limited.other_path.clone()));
+    leaving.negotiate("{}");
+    first.send(r#"{"execute": "x-later"}"#);
+    let responder = limited.responders.recv().unwrap();
+    leaving.send(r#"{"execute": "x-quick"}"#);
+    let control = limited.server.as_ref().unwrap().control();
+    while control.status().unwrap().queued == 0 {
+        thread::yield_now();
+    }
+    next.send(r#"{"execute": "x-quick"}"#);
+    // Long enough for being looked at and left alone.
+    thread::sleep(Duration::from_millis(50));
+    assert!(control.yank("compat_monitor1"));
+    responder.respond(Ok::<_, Error>(()));
+    first.expect(r#"{"return": {}}"#);
+    next.expect(r#"{"return": "quick"}"#);
 }
 
 /// A server that is started with these limits of descriptors, as `ulimit` takes them.
