@@ -44,22 +44,17 @@ const WHAT_MATTERS_MOST: Summary = Summary {
 const THE_MUX: Summary = Summary {
     begin: "<!-- What docs/benchmarks.json says of the mux, put here by `cargo xtask bench`. -->\n",
     rows: &[
-        ["mux", "all cores", "before qemu-system-x86_64: p50", "a command and its answer"],
-        ["mux", "all cores", "before qemu-storage-daemon: p50", "the same"],
+        ["mux", "all cores", "qemu-system-x86_64: p50", "a command and its answer"],
+        ["mux", "all cores", "qemu-storage-daemon: p50", "the same"],
         [
             "mux",
             "all cores",
-            "before qemu-system-x86_64: 8 clients, without it 1",
+            "qemu-system-x86_64: commands",
             "commands of 8 clients, and of 1 without the mux",
         ],
-        ["mux", "all cores", "before qemu-storage-daemon: 8 clients, without it 1", "the same"],
-        [
-            "mux",
-            "one core",
-            "before qemu-system-x86_64: p50",
-            "a command and its answer, on one core",
-        ],
-        ["mux", "one core", "before qemu-storage-daemon: p50", "the same"],
+        ["mux", "all cores", "qemu-storage-daemon: commands", "the same"],
+        ["mux", "one core", "qemu-system-x86_64: p50", "a command and its answer, on one core"],
+        ["mux", "one core", "qemu-storage-daemon: p50", "the same"],
         ["mux", "all cores", "400 idle clients: memory each", "memory of an idle client"],
     ],
 };
