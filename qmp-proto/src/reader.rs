@@ -62,7 +62,7 @@ struct Count {
 
 impl Count {
     /// Counts one more token behind the `earlier` ones. Whether it completes the message.
-    #[inline]
+    #[inline(always)]
     fn add(
         &mut self,
         kind: Kind,
