@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the threads of a server share, and what each of them does.
 //!
-//! All threads wait for readiness together. Whoever is told of it reads, executes what is
-//! out-of-band, queues what is in-band, and then takes the role of the dispatcher, if it is free,
-//! and executes what is queued. So the usual request is read, executed and answered on one thread,
-//! and while one command blocks, the other threads go on reading.
+//! A thread waits for readiness, alone while requests keep coming, and else together with the others.
+//! Whoever is told of it reads, executes what is out-of-band, queues what is in-band, and then takes
+//! the role of the dispatcher, if it is free, and executes what is queued. So the usual request is
+//! read, executed and answered on one thread, and while one command blocks, another thread goes on
+//! reading.
 
 mod bounds;
 mod clients;
