@@ -357,19 +357,18 @@ impl Session {
         taken
     }
 
-    /// Executes what was sent to complete negotiation, if that has waited for its turn for so long. How many
-    /// requests that were. Unless it is `None`, the session is to be [read](Session::read) from: whoever
-    /// tried meanwhile has left it to us.
-    pub(crate) fn negotiate(&self, at_least: Duration) -> Option<usize> {
+    /// Executes what was sent to complete negotiation, if that has waited for its turn for so long. Whether
+    /// the session is to be [read](Session::read) from: whoever tried meanwhile has left it to us.
+    pub(crate) fn negotiate(&self, at_least: Duration) -> bool {
         let is_due = |since| self.figures().now() >= since + at_least;
         let waits = || self.tally.negotiating_since().is_some_and(is_due);
         if !waits() || self.monitor.is_negotiated() {
-            return None;
+            return false;
         }
         // No more is queued while this is locked, and so what is cannot be anything else.
-        let _input = self.input.try_lock().ok()?;
+        let Ok(_input) = self.input.try_lock() else { return false };
         if !waits() || self.monitor.is_negotiated() {
-            return Some(0);
+            return true;
         }
         let Cleared { items, resume, .. } = self.producer.clear();
         let negotiated = items.len();
@@ -385,7 +384,8 @@ impl Session {
         if resumed.is_some() {
             self.resumed();
         }
-        Some(negotiated)
+        self.give_room(negotiated);
+        true
     }
 
     /// Lets more requests wait if the client has just enabled out-of-band execution.
@@ -430,9 +430,14 @@ impl Session {
         }
     }
 
-    /// So many requests will not be executed. Others may have waited for their room.
+    /// So many requests will not be executed.
     fn forget(&self, requests: usize) {
         self.left_queue();
+        self.give_room(requests);
+    }
+
+    /// So many requests take no room any more: whoever waits for some is read from.
+    fn give_room(&self, requests: usize) {
         let core = self.core.upgrade();
         for _ in 0..requests {
             let waiting = self.share().answered();

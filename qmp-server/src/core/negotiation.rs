@@ -29,11 +29,9 @@ impl Core {
         }
         let sessions: Vec<_> = self.sessions().values().cloned().collect();
         for session in &sessions {
-            let Some(negotiated) = session.negotiate(PATIENCE) else { continue };
-            for _ in 0..negotiated {
-                self.read_again(&session.share().answered());
+            if session.negotiate(PATIENCE) {
+                self.read(session);
             }
-            self.read(session);
         }
     }
 
