@@ -185,7 +185,7 @@ impl Dispatcher {
     /// ```
     pub fn relay(&self, event: &Event) {
         self.counters().events.count();
-        let mut reached = Vec::new();
+        let mut reached = Reached::default();
         self.monitors().deliver(event, &mut reached);
     }
 
@@ -236,7 +236,7 @@ impl Dispatcher {
         };
         let key = (!event.interval().is_zero()).then(|| (name, event.key(data)));
         self.counters().events.count();
-        let mut reached = Vec::new();
+        let mut reached = Reached::default();
         // Held until the last monitor has it, so that the order is the same for all.
         let mut monitors = self.monitors();
         let now = self.now();
@@ -294,7 +294,7 @@ impl Dispatcher {
     /// ```
     pub fn handle_timeout(&self) {
         let now = self.now().monotonic;
-        let mut reached = Vec::new();
+        let mut reached = Reached::default();
         self.monitors().deliver_due(now, &mut reached);
         let due = self.deadlines().due(now);
         due.into_iter().for_each(WeakReply::expire);
@@ -472,19 +472,30 @@ impl fmt::Debug for Dispatcher {
     }
 }
 
+/// Monitors that an event was delivered to. Dropped after the lock of the monitors: writing to their clients and the end
+/// of a monitor, which calls foreign code, hold up nobody.
+#[derive(Default)]
+struct Reached(Vec<Arc<Monitor>>);
+
+impl Drop for Reached {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|monitor| monitor.flush());
+    }
+}
+
 impl Monitors {
     /// Who has been `reached` must be dropped after the lock is released: it may be the last that is
     /// left of a monitor, and what the embedder keeps there may emit events when it goes.
-    fn deliver(&self, event: &Event, reached: &mut Vec<Arc<Monitor>>) {
+    fn deliver(&self, event: &Event, reached: &mut Reached) {
         trace::monitor_protocol_event_emit(event);
         let mut texts = Texts::new(event);
         for monitor in self.connected.iter().filter_map(Weak::upgrade) {
             monitor.deliver(&mut texts);
-            reached.push(monitor);
+            reached.0.push(monitor);
         }
     }
 
-    fn deliver_due(&mut self, now: Duration, reached: &mut Vec<Arc<Monitor>>) {
+    fn deliver_due(&mut self, now: Duration, reached: &mut Reached) {
         for event in self.throttle.due(now) {
             self.deliver(&event, reached);
         }
@@ -494,8 +505,8 @@ impl Monitors {
 /// An event as it goes to many monitors: written once per layout.
 pub(crate) struct Texts<'e> {
     event: &'e Event,
-    compact: Option<String>,
-    pretty: Option<String>,
+    compact: Option<Arc<str>>,
+    pretty: Option<Arc<str>>,
 }
 
 impl<'e> Texts<'e> {
@@ -507,7 +518,7 @@ impl<'e> Texts<'e> {
         &self.event.name
     }
 
-    pub(crate) fn in_layout(&mut self, layout: Layout) -> &str {
+    pub(crate) fn in_layout(&mut self, layout: Layout) -> &Arc<str> {
         let text = match layout {
             Layout::Compact => &mut self.compact,
             Layout::Pretty => &mut self.pretty,
@@ -515,7 +526,7 @@ impl<'e> Texts<'e> {
         text.get_or_insert_with(|| {
             let mut text = String::new();
             self.event.write(layout, &mut text);
-            text
+            text.into()
         })
     }
 }

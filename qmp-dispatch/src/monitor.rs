@@ -22,12 +22,13 @@ use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
 
 /// Where a monitor's output goes.
 ///
-/// Called with whole messages, from whichever thread has something to say to the client, often with
-/// internal locks held: it must not call back into the monitor or its dispatcher, and must not
-/// block. What the client does not take at once is kept by the implementation.
+/// Transmitting takes whole messages, in their order, from any thread, and often with internal locks held: it must not
+/// call back into the monitor or its dispatcher, and must not block. Writing to the client can be left to
+/// [`flush`](Output::flush), which follows without any lock held. What the client does not take at once is kept by the
+/// implementation.
 ///
 /// ```
-/// use std::sync::mpsc;
+/// use std::sync::{Arc, mpsc};
 ///
 /// use qmp_dispatch::Output;
 ///
@@ -41,26 +42,30 @@ use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
 ///         }
 ///     }
 ///
-///     fn transmit_event(&self, text: &str) {
-///         let _ = self.0.try_send(text.to_owned());
+///     fn transmit_event(&self, text: &Arc<str>) {
+///         let _ = self.0.try_send(text.to_string());
 ///     }
 /// }
 ///
 /// let (send, receive) = mpsc::sync_channel(1);
 /// let output = Bounded(send);
 /// output.transmit("kept\r\n");
-/// output.transmit_event("dropped\r\n");
+/// output.transmit_event(&"dropped\r\n".into());
 /// assert_eq!(receive.try_iter().collect::<String>(), "kept\r\n");
 /// ```
 pub trait Output: Send + Sync {
     /// Sends the text of one message, line end included.
     fn transmit(&self, text: &str);
 
-    /// Sends the text of an event. Unlike other messages, it may be dropped if the client does not
-    /// read.
-    fn transmit_event(&self, text: &str) {
+    /// Sends the text of an event. Unlike other messages, it may be dropped if the client does not read. All monitors of
+    /// one layout get the same text, which need not be copied to be kept.
+    fn transmit_event(&self, text: &Arc<str>) {
         self.transmit(text);
     }
+
+    /// Writes what has been transmitted, if that was not done at once. Called after one or more messages, before the
+    /// operation that transmitted them returns.
+    fn flush(&self) {}
 }
 
 /// Names a monitor; unique within its [`Dispatcher`].
@@ -512,6 +517,7 @@ impl Monitor {
             self.listening.store(true, Ordering::Release);
         }
         drop(no_event_meanwhile);
+        self.flush();
     }
 
     /// Leaves negotiation, with or without out-of-band execution. Refused the second time.
@@ -534,6 +540,7 @@ impl Monitor {
         let mut text = String::new();
         greeting.write(self.layout, &mut text);
         self.transmit(&text);
+        self.flush();
     }
 
     fn transmit(&self, text: &str) {
@@ -542,6 +549,10 @@ impl Monitor {
     }
 
     /// Sends an event if the client is to get any.
+    pub(crate) fn flush(&self) {
+        self.output.flush();
+    }
+
     pub(crate) fn deliver(&self, event: &mut Texts<'_>) {
         let wanted = self.event_filter.get().is_none_or(|wanted| wanted(event.name()));
         if wanted && self.listening.load(Ordering::Acquire) {

@@ -161,7 +161,7 @@ fn what_goes_with_a_monitor_may_emit_events() {
     impl Output for LetGo {
         fn transmit(&self, _: &str) {}
 
-        fn transmit_event(&self, _: &str) {
+        fn transmit_event(&self, _: &std::sync::Arc<str>) {
             drop(self.0.lock().unwrap().take());
         }
     }
