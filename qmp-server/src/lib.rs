@@ -2,8 +2,8 @@
 //! A control socket that clients of the QEMU Machine Protocol cannot tell from QEMU's own.
 //!
 //! This crate wires the layers below to the world: `qmp-dispatch` has the commands, `qmp-queue` says
-//! whose turn it is, and here are the sockets and threads. It is also the program `qmp-server`,
-//! which serves a [reference machine](register_machine) that clients can be tried and tested on.
+//! whose turn it is, and here are the sockets and threads. The program `qmp-server` is in the package
+//! `qmp-server-cli`.
 //!
 //! # What it promises
 //!
@@ -117,6 +117,8 @@ pub use roles::{Role, RoleError, Roles, Subject};
 pub use server::{Discipline, ListenError, Server, ServerHandle};
 pub use status::{ClientStatus, RunningCommand, ServerStatus, register_status};
 pub use trace_points::TracePoints;
+#[doc(hidden)]
+pub use transport::tls::pem;
 pub use transport::{Listener, Received, Transport};
 
 /// The time as the system tells it, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).

@@ -5,7 +5,7 @@ mod ancillary;
 mod inherited;
 mod stdio;
 mod tcp;
-mod tls;
+pub(crate) mod tls;
 mod unix;
 mod vsock;
 

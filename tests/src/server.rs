@@ -406,7 +406,7 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| match std::env::var_os("QMP_SERVER_BIN") {
         Some(path) => path.into(),
-        None => build("--bin", "qmp-server", "qmp-server"),
+        None => build("qmp-server-cli", "--bin", "qmp-server", "qmp-server"),
     })
 }
 
@@ -420,15 +420,15 @@ pub fn program() -> &'static Path {
 pub fn example(name: &str) -> PathBuf {
     match std::env::var_os("QMP_EXAMPLES_DIR") {
         Some(directory) => Path::new(&directory).join(name),
-        None => build("--example", name, &format!("examples/{name}")),
+        None => build("qmp-server", "--example", name, &format!("examples/{name}")),
     }
 }
 
-/// Builds one of the programs of `qmp-server`, which is then at `path` in the directory of this profile.
-fn build(kind: &str, name: &str, path: &str) -> PathBuf {
+/// Builds a program of a package, which is then at `path` in the directory of this profile.
+fn build(package: &str, kind: &str, name: &str, path: &str) -> PathBuf {
     let profile_dir = profile_dir();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--package", "qmp-server", kind, name]);
+    command.args(["build", "--quiet", "--package", package, kind, name]);
     command.arg("--target-dir").arg(target_dir());
     if profile_dir.ends_with("release") {
         command.arg("--release");

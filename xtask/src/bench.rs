@@ -7,7 +7,7 @@ mod stacks;
 use std::process::Command;
 
 use crate::command::{Failure, Outcome, cargo, run as run_command, step};
-use crate::workspace::dist_server;
+use crate::workspace::{PROGRAM, dist_server};
 
 /// What there is to be measured.
 const LAYERS: [Layer; 5] = [
@@ -61,7 +61,7 @@ impl Layer {
             }
             Self::Server | Self::Mux => {
                 let profile = ["--profile", "dist"];
-                run_command(cargo(["build", "--package", "qmp-server"]).args(profile))?;
+                run_command(cargo(["build", "--package", PROGRAM]).args(profile))?;
                 run_command(&mut cargo(["build", "--release", "--package", "tests", "--bins"]))
             }
         }

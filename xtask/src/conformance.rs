@@ -2,7 +2,7 @@
 //! `cargo xtask conformance`: the runner of the crate `tests`, on our server unless told otherwise.
 
 use crate::command::{Outcome, cargo, run as run_command};
-use crate::workspace::{release_server, root};
+use crate::workspace::{PROGRAM, release_server, root};
 
 /// Options that say which server is meant, or that ask for none.
 const OTHER_SERVERS: [&str; 5] = ["--connect", "--spawn", "--ours", "--help", "-h"];
@@ -10,7 +10,7 @@ const OTHER_SERVERS: [&str; 5] = ["--connect", "--spawn", "--ours", "--help", "-
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut runner = cargo(["run", "--quiet", "--package", "tests", "--bin", "conformance", "--"]);
     if !names_a_server(arguments) {
-        run_command(&mut cargo(["build", "--release", "--package", "qmp-server"]))?;
+        run_command(&mut cargo(["build", "--release", "--package", PROGRAM]))?;
         runner.arg("--ours").arg(release_server()).arg("--deviations");
         runner.arg(root().join("tests/conformance/deviations.jsonl"));
     }

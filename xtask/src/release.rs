@@ -11,7 +11,7 @@ use crate::files;
 use crate::git::{git, uncommitted};
 use crate::manifest::Manifest;
 use crate::packed::version;
-use crate::workspace::{LIBRARIES, root, target_dir};
+use crate::workspace::{LIBRARIES, PUBLISHED, directory, root, target_dir};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let release = Release::parse(arguments)?;
@@ -23,7 +23,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         let section = changelog::section(&text, &version, release.dry_run)?;
         release.crates.iter().try_for_each(|name| changelog::mentions(section, name))
     })?;
-    for name in &release.crates {
+    let libraries = release.crates.iter().filter(|name| LIBRARIES.contains(name));
+    for name in libraries {
         step(&format!("the interface of {name} is compatible"), || {
             semver::check(name, &version, &release)
         })?;
@@ -63,17 +64,17 @@ impl Release {
             match argument.as_str() {
                 "--dry-run" => release.dry_run = true,
                 "--install" => release.install = true,
-                "all" => release.crates = LIBRARIES.to_vec(),
-                other => match LIBRARIES.into_iter().find(|name| *name == other) {
+                "all" => release.crates = PUBLISHED.to_vec(),
+                other => match PUBLISHED.into_iter().find(|name| *name == other) {
                     Some(name) => release.crates.push(name),
                     None => return Err(Failure::Usage(format!("release knows no '{other}'"))),
                 },
             }
         }
         if release.crates.is_empty() {
-            return Err(Failure::Usage(format!("release what? {}, or all", LIBRARIES.join(", "))));
+            return Err(Failure::Usage(format!("release what? {}, or all", PUBLISHED.join(", "))));
         }
-        release.crates.sort_by_key(|name| LIBRARIES.iter().position(|other| other == name));
+        release.crates.sort_by_key(|name| PUBLISHED.iter().position(|other| other == name));
         release.crates.dedup();
         Ok(release)
     }
@@ -83,14 +84,14 @@ impl Release {
 /// with what the others have packed.
 fn with_those_below(crates: &[&'static str]) -> Outcome<Vec<&'static str>> {
     let mut needed = crates.to_vec();
-    for name in LIBRARIES.into_iter().rev() {
+    for name in PUBLISHED.into_iter().rev() {
         if needed.contains(&name) {
-            let manifest = Manifest::of(&root().join(name))?;
+            let manifest = Manifest::of(&root().join(directory(name)))?;
             let below = manifest.dependencies(&["dependencies"]);
-            needed.extend(LIBRARIES.into_iter().filter(|other| below.contains_key(*other)));
+            needed.extend(PUBLISHED.into_iter().filter(|other| below.contains_key(*other)));
         }
     }
-    Ok(LIBRARIES.into_iter().filter(|name| needed.contains(name)).collect())
+    Ok(PUBLISHED.into_iter().filter(|name| needed.contains(name)).collect())
 }
 
 /// Where crates are packed and built, with a name that no other commit has: Cargo remembers by place and version what a
@@ -135,7 +136,7 @@ mod tests {
         let release = parse("qmp-server --dry-run qmp-proto qmp-server").unwrap();
         assert_eq!(release.crates, ["qmp-proto", "qmp-server"]);
         assert!(release.dry_run);
-        assert_eq!(parse("all").unwrap().crates, LIBRARIES);
+        assert_eq!(parse("all").unwrap().crates, PUBLISHED);
     }
 
     #[test]
@@ -150,5 +151,6 @@ mod tests {
         let below = with_those_below(&["qmp-dispatch"]).unwrap();
         assert_eq!(below, ["qmp-proto", "qmp-dispatch"]);
         assert_eq!(with_those_below(&["qmp-server"]).unwrap(), LIBRARIES);
+        assert_eq!(with_those_below(&["qmp-server-cli"]).unwrap(), PUBLISHED);
     }
 }

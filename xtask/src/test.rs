@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::command::{Outcome, cargo, no_arguments, run as run_command, step};
 use crate::install::install_test_tools;
 use crate::tidy;
-use crate::workspace::{LIBRARIES, debug_examples, debug_server, members};
+use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, members};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("test", arguments)?;
@@ -65,12 +65,15 @@ fn test_crates() -> Outcome {
             run_command(&mut cargo(["test", "--package", name, "--all-features", "--doc"]))
         })?;
     }
-    step("test xtask", || run_command(&mut cargo(["test", "--package", "xtask"])))
+    for name in [PROGRAM, "xtask"] {
+        step(&format!("test {name}"), || run_command(&mut cargo(["test", "--package", name])))?;
+    }
+    Ok(())
 }
 
 /// The server from outside, with its debug assertions. (`cargo xtask conformance` takes the one built for release.)
 fn test_server() -> Outcome {
-    step("build qmp-server", || run_command(&mut cargo(["build", "--package", "qmp-server"])))?;
+    step("build qmp-server", || run_command(&mut cargo(["build", "--package", PROGRAM])))?;
     let back_end = ["build", "--package", "qmp-server", "--example", "nbd"];
     step("build the block back end", || run_command(&mut cargo(back_end)))?;
     let mut tests = cargo(["test", "--package", "tests"]);

@@ -17,7 +17,7 @@ use crate::command::{Failure, Outcome, no_arguments};
 use crate::git;
 use crate::manifest::Manifest;
 use crate::metadata::packages;
-use crate::workspace::{members, root};
+use crate::workspace::{directory, members, root};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("tidy", arguments)?;
@@ -40,7 +40,7 @@ fn check_all() -> Outcome<Vec<String>> {
     let rust_version = workspace.get("workspace.package", "rust-version").unwrap_or_default();
     complaints.extend(dependencies::check(&packages()?, rust_version));
     for name in members() {
-        let manifest = Manifest::of(&root.join(name))?;
+        let manifest = Manifest::of(&root.join(directory(name)))?;
         complaints.extend(packaging::check_package(name, &manifest));
         complaints.extend(layering::check(name, &manifest));
     }

@@ -3,14 +3,24 @@
 
 use std::path::{Path, PathBuf};
 
-/// The published crates, lowest first.
+/// The libraries, lowest first.
 pub(crate) const LIBRARIES: [&str; 4] = ["qmp-proto", "qmp-queue", "qmp-dispatch", "qmp-server"];
+/// The package of the program `qmp-server`.
+pub(crate) const PROGRAM: &str = "qmp-server-cli";
+/// The published crates, lowest first.
+pub(crate) const PUBLISHED: [&str; 5] =
+    [LIBRARIES[0], LIBRARIES[1], LIBRARIES[2], LIBRARIES[3], PROGRAM];
 /// The other members.
 pub(crate) const SUPPORT: [&str; 2] = ["xtask", "tests"];
 
 /// All members.
 pub(crate) fn members() -> impl Iterator<Item = &'static str> {
-    LIBRARIES.into_iter().chain(SUPPORT)
+    PUBLISHED.into_iter().chain(SUPPORT)
+}
+
+/// The directory of a member, relative to the root.
+pub(crate) fn directory(member: &str) -> &str {
+    if member == PROGRAM { "qmp-server/cli" } else { member }
 }
 
 /// The root of the workspace.

@@ -2,13 +2,11 @@
 //! One line.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use qmp_dispatch::Monitor;
 use qmp_dispatch::proto::{Band, Error, Json, Request, RequestError, Value};
 use serde::Serialize;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::secrets::{Secrets, fits, without_quotation};
 use crate::entrance::DoorRole;
@@ -161,10 +159,7 @@ fn role_of(monitor: &Monitor) -> &str {
 
 /// RFC 3339, in UTC, with microseconds.
 fn now() -> String {
-    let mut text = String::new();
-    // Writing to text does not fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
-    text
+    humantime::format_rfc3339_micros(SystemTime::now()).to_string()
 }
 
 /// An id as it is, unless it is beyond reason.

@@ -3,7 +3,7 @@
 
 mod config;
 mod names;
-mod pem;
+pub mod pem;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -8,11 +8,11 @@ use std::process::Command;
 use super::origin::Origin;
 use crate::command::{Failure, Outcome, cargo, output_of, run};
 use crate::metadata::packages;
-use crate::workspace::members;
+use crate::workspace::{PROGRAM, members};
 
 /// Builds it and makes sure that it says what it was built from.
 pub(super) fn build(source: &Path, target_directory: &Path, origin: &Origin) -> Outcome<PathBuf> {
-    let arguments = ["build", "--locked", "--profile", "dist", "--package", "qmp-server"];
+    let arguments = ["build", "--locked", "--profile", "dist", "--package", PROGRAM];
     let mut build = cargo(arguments);
     build.args(["--bin", "qmp-server", "--target-dir"]).arg(target_directory).current_dir(source);
     build.env("CARGO_ENCODED_RUSTFLAGS", flags(source, target_directory)?);

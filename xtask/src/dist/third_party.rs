@@ -8,13 +8,14 @@ use std::path::Path;
 
 use crate::command::{Failure, Outcome, cargo, output_of};
 use crate::metadata::{self, Package};
+use crate::workspace::PROGRAM;
 
 /// How files with licences begin.
 const LICENCE_FILES: [&str; 5] = ["LICENSE", "LICENCE", "UNLICENSE", "COPYING", "NOTICE"];
 
 /// All of them, and each text once.
 pub(super) fn text() -> Outcome<String> {
-    let wanted = ["tree", "--locked", "--package", "qmp-server", "--edges", "normal"];
+    let wanted = ["tree", "--locked", "--package", PROGRAM, "--edges", "normal"];
     let plain = ["--prefix", "none", "--no-dedupe", "--format", "{p}"];
     let tree = output_of(cargo(wanted).args(plain))?;
     let packages = metadata::packages()?;
@@ -109,8 +110,7 @@ mod tests {
 
     #[test]
     fn crates_of_others_are_found_once() {
-        let tree =
-            "qmp-server v0.1.0 (/src/qmp-server)\nb v1.0.0\na v0.2.0+x (proc-macro)\nb v1.0.0\n";
+        let tree = "qmp-server-cli v0.1.0 (/src/qmp-server/cli)\nb v1.0.0\na v0.2.0+x (proc-macro)\nb v1.0.0\n";
         assert_eq!(built_from(tree), [("a", "0.2.0+x"), ("b", "1.0.0")]);
     }
 

@@ -13,7 +13,7 @@ struct Layer {
     others: Option<&'static [&'static str]>,
 }
 
-const LAYERS: [Layer; 6] = [
+const LAYERS: [Layer; 7] = [
     Layer {
         name: "qmp-proto",
         members: &[],
@@ -36,6 +36,11 @@ const LAYERS: [Layer; 6] = [
     Layer {
         name: "qmp-server",
         members: &["qmp-proto", "qmp-queue", "qmp-dispatch"],
+        others: None,
+    },
+    Layer {
+        name: "qmp-server-cli",
+        members: &["qmp-proto", "qmp-queue", "qmp-dispatch", "qmp-server"],
         others: None,
     },
     Layer { name: "xtask", members: &[], others: Some(&[]) },

@@ -55,7 +55,7 @@ pub(super) fn check_package(name: &str, manifest: &Manifest) -> Vec<String> {
     if SUPPORT.contains(&name) {
         require(!published, "publish = false is missing".to_owned());
     } else {
-        require(published, "a library is to be published".to_owned());
+        require(published, "the crate is to be published".to_owned());
         require(
             manifest.get("package", "categories").is_some(),
             "there are no categories".to_owned(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::workspace::members;
+use crate::workspace::{directory, members};
 
 const TOP_LEVEL_FILES: [&str; 15] = [
     ".gitattributes",
@@ -46,7 +46,7 @@ pub(super) fn check(files: &[String]) -> Vec<String> {
     let required = REQUIRED_FILES
         .into_iter()
         .map(str::to_owned)
-        .chain(members().map(|name| format!("{name}/README.md")));
+        .chain(members().map(|name| format!("{}/README.md", directory(name))));
     complaints.extend(
         required.filter(|path| !files.contains(path)).map(|path| format!("{path} is missing")),
     );
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn good() -> Vec<String> {
-        let readmes = members().map(|name| format!("{name}/README.md"));
+        let readmes = members().map(|name| format!("{}/README.md", directory(name)));
         REQUIRED_FILES.into_iter().map(str::to_owned).chain(readmes).collect()
     }
 

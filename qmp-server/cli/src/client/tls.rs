@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The client's end of TLS.
 
-#[path = "../../../transport/tls/pem.rs"]
-mod pem;
-
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -15,10 +12,10 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, InvalidMessage, StreamOwned,
 };
 
-use self::pem::{authorities, certificates, in_file, private_key};
 use super::silent;
 use super::stream::{SHORTEST, Stream, invalid};
 use crate::arguments::TlsOptions;
+use qmp_server::pem::{authorities, certificates, in_file, private_key};
 
 pub(super) struct TlsStream(StreamOwned<ClientConnection, TcpStream>);
 
