@@ -267,6 +267,16 @@ enum RebootAction {
 }
 
 #[test]
+fn of_names_that_collide_the_first_one_sent_is_named() {
+    let arguments = arguments_of::<()>().unwrap();
+    // Each is one of 4,096 ways to write the same hash: in base 33, "aB" and "b!" are one number.
+    let name = |n: usize| (0..12).map(move |bit| ["aB", "b!"][n >> bit & 1]).collect::<String>();
+    let object: Object = (0..4096).map(|n| (name(4095 - n), 1)).collect();
+    let refused = arguments.check(&object).unwrap_err();
+    assert_eq!(refused.desc, format!("Parameter '{}' is unexpected", name(4095)));
+}
+
+#[test]
 fn unexpected_members() {
     assert_checks::<SetAction>(&[
         (r#"{"extra": 1, "panic": "x"}"#, "Parameter 'panic' does not accept value 'x'"),

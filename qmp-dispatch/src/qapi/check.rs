@@ -4,6 +4,7 @@
 //! Mirrors `qobject_input_visitor` and the visitors that QEMU generates: members in the order of
 //! their declaration, nested ones before the next sibling, what is left over at the end.
 
+use std::collections::HashSet;
 use std::iter::Peekable;
 
 use qmp_proto::{Error, Object, Value};
@@ -47,7 +48,12 @@ impl<'m> Checker<'m> {
         let mut known = Vec::with_capacity(seen.count);
         self.known_names(ty, object, &mut known);
         let names = object.iter_in_qemu_order().map(|(name, _)| name);
-        let name = first_left(names, known).unwrap_or_default();
+        let name = first_left(names, &known)
+            .or_else(|| {
+                let known: HashSet<_> = known.into_iter().collect();
+                object.iter().map(|(name, _)| name).find(|name| !known.contains(name))
+            })
+            .unwrap_or_default();
         Err(Error::generic(format!("Parameter '{}' is unexpected", path.member(name))))
     }
 

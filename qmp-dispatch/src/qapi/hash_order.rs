@@ -3,7 +3,8 @@
 //!
 //! QEMU keeps the members of an object that have not been asked for in such a table, and reports
 //! the first one. Its order depends on the hashes, on collisions, and on the table's history of
-//! growing and shrinking, all of which is retraced here.
+//! growing and shrinking, all of which is retraced here. Unlike QEMU's table, this one takes a bounded
+//! number of steps: a client can choose names that collide.
 
 /// What GLib takes for places that have never been used and for removed ones; real hashes are
 /// above.
@@ -48,30 +49,40 @@ const PRIMES: [u32; 32] = [
     2_147_483_647,
 ];
 
+/// Steps that a name may take on average before the table is given up.
+///
+/// Names that nobody has chosen take about three at the highest load that GLib allows (94 %). Names
+/// whose hashes collide take as many as there are names, which would be quadratic.
+const STEPS_PER_NAME: usize = 64;
+
 /// The first of `names`, given in the order in which they are inserted, when those of `removed`
-/// have been taken out again one by one.
+/// have been taken out again one by one. `None` if none is left, or if the names collide too often.
+///
+/// `names` are distinct.
 pub(crate) fn first_left<'a>(
-    names: impl IntoIterator<Item = &'a str>,
-    removed: impl IntoIterator<Item = &'a str>,
+    names: impl ExactSizeIterator<Item = &'a str>,
+    removed: &[&'a str],
 ) -> Option<&'a str> {
-    let mut table = Table::new();
+    let mut table = Table::new((names.len() + removed.len()) * STEPS_PER_NAME);
     for name in names {
-        table.insert(name);
+        table.insert(name)?;
     }
     for name in removed {
-        table.remove(name);
+        table.remove(name)?;
     }
     table.first()
 }
 
-/// A hash table of names with open addressing.
+/// A hash table of names with open addressing. Its functions return `None` when the steps are used up.
 struct Table<'a> {
     places: Vec<Place<'a>>,
     shift: u32,
     /// Names in the table.
     len: usize,
-    /// Places that are not [`UNUSED`].
+    /// Places that are not [`UNUSED`], at least `len`.
     occupied: usize,
+    /// Steps left. Bounds the time, whatever the names are.
+    steps: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -83,31 +94,33 @@ struct Place<'a> {
 const FREE: Place<'static> = Place { hash: UNUSED, name: "" };
 
 impl<'a> Table<'a> {
-    fn new() -> Table<'a> {
-        Table { places: vec![FREE; 1 << MIN_SHIFT], shift: MIN_SHIFT, len: 0, occupied: 0 }
+    fn new(steps: usize) -> Table<'a> {
+        let places = vec![FREE; 1 << MIN_SHIFT];
+        Table { places, shift: MIN_SHIFT, len: 0, occupied: 0, steps }
     }
 
-    fn insert(&mut self, name: &'a str) {
+    /// Adds a name that is not in the table.
+    fn insert(&mut self, name: &'a str) -> Option<()> {
         let hash = hash(name);
-        let index = self.find(name, hash);
-        let old = self.places[index].hash;
+        // A removed place before the first unused one would be used again, but names are only
+        // removed when all have been inserted.
+        let index = self.find(hash, |place| place.hash == UNUSED)?;
         self.places[index] = Place { hash, name };
-        if old <= REMOVED {
-            self.len += 1;
-        }
-        if old == UNUSED {
-            self.occupied += 1;
-            self.maybe_resize();
-        }
+        self.len += 1;
+        self.occupied += 1;
+        self.maybe_resize()
     }
 
-    fn remove(&mut self, name: &str) {
-        let index = self.find(name, hash(name));
+    fn remove(&mut self, name: &str) -> Option<()> {
+        let hash = hash(name);
+        let index = self
+            .find(hash, |place| place.hash == UNUSED || place.hash == hash && place.name == name)?;
         if self.places[index].hash > REMOVED {
             self.places[index] = Place { hash: REMOVED, name: "" };
             self.len -= 1;
-            self.maybe_resize();
+            self.maybe_resize()?;
         }
+        Some(())
     }
 
     fn first(&self) -> Option<&'a str> {
@@ -115,40 +128,37 @@ impl<'a> Table<'a> {
         Some(place.name)
     }
 
-    /// The place of `name`, or the one to put it.
-    fn find(&self, name: &str, hash: u32) -> usize {
+    /// The first place in the sequence of this hash that is wanted.
+    fn find(&mut self, hash: u32, wanted: impl Fn(&Place<'_>) -> bool) -> Option<usize> {
         let mut index = self.index(hash);
-        let mut first_removed = None;
         let mut step = 0;
-        loop {
-            let place = &self.places[index];
-            match place.hash {
-                UNUSED => return first_removed.unwrap_or(index),
-                REMOVED => first_removed = first_removed.or(Some(index)),
-                _ if place.hash == hash && place.name == name => return index,
-                _ => {}
-            }
+        while !wanted(&self.places[index]) {
             step += 1;
+            self.step()?;
             index = (index + step) & (self.places.len() - 1);
         }
+        Some(index)
+    }
+
+    fn step(&mut self) -> Option<()> {
+        self.steps = self.steps.checked_sub(1)?;
+        Some(())
     }
 
     fn index(&self, hash: u32) -> usize {
         (hash.wrapping_mul(11) % PRIMES[self.shift as usize]) as usize
     }
 
-    fn maybe_resize(&mut self) {
+    fn maybe_resize(&mut self) -> Option<()> {
         let size = self.places.len();
         let sparse = size > self.len * 4 && size > 1 << MIN_SHIFT;
         let full = size <= self.occupied + self.occupied / 16;
-        if sparse || full {
-            self.resize();
-        }
+        if sparse || full { self.resize() } else { Some(()) }
     }
 
     /// Moves the names in place, as GLib does: a name goes to where it belongs in the table of the
     /// new size, the one it finds there is moved next.
-    fn resize(&mut self) {
+    fn resize(&mut self) -> Option<()> {
         let old_size = self.places.len();
         let wanted = (self.len as f64 * 1.333) as u32;
         self.shift = (u32::BITS - wanted.leading_zeros()).max(MIN_SHIFT);
@@ -170,6 +180,7 @@ impl<'a> Table<'a> {
                 let mut step = 0;
                 while settled[index] {
                     step += 1;
+                    self.step()?;
                     index = (index + step) & (size - 1);
                 }
                 settled[index] = true;
@@ -178,6 +189,7 @@ impl<'a> Table<'a> {
         }
         self.places.truncate(size);
         self.occupied = self.len;
+        Some(())
     }
 }
 
@@ -204,7 +216,7 @@ mod tests {
     use super::*;
 
     fn first<'a>(names: &[&'a str]) -> Option<&'a str> {
-        first_left(names.iter().copied(), [])
+        first_left(names.iter().copied(), &[])
     }
 
     #[test]
@@ -224,35 +236,59 @@ mod tests {
 
     #[test]
     fn removed_names_are_not_reported() {
-        assert_eq!(first_left(["a", "b", "c"], ["b", "x"]), Some("a"));
-        assert_eq!(first_left(["a"], ["a"]), None);
+        assert_eq!(first_left(["a", "b", "c"].into_iter(), &["b", "x"]), Some("a"));
+        assert_eq!(first_left(["a"].into_iter(), &["a"]), None);
+    }
+
+    /// The steps that were taken, and whether they sufficed.
+    fn steps(names: &[String]) -> (usize, bool) {
+        let mut table = Table::new(names.len() * STEPS_PER_NAME);
+        let finished = names.iter().try_for_each(|name| table.insert(name)).is_some();
+        (names.len() * STEPS_PER_NAME - table.steps, finished)
+    }
+
+    #[test]
+    fn names_that_nobody_has_chosen_take_few_steps() {
+        for count in [1, 7, 1000, 30_000] {
+            let names: Vec<String> = (0..count).map(|n| format!("name{n}")).collect();
+            let (steps, finished) = steps(&names);
+            assert!(finished && steps <= 8 * count, "{steps} steps for {count} names");
+        }
+    }
+
+    #[test]
+    fn names_that_collide_are_given_up_after_a_bounded_number_of_steps() {
+        // In base 33, "aB" and "b!" are the same number.
+        let colliding = |bits: usize| -> Vec<String> {
+            let pairs = |n: usize| (0..bits).map(move |bit| ["aB", "b!"][n >> bit & 1]);
+            (0..1usize << bits).map(|n| pairs(n).collect()).collect()
+        };
+        let names = colliding(11);
+        assert!(names.iter().all(|name| hash(name) == hash(&names[0])));
+        let (few, _) = steps(&names);
+        let (many, finished) = steps(&colliding(12));
+        assert!(!finished && many <= 2 * few + STEPS_PER_NAME, "{many} steps after {few}");
+        assert_eq!(first_left(names.iter().map(String::as_str), &[]), None);
     }
 
     #[test]
     fn every_name_is_kept_while_growing_and_shrinking() {
         let names: Vec<String> = (0..1000).map(|n| format!("name{n}")).collect();
         for left in [0, 1, 2, 5, 100, 999] {
-            let mut table = Table::new();
+            let mut table = Table::new(names.len() * STEPS_PER_NAME);
             for name in &names {
-                table.insert(name);
-                table.insert(name);
+                table.insert(name).unwrap();
             }
             assert_eq!(table.len, 1000);
             for name in &names[left..] {
-                table.remove(name);
+                table.remove(name).unwrap();
             }
-            let mut kept: Vec<_> =
-                table.places.iter().filter(|p| p.hash > REMOVED).map(|p| p.name).collect();
-            kept.sort_by_key(|name| name.len());
+            let kept = table.places.iter().filter(|place| place.hash > REMOVED);
+            let mut kept: Vec<_> = kept.map(|place| place.name).collect();
             let mut expected: Vec<_> = names[..left].iter().map(String::as_str).collect();
-            expected.sort_by_key(|name| name.len());
-            kept.sort();
-            expected.sort();
+            kept.sort_unstable();
+            expected.sort_unstable();
             assert_eq!(kept, expected);
-            assert!(names[..left].iter().all(|name| {
-                let index = table.find(name, hash(name));
-                table.places[index].name == name
-            }));
         }
     }
 }
