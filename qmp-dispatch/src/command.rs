@@ -8,6 +8,9 @@ use std::time::Duration;
 use crate::handler::ErasedHandler;
 use crate::qapi::{Arguments, CommandInfo, Type};
 
+/// The name of the command that leaves negotiation.
+pub(crate) const NEGOTIATION: &str = "qmp_capabilities";
+
 /// A registered command, and what can be set of it.
 ///
 /// Mirrors the flags that a command has in a QAPI schema.
@@ -226,6 +229,11 @@ impl Command {
     /// Whether the command answers when it succeeds.
     pub fn has_success_response(&self) -> bool {
         self.success_response
+    }
+
+    /// Whether this is the command that leaves negotiation.
+    pub(crate) fn is_negotiation(&self) -> bool {
+        self.name == NEGOTIATION
     }
 
     pub(crate) fn arguments(&self) -> &Arguments {

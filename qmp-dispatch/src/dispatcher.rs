@@ -4,18 +4,18 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use qmp_proto::{Capability, Event, Greeting, Json, Layout, Timestamp, Version};
 use serde::Serialize;
 
-use crate::deadline::{DeadlineKey, Deadlines};
+use crate::audience::Audience;
 use crate::intercept;
 use crate::monitor::{Monitor, MonitorId, Output};
 use crate::reply::WeakReply;
 use crate::stats::{Counters, DispatcherStats};
-use crate::throttle::Throttle;
+use crate::timers::{Expired, TimerKey, Timers};
 use crate::{EmitError, EventType, Locals, Registry, panics, trace};
 
 /// The commands and events of a server, and its monitors. Cloning gives another handle.
@@ -45,18 +45,10 @@ struct Shared {
     schema: OnceLock<Json>,
     /// The machine is yet to be initialized.
     preconfig: AtomicBool,
-    deadlines: Mutex<Deadlines>,
-    /// Called when something is due earlier than what was known to be.
-    timeout_hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    timers: Timers,
     last_id: AtomicU64,
-    monitors: Mutex<Monitors>,
+    audience: Audience,
     counters: Counters,
-}
-
-#[derive(Default)]
-struct Monitors {
-    connected: Vec<Weak<Monitor>>,
-    throttle: Throttle,
 }
 
 /// What time it is. Time is never read in this crate, it is told.
@@ -116,10 +108,9 @@ impl Dispatcher {
             clock: Box::new(clock),
             schema: OnceLock::new(),
             preconfig: AtomicBool::new(false),
-            deadlines: Mutex::default(),
-            timeout_hook: OnceLock::new(),
+            timers: Timers::new(),
             last_id: AtomicU64::new(0),
-            monitors: Mutex::default(),
+            audience: Audience::default(),
             counters: Counters::default(),
         };
         Dispatcher { shared: Arc::new(shared) }
@@ -158,10 +149,6 @@ impl Dispatcher {
         let id = MonitorId::new(self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1);
         let monitor = Arc::new(Monitor::new(id, self.clone(), output, layout, locals));
         intercept::connected(&monitor);
-        let mut monitors = self.monitors();
-        monitors.connected.retain(|monitor| monitor.strong_count() > 0);
-        monitors.connected.push(Arc::downgrade(&monitor));
-        drop(monitors);
         monitor.greet(&self.greeting());
         monitor
     }
@@ -185,8 +172,7 @@ impl Dispatcher {
     /// ```
     pub fn relay(&self, event: &Event) {
         self.counters().events.count();
-        let mut reached = Reached::default();
-        self.monitors().deliver(event, &mut reached);
+        self.audience().deliver(event);
     }
 
     /// Emits an event to every monitor that has completed negotiation.
@@ -234,28 +220,23 @@ impl Dispatcher {
                 Some(declared.data().without_hidden(registry.policy(), json))
             }
         };
-        let key = (!event.interval().is_zero()).then(|| (name, event.key(data)));
+        let interval = declared.interval();
+        let key = (!interval.is_zero()).then(|| declared.key(data));
         self.counters().events.count();
-        let mut reached = Reached::default();
-        // Held until the last monitor has it, so that the order is the same for all.
-        let mut monitors = self.monitors();
-        let now = self.now();
-        let event_now = Event { name: name.into(), data: encoded, timestamp: now.wall };
-        trace::monitor_protocol_event_queue(&event_now, event.interval());
+        let Time { wall, monotonic } = self.now();
+        let event = Event { name: name.into(), data: encoded, timestamp: wall };
+        trace::monitor_protocol_event_queue(&event, interval);
         let Some(key) = key else {
-            monitors.deliver(&event_now, &mut reached);
+            self.audience().deliver(&event);
             return Ok(());
         };
-        let before = monitors.throttle.next_end();
-        monitors.deliver_due(now.monotonic, &mut reached);
-        let offered = monitors.throttle.offer(now.monotonic, event.interval(), key, event_now);
-        match offered {
-            Some(event) => monitors.deliver(&event, &mut reached),
-            None => self.counters().events_held_back.count(),
+        let offered = self.shared.timers.offer(monotonic, interval, (name, key), event);
+        if offered.held_back {
+            self.counters().events_held_back.count();
         }
-        let after = monitors.throttle.next_end();
-        drop(monitors);
-        self.tell_if_earlier(before, after);
+        if let Some(event) = offered.send {
+            self.audience().deliver(&event);
+        }
         Ok(())
     }
 
@@ -264,9 +245,7 @@ impl Dispatcher {
     /// [hook](Dispatcher::set_timeout_hook) says so.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        let window = self.monitors().throttle.next_end();
-        let deadline = self.deadlines().next();
-        let next = window.into_iter().chain(deadline).min()?;
+        let next = self.shared.timers.next()?;
         Some(next.saturating_sub(self.now().monotonic))
     }
 
@@ -293,33 +272,26 @@ impl Dispatcher {
     /// # Ok::<(), qmp_dispatch::RegisterError>(())
     /// ```
     pub fn handle_timeout(&self) {
-        let now = self.now().monotonic;
-        let mut reached = Reached::default();
-        self.monitors().deliver_due(now, &mut reached);
-        let due = self.deadlines().due(now);
-        due.into_iter().for_each(WeakReply::expire);
-    }
-
-    pub(crate) fn add_deadline(&self, after: Duration, reply: WeakReply) -> DeadlineKey {
-        let at = self.now().monotonic.saturating_add(after);
-        let mut deadlines = self.deadlines();
-        let before = deadlines.next();
-        let key = deadlines.add(at, reply);
-        drop(deadlines);
-        self.tell_if_earlier(before, Some(at));
-        key
-    }
-
-    pub(crate) fn remove_deadline(&self, key: DeadlineKey) {
-        self.deadlines().remove(key);
-    }
-
-    fn tell_if_earlier(&self, before: Option<Duration>, after: Option<Duration>) {
-        if after.is_some_and(|after| before.is_none_or(|before| after < before))
-            && let Some(hook) = self.shared.timeout_hook.get()
-        {
-            hook();
+        for expired in self.shared.timers.expire(self.now().monotonic) {
+            match expired {
+                Expired::Deadline(reply) => reply.expire(),
+                Expired::Window { event, held } => {
+                    trace::monitor_protocol_event_handler(event, held.as_ref());
+                    if let Some(event) = held {
+                        self.audience().deliver(&event);
+                    }
+                }
+            }
         }
+    }
+
+    pub(crate) fn add_deadline(&self, after: Duration, reply: WeakReply) -> TimerKey {
+        let at = self.now().monotonic.saturating_add(after);
+        self.shared.timers.add_deadline(at, reply)
+    }
+
+    pub(crate) fn remove_deadline(&self, deadline: TimerKey) {
+        self.shared.timers.cancel(deadline);
     }
 
     /// Has a function called whenever the [timeout](Dispatcher::timeout) has become shorter, on the
@@ -346,7 +318,7 @@ impl Dispatcher {
     /// # Ok::<(), qmp_dispatch::RegisterError>(())
     /// ```
     pub fn set_timeout_hook(&self, hook: impl Fn() + Send + Sync + 'static) -> bool {
-        self.shared.timeout_hook.set(Box::new(hook)).is_ok()
+        self.shared.timers.set_hook(Box::new(hook))
     }
 
     /// What greetings and `query-version` report.
@@ -443,23 +415,13 @@ impl Dispatcher {
         })
     }
 
-    /// Lets no event be emitted while the guard lives.
-    pub(crate) fn hold_events(&self) -> impl Drop + use<'_> {
-        self.monitors()
-    }
-
     /// What time it is.
     pub(crate) fn now(&self) -> Time {
         (self.shared.clock)()
     }
 
-    /// Never locked together with the monitors.
-    fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
-        self.shared.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn monitors(&self) -> MutexGuard<'_, Monitors> {
-        self.shared.monitors.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn audience(&self) -> &Audience {
+        &self.shared.audience
     }
 }
 
@@ -469,64 +431,5 @@ impl fmt::Debug for Dispatcher {
             .field("registry", &self.shared.registry)
             .field("greeting", &self.greeting())
             .finish_non_exhaustive()
-    }
-}
-
-/// Monitors that an event was delivered to. Dropped after the lock of the monitors: writing to their clients and the end
-/// of a monitor, which calls foreign code, hold up nobody.
-#[derive(Default)]
-struct Reached(Vec<Arc<Monitor>>);
-
-impl Drop for Reached {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|monitor| monitor.flush());
-    }
-}
-
-impl Monitors {
-    /// Who has been `reached` must be dropped after the lock is released: it may be the last that is
-    /// left of a monitor, and what the embedder keeps there may emit events when it goes.
-    fn deliver(&self, event: &Event, reached: &mut Reached) {
-        trace::monitor_protocol_event_emit(event);
-        let mut texts = Texts::new(event);
-        for monitor in self.connected.iter().filter_map(Weak::upgrade) {
-            monitor.deliver(&mut texts);
-            reached.0.push(monitor);
-        }
-    }
-
-    fn deliver_due(&mut self, now: Duration, reached: &mut Reached) {
-        for event in self.throttle.due(now) {
-            self.deliver(&event, reached);
-        }
-    }
-}
-
-/// An event as it goes to many monitors: written once per layout.
-pub(crate) struct Texts<'e> {
-    event: &'e Event,
-    compact: Option<Arc<str>>,
-    pretty: Option<Arc<str>>,
-}
-
-impl<'e> Texts<'e> {
-    fn new(event: &'e Event) -> Texts<'e> {
-        Texts { event, compact: None, pretty: None }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.event.name
-    }
-
-    pub(crate) fn in_layout(&mut self, layout: Layout) -> &Arc<str> {
-        let text = match layout {
-            Layout::Compact => &mut self.compact,
-            Layout::Pretty => &mut self.pretty,
-        };
-        text.get_or_insert_with(|| {
-            let mut text = String::new();
-            self.event.write(layout, &mut text);
-            text.into()
-        })
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Kinds of events.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::time::Duration;
 
@@ -12,7 +12,9 @@ use crate::qapi::{EventInfo, Type};
 /// A kind of event: its name, and the type of its data. `()` means that it has none.
 ///
 /// Declared with [`Registry::event`](crate::Registry::event), emitted with
-/// [`Context::emit`](crate::Context::emit) or [`Dispatcher::emit`](crate::Dispatcher::emit).
+/// [`Context::emit`](crate::Context::emit) or [`Dispatcher::emit`](crate::Dispatcher::emit). The rate
+/// limit that was declared holds for all events of the name, even if they are emitted by means of
+/// another constant.
 ///
 /// ```
 /// use qmp_dispatch::{EventType, Registry};
@@ -87,14 +89,6 @@ impl<T> EventType<T> {
         self
     }
 
-    pub(crate) fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    pub(crate) fn key(&self, data: &T) -> String {
-        (self.key)(data)
-    }
-
     /// The name, as clients see it.
     pub fn name(&self) -> &'static str {
         self.name
@@ -129,18 +123,32 @@ impl<T> fmt::Debug for EventType<T> {
 /// assert_eq!(declared.documentation(), Some("It is getting warm."));
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
-#[derive(Debug)]
 pub struct DeclaredEvent {
     name: &'static str,
     data: Type,
     data_type: TypeId,
+    /// Zero if there is no limit.
+    interval: Duration,
+    key: Key,
     features: Vec<String>,
     documentation: Option<String>,
 }
 
+/// The key of an [`EventType`] whose type has been forgotten.
+type Key = Box<dyn Fn(&dyn Any) -> String + Send + Sync>;
+
 impl DeclaredEvent {
-    pub(crate) fn new(name: &'static str, data: Type, data_type: TypeId) -> DeclaredEvent {
-        DeclaredEvent { name, data, data_type, features: Vec::new(), documentation: None }
+    pub(crate) fn new<T: 'static>(event: &EventType<T>, data: Type) -> DeclaredEvent {
+        let EventType { name, interval, key } = *event;
+        DeclaredEvent {
+            name,
+            data,
+            data_type: TypeId::of::<T>(),
+            interval,
+            key: Box::new(move |data| data.downcast_ref().map(key).unwrap_or_default()),
+            features: Vec::new(),
+            documentation: None,
+        }
     }
 
     /// Marks the event as deprecated: it is still sent, and will go. The same as a
@@ -196,9 +204,28 @@ impl DeclaredEvent {
         &self.data
     }
 
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// The key of data that has the declared type.
+    pub(crate) fn key(&self, data: &dyn Any) -> String {
+        (self.key)(data)
+    }
+
     /// What [`EventType`]s of this name have for data.
     pub(crate) fn data_type(&self) -> TypeId {
         self.data_type
+    }
+}
+
+impl fmt::Debug for DeclaredEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeclaredEvent")
+            .field("name", &self.name)
+            .field("interval", &self.interval)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
     }
 }
 

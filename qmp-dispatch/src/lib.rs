@@ -100,9 +100,9 @@
 //! assert_eq!(lines[1], r#"{"return": {}, "id": 1}"#);
 //! ```
 
+mod audience;
 mod command;
 mod context;
-mod deadline;
 mod dispatcher;
 mod event;
 mod forward;
@@ -117,8 +117,9 @@ mod protocol_commands;
 pub mod qapi;
 mod registry;
 mod reply;
+mod state;
 mod stats;
-mod throttle;
+mod timers;
 mod trace;
 mod types_macro;
 

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::mem::take;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use qmp_proto::{
@@ -11,19 +10,20 @@ use qmp_proto::{
     Response, SyntaxError,
 };
 
+use crate::command::NEGOTIATION;
 use crate::context::with_current;
-use crate::dispatcher::Texts;
 use crate::handler::ErasedHandler;
 use crate::intercept::{self, Intercepted};
 use crate::last_command::LastCommand;
 use crate::panics::{Panic, caught};
 use crate::reply::{Answer, Reply};
+use crate::state::{AtomicState, State};
 use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
 
 /// Where a monitor's output goes.
 ///
-/// Transmitting takes whole messages, in their order, from any thread, and often with internal locks held: it must not
-/// call back into the monitor or its dispatcher, and must not block. Writing to the client can be left to
+/// Transmitting takes whole messages, in their order, from any thread, and in part while the dispatcher is locked: it only
+/// appends, and must not block nor call the monitor or its dispatcher. Writing to the client can be left to
 /// [`flush`](Output::flush), which follows without any lock held. What the client does not take at once is kept by the
 /// implementation.
 ///
@@ -123,12 +123,7 @@ pub struct Monitor {
     output: Arc<dyn Output>,
     layout: Layout,
     locals: Locals,
-    /// The client has completed negotiation.
-    negotiated: AtomicBool,
-    /// The client has enabled out-of-band execution.
-    oob: AtomicBool,
-    /// The client has been told that negotiation is complete, and gets events.
-    listening: AtomicBool,
+    state: AtomicState,
     command_filter: OnceLock<Filter>,
     event_filter: OnceLock<Filter>,
     last_command: LastCommand,
@@ -190,9 +185,7 @@ impl Monitor {
             output,
             layout,
             locals,
-            negotiated: AtomicBool::new(false),
-            oob: AtomicBool::new(false),
-            listening: AtomicBool::new(false),
+            state: AtomicState::new(),
             command_filter: OnceLock::new(),
             event_filter: OnceLock::new(),
             last_command: LastCommand::none(),
@@ -236,12 +229,12 @@ impl Monitor {
 
     /// Whether the client has completed negotiation.
     pub fn is_negotiated(&self) -> bool {
-        self.negotiated.load(Ordering::Acquire)
+        self.state.get() != State::Negotiating
     }
 
     /// Whether the client has enabled out-of-band execution.
     pub fn is_oob_enabled(&self) -> bool {
-        self.oob.load(Ordering::Acquire)
+        matches!(self.state.get(), State::Negotiated { oob: true } | State::Listening { oob: true })
     }
 
     /// The in-band command that this monitor has begun to execute last, for operators who want to know
@@ -276,7 +269,7 @@ impl Monitor {
     /// Sends only those events to the client whose names the filter accepts. Only the first filter is
     /// kept; whether this one is.
     ///
-    /// The filter is called while an event is being emitted, and must not emit one itself.
+    /// The filter is called on each thread that emits an event, which waits for it.
     ///
     /// ```
     /// use qmp_dispatch::{EventType, LocalClient, Registry};
@@ -443,7 +436,7 @@ impl Monitor {
     fn check(&self, request: &mut Request) -> Result<Option<&Command>, Error> {
         let Request { command: name, arguments, band, .. } = request;
         let not_found = |desc: String| Error::new(ErrorClass::CommandNotFound, desc);
-        if !self.is_negotiated() && name != "qmp_capabilities" {
+        if !self.is_negotiated() && name != NEGOTIATION {
             return Err(not_found(
                 "Expecting capabilities negotiation with 'qmp_capabilities'".to_owned(),
             ));
@@ -476,7 +469,7 @@ impl Monitor {
 
     /// Whether the command filter lets the command through.
     fn permits(&self, name: &str) -> bool {
-        name == "qmp_capabilities" || self.command_filter.get().is_none_or(|permits| permits(name))
+        name == NEGOTIATION || self.command_filter.get().is_none_or(|permits| permits(name))
     }
 
     /// Runs a handler, with this as the current monitor. An error if it panics.
@@ -506,18 +499,23 @@ impl Monitor {
             intercepted.leave(self, &mut result);
         }
         self.dispatcher.counters().answered(&result);
-        // A client that negotiates takes the next message for the answer, and misses no event after
-        // it.
-        let begins_to_listen = self.is_negotiated() && !self.listening.load(Ordering::Acquire);
-        let no_event_meanwhile = begins_to_listen.then(|| self.dispatcher.hold_events());
-        if result.is_err() || command.is_none_or(Command::has_success_response) {
-            self.transmit(&Response { id, result }.into_text(self.layout));
+        let negotiated = match self.state.get() {
+            State::Negotiated { oob } if command.is_some_and(Command::is_negotiation) => Some(oob),
+            _ => None,
+        };
+        if result.is_ok() && command.is_some_and(|command| !command.has_success_response()) {
+            return;
         }
-        if begins_to_listen {
-            self.listening.store(true, Ordering::Release);
+        let text = Response { id, result }.into_text(self.layout);
+        trace::monitor_qmp_respond(self.id, &text);
+        match negotiated {
+            None => self.output.transmit(&text),
+            Some(oob) => self.dispatcher.audience().join(self, || {
+                self.output.transmit(&text);
+                self.state.set(State::Listening { oob });
+            }),
         }
-        drop(no_event_meanwhile);
-        self.flush();
+        self.output.flush();
     }
 
     /// Leaves negotiation, with or without out-of-band execution. Refused the second time.
@@ -531,40 +529,37 @@ impl Monitor {
         if oob && !self.dispatcher.greeting().capabilities.contains(&Capability::OOB) {
             return Err(Error::generic("Capability oob not available"));
         }
-        self.oob.store(oob, Ordering::Release);
-        self.negotiated.store(true, Ordering::Release);
+        self.state.set(State::Negotiated { oob });
         Ok(())
     }
 
     pub(crate) fn greet(&self, greeting: &Greeting) {
         let mut text = String::new();
         greeting.write(self.layout, &mut text);
-        self.transmit(&text);
-        self.flush();
-    }
-
-    fn transmit(&self, text: &str) {
-        trace::monitor_qmp_respond(self.id, text);
-        self.output.transmit(text);
-    }
-
-    /// Sends an event if the client is to get any.
-    pub(crate) fn flush(&self) {
+        trace::monitor_qmp_respond(self.id, &text);
+        self.output.transmit(&text);
         self.output.flush();
     }
 
-    pub(crate) fn deliver(&self, event: &mut Texts<'_>) {
-        let wanted = self.event_filter.get().is_none_or(|wanted| wanted(event.name()));
-        if wanted && self.listening.load(Ordering::Acquire) {
-            let text = event.in_layout(self.layout);
-            trace::monitor_qmp_respond(self.id, text);
-            self.output.transmit_event(text);
-        }
+    /// Whether the event filter lets the event through.
+    pub(crate) fn wants(&self, event: &str) -> bool {
+        self.event_filter.get().is_none_or(|wants| wants(event))
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    pub(crate) fn output(&self) -> &dyn Output {
+        &*self.output
     }
 }
 
 impl Drop for Monitor {
     fn drop(&mut self) {
+        if self.is_negotiated() {
+            self.dispatcher.audience().leave(self.id);
+        }
         intercept::disconnected(self);
     }
 }
@@ -573,8 +568,7 @@ impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Monitor")
             .field("id", &self.id)
-            .field("negotiated", &self.is_negotiated())
-            .field("oob", &self.is_oob_enabled())
+            .field("state", &self.state.get())
             .field("layout", &self.layout)
             .finish_non_exhaustive()
     }

@@ -6,13 +6,14 @@ use qmp_proto::{Error, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::command::NEGOTIATION;
 use crate::handler::ErasedHandler;
 use crate::qapi::SchemaInfo;
 use crate::{Context, RegisterError, Registry};
 
 /// Registers what every server needs by itself.
 pub(crate) fn register_negotiation(registry: &mut Registry) -> Result<(), RegisterError> {
-    registry.command("qmp_capabilities", qmp_capabilities)?.allow_preconfig();
+    registry.command(NEGOTIATION, qmp_capabilities)?.allow_preconfig();
     Ok(())
 }
 

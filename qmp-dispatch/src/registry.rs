@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which commands and events there are.
 
-use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::command::Command;
+use crate::command::{Command, NEGOTIATION};
 use crate::handler::ErasedHandler;
 use crate::qapi::{
     Introspection, Policy, Problem, SchemaError, arguments_taken_by, is_name, type_of,
@@ -261,7 +260,7 @@ impl Registry {
             return Err(schema(SchemaError { type_name, place, problem: Problem::NotAnObject }));
         }
         let index = self.events.len();
-        self.events.push(DeclaredEvent::new(name, data, TypeId::of::<T>()));
+        self.events.push(DeclaredEvent::new(event, data));
         Ok(&mut self.events[index])
     }
 
@@ -392,7 +391,8 @@ impl Registry {
             true => None,
             false => self.deadlines.get(name).copied(),
         };
-        by_name.or(own).or(self.default_deadline)
+        // Negotiation takes no time, and its response starts the events.
+        by_name.or(own).or(self.default_deadline).filter(|_| name != NEGOTIATION)
     }
 
     pub(crate) fn forwarder(&self) -> Option<&dyn Forwarder> {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use qmp_proto::{Error, Json, Value};
 use serde::Serialize;
 
-use crate::deadline::DeadlineKey;
 use crate::handler::encode_result;
 use crate::intercept::Intercepted;
+use crate::timers::TimerKey;
 use crate::{Dispatcher, Monitor, MonitorId};
 
 /// Answers a command, once, from wherever its work ends: another thread, a callback, a future.
@@ -118,7 +118,7 @@ pub(crate) struct Reply {
     command: Cow<'static, str>,
     /// `None` when it has been given.
     owed: Arc<Mutex<Option<Owed>>>,
-    deadline: Option<(Dispatcher, DeadlineKey)>,
+    deadline: Option<(Dispatcher, TimerKey)>,
 }
 
 struct Owed {
@@ -197,6 +197,7 @@ impl Drop for Reply {
 }
 
 /// An answer as the deadline sees it.
+#[derive(Default)]
 pub(crate) struct WeakReply {
     command: Cow<'static, str>,
     after: Duration,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a monitor promises, on a screen instead of a socket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -18,6 +19,7 @@ use qmp_dispatch::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 #[derive(Default)]
 struct Screen(Mutex<String>);
@@ -138,6 +140,120 @@ fn a_failed_negotiation_lets_no_event_through() {
     feed(&monitor, "{'execute': 'qmp_capabilities', 'arguments': {'enable': [1]}}");
     dispatcher.emit(&HAPPENED, &Happened { what: "early" }).unwrap();
     assert_eq!(screen.take().len(), 1, "only the error");
+}
+
+#[test]
+fn only_the_response_to_negotiation_starts_events() {
+    /// Executes an out-of-band command and emits an event when the negotiation has succeeded, but has not
+    /// been answered.
+    struct Early;
+    impl Interceptor for Early {
+        fn after(&self, call: &Call<'_>, _: &mut Result<Json, Error>, _: Duration) {
+            if call.request.command == "qmp_capabilities" {
+                feed(call.monitor, "{'exec-oob': 'x-quick', 'id': 1}");
+                let early = Happened { what: "early" };
+                call.monitor.dispatcher().emit(&HAPPENED, &early).unwrap();
+            }
+        }
+    }
+    let dispatcher = dispatcher(|registry| {
+        registry.command("x-quick", NOTHING).unwrap().allow_oob();
+        registry.intercept(Early);
+    });
+    let (monitor, screen) = connect(&dispatcher);
+    screen.take();
+    feed(&monitor, "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}");
+    check(&screen, &[r#"{"return": {}, "id": 1}"#, r#"{"return": {}}"#]);
+    dispatcher.emit(&HAPPENED, &Happened { what: "now" }).unwrap();
+    assert!(screen.take().concat().contains("now"));
+}
+
+#[test]
+fn negotiation_has_no_deadline() {
+    let dispatcher = dispatcher(|registry| registry.set_default_deadline(Duration::ZERO));
+    let (monitor, _screen) = connect(&dispatcher);
+    feed(&monitor, "{'execute': 'qmp_capabilities'}");
+    assert_eq!(dispatcher.timeout(), None);
+}
+
+#[test]
+fn a_filter_that_blocks_holds_up_only_the_thread_that_emits() {
+    let dispatcher = dispatcher(|registry| {
+        registry.command("x-nothing", NOTHING).unwrap();
+    });
+    let (slow, slow_screen) = negotiated(&dispatcher);
+    let (asked, is_asked) = mpsc::channel();
+    let (permit, permitted) = mpsc::channel();
+    let permitted = Mutex::new(permitted);
+    slow.set_event_filter(move |_| {
+        asked.send(()).unwrap();
+        permitted.lock().unwrap().recv().unwrap()
+    });
+    let emitter = dispatcher.clone();
+    let emitting = thread::spawn(move || emitter.emit(&HAPPENED, &Happened { what: "it" }));
+    is_asked.recv().unwrap();
+    let (monitor, screen) = negotiated(&dispatcher);
+    feed(&monitor, "{'execute': 'x-nothing'}");
+    check(&screen, &[r#"{"return": {}}"#]);
+    drop(monitor);
+    permit.send(true).unwrap();
+    emitting.join().unwrap().unwrap();
+    assert_eq!(slow_screen.take().len(), 1);
+}
+
+#[test]
+fn filters_and_subscribers_may_emit_events() {
+    /// Emits an event for each message that goes to a client, but not for those that it causes itself.
+    struct Echo(Dispatcher);
+    thread_local! {
+        static ECHOES: Cell<bool> = const { Cell::new(false) };
+    }
+    impl Echo {
+        fn emit(&self, what: &'static str) {
+            if !ECHOES.replace(true) {
+                self.0.emit(&HAPPENED, &Happened { what }).unwrap();
+                ECHOES.set(false);
+            }
+        }
+    }
+    impl<S: tracing::Subscriber> Layer<S> for Echo {
+        fn on_event(&self, _: &tracing::Event<'_>, _: layer::Context<'_, S>) {
+            self.emit("traced");
+        }
+    }
+    let dispatcher = dispatcher(|registry| {
+        registry.event(&NEW).unwrap();
+    });
+    let (_listener, heard) = negotiated(&dispatcher);
+    let (filtered, _screen) = negotiated(&dispatcher);
+    let echo = Echo(dispatcher.clone());
+    filtered.set_event_filter(move |_| {
+        echo.emit("filtered");
+        true
+    });
+    dispatcher.emit(&NEW, &()).unwrap();
+    assert!(heard.take().concat().contains("filtered"));
+    let subscriber = tracing_subscriber::registry().with(Echo(dispatcher.clone()));
+    tracing::subscriber::with_default(subscriber, || negotiated(&dispatcher));
+    assert!(heard.take().concat().contains("traced"));
+}
+
+#[test]
+fn the_declared_limit_holds_for_other_constants_of_the_name() {
+    const LIMITED: EventType<Happened> = EventType::new("LIMITED")
+        .at_most_every(Duration::from_secs(1))
+        .similar_by(|happened: &Happened| happened.what.to_owned());
+    const UNLIMITED: EventType<Happened> = EventType::new("LIMITED");
+    let dispatcher = dispatcher(|registry| {
+        registry.event(&LIMITED).unwrap();
+    });
+    let (_monitor, screen) = negotiated(&dispatcher);
+    for what in ["a", "a", "b"] {
+        dispatcher.emit(&UNLIMITED, &Happened { what }).unwrap();
+    }
+    let said = screen.take();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(dispatcher.timeout(), Some(Duration::from_secs(1)));
 }
 
 #[test]
