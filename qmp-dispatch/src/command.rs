@@ -134,7 +134,10 @@ impl Command {
     /// # Ok::<(), qmp_dispatch::RegisterError>(())
     /// ```
     pub fn feature(&mut self, name: impl Into<String>) -> &mut Command {
-        self.features.push(name.into());
+        let name = name.into();
+        if !self.features.contains(&name) {
+            self.features.push(name);
+        }
         self
     }
 

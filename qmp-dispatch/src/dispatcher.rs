@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use qmp_proto::{Capability, Event, Greeting, Json, Layout, Timestamp, Version};
+use qmp_proto::{Capability, Error, Event, Greeting, Json, Layout, Timestamp, Version};
 use serde::Serialize;
 
 use crate::audience::Audience;
@@ -16,7 +16,7 @@ use crate::monitor::{Monitor, MonitorId, Output};
 use crate::reply::WeakReply;
 use crate::stats::{Counters, DispatcherStats};
 use crate::timers::{Expired, TimerKey, Timers};
-use crate::{EmitError, EventType, Locals, Registry, panics, trace};
+use crate::{Command, EmitError, EventType, Locals, Registry, trace};
 
 /// The commands and events of a server, and its monitors. Cloning gives another handle.
 ///
@@ -45,6 +45,8 @@ struct Shared {
     schema: OnceLock<Json>,
     /// The machine is yet to be initialized.
     preconfig: AtomicBool,
+    /// Whether results and data of events are checked against their types in release builds, too.
+    checks_output: AtomicBool,
     timers: Timers,
     last_id: AtomicU64,
     audience: Audience,
@@ -80,9 +82,6 @@ impl Dispatcher {
     /// `version` is what greetings and `query-version` report. `clock` is asked for the time whenever
     /// an event is emitted.
     ///
-    /// The first dispatcher of a program puts a panic hook in front of the one that there is, so that
-    /// the log can tell where a handler has panicked.
-    ///
     /// ```
     /// use std::time::{Instant, SystemTime};
     ///
@@ -101,13 +100,13 @@ impl Dispatcher {
         version: Version,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Dispatcher {
-        panics::watch();
         let shared = Shared {
             registry,
             greeting: Mutex::new(Greeting { version, capabilities: vec![Capability::OOB] }),
             clock: Box::new(clock),
             schema: OnceLock::new(),
             preconfig: AtomicBool::new(false),
+            checks_output: AtomicBool::new(false),
             timers: Timers::new(),
             last_id: AtomicU64::new(0),
             audience: Audience::default(),
@@ -217,7 +216,11 @@ impl Dispatcher {
             true => None,
             false => {
                 let json = Json::encode(data).map_err(|reason| EmitError::Data { name, reason })?;
-                Some(declared.data().without_hidden(registry.policy(), json))
+                if self.checks_output() {
+                    let mismatch = |reason| EmitError::Mismatch { name, reason };
+                    declared.data().check(&json).map_err(mismatch)?;
+                }
+                Some(declared.data().shown(registry.policy(), json))
             }
         };
         let interval = declared.interval();
@@ -413,6 +416,28 @@ impl Dispatcher {
             Json::encode(&self.registry().introspection().finish())
                 .expect("the schema consists of text")
         })
+    }
+
+    /// The result of a command as clients get it. An error if it is checked and is not of the declared type.
+    pub(crate) fn finish_result(&self, command: &Command, json: Json) -> Result<Json, Error> {
+        if self.checks_output()
+            && let Err(Error { desc, .. }) = command.result().check(&json)
+        {
+            let name = command.name();
+            tracing::error!(command = name, reason = &*desc, "a result is not of its type");
+            let error = format!("The result of {name} is not of its type: {desc}");
+            return Err(Error::generic(error));
+        }
+        Ok(command.result().shown(self.registry().policy(), json))
+    }
+
+    fn checks_output(&self) -> bool {
+        cfg!(debug_assertions) || self.shared.checks_output.load(Ordering::Relaxed)
+    }
+
+    /// Checks results and events from now on, as debug builds always do.
+    pub(crate) fn check_output(&self) {
+        self.shared.checks_output.store(true, Ordering::Relaxed);
     }
 
     /// What time it is.

@@ -165,7 +165,10 @@ impl DeclaredEvent {
 
     /// Adds a feature, which introspection shows to clients.
     pub fn feature(&mut self, name: impl Into<String>) -> &mut DeclaredEvent {
-        self.features.push(name.into());
+        let name = name.into();
+        if !self.features.contains(&name) {
+            self.features.push(name);
+        }
         self
     }
 
@@ -249,6 +252,15 @@ pub enum EmitError {
     /// It is declared with data of another type, which introspection shows.
     #[error("event {0} is declared with data of another type")]
     OtherType(&'static str),
+    /// Its data is not of the type that introspection shows. Found in debug builds, and if there has been a
+    /// [`LocalClient`](crate::LocalClient).
+    #[error("the data of event {name} is not of its type: {reason}")]
+    Mismatch {
+        /// The name of the event.
+        name: &'static str,
+        /// What is wrong with the data.
+        reason: Error,
+    },
     /// Its data cannot be written as JSON.
     #[error("the data of event {name} cannot be written: {reason}")]
     Data {

@@ -9,6 +9,7 @@ use qmp_proto::{Error, Json, Request, RequestError};
 
 use crate::Monitor;
 use crate::panics::{Panic, caught};
+use crate::reply::panicked;
 
 /// A request on its way to its command, or back.
 ///
@@ -232,10 +233,8 @@ impl Intercepted {
         let mut entered = 0;
         let mut answered = None;
         for interceptor in interceptors {
-            let flow = spared(|| interceptor.before(&call)).unwrap_or_else(|| {
-                let error = format!("The command {} failed: internal error", request.command);
-                ControlFlow::Break(Err(Error::generic(error)))
-            });
+            let flow = spared(|| interceptor.before(&call))
+                .unwrap_or_else(|| ControlFlow::Break(Err(panicked(&request.command))));
             if let ControlFlow::Break(answer) = flow {
                 answered = Some(answer);
                 break;

@@ -141,6 +141,7 @@ pub use intercept::{Call, Interceptor};
 pub use local_client::LocalClient;
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending};
+pub use panics::install_panic_hook;
 pub use registry::{Group, RegisterError, Registry};
 pub use reply::Responder;
 pub use stats::DispatcherStats;

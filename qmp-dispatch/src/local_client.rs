@@ -13,6 +13,9 @@ use crate::{Dispatcher, Locals, Monitor, Output, Registry, Time};
 /// A client in the same process, which has completed negotiation: for first steps, and for tests of
 /// commands without a socket.
 ///
+/// From then on, and in debug builds always, results and data of events are checked
+/// against the types that introspection shows. A result that is not of its type becomes an error.
+///
 /// ```
 /// use qmp_dispatch::{LocalClient, Registry};
 ///
@@ -64,6 +67,7 @@ impl LocalClient {
     /// assert_ne!(first.monitor().id(), second.monitor().id());
     /// ```
     pub fn connect(dispatcher: &Dispatcher) -> LocalClient {
+        dispatcher.check_output();
         let said = Arc::new(Said::default());
         let monitor = dispatcher.connect(said.clone(), Layout::Compact, Locals::default());
         let client = LocalClient { monitor, said };

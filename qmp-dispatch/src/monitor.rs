@@ -16,7 +16,7 @@ use crate::handler::ErasedHandler;
 use crate::intercept::{self, Intercepted};
 use crate::last_command::LastCommand;
 use crate::panics::{Panic, caught};
-use crate::reply::{Answer, Reply};
+use crate::reply::{Answer, Reply, panicked};
 use crate::state::{AtomicState, State};
 use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
 
@@ -404,8 +404,10 @@ impl Monitor {
             }
             ErasedHandler::Deferred(handler) => {
                 let reply = Reply::new(self, name.into(), deadline, answer, Box::new(done));
-                // Should it panic, the reply is dropped, and so the client is answered.
-                let _ = self.run(name, || handler(&context, take(arguments), reply));
+                let panicked = reply.if_it_panics();
+                if self.run(name, || handler(&context, take(arguments), reply)).is_err() {
+                    panicked.send();
+                }
             }
         }
     }
@@ -427,8 +429,11 @@ impl Monitor {
         let deadline = self.dispatcher.registry().deadline_of(&command, None);
         let reply = Reply::new(self, command.clone().into(), deadline, answer, Box::new(done));
         let forwarded = Forwarded::new(command.clone(), take(&mut request.arguments), text);
-        let _ =
-            self.run(&command, || forwarder.forward(&context, forwarded, Responder::new(reply)));
+        let panicked = reply.if_it_panics();
+        let forward = || forwarder.forward(&context, forwarded, Responder::new(reply));
+        if self.run(&command, forward).is_err() {
+            panicked.send();
+        }
     }
 
     /// Finds the command, and checks that it may be executed with these arguments, in QEMU's order.
@@ -476,7 +481,7 @@ impl Monitor {
     fn run<T>(self: &Arc<Self>, command: &str, handler: impl FnOnce() -> T) -> Result<T, Error> {
         caught(|| with_current(self, handler)).map_err(|Panic { reason, place }| {
             tracing::error!(monitor = %self.id, command, reason, place, "handler panicked");
-            Error::generic(format!("The command {command} failed: internal error"))
+            panicked(command)
         })
     }
 
@@ -489,11 +494,8 @@ impl Monitor {
         mut result: Result<Json, Error>,
     ) {
         let Answer { id, intercepted } = answer;
-        let policy = self.dispatcher.registry().policy();
-        if let Some(command) = command
-            && !policy.shows_everything()
-        {
-            result = result.map(|json| command.result().without_hidden(policy, json));
+        if let Some(command) = command {
+            result = result.and_then(|json| self.dispatcher.finish_result(command, json));
         }
         if let Some(intercepted) = intercepted {
             intercepted.leave(self, &mut result);

@@ -5,22 +5,27 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
-use std::thread;
 
 thread_local! {
     /// Where this thread has panicked last.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Has the places of panics noted from now on. The hook that is there is called all the same; one that
-/// is set later may leave panics without a place.
-pub(crate) fn watch() {
-    static WATCHED: Once = Once::new();
-    // The hook cannot be changed by who is unwinding.
-    if thread::panicking() {
-        return;
-    }
-    WATCHED.call_once(|| {
+/// Installs a panic hook that records where panics happen, so that the log can tell where a handler has
+/// panicked. For programs: a process has one panic hook. The hook that is there is called afterwards.
+///
+/// Calling it again changes nothing. Without it, the log tells only what a panic says.
+///
+/// # Panics
+///
+/// If the thread is panicking, as [`set_hook`].
+///
+/// ```
+/// qmp_dispatch::install_panic_hook();
+/// ```
+pub fn install_panic_hook() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
         let hook = take_hook();
         set_hook(Box::new(move |panic| {
             let place = panic.location().map(ToString::to_string);

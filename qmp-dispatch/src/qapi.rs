@@ -39,7 +39,8 @@
 //! | `()` | no arguments, no result, no data; `null` as a member |
 //! | struct or map with `#[serde(flatten)] HashMap<String, serde_json::Value>` | struct that accepts any other members |
 //!
-//! Names are those on the wire, after `rename` and `rename_all`; QAPI has them in `kebab-case`.
+//! Names are those on the wire, after `rename` and `rename_all`; QAPI has them in `kebab-case`. Those of
+//! members, tags and values are checked as those of commands are; values may begin with a digit.
 //! Aliases and `deny_unknown_fields` change nothing: there is one name for a member, and members
 //! without a declaration are always refused. Members that are skipped in one direction are not there
 //! in that direction. A variant with `other` is one like any other. Doc comments are kept as
@@ -56,6 +57,11 @@
 //! them, and fails if one is refused for its shape. A type may be choosy about strings and numbers:
 //! clients are then told `Parameter 'x' expects …` or `Invalid parameter 'x': …`, and the words of
 //! the type.
+//!
+//! serde takes a null for an `Option` that is absent, and QAPI knows no null but in alternates and among any
+//! values. Optional members of results and events that serde writes as null are left out. An `Option` of an
+//! untagged enum with a branch for null is [refused](Problem::NullOrAbsent), unless it is read with
+//! [`present`].
 //!
 //! What cannot be found out is `#[serde(flatten)]` of an `Option<T>`: serde takes it for absent if
 //! anything is wrong with it, such as one member missing. Better make its members optional.
@@ -132,11 +138,11 @@ mod json_schema;
 mod merge;
 mod model;
 mod name;
+mod output;
 mod path;
 mod place;
 mod policy;
 mod probe;
-mod rewrite;
 mod scalar;
 mod schema;
 mod schema_info;
@@ -145,6 +151,7 @@ mod types;
 mod unsigned;
 
 pub(crate) use decode::decode;
+pub use decode::present;
 pub use error::{Problem, SchemaError};
 pub use introspection::{CommandInfo, EventInfo, Introspection};
 pub(crate) use name::is_name;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 use std::time::Duration;
 
 use qmp_proto::{Error, Json, Value};
@@ -13,7 +14,7 @@ use serde::Serialize;
 use crate::handler::encode_result;
 use crate::intercept::Intercepted;
 use crate::timers::TimerKey;
-use crate::{Dispatcher, Monitor, MonitorId};
+use crate::{Dispatcher, Monitor, MonitorId, current};
 
 /// Answers a command, once, from wherever its work ends: another thread, a callback, a future.
 ///
@@ -116,7 +117,7 @@ pub(crate) struct Answer {
 /// The answer that a request is still owed, by whoever has this, or by the deadline.
 pub(crate) struct Reply {
     command: Cow<'static, str>,
-    /// `None` when it has been given.
+    /// `None` when it has been given: by the responder, its deadline or the handler's panic, whichever is first.
     owed: Arc<Mutex<Option<Owed>>>,
     deadline: Option<(Dispatcher, TimerKey)>,
 }
@@ -161,12 +162,17 @@ impl Reply {
         match take(&self.owed) {
             Some(owed) => owed.settle(&self.command, result),
             None => {
-                tracing::warn!(command = &*self.command, "an answer came after its deadline");
+                tracing::warn!(command = &*self.command, "an answer came too late");
                 if let Some((dispatcher, _)) = &self.deadline {
                     dispatcher.counters().late_answers.count();
                 }
             }
         }
+    }
+
+    /// The answer that the handler owes should it panic, wherever it has put the responder.
+    pub(crate) fn if_it_panics(&self) -> PanicReply {
+        PanicReply { owed: Arc::clone(&self.owed), command: self.command.clone() }
     }
 
     fn is_owed(&self) -> bool {
@@ -188,10 +194,38 @@ impl Drop for Reply {
         if let Some((dispatcher, key)) = self.deadline.take() {
             dispatcher.remove_deadline(key);
         }
+        let Some(owed) = take(&self.owed) else { return };
+        let command = &*self.command;
+        let error = if !thread::panicking() {
+            tracing::error!(command, "a responder was dropped without an answer");
+            Error::generic(format!("The command {command} was not answered"))
+        } else {
+            // The panic of a handler is logged by the thread that catches it.
+            if current().is_none() {
+                tracing::error!(command, "a responder was dropped by a panic");
+            }
+            panicked(command)
+        };
+        owed.settle(command, Err(error));
+    }
+}
+
+/// What a client is told if the code that serves a command panics.
+pub(crate) fn panicked(command: &str) -> Error {
+    Error::generic(format!("The command {command} failed: internal error"))
+}
+
+/// A [`Reply`] as the panic of its handler sees it.
+pub(crate) struct PanicReply {
+    command: Cow<'static, str>,
+    owed: Arc<Mutex<Option<Owed>>>,
+}
+
+impl PanicReply {
+    /// Answers with an error, if there is no answer yet.
+    pub(crate) fn send(self) {
         if let Some(owed) = take(&self.owed) {
-            tracing::error!(command = &*self.command, "a responder was dropped without an answer");
-            let error = format!("The command {} was not answered", self.command);
-            owed.settle(&self.command, Err(Error::generic(error)));
+            owed.settle(&self.command, Err(panicked(&self.command)));
         }
     }
 }

@@ -272,7 +272,7 @@ fn introspect(entries: &Entries, unmasked: bool, policy: Policy) -> Vec<Value> {
         }
     }
     let schema = Json::encode(&introspection.finish()).unwrap();
-    let schema = type_of::<Vec<SchemaInfo>>().unwrap().without_hidden(&policy, schema);
+    let schema = type_of::<Vec<SchemaInfo>>().unwrap().shown(&policy, schema);
     serde_json::from_str(schema.as_str().replace("q_empty", "0").as_str()).unwrap()
 }
 

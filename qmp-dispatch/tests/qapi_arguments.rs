@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU8;
 
-use qmp_dispatch::qapi::{Arguments, arguments_of};
+use qmp_dispatch::qapi::{Arguments, arguments_of, present};
 use qmp_proto::{Error, Object, Value};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -380,10 +380,21 @@ struct BlockdevOptions {
 #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "driver", rename_all = "kebab-case")]
 enum Driver {
-    File { filename: String },
-    Raw { file: BlockdevRef },
-    Qcow2 { file: BlockdevRef, backing: Option<BlockdevRefOrNull> },
-    Quorum { children: Vec<BlockdevRef> },
+    File {
+        filename: String,
+    },
+    Raw {
+        file: BlockdevRef,
+    },
+    Qcow2 {
+        file: BlockdevRef,
+        #[serde(default, deserialize_with = "present")]
+        #[schemars(with = "BlockdevRefOrNull")]
+        backing: Option<BlockdevRefOrNull>,
+    },
+    Quorum {
+        children: Vec<BlockdevRef>,
+    },
 }
 
 #[derive(Debug, PartialEq, Deserialize, JsonSchema)]

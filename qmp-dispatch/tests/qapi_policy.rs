@@ -212,9 +212,9 @@ fn members_of_results_are_hidden_at_any_depth() {
     let reports = [Report::Plain(inner()), Report::Nested { inner: vec![inner()], extra: 1 }];
     let ty = type_of::<Vec<Report>>().unwrap();
     let json = Json::encode(&reports).unwrap();
-    assert_eq!(ty.without_hidden(&REJECT, json.clone()), json);
+    assert_eq!(ty.shown(&REJECT, json.clone()), json);
     assert_eq!(
-        ty.without_hidden(&HIDE, json.clone()).to_value(),
+        ty.shown(&HIDE, json.clone()).to_value(),
         Json::encode(&serde_json::json!([
             {"kind": "plain", "name": "a"},
             {"kind": "nested", "inner": [{"name": "a"}]},
@@ -223,7 +223,7 @@ fn members_of_results_are_hidden_at_any_depth() {
         .to_value()
     );
     let deprecated = Policy { deprecated_output: OutputPolicy::Hide, ..Policy::default() };
-    assert!(ty.without_hidden(&deprecated, json).as_str().contains("extra"));
+    assert!(ty.shown(&deprecated, json).as_str().contains("extra"));
 }
 
 fn introspect(policy: Policy) -> String {
@@ -245,7 +245,7 @@ fn introspect(policy: Policy) -> String {
     }
     let schema = Json::encode(&introspection.finish()).unwrap();
     let ty = type_of::<Vec<SchemaInfo>>().unwrap();
-    ty.without_hidden(&policy, schema).as_str().to_owned()
+    ty.shown(&policy, schema).as_str().to_owned()
 }
 
 #[test]

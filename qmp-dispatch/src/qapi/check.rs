@@ -22,13 +22,31 @@ const DEPTH: usize = 128;
 pub(crate) struct Checker<'m> {
     model: &'m Model,
     policy: &'m Policy,
+    direction: Direction,
     /// Whether a negative number was found that stands for a large unsigned one.
     pub(crate) wraps: bool,
 }
 
+/// Whose values are checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// Arguments, which clients choose.
+    Input,
+    /// Results and data of events, of which optional members may be null: clients do not get those.
+    Output,
+}
+
 impl<'m> Checker<'m> {
-    pub(crate) fn new(model: &'m Model, policy: &'m Policy) -> Checker<'m> {
-        Checker { model, policy, wraps: false }
+    pub(crate) fn of_input(model: &'m Model, policy: &'m Policy) -> Checker<'m> {
+        Checker { model, policy, direction: Direction::Input, wraps: false }
+    }
+
+    pub(crate) fn of_output(model: &'m Model) -> Checker<'m> {
+        Checker { model, policy: &Policy::LENIENT, direction: Direction::Output, wraps: false }
+    }
+
+    fn is_too_deep(&self, path: &Path<'_>) -> bool {
+        self.direction == Direction::Input && path.depth() >= DEPTH
     }
 
     pub(crate) fn object(
@@ -38,6 +56,9 @@ impl<'m> Checker<'m> {
         path: &Path<'_>,
     ) -> Result<(), Error> {
         let seen = self.members(ty, object, &mut object.iter().peekable(), path)?;
+        if seen.open && self.direction == Direction::Output {
+            return Ok(());
+        }
         if seen.open {
             let mut members = object.iter();
             return members.try_for_each(|(name, value)| check_depth(value, &path.member(name)));
@@ -45,8 +66,9 @@ impl<'m> Checker<'m> {
         if seen.count == object.len() {
             return Ok(());
         }
-        let mut known = Vec::with_capacity(seen.count);
-        self.known_names(ty, object, &mut known);
+        let layers = self.model.layers(ty, object).into_iter();
+        let known = layers.flat_map(|layer| &layer.members).map(|member| member.name.as_str());
+        let known: Vec<_> = known.filter(|name| object.contains(name)).collect();
         let names = object.iter_in_qemu_order().map(|(name, _)| name);
         let name = first_left(names, &known)
             .or_else(|| {
@@ -75,6 +97,11 @@ impl<'m> Checker<'m> {
             if value.is_none() && member.optional {
                 continue;
             }
+            if self.direction == Direction::Output && member.nullable && value == Some(&Value::Null)
+            {
+                seen.count += 1;
+                continue;
+            }
             self.policy.check_member(&member.name, &member.features)?;
             match value {
                 Some(value) => {
@@ -94,25 +121,17 @@ impl<'m> Checker<'m> {
         Ok(seen)
     }
 
-    /// The names of the members that the type knows and the object has, in the order in which they
-    /// are looked at.
-    fn known_names<'o>(&self, ty: &'o model::Object, object: &Object, names: &mut Vec<&'o str>)
-    where
-        'm: 'o,
-    {
-        let members = ty.members.iter().map(|member| member.name.as_str());
-        names.extend(members.filter(|name| object.contains(name)));
-        if let Some(branch) = self.model.branch(ty, object) {
-            self.known_names(branch, object, names);
-        }
-    }
-
-    fn value(&mut self, ty: &TypeRef, value: &Value, path: &Path<'_>) -> Result<(), Error> {
+    pub(crate) fn value(
+        &mut self,
+        ty: &TypeRef,
+        value: &Value,
+        path: &Path<'_>,
+    ) -> Result<(), Error> {
         match ty {
             TypeRef::Builtin(builtin) => self.builtin(builtin, value, path),
             TypeRef::Array(element) => {
                 let array = value.as_array().ok_or_else(|| wrong_type(path, "array"))?;
-                if path.depth() >= DEPTH {
+                if self.is_too_deep(path) {
                     return Err(too_deep(path));
                 }
                 for (index, value) in array.iter().enumerate() {
@@ -126,13 +145,13 @@ impl<'m> Checker<'m> {
                     Kind::Enum(values) => self.enum_value(values, value, path),
                     Kind::Object(object) => {
                         let value = value.as_object().ok_or_else(|| wrong_type(path, "object"))?;
-                        if path.depth() >= DEPTH {
+                        if self.is_too_deep(path) {
                             return Err(too_deep(path));
                         }
                         self.object(object, value, path)
                     }
                     Kind::Alternate(branches) => {
-                        match branches.iter().find(|ty| may_be(self.model, ty, value)) {
+                        match branch_of(self.model, branches, value) {
                             Some(branch) => self.value(branch, value, path),
                             // Not the whole path: it is said by the generated code, which knows
                             // the name only.
@@ -150,6 +169,7 @@ impl<'m> Checker<'m> {
 
     fn builtin(&mut self, builtin: &Builtin, value: &Value, path: &Path<'_>) -> Result<(), Error> {
         let (fits, expected) = match builtin {
+            Builtin::Any if self.direction == Direction::Output => return Ok(()),
             Builtin::Any => return check_depth(value, path),
             Builtin::Int(integer) => return self.integer(integer, value, path),
             Builtin::Str(length) => match value {
@@ -212,9 +232,14 @@ impl<'m> Checker<'m> {
     }
 }
 
-/// Whether an alternate takes this branch for the value, going by its JSON type.
-pub(crate) fn may_be(model: &Model, branch: &TypeRef, value: &Value) -> bool {
-    json_type(model, branch) == Some(JsonType::of(value))
+/// The branch of an alternate that takes the value, going by its JSON type.
+pub(crate) fn branch_of<'m>(
+    model: &Model,
+    branches: &'m [TypeRef],
+    value: &Value,
+) -> Option<&'m TypeRef> {
+    let json_type = Some(JsonType::of(value));
+    branches.iter().find(|branch| self::json_type(model, branch) == json_type)
 }
 
 struct Seen {

@@ -7,11 +7,12 @@ use schemars::JsonSchema;
 use schemars::generate::{Contract, SchemaSettings};
 use serde_json::{Map, Value};
 
-use super::check::json_type;
+use super::check::{branch_of, json_type};
 use super::error::{Problem, SchemaError};
 use super::model::{
     Builtin, Case, Definition, EnumValue, Kind, Member, Model, Object, TypeRef, Union,
 };
+use super::name::{is_name, is_value};
 use super::place::{Misfit, Place};
 use super::scalar;
 use super::schema::{
@@ -35,10 +36,41 @@ pub(crate) fn derive<T: JsonSchema>(contract: Contract) -> Result<(Model, TypeRe
         model: Model::default(),
     };
     let name = T::schema_name();
-    match deriver.type_ref(&schema, &Place::of_type(&name)) {
+    let derived = deriver.type_ref(&schema, &Place::of_type(&name));
+    match derived.and_then(|root| deriver.model.refuse_null_or_absent().map(|()| root)) {
         Ok(root) => Ok((deriver.model, root)),
         Err(Misfit { place, problem }) => {
             Err(SchemaError { type_name: name.into_owned(), place, problem })
+        }
+    }
+}
+
+fn refuse_name(name: &str, is_name: bool, place: &Place) -> Result<(), Misfit> {
+    if is_name { Ok(()) } else { place.misfit(Problem::Name(name.to_owned())) }
+}
+
+impl Model {
+    /// Refuses options of what may be null by itself: nobody could tell null from absent.
+    fn refuse_null_or_absent(&self) -> Result<(), Misfit> {
+        for definition in &self.definitions {
+            let Kind::Object(object) = &definition.kind else { continue };
+            let mut nullable = object.members.iter().filter(|member| member.nullable);
+            if let Some(member) = nullable.find(|member| self.may_be_null(&member.ty)) {
+                return Place::of_type(&definition.name)
+                    .member(&member.name)
+                    .misfit(Problem::NullOrAbsent);
+            }
+        }
+        Ok(())
+    }
+
+    fn may_be_null(&self, ty: &TypeRef) -> bool {
+        let TypeRef::Named(index) = ty else { return false };
+        match &self.definition(*index).kind {
+            Kind::Alternate(branches) => {
+                branch_of(self, branches, &qmp_proto::Value::Null).is_some()
+            }
+            Kind::Enum(_) | Kind::Object(_) => false,
         }
     }
 }
@@ -133,6 +165,9 @@ impl Deriver {
         });
         announce(self, TypeRef::Named(index));
         let kind = if let Some(values) = enum_values(schema, place)? {
+            for value in &values {
+                refuse_name(&value.name, is_value(&value.name), place)?;
+            }
             Kind::Enum(in_order(schema, values, |value| &value.name, place)?)
         } else if let Some(branches) = array(schema, "anyOf")
             && !schema.contains_key("properties")
@@ -206,12 +241,14 @@ impl Deriver {
                 continue;
             }
             let place = place.member(name);
+            refuse_name(name, is_name(name), &place)?;
             let (present, nullable) = without_null(schema);
             let attributes = schema.as_object();
             members.push(Member {
                 name: name.clone(),
                 ty: self.type_ref(&present, &place)?,
                 optional: nullable || !required.contains(name.as_str()),
+                nullable,
                 features: match attributes {
                     Some(schema) => features(schema, &place)?,
                     None => Vec::new(),
@@ -233,6 +270,7 @@ impl Deriver {
         let Some((tag, _)) = variants.first().and_then(Value::as_object).and_then(tag) else {
             return place.misfit(Problem::ExternallyTagged);
         };
+        refuse_name(tag, is_name(tag), place)?;
         let mut values = Vec::new();
         let mut cases = Vec::new();
         for variant in variants {
@@ -243,6 +281,7 @@ impl Deriver {
                 return place.misfit(Problem::ExternallyTagged);
             };
             let place = place.member(value);
+            refuse_name(value, is_value(value), &place)?;
             self.refuse_unchecked(variant, &place)?;
             values.push(EnumValue {
                 name: value.to_owned(),
@@ -268,6 +307,7 @@ impl Deriver {
                 name: tag.to_owned(),
                 ty: TypeRef::Named(tag_type),
                 optional: false,
+                nullable: false,
                 features: Vec::new(),
                 doc: None,
             },

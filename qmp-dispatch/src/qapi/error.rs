@@ -78,6 +78,13 @@ pub enum Problem {
     /// The branches of an alternate cannot be told apart by their JSON type.
     #[error("two branches of an untagged enum have the same JSON type")]
     Ambiguous,
+    /// An `Option` of an untagged enum that may be null. Null and absent are two things in QAPI, and one
+    /// thing to serde, unless the member is read with [`present`](super::present).
+    #[error("an `Option` of what may be null: null cannot be told from absent without `present`")]
+    NullOrAbsent,
+    /// A name of a member, a tag or a value of an enum that QAPI does not allow.
+    #[error("invalid name '{0}': expected a letter followed by letters, digits, '-' or '_'")]
+    Name(String),
     /// An integer of 128 bits.
     #[error("an integer wider than 64 bits")]
     WideInteger,

@@ -34,6 +34,15 @@ impl Model {
         })
     }
 
+    /// The type and what the values of its tags add, outermost first.
+    pub(crate) fn layers<'m>(
+        &'m self,
+        ty: &'m Object,
+        object: &qmp_proto::Object,
+    ) -> Vec<&'m Object> {
+        std::iter::successors(Some(ty), |ty| self.branch(ty, object)).collect()
+    }
+
     /// The members that the value of the tag adds.
     pub(crate) fn branch(&self, ty: &Object, object: &qmp_proto::Object) -> Option<&Object> {
         let union = ty.union.as_ref()?;
@@ -190,6 +199,8 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) ty: TypeRef,
     pub(crate) optional: bool,
+    /// Optional because it is an `Option`, which serde writes as null if there is none.
+    pub(crate) nullable: bool,
     pub(crate) features: Vec<String>,
     pub(crate) doc: Option<String>,
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What commands and events can be called.
+//! Names of commands, events, members and values.
 
 /// Whether QAPI allows this name (`check_name_str` of `scripts/qapi/expr.py`): a letter, then letters,
 /// digits, `-` and `_`; in front of that `__RFQDN_` if it belongs to somebody downstream.
@@ -12,6 +12,12 @@ pub(crate) fn is_name(name: &str) -> bool {
         },
     };
     own.starts_with(|first: char| first.is_ascii_alphabetic()) && consists_of(own, b"-_")
+}
+
+/// Whether QAPI allows this name for a value of an enum, which may begin with a digit.
+pub(crate) fn is_value(name: &str) -> bool {
+    is_name(name)
+        || name.starts_with(|first: char| first.is_ascii_digit()) && consists_of(name, b"-_")
 }
 
 fn consists_of(text: &str, others: &[u8]) -> bool {
@@ -30,6 +36,12 @@ mod tests {
         }
         for name in ["", "1st", "-a", "_a", "a b", "a.b", "é", "__a", "___a", "__a/b_c", "__a_1"] {
             assert!(!is_name(name), "{name}");
+        }
+        for value in ["0", "2x", "none", "kp_0"] {
+            assert!(is_value(value), "{value}");
+        }
+        for value in ["", "0.10", "a b", "-1"] {
+            assert!(!is_value(value), "{value}");
         }
     }
 }

@@ -91,6 +91,14 @@ pub enum OutputPolicy {
 }
 
 impl Policy {
+    /// Accepts and shows everything, as the default.
+    pub(crate) const LENIENT: Policy = Policy {
+        deprecated_input: InputPolicy::Accept,
+        deprecated_output: OutputPolicy::Accept,
+        unstable_input: InputPolicy::Accept,
+        unstable_output: OutputPolicy::Accept,
+    };
+
     /// Whether a command may be executed, going by its features. To be asked as soon as the command
     /// has been found, before anything else is checked.
     ///

@@ -4,7 +4,7 @@
 use std::mem::take;
 use std::sync::Arc;
 
-use qmp_proto::{Error, Json, Object};
+use qmp_proto::{Error, Json, Object, Value};
 use schemars::JsonSchema;
 use schemars::generate::Contract;
 use serde::de::DeserializeOwned;
@@ -13,11 +13,11 @@ use super::check::Checker;
 use super::decode::decode;
 use super::derive::derive;
 use super::error::{Problem, SchemaError};
-use super::model::{self, Builtin, Kind, Member, Model, TypeRef};
+use super::model::{self, Builtin, Kind, Model, TypeRef};
+use super::output::Shown;
+use super::path::Path;
 use super::policy::Policy;
-use super::probe;
-use super::rewrite::Rewriter;
-use super::unsigned;
+use super::{probe, unsigned};
 
 /// The QAPI type of a Rust type, in the direction from server to client: results of commands and
 /// data of events.
@@ -43,7 +43,12 @@ pub struct Type {
     pub(crate) model: Arc<Model>,
     /// `None` is the empty object of no arguments, no result and no data.
     pub(crate) root: Option<TypeRef>,
+    /// Whether there are members that serde may write as null.
+    nullable: bool,
 }
+
+/// What has no members.
+static NOTHING: model::Object = model::Object { members: Vec::new(), union: None, open: false };
 
 /// The QAPI type of `T` as a result or as the data of an event.
 ///
@@ -109,7 +114,7 @@ where
 impl Type {
     /// The empty object: no result, no data.
     pub fn empty() -> Type {
-        Type { model: Arc::default(), root: None }
+        Type { model: Arc::default(), root: None, nullable: false }
     }
 
     fn derive<T: JsonSchema>(contract: Contract) -> Result<Type, SchemaError> {
@@ -121,7 +126,8 @@ impl Type {
             None => is_unit,
         };
         let root = (!is_empty).then_some(root);
-        Ok(Type { model: Arc::new(model), root })
+        let nullable = model.members().any(|member| member.nullable);
+        Ok(Type { model: Arc::new(model), root, nullable })
     }
 
     /// The name, as in a QAPI schema: that of the Rust type, of a builtin type, or of an element in
@@ -157,8 +163,8 @@ impl Type {
         }
     }
 
-    /// A result or data of this type, without the members that a policy hides. It is left as it is
-    /// if the type has none of those.
+    /// A result or data of this type as clients get it: without the members that a policy hides, and
+    /// without those that are optional and null. The others stay in their order.
     ///
     /// ```
     /// use qmp_dispatch::qapi::{OutputPolicy, Policy, type_of};
@@ -173,20 +179,39 @@ impl Type {
     ///
     /// let policy = Policy { unstable_output: OutputPolicy::Hide, ..Policy::default() };
     /// let info = Json::encode(&[Info { name: "n".into(), score: 7 }]).unwrap();
-    /// let shown = type_of::<Vec<Info>>()?.without_hidden(&policy, info);
+    /// let shown = type_of::<Vec<Info>>()?.shown(&policy, info);
     /// assert_eq!(shown.as_str(), r#"[{"name": "n"}]"#);
     /// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
     /// ```
     #[must_use]
-    pub fn without_hidden(&self, policy: &Policy, json: Json) -> Json {
-        let keeps = |member: &Member| policy.shows(&member.features);
-        match &self.root {
-            Some(root) if !policy.shows_everything() && !self.model.members().all(keeps) => {
-                let rewriter =
-                    Rewriter { model: &self.model, keeps, builtin: |_: &_, value| value };
-                Json::from(&rewriter.value(root, json.to_value()))
-            }
-            _ => json,
+    pub fn shown(&self, policy: &Policy, json: Json) -> Json {
+        let has_null = self.nullable && json.as_str().contains("null");
+        if !has_null && !self.hides(policy) {
+            return json;
+        }
+        let value = json.to_value();
+        let shown = Shown { model: &self.model, policy, ty: self.root.as_ref(), value: &value };
+        Json::encode(&shown).unwrap_or(json)
+    }
+
+    fn hides(&self, policy: &Policy) -> bool {
+        !policy.shows_everything()
+            && self.model.members().any(|member| !policy.shows(&member.features))
+    }
+
+    /// Checks a result or data as arguments are checked: whether it is of this type. What is optional may be
+    /// null, as serde writes it.
+    ///
+    /// # Errors
+    ///
+    /// What QEMU would say if it were in arguments.
+    pub fn check(&self, json: &Json) -> Result<(), Error> {
+        let value = json.to_value();
+        let mut checker = Checker::of_output(&self.model);
+        match (&self.root, &value) {
+            (Some(root), value) => checker.value(root, value, &Path::ARGUMENTS),
+            (None, Value::Object(object)) => checker.object(&NOTHING, object, &Path::ARGUMENTS),
+            (None, _) => Err(Error::generic("Expected an empty object")),
         }
     }
 
@@ -336,15 +361,13 @@ impl Arguments {
 
     /// Whether there are negative numbers for unsigned members.
     fn checked(&self, policy: &Policy, arguments: &Object) -> Result<bool, Error> {
-        static NOTHING: model::Object =
-            model::Object { members: Vec::new(), union: None, open: false };
         let object = self.0.object();
         if object.is_none() && arguments.is_empty() {
             return Ok(false);
         }
         let object = object.unwrap_or(&NOTHING);
-        let mut checker = Checker::new(&self.0.model, policy);
-        checker.object(object, arguments, &super::path::Path::ARGUMENTS)?;
+        let mut checker = Checker::of_input(&self.0.model, policy);
+        checker.object(object, arguments, &Path::ARGUMENTS)?;
         Ok(checker.wraps)
     }
 }

@@ -28,6 +28,7 @@ const COMMAND_FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    qmp_dispatch::install_panic_hook();
     let task = match arguments::parse() {
         Ok(task) => task,
         Err(code) => return code,
