@@ -8,15 +8,15 @@
 //!
 //! # The discipline
 //!
-//! Each producer has a FIFO queue of its own, and a place in line. A pop serves the first in line
-//! that has an item, and the one just served goes to the end of the line. Whoever has nothing
-//! queued keeps its place, and a producer that has just been registered goes first.
+//! Each producer has a FIFO queue of its own and a place in the order of service. A pop serves the
+//! first producer that has an item, and moves it to the end. A producer with nothing queued keeps
+//! its place, and a new producer goes first.
 //!
 //! ```text
-//!             first in line                          last in line
+//!                first                                    last
 //!            ┌─────────────┬────────────┬───────────┬────────────┐
 //!            │      C      │     A      │     D     │     B      │
-//!            │ just        │ waits the  │ has       │ was served │
+//!            │ just        │ waits      │ has       │ was served │
 //!            │ registered  │ longest    │ nothing   │ last       │
 //!            ├─────────────┼────────────┼───────────┼────────────┤
 //!    queued  │             │ a3 a4 a5   │           │ b7 b8      │
@@ -28,24 +28,24 @@
 //!    pop: d1, before a4 and b8           C  A  B  D
 //! ```
 //!
-//! Between two servings of a producer that has items all the while, every other producer is served
-//! at most once. Newcomers go first, so bound how many there can be: clients that connect again and
-//! again are served before those that stay. It is the order of a list that is scanned from its head, but nothing is scanned: a
-//! pop looks at producers that have items only, and takes as long with a hundred thousand idle ones
-//! as with none.
+//! Between two servings of a producer that always has items, every other producer is served at most
+//! once. New producers go first, so limit how many there can be: a client that keeps reconnecting is
+//! always served ahead of one that stays. The order is that of a list that is scanned from its head,
+//! but nothing is scanned: a pop looks only at producers that have items, and takes as long with a
+//! hundred thousand idle ones as with none.
 //!
 //! # Back-pressure
 //!
-//! A [`Mode`] says how much a producer may have with the queue: up to so many items queued (eight
-//! by default), dealt with [one after the other](Mode::Serial) if that is wanted, or one item until
-//! it has been dealt with. The push that reaches the bound is accepted and answers that the producer is now [suspended](Pushed::Suspended): let it stop
-//! reading its input. A push while suspended hands the item back. The operation that makes room,
-//! typically a pop, answers whom to [`Resume`], exactly once per suspension; or calls the
-//! producer's [hook](Queue::register_with_hook).
+//! A [`Mode`] limits what a producer may have in the queue: a number of queued items (eight by
+//! default), which may be processed [one after the other](Mode::Serial), or a single item until it
+//! has been processed. The push that reaches the limit is accepted and returns that the producer is
+//! now [suspended](Pushed::Suspended), so it should stop reading its input. A push while suspended
+//! hands the item back. The operation that makes room, typically a pop, returns whom to [`Resume`],
+//! exactly once for each suspension, or calls the producer's [hook](Queue::register_with_hook).
 //!
 //! # Example
 //!
-//! A print server: whoever sends a whole book does not keep the others from printing a page.
+//! A print server: a client that prints a whole book does not keep others from printing a page.
 //!
 //! ```
 //! use qmp_queue::{Mode, Pushed, Queue};
@@ -74,63 +74,53 @@
 //!
 //! # Waiting for items
 //!
-//! - A thread sleeps in [`Queue::pop`] or [`Queue::pop_timeout`].
-//! - A `select!` loop has [`Queue::wakeups`] among its channels.
-//! - A poll loop of whatever kind has a [wake-up hook](QueueBuilder::wake_hook) that writes to a
-//!   descriptor.
+//! - A thread waits in [`Queue::pop`].
+//! - A `select!` loop has [`Queue::wakeups`] among its channels (`examples/select.rs`).
+//! - Any other poll loop has a [wake-up hook](Queue::with_wake_hook) that writes to a descriptor.
 //!
-//! The latter two are woken once when the queue goes from idle to busy, so they go on popping while
-//! there is [more](Popped::more). As a pop takes one item only, they can look after other things in
-//! between.
+//! The latter two are woken once when the queue goes from idle to busy, so they have to pop until
+//! there is [no more](Popped::more). A pop takes one item, so they can do other things in between.
 //!
-//! # What else one might use
+//! # Alternatives
 //!
-//! | | whose item is next | who has to wait | a pop costs |
+//! | | whose item is next | who has to wait | cost of a pop |
 //! |---|---|---|---|
-//! | one shared bounded channel | whoever pushed first, so whoever pushes most | everybody, once one client has filled it | the same always |
-//! | a channel each, round-robin by index | the next by index; a producer that comes or goes moves the others' turns | who has filled their own | more with every idle one |
-//! | QEMU's list of monitors | the least recently served, new ones first | who has filled their own | more with every idle one, under a global lock |
-//! | this crate | the least recently served, new ones first | who has filled their own | the same always |
+//! | one shared bounded channel | the oldest, so mostly of the client that pushes most | everybody, once one client has filled it | constant |
+//! | a channel each, round-robin by index | the next by index; a producer that comes or goes shifts the others' turns | the client that has filled its own | grows with idle producers |
+//! | QEMU's list of monitors | of the least recently served, new ones first | the client that has filled its own | grows with idle producers, under a global lock |
+//! | this crate | of the least recently served, new ones first | the client that has filled its own | constant |
 //!
-//! # What it promises
+//! # Promises
 //!
-//! - **Nothing is lost.** Every item is popped, handed back, or dropped because somebody asked for
-//!   it: by dropping its [`Producer`], or the last [`Queue`] handle.
-//! - **No user code under a lock.** Hooks are called, and items dropped, when no lock is held. They
-//!   may use the queue, and panic.
-//! - **No mistaken identity.** A [`ProducerId`] is never used again, and a ticket that outlives its
+//! - **No item is lost.** Every item is popped, handed back, or dropped with its [`Producer`] or the
+//!   last [`Queue`] handle.
+//! - **No user code under a lock.** Hooks are called and items are dropped without any lock held.
+//!   They may use the queue, and panic.
+//! - **No mistaken identity.** A [`ProducerId`] is never reused, and a ticket that outlives its
 //!   producer does nothing.
 //! - **Memory.** An idle producer takes at most 256 bytes, its handle included and its hook not.
-//!   What items are kept in passes from producer to producer; after a burst, only what producers
-//!   themselves take is kept for the next.
-//! - **Complexity.** Push and pop are O(log r) for r producers with items at worst, and O(1) if
-//!   those are served in turn. After contention, a pop may also look once at each of the producers
-//!   that were served meanwhile and have nothing any more, which those servings pay for.
+//!   After a burst, only the producers' own memory is kept, and 64 empty buffers.
+//! - **Complexity.** Push and pop are O(log r) for r producers with items, and O(1) as long as those
+//!   are served in turn. The number of idle producers does not matter.
 //!
-//! Not included: priorities, weights, time limits for items, and an `async` interface (a
-//! [hook](QueueBuilder::wake_hook) that wakes a task is a few lines).
+//! Not included: priorities, weights, deadlines of items, and an `async` interface (a
+//! [hook](Queue::with_wake_hook) that wakes a task takes a few lines).
 
 mod fair;
-mod lane;
-#[cfg(test)]
-mod laws;
 mod mode;
 mod outcome;
 mod producer;
 mod queue;
 mod ready;
 mod shared;
-mod slab;
 mod stats;
 mod sync;
 mod ticket;
 
 pub use mode::Mode;
-pub use outcome::{
-    Cleared, Closed, PopTimeoutError, Popped, ProducerId, PushError, Pushed, Resume,
-};
+pub use outcome::{Cleared, Closed, Popped, ProducerId, PushError, Pushed, Resume};
 pub use producer::Producer;
-pub use queue::{Queue, QueueBuilder};
+pub use queue::Queue;
 pub use stats::ProducerStats;
 pub use ticket::Ticket;
 

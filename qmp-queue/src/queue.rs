@@ -2,23 +2,21 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::fair::{Remains, Taken};
-use crate::lane::{Lane, ResumeHook};
-use crate::outcome::{Closed, PopTimeoutError, Popped, Resume};
+use crate::fair::{Remains, ResumeHook, Taken};
+use crate::outcome::{Closed, Popped, Resume};
 use crate::shared::{Shared, State, WakeHook, deliver};
 use crate::sync::MutexGuard;
 use crate::{Mode, Producer, ProducerStats, Ticket};
 
-/// The consumer's handle: registers producers and takes their items, the least recently served
-/// producer's first.
+/// The consumer's handle: registers producers and pops their items, those of the least recently
+/// served producer first.
 ///
-/// A clone is another handle to the same queue. When the last one is dropped the queue is
-/// [closed](Queue::close), and what was queued is dropped: without a handle nobody could ever pop
-/// it. Producers and tickets do not keep it open.
+/// A clone is another handle to the same queue. When the last one is dropped, the queue is
+/// [closed](Queue::close) and what was queued is dropped, since nobody could pop it any more.
+/// Producers and tickets do not keep a queue open.
 ///
 /// ```
 /// use qmp_queue::{Mode, Queue};
@@ -40,7 +38,7 @@ pub struct Queue<T> {
     handles: Arc<Handles<T>>,
 }
 
-/// Counts the handles, by being shared by them.
+/// Shared by all handles, so that its `Drop` runs with the last one.
 struct Handles<T>(Arc<Shared<T>>);
 
 impl<T> Drop for Handles<T> {
@@ -49,136 +47,49 @@ impl<T> Drop for Handles<T> {
     }
 }
 
-/// Makes a [`Queue`] with other than the default properties.
-///
-/// ```
-/// use std::sync::Arc;
-/// use std::sync::atomic::{AtomicUsize, Ordering};
-///
-/// let wakeups = Arc::new(AtomicUsize::new(0));
-/// let counter = Arc::clone(&wakeups);
-/// let queue = qmp_queue::QueueBuilder::new()
-///     .wake_hook(move || _ = counter.fetch_add(1, Ordering::Relaxed))
-///     .service_times(true)
-///     .build();
-///
-/// let producer = queue.register(qmp_queue::Mode::default());
-/// let _ = producer.push("busy now")?;
-/// let _ = producer.push("still busy")?;
-/// assert_eq!(wakeups.load(Ordering::Relaxed), 1);
-/// # Ok::<(), qmp_queue::PushError<&str>>(())
-/// ```
-#[derive(Default)]
-pub struct QueueBuilder {
-    wake_hook: Option<WakeHook>,
-    service_times: bool,
-}
-
-impl QueueBuilder {
-    /// The default properties.
+impl<T> Queue<T> {
+    /// Creates a queue without producers.
     pub fn new() -> Self {
-        Self::default()
+        Self::with(None)
     }
 
-    /// Calls `hook` once each time the queue goes from idle (nothing queued) to busy, for consumers
-    /// that sleep in a poll loop of their own: let it write to an eventfd or a pipe, say.
+    /// Creates a queue that calls `hook` once each time it goes from idle (nothing can be popped) to
+    /// busy, for consumers that sleep in a poll loop of their own: the hook writes to an eventfd or
+    /// a pipe, for example.
     ///
-    /// The thread that pushed calls it, after the item has become visible to poppers and without
-    /// any lock held, so it may use the queue. Should it panic, the panic is caught and dropped
-    /// after Rust's panic hook has reported it, and the push stands.
-    ///
-    /// By default, there is none.
-    #[must_use]
-    pub fn wake_hook(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.wake_hook = Some(Box::new(hook));
-        self
+    /// The thread whose operation made the queue busy calls the hook, after the item has become
+    /// visible to consumers and without any lock held, so the hook may use the queue. If it panics,
+    /// Rust's panic hook reports that, and the operation succeeds all the same.
+    pub fn with_wake_hook(hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::with(Some(Box::new(hook)))
     }
 
-    /// Keeps the time of each producer's last serving for [`ProducerStats::last_served`]. This
-    /// reads the clock at every pop, which may well double what a pop costs.
-    ///
-    /// By default, this is off.
-    #[must_use]
-    pub fn service_times(mut self, keep: bool) -> Self {
-        self.service_times = keep;
-        self
-    }
-
-    /// The queue.
-    pub fn build<T>(self) -> Queue<T> {
-        let shared = Arc::new(Shared::new(self.wake_hook, self.service_times));
+    fn with(wake_hook: Option<WakeHook>) -> Self {
+        let shared = Arc::new(Shared::new(wake_hook));
         let handles = Arc::new(Handles(Arc::clone(&shared)));
         Queue { shared, handles }
-    }
-}
-
-impl fmt::Debug for QueueBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueueBuilder")
-            .field("wake_hook", &self.wake_hook.is_some())
-            .field("service_times", &self.service_times)
-            .finish()
-    }
-}
-
-impl<T> Queue<T> {
-    /// A queue without producers.
-    pub fn new() -> Self {
-        QueueBuilder::new().build()
-    }
-
-    /// A queue that calls `hook` once per idle-to-busy transition, as described at
-    /// [`QueueBuilder::wake_hook`].
-    ///
-    /// ```
-    /// use std::sync::mpsc;
-    ///
-    /// let (wake, wakeups) = mpsc::channel();
-    /// let queue = qmp_queue::Queue::with_wake_hook(move || _ = wake.send(()));
-    /// let producer = queue.register(Default::default());
-    /// let _ = producer.push("busy now")?;
-    /// assert!(wakeups.try_recv().is_ok());
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
-    pub fn with_wake_hook(hook: impl Fn() + Send + Sync + 'static) -> Self {
-        QueueBuilder::new().wake_hook(hook).build()
     }
 
     /// Registers a producer, ahead of all others in the order of service.
     ///
-    /// Its [`Resume`]s are returned by the operations that bring them about. Where such an
-    /// operation has nobody to return them to (a [`Ticket`] or a [`Producer`] that is just dropped,
-    /// the last [`Queue`] handle that goes away) they are lost, though [`Producer::is_suspended`]
-    /// always tells the truth; if that may happen, use
+    /// Its [`Resume`]s are returned by the operations that cause them. Where nothing is returned (a
+    /// [`Ticket`] or a [`Producer`] is dropped, or the last [`Queue`] handle) they are lost, though
+    /// [`Producer::is_suspended`] is always correct. If that may happen, use
     /// [`register_with_hook`](Queue::register_with_hook).
     ///
     /// On a queue that is closed or finished, the producer is closed from the start.
-    ///
-    /// ```
-    /// let queue = qmp_queue::Queue::new();
-    /// let old = queue.register(Default::default());
-    /// let _ = old.push("old")?;
-    /// let new = queue.register(Default::default());
-    /// let _ = new.push("new")?;
-    /// assert_eq!(queue.try_pop().unwrap().item, "new");
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// If there are as many producers as a `u32` can number.
     pub fn register(&self, mode: Mode) -> Producer<T> {
         self.register_as(mode, None)
     }
 
-    /// Registers a producer like [`register`](Queue::register), whose every [`Resume`] goes to
-    /// `hook`, whatever brought it about, and is never returned: an item popped from a full queue,
-    /// a [`Ticket`] dropped by a consumer that unwinds, the end of the queue.
+    /// Registers a producer like [`register`](Queue::register) whose every [`Resume`] is passed to
+    /// `hook` and never returned, whatever caused it: an item popped from a full queue, a [`Ticket`]
+    /// dropped by a consumer that unwinds, the end of the queue.
     ///
-    /// The thread whose operation resumes the producer calls the hook, without any lock held, so it
-    /// may use the queue and the producer. By then other operations may have suspended the producer
-    /// again. Should the hook panic, the panic is caught and dropped after Rust's panic hook has
-    /// reported it, and the operation stands.
+    /// The thread whose operation resumes the producer calls the hook, without any lock held, so
+    /// the hook may use the queue and the producer. Other operations may have suspended the producer
+    /// again by then. If the hook panics, Rust's panic hook reports that, and the operation succeeds
+    /// all the same.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -187,12 +98,12 @@ impl<T> Queue<T> {
     ///
     /// let (resumed, resumes) = mpsc::channel();
     /// let queue = Queue::new();
-    /// let producer = queue.register_with_hook(Mode::OneInProgress, move |resume| _ = resumed.send(resume.producer()));
+    /// let hook = move |_| resumed.send("go on").unwrap();
+    /// let producer = queue.register_with_hook(Mode::OneInProgress, hook);
     ///
     /// assert_eq!(producer.push("item")?, Pushed::Suspended);
-    /// let popped = queue.try_pop().unwrap();
-    /// drop(popped);
-    /// assert_eq!(resumes.try_recv(), Ok(producer.id()));
+    /// drop(queue.try_pop());
+    /// assert_eq!(resumes.try_recv(), Ok("go on"));
     /// # Ok::<(), qmp_queue::PushError<&str>>(())
     /// ```
     pub fn register_with_hook(
@@ -204,32 +115,24 @@ impl<T> Queue<T> {
     }
 
     fn register_as(&self, mode: Mode, hook: Option<ResumeHook>) -> Producer<T> {
-        let lane = Arc::new(Lane::new(hook));
-        let key = self.shared.lock().fair.register(mode, Arc::clone(&lane));
-        Producer::new(Arc::clone(&self.shared), key, lane)
+        let key = self.shared.lock().fair.register(mode, hook);
+        Producer::new(Arc::clone(&self.shared), key)
     }
 
-    /// Takes the oldest item of the least recently served producer that has one; `None` if nothing
-    /// can be popped.
-    ///
-    /// ```
-    /// let queue = qmp_queue::Queue::new();
-    /// let producer = queue.register(Default::default());
-    /// assert!(queue.try_pop().is_none());
-    /// let _ = producer.push("item")?;
-    /// assert_eq!(queue.try_pop().unwrap().item, "item");
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
-    // By force, here and further down: handing an item up in memory costs as much as a lock.
+    /// Takes the oldest item of the least recently served producer that has one. Returns `None` if
+    /// nothing can be popped.
+    // `inline(always)`, here and further down: returning an item through memory costs as much as
+    // locking does.
     #[inline(always)]
     pub fn try_pop(&self) -> Option<Popped<T>> {
         let mut state = self.shared.lock();
-        let taken = state.fair.pop(self.now())?;
+        let taken = state.fair.pop()?;
         Some(self.popped(state, taken))
     }
 
-    /// Takes an item like [`try_pop`](Queue::try_pop), and sleeps until there is one. `None` when
-    /// the queue is [closed](Queue::close), or [finished](Queue::finish) and empty.
+    /// Takes an item like [`try_pop`](Queue::try_pop), and waits until there is one. Returns `None`
+    /// when there will never be one: the queue is [closed](Queue::close), or
+    /// [finished](Queue::finish) and empty.
     ///
     /// ```
     /// let queue = qmp_queue::Queue::new();
@@ -247,7 +150,7 @@ impl<T> Queue<T> {
     pub fn pop(&self) -> Option<Popped<T>> {
         let mut state = self.shared.lock();
         loop {
-            if let Some(taken) = state.fair.pop(self.now()) {
+            if let Some(taken) = state.fair.pop() {
                 return Some(self.popped(state, taken));
             }
             if state.fair.is_exhausted() {
@@ -259,89 +162,37 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes an item like [`pop`](Queue::pop), but sleeps no longer than `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// [`PopTimeoutError::Timeout`] if nothing was queued in that time, [`PopTimeoutError::Closed`]
-    /// where [`pop`](Queue::pop) says `None`.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use qmp_queue::{PopTimeoutError, Queue};
-    ///
-    /// let queue = Queue::<()>::new();
-    /// let waited = queue.pop_timeout(Duration::from_millis(1));
-    /// assert_eq!(waited.unwrap_err(), PopTimeoutError::Timeout);
-    /// queue.finish();
-    /// let waited = queue.pop_timeout(Duration::MAX);
-    /// assert_eq!(waited.unwrap_err(), PopTimeoutError::Closed);
-    /// ```
-    pub fn pop_timeout(&self, timeout: Duration) -> Result<Popped<T>, PopTimeoutError> {
-        // A time too far off to be represented is never reached.
-        let deadline = Instant::now().checked_add(timeout);
-        let mut state = self.shared.lock();
-        loop {
-            if let Some(taken) = state.fair.pop(self.now()) {
-                return Ok(self.popped(state, taken));
-            }
-            if state.fair.is_exhausted() {
-                return Err(PopTimeoutError::Closed);
-            }
-            let left = deadline
-                .map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return Err(PopTimeoutError::Timeout);
-            }
-            state.sleepers += 1;
-            state = self
-                .shared
-                .pushed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-            state.sleepers -= 1;
-        }
-    }
-
-    #[inline(always)]
-    fn now(&self) -> Option<Instant> {
-        self.shared.service_times.then(Instant::now)
-    }
-
     #[inline(always)]
     fn popped(&self, state: MutexGuard<'_, State<T>>, taken: Taken<T>) -> Popped<T> {
-        // A push into a busy queue may have woken nobody, and one that found it idle wakes only one
-        // of several sleepers.
-        let somebody_sleeps = taken.more && state.sleepers > 0;
+        // A push wakes one sleeper. If another push came before that one had woken up, this wakes
+        // the next.
+        let wakes_another = taken.more && state.sleepers > 0;
         self.shared.wake_if_exhausted(state);
-        if somebody_sleeps {
+        if wakes_another {
             self.shared.pushed.notify_one();
         }
-        let resume = deliver(taken.producer.id, taken.resumed);
-        let open =
-            if taken.in_progress { Some((Arc::clone(&self.shared), taken.producer)) } else { None };
+        let open = taken.in_progress.then(|| (Arc::clone(&self.shared), taken.producer));
         Popped {
             item: taken.item,
             producer: taken.producer.id,
             more: taken.more,
-            resume,
+            resume: deliver(taken.resumed),
             ticket: Ticket::new(open),
         }
     }
 
-    /// Receives a token each time the queue has gone from idle to busy, for consumers that wait in
-    /// a `select!`.
+    /// Returns a channel that receives a token each time the queue has gone from idle to busy, for
+    /// consumers that wait in a `select!`.
     ///
-    /// The channel has room for one token and a token that finds it full is dropped, so a token
-    /// says "look", not how much there is: after receiving one, [pop](Queue::try_pop) until there
-    /// is [no more](Popped::more), or see to it that somebody does. Nothing else takes tokens out,
-    /// so there may be one though all has been popped meanwhile. Once the queue is
-    /// [closed](Queue::close) or [finished](Queue::finish), the channel is disconnected.
+    /// The channel has room for one token, and a token that finds it full is dropped. So a token
+    /// does not say how many items there are: after receiving one, [pop](Queue::try_pop) until
+    /// there are [no more](Popped::more). There may be none if another consumer was faster.
+    ///
+    /// The channel is disconnected when there will never be anything to pop: the queue is
+    /// [closed](Queue::close), or [finished](Queue::finish) and empty.
     ///
     /// ```
-    /// use crossbeam_channel::{never, select};
+    /// use crossbeam_channel::{select, unbounded};
     /// use qmp_queue::{Mode, Queue};
     ///
     /// let queue = Queue::new();
@@ -349,22 +200,29 @@ impl<T> Queue<T> {
     /// for n in 1..=3 {
     ///     let _ = producer.push(n)?;
     /// }
+    /// queue.finish();
     ///
-    /// let (mut sum, other_work) = (0, never::<()>());
-    /// select! {
-    ///     recv(queue.wakeups()) -> _ => while let Some(popped) = queue.try_pop() {
-    ///         sum += popped.item;
-    ///     },
-    ///     recv(other_work) -> _ => {}
+    /// let (_other_sender, other_work) = unbounded::<i32>();
+    /// let mut sum = 0;
+    /// loop {
+    ///     select! {
+    ///         recv(queue.wakeups()) -> token => match token {
+    ///             Ok(()) => while let Some(popped) = queue.try_pop() {
+    ///                 sum += popped.item;
+    ///             },
+    ///             Err(_disconnected) => break,
+    ///         },
+    ///         recv(other_work) -> n => sum += n?,
+    ///     }
     /// }
     /// assert_eq!(sum, 6);
-    /// # Ok::<(), qmp_queue::PushError<i32>>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wakeups(&self) -> &Receiver<()> {
         self.shared.wakeups()
     }
 
-    /// How many items are queued, from all producers together.
+    /// Returns the number of queued items of all producers.
     pub fn len(&self) -> usize {
         self.shared.lock().fair.len()
     }
@@ -374,93 +232,43 @@ impl<T> Queue<T> {
         self.len() == 0
     }
 
-    /// Whether nothing can be popped: nothing is queued, or what is waits for items of its producers
-    /// [in progress](Mode::Serial).
-    ///
-    /// ```
-    /// use qmp_queue::{Mode, Queue};
-    ///
-    /// let queue = Queue::new();
-    /// let producer = queue.register(Mode::Serial(Mode::DEFAULT_LIMIT));
-    /// let _ = producer.push("first")?;
-    /// let _ = producer.push("second")?;
-    /// let first = queue.try_pop();
-    /// assert!(queue.is_idle(), "the second waits for the first");
-    /// assert_eq!(queue.len(), 1);
-    /// drop(first);
-    /// assert!(!queue.is_idle());
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
+    /// Whether nothing can be popped: nothing is queued, or all that is queued is
+    /// [held back](Mode::Serial).
     pub fn is_idle(&self) -> bool {
-        self.shared.lock().fair.nothing_to_pop()
+        self.shared.lock().fair.is_idle()
     }
 
-    /// Whether pushes are refused, after [`close`](Queue::close) or [`finish`](Queue::finish).
+    /// Whether pushes fail, after [`close`](Queue::close) or [`finish`](Queue::finish).
     pub fn is_closed(&self) -> bool {
         self.shared.lock().fair.finished()
     }
 
-    /// Closes the queue and all its producers at once, and hands back what was queued.
+    /// Closes the queue and all its producers at once, and returns what was queued.
     ///
-    /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on, whoever
-    /// sleeps in a pop wakes up with nothing, [`wakeups`](Queue::wakeups) is disconnected, and
-    /// every suspended producer is resumed, though one of its items be in progress. Closing a
-    /// closed queue does nothing.
-    ///
-    /// ```
-    /// let queue = qmp_queue::Queue::new();
-    /// let producer = queue.register(qmp_queue::Mode::OneInProgress);
-    /// let _ = producer.push("never done")?;
-    ///
-    /// let closed = queue.close();
-    /// assert_eq!(closed.items, [(producer.id(), "never done")]);
-    /// assert_eq!(closed.resumes[0].producer(), producer.id());
-    /// assert!(producer.push("late").is_err() && queue.pop().is_none());
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
+    /// From now on, pushes fail with [`PushError::Closed`](crate::PushError::Closed). Threads that
+    /// wait in a pop wake up with nothing, [`wakeups`](Queue::wakeups) is disconnected, and every
+    /// suspended producer is resumed, even if one of its items is in progress. Closing a closed
+    /// queue does nothing.
     pub fn close(&self) -> Closed<T> {
         close(&self.shared)
     }
 
     /// Closes the queue to new items and producers, and leaves what is queued to be popped.
     ///
-    /// Pushes are refused as [`PushError::Closed`](crate::PushError::Closed) from now on. Whoever
-    /// sleeps in a pop wakes up with nothing, and later pops answer so, once all is popped.
-    /// [`wakeups`](Queue::wakeups) is disconnected. Suspended producers are resumed as their items
-    /// are popped and done.
-    ///
-    /// ```
-    /// let queue = qmp_queue::Queue::new();
-    /// let producer = queue.register(Default::default());
-    /// let _ = producer.push("the last one")?;
-    /// queue.finish();
-    /// assert!(producer.push("late").is_err());
-    /// assert_eq!(queue.pop().unwrap().item, "the last one");
-    /// assert!(queue.pop().is_none(), "and none will come");
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
+    /// From now on, pushes fail with [`PushError::Closed`](crate::PushError::Closed). Suspended
+    /// producers are resumed as their items are popped and done. Once everything has been popped,
+    /// pops return nothing and [`wakeups`](Queue::wakeups) is disconnected.
     pub fn finish(&self) {
         let mut state = self.shared.lock();
         state.fair.finish();
-        self.shared.wake_for_good(state);
+        self.shared.wake_if_exhausted(state);
     }
 
-    /// Looks at every producer, in no particular order.
+    /// Iterates over snapshots of all producers, in no particular order.
     ///
-    /// Each producer's figures are of one moment, those of different producers of different
-    /// moments: the lock is taken for a few producers at a time and never while the caller looks at
-    /// one, however many there are. One that is registered or closed meanwhile may be missed.
-    ///
-    /// ```
-    /// let queue = qmp_queue::Queue::new();
-    /// let busy = queue.register(Default::default());
-    /// let _idle = queue.register(Default::default());
-    /// let _ = busy.push("item")?;
-    /// let queued: Vec<_> = queue.stats().filter(|stats| stats.queued > 0).collect();
-    /// assert_eq!(queued.len(), 1);
-    /// assert_eq!(queued[0].producer, busy.id());
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
+    /// Each snapshot is consistent, but different producers' are taken at different times: the lock
+    /// is held for a few producers at a time and never while the caller looks at one, however many
+    /// there are. A producer that is registered or closed meanwhile may be missed.
     pub fn stats(&self) -> impl Iterator<Item = ProducerStats> + '_ {
         let mut next = Some(0);
         let mut page = Vec::new().into_iter();
@@ -479,12 +287,9 @@ impl<T> Queue<T> {
 
 fn close<T>(shared: &Shared<T>) -> Closed<T> {
     let mut state = shared.lock();
-    let Remains { items, resumed, _lanes } = state.fair.close();
-    shared.wake_for_good(state);
-    let resumes = resumed
-        .into_iter()
-        .filter_map(|(producer, resumed)| deliver(producer, Some(resumed)))
-        .collect();
+    let Remains { items, resumed, _hooks } = state.fair.close();
+    shared.wake_if_exhausted(state);
+    let resumes = resumed.into_iter().filter_map(|resumed| deliver(Some(resumed))).collect();
     Closed { items, resumes }
 }
 

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The producers that have something to pop, in the order in which they are to be served.
+//! The producers that have something to pop, in the order in which they will be served.
 //!
-//! A producer's place is its stamp: the lowest goes first. Serving gives a stamp above all others
-//! and registering one below all others, so nearly every insertion is at one of the two ends; the
-//! exception, a producer that was idle while others were served, is kept aside in a heap. The next
-//! one is the lower of the two heads.
+//! The lowest stamp goes first. Serving a producer gives it a stamp above all others, and
+//! registering one a stamp below all others, so nearly every insertion is at one of the two ends of
+//! a line. The exception, a producer that was idle while others were served, goes into a heap. The
+//! next producer is the lower of the two heads.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// A producer's place in the order of service. No two producers ever have the same.
+/// A producer's position in the order of service. No two producers have the same.
 pub(crate) type Stamp = i64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) stamp: Stamp,
-    pub(crate) slot: u32,
+    pub(crate) slot: usize,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
-    /// Ascending by stamp.
+    /// Strictly ascending by stamp.
     line: VecDeque<Place>,
+    /// Places that were inserted between the ends of `line`.
     aside: BinaryHeap<Reverse<Place>>,
 }
 
@@ -52,10 +53,6 @@ impl Ready {
         self.line.len() + self.aside.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Place> {
-        self.line.iter().chain(self.aside.iter().map(|Reverse(place)| place))
-    }
-
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Place) -> bool) {
         self.line.retain(&mut keep);
         self.aside.retain(|Reverse(place)| keep(place));
@@ -67,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lowest_stamp_first_wherever_it_was_inserted() {
+    fn the_lowest_stamp_comes_first_wherever_it_was_inserted() {
         let mut ready = Ready::default();
         for stamp in [3, 7, -2, 5, 4, 9, -1, 6] {
             ready.insert(Place { stamp, slot: 0 });

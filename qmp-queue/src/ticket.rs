@@ -7,13 +7,13 @@ use crate::fair::{Changed, Key};
 use crate::outcome::Resume;
 use crate::shared::{Shared, deliver};
 
-/// Stands for a popped item that is being dealt with.
+/// A popped item that is being processed.
 ///
-/// In [`Mode::OneInProgress`](crate::Mode::OneInProgress), its producer is suspended until the
-/// ticket is [done](Ticket::done), on whatever thread and however late; in
-/// [`Mode::Serial`](crate::Mode::Serial), its other items are held back. Dropping a ticket is being
-/// done, so a consumer that panics resumes the producer too; the [`Resume`] then goes to the
-/// producer's [hook](crate::Queue::register_with_hook) if it has one.
+/// In [`Mode::OneInProgress`](crate::Mode::OneInProgress), the item's producer is suspended until
+/// the ticket is [done](Ticket::done), on any thread and at any time; in
+/// [`Mode::Serial`](crate::Mode::Serial), its other items are held back until then. Dropping a
+/// ticket marks the item done, too, so a consumer that panics blocks nobody; the [`Resume`] then
+/// goes to the producer's [hook](crate::Queue::register_with_hook), if it has one.
 ///
 /// ```
 /// use qmp_queue::{Mode, Pushed, Queue};
@@ -30,9 +30,9 @@ use crate::shared::{Shared, deliver};
 /// assert_eq!(resume.producer(), producer.id());
 /// assert!(!producer.is_suspended());
 /// ```
-#[must_use = "dropping a ticket is saying that its item is done"]
+#[must_use = "dropping a ticket marks its item as done"]
 pub struct Ticket<T> {
-    /// `None` when nobody waits for the item to be done.
+    /// `Some` until the item is done, if its producer counts items in progress.
     open: Option<(Arc<Shared<T>>, Key)>,
 }
 
@@ -42,8 +42,8 @@ impl<T> Ticket<T> {
         Self { open }
     }
 
-    /// The item has been dealt with. Answers a [`Resume`] if its producer was suspended for it.
-    #[must_use = "the producer stays silent until somebody tells it to go on"]
+    /// Marks the item as done. Returns a [`Resume`] if that ends a suspension of its producer.
+    #[must_use = "the producer stays silent until it is told to continue"]
     #[inline(always)]
     pub fn done(mut self) -> Option<Resume> {
         self.settle()
@@ -64,7 +64,7 @@ fn done<T>(shared: &Shared<T>, producer: Key) -> Option<Resume> {
     } else {
         drop(state);
     }
-    deliver(producer.id, resumed)
+    deliver(resumed)
 }
 
 impl<T> Drop for Ticket<T> {

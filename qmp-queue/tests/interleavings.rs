@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The crate's own sources on shuttle's primitives: each test runs many times, under schedules that
-//! shuttle chooses at every lock, wait and atomic access. A wake-up or resume that gets lost is a
-//! deadlock then, which shuttle reports with the schedule that led there.
+//! The crate's own sources on shuttle's primitives. Each test runs many times, under schedules that
+//! shuttle chooses at every lock and wait. A lost wake-up or resume is then a deadlock, which
+//! shuttle reports with the schedule that led to it.
 //!
-//! Shuttle rather than loom, because all data here is behind locks, so the order of lock operations
-//! is what matters and not the memory model, and because scenarios of this size (three or four
-//! threads, condition variables) are beyond loom's exhaustive search.
+//! Shuttle rather than loom: all data is behind one lock, so the order of lock operations matters
+//! and not the memory model; and scenarios of this size (three or four threads, condition variables)
+//! are beyond loom's exhaustive search.
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 #[path = "../src/fair.rs"]
 mod fair;
-#[path = "../src/lane.rs"]
-mod lane;
 #[path = "../src/mode.rs"]
 mod mode;
 #[path = "../src/outcome.rs"]
@@ -25,23 +23,20 @@ mod queue;
 mod ready;
 #[path = "../src/shared.rs"]
 mod shared;
-#[path = "../src/slab.rs"]
-mod slab;
 #[path = "../src/stats.rs"]
 mod stats;
 #[path = "../src/ticket.rs"]
 mod ticket;
 
-/// In the place of the sources' own.
+/// Replaces the sources' own module.
 mod sync {
-    pub(crate) use shuttle::sync::atomic::{AtomicU8, Ordering};
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
 }
 
 pub use mode::Mode;
 pub use outcome::{ProducerId, PushError, Pushed, Resume};
 pub use producer::Producer;
-pub use queue::{Queue, QueueBuilder};
+pub use queue::Queue;
 pub use stats::ProducerStats;
 pub use ticket::Ticket;
 
@@ -65,7 +60,7 @@ fn up_to(limit: usize) -> Mode {
     Mode::UpTo(limit.try_into().unwrap())
 }
 
-/// Something to sleep on until somebody calls.
+/// A counter to wait for.
 #[derive(Clone, Default)]
 struct Bell(Arc<(Mutex<usize>, Condvar)>);
 
@@ -75,7 +70,7 @@ impl Bell {
         self.0.1.notify_all();
     }
 
-    /// Sleeps until it has been rung more often than waited for.
+    /// Waits until it has been rung more often than waited for.
     fn wait(&self) {
         let mut rung = self.0.0.lock().unwrap();
         while *rung == 0 {
@@ -89,7 +84,7 @@ impl Bell {
     }
 }
 
-/// Pushes, and sleeps whenever suspended until resumed.
+/// Pushes, and whenever suspended waits until resumed.
 fn push_patiently(producer: &Producer<usize>, resumed: &Bell, items: impl Iterator<Item = usize>) {
     for item in items {
         if producer.push(item).unwrap() == Pushed::Suspended {
@@ -104,8 +99,8 @@ fn register_with_bell(queue: &Queue<usize>, mode: Mode) -> (Producer<usize>, Bel
     (queue.register_with_hook(mode, move |_| hook.ring()), bell)
 }
 
-/// Two producers with back-pressure, two sleeping poppers: everything arrives, in order, and
-/// everybody goes home.
+/// Two producers with back-pressure, two blocking poppers: all items arrive in order, and all
+/// threads end.
 #[test]
 fn push_pop_suspend_resume_finish() {
     explore(|| {
@@ -153,7 +148,7 @@ fn push_pop_suspend_resume_finish() {
     });
 }
 
-/// Two threads push through one producer, so that its items are lent while others are on their way.
+/// Two threads push through one producer.
 #[test]
 fn a_producer_shared_by_two_threads() {
     explore(|| {
@@ -180,8 +175,8 @@ fn a_producer_shared_by_two_threads() {
     });
 }
 
-/// As many sleeping poppers as items, each of which takes only one: a push that wakes nobody is
-/// made up for by a pop.
+/// As many blocking poppers as items, each of which takes only one. Where a push wakes nobody, a pop
+/// has to.
 #[test]
 fn every_item_wakes_a_sleeper() {
     explore(|| {
@@ -205,7 +200,7 @@ fn every_item_wakes_a_sleeper() {
     });
 }
 
-/// A consumer that pops until there is no more and then sleeps until its wake-up hook is called.
+/// A consumer that pops until there is no more, and then waits until its wake-up hook is called.
 #[test]
 fn no_wake_up_is_lost() {
     explore(|| {
@@ -237,12 +232,12 @@ fn no_wake_up_is_lost() {
     });
 }
 
-/// Like the above, by token: what is left over when everybody has gone, a token is there for.
+/// The same with tokens: if items are left when all threads have ended, there is a token for them.
 #[test]
 fn no_token_is_lost() {
     explore(|| {
         let queue = Queue::new();
-        // Asked for beforehand, as shuttle cannot look into the `OnceLock` that a first time takes.
+        // Called here, as shuttle does not know of the `OnceLock` that the first call initialises.
         let _ = queue.wakeups();
         let producers: Vec<_> = (0..2).map(|_| Arc::new(queue.register(up_to(8)))).collect();
         let pushers: Vec<_> = producers
@@ -269,8 +264,8 @@ fn no_token_is_lost() {
     });
 }
 
-/// Whatever the moment of closing, each accepted item is popped or handed back, and each suspension
-/// ended once.
+/// Whenever the queue is closed, each accepted item is popped or returned, and each suspension ends
+/// once.
 #[test]
 fn close_while_pushing_and_popping() {
     explore(|| {
@@ -349,8 +344,8 @@ fn close_a_producer_while_popping() {
     });
 }
 
-/// The mode changes while items are pushed, popped and done: at the end there have been as many
-/// resumes as suspensions.
+/// The mode changes while items are pushed, popped and done. There are as many resumes as
+/// suspensions.
 #[test]
 fn change_the_mode_while_popping() {
     explore(|| {
@@ -361,7 +356,7 @@ fn change_the_mode_while_popping() {
             let (queue, producer) = (queue.clone(), Arc::clone(&producer));
             move || {
                 let first = queue.pop().unwrap();
-                // May be answered with a resume only by the hook.
+                // A resume goes to the hook.
                 assert_eq!(producer.set_mode(up_to(2)), None);
                 assert_eq!(first.ticket.done(), None);
                 for _ in 1..5 {
@@ -376,8 +371,8 @@ fn change_the_mode_while_popping() {
     });
 }
 
-/// Two consumers never have an item each of a producer whose items are dealt with one after the
-/// other, and both hear of the end.
+/// Two consumers never have an item each of a producer in mode `Serial`, and both are told of the
+/// end.
 #[test]
 fn one_after_the_other_with_two_consumers() {
     explore(|| {
@@ -411,7 +406,7 @@ fn one_after_the_other_with_two_consumers() {
     });
 }
 
-/// The last handle goes away while somebody pushes.
+/// The last handle is dropped during a push.
 #[test]
 fn drop_the_queue_while_pushing() {
     explore(|| {
@@ -428,7 +423,7 @@ fn drop_the_queue_while_pushing() {
     });
 }
 
-/// Small enough to try every schedule, or as many as there is time for.
+/// Small enough to try every schedule, or as many as time allows.
 #[test]
 fn one_push_against_one_sleeping_pop_exhaustively() {
     shuttle::check_dfs(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an idle producer costs, by an allocator that counts. One test, as the count is of the whole
-//! process.
+//! The memory of an idle producer, by an allocator that counts. There is one test only, because the
+//! count is that of the whole process.
 
 use std::alloc::System;
 
@@ -28,7 +28,7 @@ fn an_idle_producer_takes_no_more_than_stated() {
     println!("an idle producer takes {fresh} bytes, its handle included");
     assert!(fresh <= STATED, "{fresh} bytes");
 
-    // Having been busy leaves nothing behind: what items took is shared by all.
+    // Being busy leaves nothing behind: all producers share the buffers.
     for producer in &producers {
         while producer.push([0; 32]).is_ok() {
             drop(queue.try_pop());
@@ -40,7 +40,7 @@ fn an_idle_producer_takes_no_more_than_stated() {
     let after_service = bytes_held(&region) / PRODUCERS + size_of::<Producer<[u64; 32]>>();
     assert!(after_service <= STATED, "{after_service} bytes once it has been busy");
 
-    // Nor has having been busy all at once, when each needed what items are kept in.
+    // Nor does being busy at the same time, when each needs a buffer.
     for producer in &producers {
         assert!(producer.push([0; 32]).is_ok());
     }

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What each operation promises, one small case each.
+//! The promise of each operation, in one small case each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use qmp_queue::{
-    Mode, PopTimeoutError, Producer, ProducerId, PushError, Pushed, Queue, QueueBuilder, Resume,
-};
+use crossbeam_channel::{TryRecvError, bounded, select, unbounded};
+use qmp_queue::{Mode, Producer, ProducerId, PushError, Pushed, Queue, Resume};
 
 fn up_to(limit: usize) -> Mode {
     Mode::UpTo(limit.try_into().unwrap())
@@ -27,11 +25,25 @@ fn check_resumes(resume: impl Into<Option<Resume>>, producer: &Producer<&str>) {
     assert_eq!(resume.into().map(|resume| resume.producer()), Some(producer.id()));
 }
 
-/// A resume hook, and what it has been called with.
+/// Returns a resume hook and a record of its calls.
 fn recorder() -> (impl Fn(Resume) + Send + Sync + 'static, Arc<Mutex<Vec<ProducerId>>>) {
     let record = Arc::new(Mutex::new(Vec::new()));
     let hook = Arc::clone(&record);
     (move |resume: Resume| hook.lock().unwrap().push(resume.producer()), record)
+}
+
+#[test]
+fn ids_are_numbered_by_registration() {
+    let queue = Queue::<()>::new();
+    let (first, second) = (queue.register(up_to(1)), queue.register(up_to(1)));
+    assert!(first.id() < second.id());
+    assert_eq!(second.id().to_string(), "2");
+}
+
+#[test]
+fn the_default_mode_is_up_to_eight() {
+    assert_eq!(Mode::default(), up_to(8));
+    assert_eq!(Mode::DEFAULT_LIMIT.get(), 8);
 }
 
 #[test]
@@ -85,6 +97,23 @@ mod order {
         push(&other, "other");
         push(&cleared, "cleared");
         assert_eq!(pop_all(&queue), ["cleared", "other"]);
+    }
+
+    #[test]
+    fn the_order_survives_that_most_producers_are_cleared_or_closed() {
+        let queue = Queue::new();
+        let mut producers: Vec<_> = (0..200).map(|_| queue.register(up_to(8))).collect();
+        for (n, producer) in producers.iter().enumerate() {
+            push(producer, n);
+        }
+        producers.truncate(150);
+        for producer in &producers[10..] {
+            let _ = producer.clear();
+        }
+        for (n, producer) in producers.iter().enumerate().skip(140) {
+            push(producer, n);
+        }
+        assert!(pop_all(&queue).into_iter().eq((140..150).rev().chain((0..10).rev())));
     }
 
     #[test]
@@ -283,7 +312,17 @@ mod closing {
         assert_eq!(popped.item, "a");
         check_resumes(popped.resume, &producer);
         assert!(queue.pop().is_none());
-        assert_eq!(queue.pop_timeout(Duration::MAX).unwrap_err(), PopTimeoutError::Closed);
+    }
+
+    #[test]
+    fn a_finished_queue_can_be_closed() {
+        let queue = Queue::new();
+        let producer = queue.register(up_to(2));
+        push(&producer, "a");
+        queue.finish();
+        assert_eq!(queue.close().items, [(producer.id(), "a")]);
+        assert!(queue.pop().is_none() && queue.wakeups().recv().is_err());
+        assert_eq!(producer.push("late").unwrap_err().into_inner(), "late");
     }
 
     #[test]
@@ -299,7 +338,7 @@ mod closing {
         drop(clone);
         assert!(producer.is_closed());
         assert_eq!(*resumes.lock().unwrap(), [producer.id()]);
-        assert_eq!(Arc::strong_count(&item), 1, "nobody can pop it any more");
+        assert_eq!(Arc::strong_count(&item), 1, "nobody can pop it");
     }
 
     #[test]
@@ -307,11 +346,9 @@ mod closing {
         let queue = Queue::<()>::new();
         std::thread::scope(|scope| {
             let forever = scope.spawn(|| queue.pop().is_none());
-            let long = scope.spawn(|| queue.pop_timeout(Duration::MAX).unwrap_err());
             let selecting = scope.spawn(|| queue.wakeups().recv().is_err());
             let _ = queue.close();
             assert!(forever.join().unwrap());
-            assert_eq!(long.join().unwrap(), PopTimeoutError::Closed);
             assert!(selecting.join().unwrap());
         });
     }
@@ -338,7 +375,7 @@ mod wake_up {
     }
 
     #[test]
-    fn whoever_asks_for_tokens_late_gets_one_for_what_is_queued() {
+    fn a_late_call_of_wakeups_finds_a_token_for_what_is_queued() {
         let queue = Queue::new();
         let producer = queue.register(up_to(8));
         push(&producer, ());
@@ -362,22 +399,103 @@ mod wake_up {
             assert_eq!(popped, [0, 1, 2]);
         });
     }
+}
+
+mod select {
+    use super::*;
+
+    /// Pops in a loop of its own, beside other work, as someone who uses crossbeam-channel does.
+    /// Returns the popped items and the other work.
+    fn consume(queue: &Queue<u32>, other: &crossbeam_channel::Receiver<u32>) -> [Vec<u32>; 2] {
+        let (mut items, mut others) = (Vec::new(), Vec::new());
+        loop {
+            select! {
+                recv(queue.wakeups()) -> token => match token {
+                    Ok(()) => while let Some(popped) = queue.try_pop() {
+                        items.push(popped.item);
+                    },
+                    Err(_) => return [items, others],
+                },
+                recv(other) -> work => others.extend(work),
+            }
+        }
+    }
 
     #[test]
-    fn a_timed_pop_gives_up() {
-        let queue = Queue::<()>::new();
-        assert_eq!(queue.pop_timeout(Duration::ZERO).unwrap_err(), PopTimeoutError::Timeout);
-        assert_eq!(
-            queue.pop_timeout(Duration::from_nanos(1)).unwrap_err(),
-            PopTimeoutError::Timeout
-        );
+    fn items_and_other_work_arrive_and_the_loop_ends() {
+        let queue = Queue::new();
+        // A rendezvous channel: what is sent has been received when `send` returns.
+        let (other, work) = bounded(0);
+        std::thread::scope(|scope| {
+            let consumer = scope.spawn(|| consume(&queue, &work));
+            let pushers = [0, 100].map(|start| {
+                let (resumed, resumes) = unbounded();
+                let hook = move |_| resumed.send(()).unwrap();
+                let producer = queue.register_with_hook(up_to(2), hook);
+                scope.spawn(move || {
+                    for item in start..start + 50 {
+                        if producer.push(item).unwrap() == Pushed::Suspended {
+                            resumes.recv().unwrap();
+                        }
+                    }
+                    producer
+                })
+            });
+            other.send(7).unwrap();
+            let producers = pushers.map(|pusher| pusher.join().unwrap());
+            other.send(8).unwrap();
+            queue.finish();
+            let [mut items, others] = consumer.join().unwrap();
+            items.sort_unstable();
+            assert!(items.into_iter().eq((0..50).chain(100..150)));
+            assert_eq!(others, [7, 8]);
+            drop(producers);
+        });
+    }
+
+    /// Counts how often a consumer is woken, until it would sleep or is told of the end.
+    fn turns(queue: &Queue<&str>) -> (usize, TryRecvError) {
+        for turn in 0..10 {
+            match queue.wakeups().try_recv() {
+                Ok(()) => while queue.try_pop().is_some_and(|popped| popped.more) {},
+                Err(reason) => return (turn, reason),
+            }
+        }
+        panic!("woken ten times for nothing");
+    }
+
+    #[test]
+    fn a_finished_queue_sleeps_while_an_item_is_held_back() {
+        let queue = Queue::new();
+        let producer = queue.register(Mode::Serial(Mode::DEFAULT_LIMIT));
+        push(&producer, "in progress");
+        push(&producer, "held back");
+        let first = queue.try_pop().unwrap();
+        assert_eq!(turns(&queue), (0, TryRecvError::Empty));
+        queue.finish();
+        assert_eq!(turns(&queue), (0, TryRecvError::Empty), "nothing to pop, but not the end");
+        assert_eq!(first.ticket.done(), None);
+        assert_eq!(turns(&queue), (1, TryRecvError::Disconnected), "popped, and that is the end");
+    }
+
+    #[test]
+    fn a_finished_queue_ends_when_what_is_held_back_is_cleared() {
+        let queue = Queue::new();
+        let producer = queue.register(Mode::Serial(Mode::DEFAULT_LIMIT));
+        push(&producer, "in progress");
+        push(&producer, "held back");
+        let first = queue.try_pop().unwrap();
+        queue.finish();
+        assert_eq!(producer.clear().items, ["held back"]);
+        assert_eq!(turns(&queue), (0, TryRecvError::Disconnected));
+        drop(first);
     }
 }
 
 mod user_code {
     use super::*;
 
-    /// An item whose end is an operation on the queue it was in.
+    /// An item that uses its queue when it is dropped.
     struct Reentrant(Option<Queue<Reentrant>>);
 
     impl Drop for Reentrant {
@@ -463,25 +581,11 @@ mod stats {
             (2, 1, true, 0)
         );
         assert_eq!((stats.producer, stats.mode), (producer.id(), up_to(2)));
-        assert!(stats.last_served.is_none() && stats.since_served().is_none());
         drop(popped);
     }
 
     #[test]
-    fn service_times_are_kept_on_request() {
-        let queue = QueueBuilder::new().service_times(true).build();
-        let producer = queue.register(up_to(2));
-        push(&producer, ());
-        let before = std::time::Instant::now();
-        assert!(producer.stats().unwrap().last_served.is_none());
-        drop(queue.try_pop());
-        let served = producer.stats().unwrap().last_served.unwrap();
-        assert!(before <= served && served <= std::time::Instant::now());
-        assert!(producer.stats().unwrap().since_served().is_some());
-    }
-
-    #[test]
-    fn all_producers_are_listed_and_the_queue_is_free_between_them() {
+    fn all_producers_are_listed_and_the_queue_can_be_used_meanwhile() {
         let queue = Queue::new();
         let producers: Vec<_> = (0..200).map(|_| queue.register(up_to(8))).collect();
         let mut listed = Vec::new();

@@ -4,7 +4,6 @@
 //! Every check is a function from texts to complaints; only this file reads any.
 
 mod dependencies;
-mod examples;
 mod layering;
 mod licence;
 mod packaging;
@@ -48,7 +47,6 @@ fn check_all() -> Outcome<Vec<String>> {
         // What is no text cannot be checked, and what has been deleted but not committed is not there.
         if let Ok(text) = fs::read_to_string(root.join(file)) {
             complaints.extend(source::check(file, &text));
-            complaints.extend(examples::check(file, &text));
         }
     }
     Ok(complaints)

@@ -19,7 +19,11 @@ const LAYERS: [Layer; 7] = [
         members: &[],
         others: Some(&["itoa", "serde", "serde_json", "thiserror"]),
     },
-    Layer { name: "qmp-queue", members: &[], others: Some(&["crossbeam-channel", "thiserror"]) },
+    Layer {
+        name: "qmp-queue",
+        members: &[],
+        others: Some(&["crossbeam-channel", "slab", "thiserror"]),
+    },
     Layer {
         name: "qmp-dispatch",
         members: &["qmp-proto"],

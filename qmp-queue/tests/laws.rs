@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The laws, each on its own, and the linear list that the whole is defined by, over random
-//! histories.
-//!
-//! Loans are invisible to users, so a history has them at random places and no law knows of them.
-//! That is why these tests are not beside those in `tests`: what lends there is contention.
+//! The laws, each on its own, and the linear list that defines the whole, over random histories.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -13,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::{Mode, Producer, ProducerId, PushError, Pushed, Queue, Resume, Ticket};
+use qmp_queue::{Mode, Producer, ProducerId, PushError, Pushed, Queue, Resume, Ticket};
 
 type Item = u32;
 
-/// Producers and tickets are chosen by their number modulo those there are.
+/// Producers and tickets are chosen by a number, modulo how many there are.
 #[derive(Clone, Debug)]
 enum Op {
     Register(Mode, Hooked),
@@ -28,14 +24,13 @@ enum Op {
     SetMode(usize, Mode),
     Clear(usize),
     CloseProducer(usize),
-    Lend(usize),
     Finish,
     CloseQueue,
 }
 
 type Hooked = bool;
 
-/// What an operation did, as its caller saw it.
+/// What an operation did, as seen by its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Did {
     Nothing,
@@ -55,10 +50,10 @@ enum Did {
 
 struct Step {
     did: Did,
-    /// In the order of ids, as nothing is promised about the order in which several are resumed.
+    /// Sorted: nothing is promised about the order in which several producers are resumed.
     resumed: Vec<ProducerId>,
     wakes: usize,
-    /// A pop said that there was more.
+    /// A pop returned that there is more.
     more: bool,
     /// Before and after.
     suspended: [HashSet<ProducerId>; 2],
@@ -87,7 +82,6 @@ fn op() -> impl Strategy<Value = Op> {
         12 => (any(), mode()).prop_map(|(producer, mode)| Op::SetMode(producer, mode)),
         5 => any().prop_map(Op::Clear),
         5 => any().prop_map(Op::CloseProducer),
-        40 => any().prop_map(Op::Lend),
         1 => Just(Op::Finish),
         1 => Just(Op::CloseQueue),
     ]
@@ -105,7 +99,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// A queue, and everybody who uses it.
+/// A queue and all its users.
 struct Run {
     queue: Queue<Item>,
     producers: Vec<Producer<Item>>,
@@ -198,7 +192,7 @@ impl Run {
                     return (Did::Nothing, vec![]);
                 }
                 let (id, item, ticket) = self.tickets.swap_remove(n % self.tickets.len());
-                // Whom a dropped ticket resumes is heard of by a hook only.
+                // Only a hook is notified of a resume by a dropped ticket.
                 let resume = if matches!(op, Op::DropTicket(_)) && self.hooked.contains(&id) {
                     drop(ticket);
                     None
@@ -222,12 +216,6 @@ impl Run {
                 let cleared = producer.close();
                 (Did::Closed(producer.id(), cleared.items), cleared.resume.into_iter().collect())
             }
-            Op::Lend(n) => {
-                if let Some(producer) = producer(n) {
-                    producer.lend();
-                }
-                (Did::Nothing, vec![])
-            }
             Op::Finish => {
                 self.queue.finish();
                 (Did::Finished, vec![])
@@ -240,8 +228,8 @@ impl Run {
     }
 }
 
-/// The discipline by definition: a list that is scanned from its head, whose served member moves to
-/// its tail.
+/// The definition of the discipline: a list that is scanned from its head, and whose served member
+/// moves to its tail.
 #[derive(Default)]
 struct LinearList {
     members: Vec<Member>,
@@ -260,6 +248,7 @@ impl Member {
         match self.mode {
             Mode::OneInProgress => self.items.len() + self.in_progress.len() > 0,
             Mode::UpTo(limit) | Mode::Serial(limit) => self.items.len() >= limit.get(),
+            _ => unreachable!("not in a history"),
         }
     }
 
@@ -278,7 +267,7 @@ impl LinearList {
         self.members.iter().map(|member| member.items.len()).sum()
     }
 
-    /// Whether somebody has an item that is not held back.
+    /// Whether a member has an item that is not held back.
     fn can_be_popped(&self) -> bool {
         self.members.iter().any(Member::can_be_served)
     }
@@ -312,7 +301,7 @@ impl LinearList {
         Did::Popped(id, item)
     }
 
-    /// What should have been done instead of `did`, on the same producer and item.
+    /// Returns what should have been done, given the producer and item of what was done.
     fn perform(&mut self, did: &Did) -> Did {
         match *did {
             Did::Nothing => Did::Nothing,
@@ -355,7 +344,7 @@ impl LinearList {
             }
             Did::ClosedAll(_) => {
                 let mut items = Vec::new();
-                // What is held back is handed back, too.
+                // Items that are held back are returned, too.
                 self.members.iter_mut().for_each(|member| member.in_progress.clear());
                 for member in &mut self.members {
                     if let Mode::Serial(limit) = member.mode {
@@ -373,7 +362,7 @@ impl LinearList {
     }
 }
 
-/// Whose items are in progress.
+/// Which items are in progress.
 #[derive(Default)]
 struct Progress {
     modes: HashMap<ProducerId, Mode>,
@@ -401,7 +390,7 @@ impl Progress {
     }
 }
 
-/// What a step took out of the queue, by whatever way.
+/// The items that a step took out of the queue, in whatever way.
 fn taken(did: &Did) -> Vec<(ProducerId, Item)> {
     match did {
         Did::Popped(id, item) => vec![(*id, *item)],
@@ -429,8 +418,8 @@ proptest! {
             resumed.sort();
             prop_assert_eq!(step.resumed, resumed);
             prop_assert_eq!(step.idle, !list.can_be_popped());
-            if list.can_be_popped() && matches!(step.did, Did::Popped(..)) {
-                prop_assert!(step.more);
+            if matches!(step.did, Did::Popped(..)) {
+                prop_assert_eq!(step.more, list.can_be_popped());
             }
         }
     }
@@ -445,12 +434,12 @@ proptest! {
         }
     }
 
-    /// Between two servings of a producer that had something to pop all the while, every other one
-    /// is served at most once.
+    /// Between two servings of a producer that had something to pop all the time, every other
+    /// producer is served at most once.
     #[test]
     fn fairness_bound(ops in history()) {
         let mut queued = HashMap::<ProducerId, usize>::new();
-        // Of each waiting producer, who has been served since it was.
+        // For each waiting producer, those that have been served since it was.
         let mut served_since = HashMap::<ProducerId, HashSet<ProducerId>>::new();
         let mut progress = Progress::default();
         for step in Run::steps(&ops) {
@@ -473,7 +462,7 @@ proptest! {
         }
     }
 
-    /// No producer ever has more with the queue than its mode at the time of the push allows.
+    /// No producer ever has more in the queue than its mode allowed at the time of the push.
     #[test]
     fn bound(ops in history()) {
         let mut queued = HashMap::<ProducerId, usize>::new();
@@ -491,6 +480,7 @@ proptest! {
                             prop_assert_eq!(*queued, 1);
                             prop_assert!(progress.is_idle(id));
                         }
+                        _ => unreachable!("not in a history"),
                     }
                 }
                 Did::Popped(id, _) => prop_assert!(!progress.holds_back(id)),
@@ -503,8 +493,7 @@ proptest! {
         }
     }
 
-    /// Every accepted item is popped or handed back exactly once, and every other one handed back
-    /// at once.
+    /// Every accepted item is popped or returned exactly once.
     #[test]
     fn conservation(ops in history()) {
         let mut queued = HashSet::new();
@@ -520,8 +509,8 @@ proptest! {
         prop_assert!(queued.is_empty(), "the last step closes the queue");
     }
 
-    /// An operation resumes those that were suspended before it and are not after it, each once,
-    /// and nobody else.
+    /// An operation resumes exactly those that were suspended before it and are not after it, each
+    /// once.
     #[test]
     fn resume_exactly_once(ops in history()) {
         for step in Run::steps(&ops) {
@@ -532,7 +521,7 @@ proptest! {
         }
     }
 
-    /// Only a push that says so suspends, or a change of mode.
+    /// Only a push that returns so suspends, or a change of mode.
     #[test]
     fn suspension_is_announced(ops in history()) {
         for step in Run::steps(&ops) {
@@ -546,26 +535,16 @@ proptest! {
         }
     }
 
-    /// A consumer that pops until it is told that there is no more is woken when there is, once: by
-    /// a push, or by whatever ends that items are held back.
+    /// Every operation but a pop wakes the consumer once if it makes an idle queue busy, and not
+    /// otherwise: no wake-up is lost, and there is no storm of them.
     #[test]
-    fn no_lost_wake_up_and_no_storm(ops in history()) {
-        let mut consumer_sleeps = true;
+    fn one_wake_up_for_each_transition_from_idle_to_busy(ops in history()) {
         let mut was_idle = true;
         for step in Run::steps(&ops) {
-            match step.did {
-                Did::Popped(..) | Did::FoundNothing => {
-                    prop_assert_eq!(step.wakes, 0);
-                    consumer_sleeps = !step.more;
-                }
-                _ => {
-                    let begins = was_idle && !step.idle;
-                    prop_assert!(step.wakes <= usize::from(begins), "a busy queue wakes nobody");
-                    if consumer_sleeps && begins {
-                        prop_assert_eq!(step.wakes, 1);
-                        consumer_sleeps = false;
-                    }
-                }
+            let begins = was_idle && !step.idle;
+            prop_assert_eq!(step.wakes, usize::from(begins));
+            if matches!(step.did, Did::Popped(..) | Did::FoundNothing) {
+                prop_assert!(!begins);
             }
             was_idle = step.idle;
         }
