@@ -38,6 +38,35 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
+/// A release of QEMU whose behaviour is ours. `cargo xtask oracles` unpacks both into the target directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oracle {
+    /// QEMU 10.0.
+    V10_0,
+    /// QEMU 11.1.
+    V11_1,
+}
+
+impl Oracle {
+    /// Finds a program of this release: `qemu-system-x86_64`, `qemu-storage-daemon`, `qemu-img`, `qemu-io` or `qemu-nbd`.
+    /// `None` means that the calling test is to be skipped.
+    ///
+    /// # Panics
+    ///
+    /// If there is none and `CI=true` is set.
+    #[must_use]
+    pub fn program(self, name: &str) -> Option<PathBuf> {
+        let (variable, directory) = match self {
+            Self::V10_0 => ("QMP_QEMU_10_0", "oracles/qemu-10.0/bin"),
+            Self::V11_1 => ("QMP_QEMU_11_1", "oracles/qemu-11.1/bin"),
+        };
+        let programs =
+            std::env::var_os(variable).map_or_else(|| target_dir().join(directory), PathBuf::from);
+        let program = programs.join(name);
+        if program.is_file() { Some(program) } else { absent(name, "run `cargo xtask oracles`") }
+    }
+}
+
 /// Finds a program of the Python environment, such as `python` or `qmp-shell`.
 ///
 /// # Panics

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::command::{Failure, Outcome};
 
@@ -23,15 +23,30 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Outcome {
     fs::copy(from, to).map(drop).map_err(|error| failure(from, &error))
 }
 
-/// Makes a directory that is empty, and those above it.
-pub(crate) fn fresh_directory(path: &Path) -> Outcome {
+/// Removes a directory with its contents, if there is one.
+pub(crate) fn remove(path: &Path) -> Outcome {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failure(path, &error)),
-        _ => directory(path),
+        _ => Ok(()),
     }
 }
 
-/// Makes a directory, and those above it.
+/// Creates an empty directory, and those above it.
+pub(crate) fn fresh_directory(path: &Path) -> Outcome {
+    remove(path)?;
+    directory(path)
+}
+
+/// The paths in a directory, sorted.
+pub(crate) fn entries(path: &Path) -> Outcome<Vec<PathBuf>> {
+    let entries = fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    let mut entries = entries.map_err(|error| failure(path, &error))?;
+    entries.sort();
+    Ok(entries)
+}
+
+/// Creates a directory, and those above it.
 pub(crate) fn directory(path: &Path) -> Outcome {
     fs::create_dir_all(path).map_err(|error| failure(path, &error))
 }
@@ -39,14 +54,13 @@ pub(crate) fn directory(path: &Path) -> Outcome {
 /// Copies a directory with all that is in it.
 pub(crate) fn copy_directory(from: &Path, to: &Path) -> Outcome {
     directory(to)?;
-    for entry in fs::read_dir(from).map_err(|error| failure(from, &error))? {
-        let path = entry.map_err(|error| failure(from, &error))?.path();
+    for path in entries(from)? {
         let target = to.join(path.file_name().unwrap_or_default());
         if path.is_dir() { copy_directory(&path, &target)? } else { copy(&path, &target)? }
     }
     Ok(())
 }
 
-fn failure(path: &Path, error: &io::Error) -> Failure {
+pub(crate) fn failure(path: &Path, error: &io::Error) -> Failure {
     Failure::Task(format!("{}: {error}", path.display()))
 }

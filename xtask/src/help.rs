@@ -11,6 +11,7 @@ cargo xtask TASK
     conformance [OPTION]...       hold our server against the recorded cases
     conformance --connect ADDR [OPTION]...
                                   hold another server against them; --help lists the options
+    oracles                       unpack QEMU 10.0 and 11.1 into the target directory, and print where their programs are
     bench [all] [--quick] [--out DIR] [--compare OLD.json]
                                   run all benchmarks and make one report of them; exit with 1 if something got slower
     bench proto|queue|dispatch    run the benchmarks of one crate

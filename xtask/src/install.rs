@@ -12,8 +12,7 @@ use crate::workspace::{root, target_dir};
 /// A program, and the Debian package that it comes from.
 pub(crate) type Program = (&'static str, &'static str);
 
-const TEST_PROGRAMS: [Program; 3] =
-    [("qemu-storage-daemon", "qemu-utils"), ("socat", "socat"), ("openssl", "openssl")];
+const TEST_PROGRAMS: [Program; 2] = [("socat", "socat"), ("openssl", "openssl")];
 const PYTHON_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
 
 /// Installs what the tests need and is missing, and says so.

@@ -16,6 +16,7 @@ mod install;
 mod json;
 mod manifest;
 mod metadata;
+mod oracles;
 mod packed;
 mod release;
 mod soak;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         "dist" => dist::run(rest),
         "audit" => audit::run(rest),
         "consumers" => consumers::run(rest),
+        "oracles" => oracles::run(rest),
         "bench" => bench::run(rest),
         "difffuzz" => difffuzz::run(rest),
         "fuzz" => fuzz::run(rest),

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask test`: everything that has to hold before a change goes in.
+//! `cargo xtask test`: all checks that a change has to pass.
 
+use std::process::Command;
 use std::time::Instant;
 
 use crate::command::{Outcome, cargo, no_arguments, run as run_command, step};
 use crate::install::install_test_tools;
+use crate::oracles;
 use crate::tidy;
 use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, members};
 
@@ -12,6 +14,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("test", arguments)?;
     let started = Instant::now();
     step("tools", install_test_tools)?;
+    step("oracles", || oracles::environment().map(drop))?;
     step("format", || run_command(&mut cargo(["fmt", "--all", "--check"])))?;
     step("tidy", || tidy::run(&[]))?;
     lint()?;
@@ -60,7 +63,7 @@ fn test_crates() -> Outcome {
             "--tests",
             "--examples",
         ];
-        step(&format!("test {name}"), || run_command(&mut cargo(arguments)))?;
+        step(&format!("test {name}"), || run_command(&mut with_oracles(cargo(arguments))?))?;
         step(&format!("doctest {name}"), || {
             run_command(&mut cargo(["test", "--package", name, "--all-features", "--doc"]))
         })?;
@@ -76,9 +79,13 @@ fn test_server() -> Outcome {
     step("build qmp-server", || run_command(&mut cargo(["build", "--package", PROGRAM])))?;
     let back_end = ["build", "--package", "qmp-server", "--example", "nbd"];
     step("build the block back end", || run_command(&mut cargo(back_end)))?;
-    let mut tests = cargo(["test", "--package", "tests"]);
-    // Everything that the tests need has been installed: a test that is skipped now would hide a mistake.
+    let mut tests = with_oracles(cargo(["test", "--package", "tests"]))?;
     tests.env("QMP_SERVER_BIN", debug_server()).env("QMP_EXAMPLES_DIR", debug_examples());
-    tests.env("CI", "true");
     step("conformance and interoperability", || run_command(&mut tests))
+}
+
+/// Has tests find both oracles, and fail rather than skip what lacks a program: all that they need has been installed.
+fn with_oracles(mut tests: Command) -> Outcome<Command> {
+    tests.env("CI", "true").envs(oracles::environment()?).env("PATH", oracles::search_path()?);
+    Ok(tests)
 }

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask oracles`: the QEMUs that ours is compared with. They are unpacked from Debian's packages into the target
+//! directory, with all libraries that they need, so nothing is installed and the host's release of Debian does not matter.
+
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::{Failure, Outcome, no_arguments, output_of, run as run_command};
+use crate::files;
+use crate::workspace::target_dir;
+
+/// A release of QEMU whose behaviour is ours.
+#[derive(Clone, Copy)]
+struct Oracle {
+    version: &'static str,
+    /// The suite of Debian that has it.
+    suite: &'static str,
+    /// The environment variable that tells tests in which directory its programs are. If it is set already, that
+    /// directory is taken.
+    variable: &'static str,
+}
+
+const ORACLES: [Oracle; 2] = [
+    Oracle { version: "10.0", suite: "trixie", variable: "QMP_QEMU_10_0" },
+    Oracle { version: "11.1", suite: "trixie-backports", variable: "QMP_QEMU_11_1" },
+];
+
+const PACKAGES: [&str; 4] =
+    ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils"];
+/// Firmware, which the suite of backports need not have.
+const FIRMWARE: [&str; 2] = ["seabios", "ipxe-qemu"];
+const PROGRAMS: [&str; 5] =
+    ["qemu-system-x86_64", "qemu-storage-daemon", "qemu-img", "qemu-io", "qemu-nbd"];
+
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    no_arguments("oracles", arguments)?;
+    for (variable, value) in environment()? {
+        println!("{variable}={}", value.display());
+    }
+    Ok(())
+}
+
+/// Provides all oracles. Returns the environment for programs that use them: a variable for each, with the directory of
+/// its programs.
+pub(crate) fn environment() -> Outcome<Vec<(&'static str, PathBuf)>> {
+    ORACLES.into_iter().map(|oracle| Ok((oracle.variable, oracle.provide()?))).collect()
+}
+
+/// The search path with the first oracle before everything else, so that `qemu-system-x86_64` means that one.
+pub(crate) fn search_path() -> Outcome<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = [ORACLES[0].provide()?].into_iter().chain(std::env::split_paths(&path));
+    std::env::join_paths(directories).map_err(|error| Failure::Task(error.to_string()))
+}
+
+impl Oracle {
+    fn provide(self) -> Outcome<PathBuf> {
+        if let Some(programs) = std::env::var_os(self.variable) {
+            return Ok(programs.into());
+        }
+        let place = target_dir().join("oracles").join(format!("qemu-{}", self.version));
+        let programs = place.join("bin");
+        // Moved here last, so half an oracle is none.
+        if !programs.is_dir() {
+            self.unpack(&place).map_err(|failure| {
+                Failure::Task(format!(
+                    "QEMU {} cannot be unpacked: {failure}\n\
+                     It needs apt-get and dpkg-deb, and a mirror of Debian in apt's sources. Or set {} to a directory with \
+                     {} of QEMU {}",
+                    self.version,
+                    self.variable,
+                    PROGRAMS.join(", "),
+                    self.version
+                ))
+            })?;
+        }
+        Ok(programs)
+    }
+
+    fn unpack(self, place: &Path) -> Outcome {
+        eprintln!("unpacking QEMU {} into {}", self.version, place.display());
+        files::fresh_directory(place)?;
+        let apt = Apt::new(&place.join("apt"))?;
+        apt.run(&["update"])?;
+        let wanted = PACKAGES.map(|name| format!("{name}/{}", self.suite));
+        let wanted: Vec<_> = wanted.iter().map(String::as_str).chain(FIRMWARE).collect();
+        let fetch = ["install", "--yes", "--no-install-recommends", "--download-only"];
+        apt.run(&[&fetch[..], &["--target-release", self.suite], &wanted[..]].concat())?;
+        let root = place.join("root");
+        for package in apt.fetched()? {
+            run_command(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&root))?;
+        }
+        let unfinished = place.join("unfinished");
+        files::directory(&unfinished)?;
+        let libraries = libraries(&root)?;
+        for program in PROGRAMS {
+            let path = unfinished.join(program);
+            files::write(&path, wrapper(&root, &libraries, program))?;
+            fs::set_permissions(&path, Permissions::from_mode(0o755))
+                .map_err(|error| files::failure(&path, &error))?;
+        }
+        let said = output_of(Command::new(unfinished.join(PROGRAMS[0])).arg("--version"))?;
+        if !said.contains(&format!("version {}", self.version)) {
+            return Err(Failure::Task(format!("{} has {}", self.suite, said.trim())));
+        }
+        let programs = place.join("bin");
+        fs::rename(&unfinished, &programs).map_err(|error| files::failure(&programs, &error))?;
+        files::remove(&place.join("apt"))
+    }
+}
+
+/// apt-get with a state of its own: it knows the sources given here and no installed package, so it fetches everything
+/// that the wanted packages need, the C library included.
+struct Apt(PathBuf);
+
+impl Apt {
+    fn new(place: &Path) -> Outcome<Self> {
+        for directory in ["lists/partial", "archives/partial"] {
+            files::directory(&place.join(directory))?;
+        }
+        files::write(&place.join("status"), "")?;
+        let mirror = mirror()?;
+        let sources = ORACLES.map(|oracle| format!("deb {mirror} {} main\n", oracle.suite));
+        files::write(&place.join("sources.list"), sources.concat())?;
+        Ok(Self(place.to_owned()))
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        let own = |name: &str| self.0.join(name).display().to_string();
+        let options = [
+            ("Dir::Etc::sourcelist", own("sources.list")),
+            ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
+            ("Dir::Etc::preferences", "/dev/null".to_owned()),
+            ("Dir::Etc::preferencesparts", "/dev/null".to_owned()),
+            ("Dir::State::Lists", own("lists")),
+            ("Dir::State::status", own("status")),
+            ("Dir::Cache", own("")),
+            ("Dir::Cache::archives", own("archives")),
+            // The user that apt would become for downloads cannot write here.
+            ("APT::Sandbox::User", String::new()),
+        ];
+        let mut apt = Command::new("apt-get");
+        apt.arg("-qq").args(options.map(|(name, value)| format!("-o{name}={value}")));
+        output_of(apt.args(arguments)).map(drop)
+    }
+
+    fn fetched(&self) -> Outcome<Vec<PathBuf>> {
+        let packages = files::entries(&self.0.join("archives"))?;
+        Ok(packages.into_iter().filter(|path| path.extension() == Some("deb".as_ref())).collect())
+    }
+}
+
+/// The mirror of Debian in apt's own configuration.
+fn mirror() -> Outcome<String> {
+    let mut ask = Command::new("apt-get");
+    ask.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
+    let found = output_of(&mut ask)?;
+    let mirror = found.lines().find(|uri| uri.trim_end_matches('/').ends_with("/debian"));
+    mirror
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::Task("apt's sources have no mirror of Debian".to_owned()))
+}
+
+/// The directory that has the C library, its loader and nearly everything else, such as `usr/lib/x86_64-linux-gnu`.
+fn libraries(root: &Path) -> Outcome<PathBuf> {
+    let found = files::entries(&root.join("usr/lib"))?;
+    let found = found.into_iter().find(|path| path.to_string_lossy().ends_with("-linux-gnu"));
+    found.ok_or_else(|| Failure::Task("the packages have no libraries".to_owned()))
+}
+
+/// A script that starts a program with the loader, the libraries and the modules that were unpacked with it. QEMU looks for
+/// its firmware where its package would have it, unless told.
+fn wrapper(root: &Path, libraries: &Path, program: &str) -> String {
+    let (root, libraries) = (root.display(), libraries.display());
+    let firmware = match program.starts_with("qemu-system") {
+        true => format!(
+            " -L '{root}/usr/share/qemu' -L '{root}/usr/share/seabios' -L '{root}/usr/lib/ipxe/qemu'"
+        ),
+        false => String::new(),
+    };
+    format!(
+        "#!/bin/sh\nexport QEMU_MODULE_DIR='{libraries}/qemu'\n\
+         exec '{libraries}'/ld-linux-*.so.* --argv0 {program} --library-path '{libraries}:{libraries}/libproxy' \
+         '{root}/usr/bin/{program}'{firmware} \"$@\"\n"
+    )
+}
