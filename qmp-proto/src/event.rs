@@ -29,6 +29,9 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// The timestamp of a server that could not tell the time.
+    pub const UNKNOWN: Timestamp = Timestamp { seconds: -1, microseconds: -1 };
+
     /// The timestamp of a time since 1970. Anything smaller than a microsecond is cut off.
     pub fn from_unix(since_1970: Duration) -> Timestamp {
         Timestamp {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Json, Layout};
 
-/// A version, as QAPI's `VersionInfo`: what `query-version` returns. Displays as in `qemu --version`.
+/// A version, as QAPI's `VersionInfo`: what `query-version` returns. Displays as in `qemu --version`;
+/// one that a server did not state is 0.0.0 and displays as unknown.
 ///
 /// ```
 /// use qmp_proto::Version;
@@ -39,8 +40,10 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let VersionTriple { major, minor, micro } = self.qemu;
-        write!(f, "{major}.{minor}.{micro}")?;
+        match self.qemu {
+            VersionTriple { major: 0, minor: 0, micro: 0 } => f.write_str("unknown version")?,
+            VersionTriple { major, minor, micro } => write!(f, "{major}.{minor}.{micro}")?,
+        }
         if !self.package.is_empty() {
             write!(f, " ({})", self.package)?;
         }
@@ -135,7 +138,7 @@ impl From<String> for Capability {
 ///      \"package\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n"
 /// );
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Greeting {
     /// The version of the server.
     pub version: Version,

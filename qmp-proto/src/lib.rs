@@ -11,6 +11,8 @@
 //!    Greeting, Response, Event, Request ──▶ write() ──▶ bytes
 //! ```
 //!
+//! [`client`] has the state of a connection, as its client sees it.
+//!
 //! # What it promises
 //!
 //! - [`Reader`] accepts what QEMU 10.0 accepts and refuses what it refuses, with the same
@@ -58,6 +60,7 @@
 //! assert!(lines[2].contains("stray '@'"));
 //! ```
 
+pub mod client;
 mod error;
 mod event;
 mod greeting;
@@ -95,6 +98,7 @@ const _: () = {
     const fn check<T: Send + Sync + Unpin>() {}
     check::<(Reader, Message<'static>, Request, RequestError, RequestText<'static>)>();
     check::<(Greeting, Response, Event, ServerMessage, ServerMessageError, SyntaxError)>();
+    check::<(client::Session, client::Received, client::SessionError)>();
     check::<(Json, EncodeError, Value, object::Iter<'static>, object::IntoIter, DecodeError)>();
 };
 

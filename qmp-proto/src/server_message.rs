@@ -7,8 +7,8 @@ use crate::lexer::Kind;
 use crate::parser::{Check, DistinctNames, Tree};
 use crate::reader::Message;
 use crate::{
-    DecodeError, Error, ErrorClass, Event, Greeting, Json, Response, SyntaxError, Timestamp, Value,
-    from_value,
+    Capability, DecodeError, Error, ErrorClass, Event, Greeting, Json, Object, Response,
+    SyntaxError, Timestamp, Value, Version, from_value,
 };
 
 /// Any message that a server sends.
@@ -84,7 +84,8 @@ struct Members {
 
 impl ServerMessage {
     /// Parses a message that came from a server. Members that are not known are ignored; an error
-    /// class that is not known is read as [`ErrorClass::GenericError`].
+    /// class that is not known is read as [`ErrorClass::GenericError`]. Of a greeting it is enough that
+    /// its version is an object and its capabilities are an array, as for qemu.qmp.
     ///
     /// # Errors
     ///
@@ -92,15 +93,15 @@ impl ServerMessage {
     pub fn parse(message: &Message<'_>) -> Result<ServerMessage, ServerMessageError> {
         let members = Members::parse(message)?;
         if let Some(greeting) = members.greeting {
-            return decode("QMP", greeting).map(ServerMessage::Greeting);
+            return parse_greeting(greeting).map(ServerMessage::Greeting);
         }
         if let Some(name) = members.event {
-            let timestamp = members.timestamp.unwrap_or_default();
-            return Ok(ServerMessage::Event(Event {
-                name: decode::<String>("event", name)?.into(),
-                data: members.data,
-                timestamp: decode::<Timestamp>("timestamp", timestamp)?,
-            }));
+            let timestamp = match members.timestamp {
+                Some(timestamp) => decode("timestamp", timestamp)?,
+                None => Timestamp::UNKNOWN,
+            };
+            let name = decode::<String>("event", name)?.into();
+            return Ok(ServerMessage::Event(Event { name, data: members.data, timestamp }));
         }
         let result = match (members.result, members.error) {
             (Some(json), None) => Ok(json),
@@ -138,6 +139,26 @@ impl Members {
         }
         Ok(members)
     }
+}
+
+/// Reads what is there of a version.
+fn parse_greeting(greeting: Value) -> Result<Greeting, ServerMessageError> {
+    #[derive(Deserialize)]
+    struct Parts {
+        version: Object,
+        capabilities: Vec<Value>,
+    }
+
+    let Parts { version, capabilities } = decode("QMP", greeting)?;
+    let number = |name| version.get("qemu")?.get(name)?.as_i64();
+    let [major, minor, micro] =
+        ["major", "minor", "micro"].map(|name| number(name).unwrap_or_default());
+    let package = version.get("package").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let names = capabilities.iter().filter_map(Value::as_str);
+    Ok(Greeting {
+        version: Version::new(major, minor, micro, package),
+        capabilities: names.map(|name| Capability::from(name.to_owned())).collect(),
+    })
 }
 
 fn decode<T: serde::de::DeserializeOwned>(
@@ -187,6 +208,33 @@ mod tests {
         assert_eq!(parse("[,]"), Err(SyntaxError::ExpectingValue.into()));
         assert_eq!(parse("{'id': 1}"), Err(ServerMessageError::UnknownKind));
         assert_eq!(parse("{'return': 1, 'error': 1}"), Err(ServerMessageError::BothOutcomes));
+    }
+
+    #[test]
+    fn greetings_are_read_as_qemu_qmp_reads_them() {
+        let read = |version: &str, capabilities: &str| {
+            parse(&format!("{{'QMP': {{'version': {version}, 'capabilities': {capabilities}}}}}"))
+        };
+        let greeting = |version, capabilities: &[Capability]| {
+            Ok(ServerMessage::Greeting(Greeting { version, capabilities: capabilities.to_vec() }))
+        };
+        assert_eq!(read("{}", "[]"), greeting(Version::new(0, 0, 0, ""), &[]));
+        assert_eq!(
+            read("{'qemu': {'major': 9, 'minor': '?'}, 'package': null}", "['oob', 1, 'x']"),
+            greeting(Version::new(9, 0, 0, ""), &[Capability::OOB, "x".into()])
+        );
+        for (version, capabilities) in [("[]", "[]"), ("'9'", "[]"), ("{}", "{}"), ("{}", "null")] {
+            let refused = read(version, capabilities);
+            assert!(matches!(refused, Err(ServerMessageError::Member { member: "QMP", .. })));
+        }
+        assert!(parse("{'QMP': {'version': {}}}").is_err());
+    }
+
+    #[test]
+    fn an_event_may_lack_its_time() {
+        let event = Event { name: "STOP".into(), data: None, timestamp: Timestamp::UNKNOWN };
+        assert_eq!(parse("{'event': 'STOP'}"), Ok(ServerMessage::Event(event)));
+        assert!(parse("{'event': 'STOP', 'timestamp': null}").is_err());
     }
 
     #[test]

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether a server that has QEMU's limits will read a request.
+
+use crate::lexer::{Kind, Lexer, Step};
+use crate::{Limits, SyntaxError};
+
+/// A request is larger than a server with QEMU's [`Limits`] accepts; it has not been sent.
+///
+/// Such a server would answer without an id, and to parts of the request more than once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request is too large for the server: {limit}")]
+pub struct RequestTooLarge<T> {
+    /// What was to be kept with the request.
+    pub request: T,
+    /// The error that the server would report.
+    pub limit: SyntaxError,
+}
+
+/// Checks a well-formed message as it would be sent. Needs no memory.
+pub(super) fn check(text: &str) -> Result<(), SyntaxError> {
+    let limits = Limits::default();
+    // A token has at least one byte, and nesting needs two of them for each level.
+    if text.len() / 2 < limits.nesting {
+        return Ok(());
+    }
+    let text = text.as_bytes();
+    let mut lexer = Lexer::new(limits.token_bytes);
+    let (mut at, mut bytes, mut tokens, mut nesting) = (0, 0, 0, 0usize);
+    loop {
+        lexer.skip(text, &mut at);
+        let (kind, len) = match lexer.step(text, &mut at) {
+            Step::Token(kind, len) => (kind, len),
+            Step::TooLong => return Err(SyntaxError::TokenSizeLimit),
+            Step::Hungry | Step::Stray(_) => return Ok(()),
+        };
+        bytes += len;
+        tokens += 1;
+        match kind {
+            Kind::OpenBrace | Kind::OpenBracket => nesting += 1,
+            Kind::CloseBrace | Kind::CloseBracket => nesting = nesting.saturating_sub(1),
+            _ => {}
+        }
+        if bytes >= limits.token_bytes {
+            return Err(SyntaxError::TokenSizeLimit);
+        }
+        if tokens > limits.tokens {
+            return Err(SyntaxError::TokenCountLimit);
+        }
+        if nesting > limits.nesting {
+            return Err(SyntaxError::NestingLimit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Reader;
+
+    #[test]
+    fn what_fits_is_what_a_reader_reads() {
+        let list = |len: usize| format!("[{}0]", "0,".repeat(len - 1));
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let text = |len: usize| format!("[\"{}\"]", "x".repeat(len));
+        let largest = (2 << 20) / 2 - 1;
+        for (message, fits) in [
+            (list(largest), true),
+            (list(largest + 1), false),
+            (nested(1024), true),
+            (nested(1025), false),
+            (text((64 << 20) - 5), true),
+            (text((64 << 20) - 4), false),
+        ] {
+            let mut reader = Reader::default();
+            let read = reader.read(&mut message.as_bytes()).unwrap();
+            assert_eq!(check(&message), read.map(drop));
+            assert_eq!(check(&message).is_ok(), fits);
+        }
+    }
+}
