@@ -3,7 +3,6 @@
 
 mod elements;
 mod layout;
-mod name;
 mod scalar;
 mod ser;
 mod tree;
