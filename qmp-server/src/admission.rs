@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::audit::Doorkeeper;
+use crate::doorkeeper::Doorkeeper;
 use crate::entrance::Entrance;
 use crate::figures::{Figures, Refusal};
 use crate::poller::Token;

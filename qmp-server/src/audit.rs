@@ -21,9 +21,8 @@ use self::queue::Queue;
 use self::record::Record;
 use self::secrets::Secrets;
 use self::writer::Writer;
-use crate::Peer;
-use crate::figures::Refusal;
-use crate::glob::PatternError;
+use crate::doorkeeper::Doorkeeper;
+use crate::{PatternError, Server};
 
 /// How long the end may take.
 const FINISH_DEADLINE: Duration = Duration::from_secs(1);
@@ -125,7 +124,7 @@ impl Audit {
         self.secrets.hide(pattern)
     }
 
-    /// Writes down what the clients of a registry's servers do; [`Server::audit`](crate::Server::audit)
+    /// Writes down what the clients of a registry's servers do; [`Server::audit`]
     /// adds who does not become one. To be called before other interceptors
     /// are added: only what is inside of this one, [`Roles`](crate::Roles) for instance, has its
     /// outcome written down as clients see it.
@@ -134,8 +133,11 @@ impl Audit {
         registry.intercept(Recorder { queue: Arc::clone(&self.queue), secrets });
     }
 
-    pub(crate) fn doorkeeper(&self) -> Doorkeeper {
-        Doorkeeper(Arc::clone(&self.queue))
+    fn doorkeeper(&self) -> Doorkeeper {
+        let queue = Arc::clone(&self.queue);
+        Doorkeeper::new(move |peer, why, reason| {
+            queue.push(Record::connection_refused(peer, why, reason).to_line());
+        })
     }
 
     /// Opens the file anew, which somebody has moved away. If that fails, the old one goes on.
@@ -174,12 +176,35 @@ impl fmt::Debug for Audit {
     }
 }
 
-/// Writes down who is not let in.
-pub(crate) struct Doorkeeper(Arc<Queue>);
-
-impl Doorkeeper {
-    pub(crate) fn refused(&self, peer: Option<&Peer>, why: Refusal, desc: &str) {
-        self.0.push(Record::connection_refused(peer, why, desc).to_line());
+impl Server {
+    /// Has an audit tell of those who are not let in, too, and why. What clients do is told by
+    /// [registering](Audit::register) it.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// use qmp_server::{Audit, Limits};
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("audit.jsonl");
+    /// let audit = Audit::open(&path)?;
+    /// let mut limits = Limits::default();
+    /// limits.per_server.monitors = 0;
+    /// let server = Server::new(dispatcher).limits(limits).audit(&audit);
+    ///
+    /// let (stream, _client) = UnixStream::pair()?;
+    /// server.serve(Box::new(stream), Layout::Compact).spawn()?.wait();
+    /// audit.finish();
+    /// assert!(std::fs::read_to_string(path)?.contains(r#""kind": "connection-refused""#));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn audit(mut self, audit: &Audit) -> Server {
+        self.doorkeeper = Some(audit.doorkeeper());
+        self
     }
 }
 

@@ -3,13 +3,15 @@
 
 use std::fmt;
 use std::io;
+#[cfg(feature = "metrics")]
+use std::sync::Arc;
 use std::sync::Weak;
 
 use qmp_dispatch::proto::Layout;
 
 use crate::core::Core;
 use crate::entrance::Entrance;
-use crate::{Address, ClientStatus, Metrics, ServerStatus, Transport};
+use crate::{Address, ClientStatus, ServerStatus, Transport};
 
 /// Controls a running server, from any thread. A [local](qmp_dispatch::Monitor::local) of every
 /// monitor, so that handlers have it. Does nothing once the server has ended.
@@ -44,6 +46,12 @@ pub struct Control {
 impl Control {
     pub(crate) fn new(core: Weak<Core>) -> Control {
         Control { core }
+    }
+
+    /// The server, while it runs.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn core(&self) -> Option<Arc<Core>> {
+        self.core.upgrade()
     }
 
     /// Ends the server: no client is accepted any more, what is being executed is finished and
@@ -174,24 +182,6 @@ impl Control {
     /// ```
     pub fn clients(&self) -> Vec<ClientStatus> {
         self.core.upgrade().map(|core| core.clients()).unwrap_or_default()
-    }
-
-    /// What the server tells of itself in figures; `None` once it has ended.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let server = Server::new(dispatcher).stay().spawn()?;
-    /// let control = server.control();
-    /// let metrics = control.metrics().expect("the server runs");
-    /// assert!(metrics.text().contains("qmp_server_clients 0"));
-    /// # control.shutdown();
-    /// # server.wait();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn metrics(&self) -> Option<Metrics> {
-        Some(self.core.upgrade()?.metrics().clone())
     }
 
     /// Where the server listens, with the ports that the system has chosen; nowhere once it has ended.

@@ -27,14 +27,15 @@ use std::time::Duration;
 use qmp_dispatch::{Dispatcher, MonitorId};
 use qmp_queue::Queue;
 
+use crate::Limits;
 use crate::admission::{Admission, CHECK_AGAIN};
 use crate::figures::Figures;
+use crate::observed::Observed;
 use crate::poller::{Poller, Ready, Reports, Token, Wanted};
 use crate::server::{Discipline, Options, Server};
 use crate::session::{Job, Next, Session};
 use crate::signal::Signal;
 use crate::usage::Usage;
-use crate::{Limits, Metrics};
 
 pub(crate) use clients::Listening;
 use standby::{Standby, Watch};
@@ -68,7 +69,7 @@ pub(crate) struct Core {
     /// Those that are read from again when others have had their turn.
     again: Mutex<Vec<Arc<Session>>>,
     usage: Usage,
-    metrics: Metrics,
+    observed: Observed,
     /// How many clients do not read what waits for them.
     blocked: Arc<AtomicUsize>,
     last_token: AtomicU64,
@@ -92,7 +93,7 @@ impl Core {
 
     /// With an `embedder`, what is in-band is left to whoever polls that.
     pub(crate) fn new(server: Server, embedder: Option<Arc<Signal>>) -> io::Result<Arc<Core>> {
-        let Server { dispatcher, listening, connections, access, options, metrics, doorkeeper } =
+        let Server { dispatcher, listening, connections, access, options, observed, doorkeeper } =
             server;
         let queue = match &embedder {
             None => Queue::new(),
@@ -110,11 +111,11 @@ impl Core {
             executing: AtomicUsize::new(0),
             dispatcher,
             listening,
-            admission: Admission::new(access, Arc::clone(metrics.figures()), doorkeeper),
+            admission: Admission::new(access, Arc::clone(observed.figures()), doorkeeper),
             sessions: Mutex::default(),
             again: Mutex::default(),
             usage: Usage::new(&options.limits),
-            metrics,
+            observed,
             blocked: Arc::default(),
             last_token: AtomicU64::new(FIRST_SESSION),
             stopping: AtomicBool::new(false),
@@ -126,7 +127,7 @@ impl Core {
             returned: AtomicUsize::new(0),
             options,
         });
-        core.metrics.set_core(&core);
+        core.observed.set_core(&core);
         for (token, listening) in (0..).zip(&core.listening) {
             core.poller.add(listening.listener.as_fd(), token, Wanted::Input)?;
         }
@@ -257,12 +258,12 @@ impl Core {
         }
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     pub(crate) fn figures(&self) -> &Arc<Figures> {
-        self.metrics.figures()
+        self.observed.figures()
     }
 
     /// Has a thread read from a session when it has looked after others, whether the transport has

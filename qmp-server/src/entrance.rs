@@ -24,3 +24,8 @@ impl Entrance {
 /// monitors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DoorRole(pub(crate) Arc<str>);
+
+/// The name of the role that a client has been given. A [local](qmp_dispatch::Monitor::local) of its monitor; without
+/// one, the client may do everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GivenRole(pub(crate) Arc<str>);

@@ -6,7 +6,9 @@ mod histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use histogram::{Distribution, Histogram};
+#[cfg(feature = "metrics")]
+pub(crate) use histogram::Distribution;
+pub(crate) use histogram::Histogram;
 
 /// The figures of a server that only grow. What is so at the moment is asked of whoever knows.
 pub(crate) struct Figures {

@@ -18,7 +18,7 @@
 //! - The server ends in order: what is being executed is answered, clients get what is left for
 //!   them, sockets are removed.
 //! - Nobody is let in unknown: processes of this machine are identified ([`Access`]), and what comes
-//!   from elsewhere needs TLS, unless one insists otherwise. Handlers can see the [`Peer`].
+//!   from elsewhere needs TLS (feature `tls`), unless one insists otherwise. Handlers can see the [`Peer`].
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
@@ -46,6 +46,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Features
+//!
+//! Unix sockets, TCP on loopback addresses, vsock, inherited descriptors and stdio are always there. All else is a
+//! feature, and off by default:
+//!
+//! - `tls`: listening at `tls:` addresses, with clients' certificates if asked for;
+//! - `roles`: what each client may do ([`Roles`]);
+//! - `audit`: what clients do, written to a file ([`Audit`]);
+//! - `metrics`: figures for Prometheus, also over HTTP ([`Metrics`]);
+//! - `mux`: one QMP server, such as QEMU, shared among many clients ([`Mux`]);
+//! - `machine`: the commands and events of a simulated guest ([`register_machine`]);
+//! - `tokio`: clients over streams of an asynchronous runtime.
+//!
 //! # Three ways to embed it
 //!
 //! - [`Server::spawn`]: on threads of its own. The usual request is read, executed and answered
@@ -58,12 +71,28 @@
 //! Of the examples, `nbd` is a whole program: a block back end with a main loop, threads that do I/O, and
 //! the commands and events that QEMU has for that.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// The core has functions that only the features call. Dead code is found when all of them are on.
+#![cfg_attr(
+    not(all(
+        feature = "audit",
+        feature = "machine",
+        feature = "metrics",
+        feature = "mux",
+        feature = "roles",
+        feature = "tls"
+    )),
+    allow(dead_code)
+)]
+
 mod address;
 mod admission;
+#[cfg(feature = "audit")]
 mod audit;
 mod control;
 mod core;
 mod descriptors;
+mod doorkeeper;
 mod embedded;
 mod entrance;
 mod figures;
@@ -71,13 +100,18 @@ mod glob;
 mod input;
 mod limits;
 mod listen;
+#[cfg(feature = "machine")]
 mod machine;
+#[cfg(feature = "metrics")]
 mod metrics;
 mod missed;
+#[cfg(feature = "mux")]
 mod mux;
+mod observed;
 mod outbox;
 mod peer;
 mod poller;
+#[cfg(feature = "roles")]
 mod roles;
 mod server;
 mod session;
@@ -101,22 +135,29 @@ use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
 pub use qmp_dispatch as dispatch;
 
 pub use address::{Address, AddressError};
+#[cfg(feature = "audit")]
 pub use audit::Audit;
 pub use control::Control;
 pub use descriptors::Descriptors;
 pub use embedded::Embedded;
+#[cfg(any(feature = "audit", feature = "roles"))]
 pub use glob::PatternError;
 pub use limits::{Limits, Quota};
 pub use listen::{Listen, ListenTls};
+#[cfg(feature = "machine")]
 pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_machine};
+#[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsEndpoint};
 pub use missed::{EVENTS_MISSED, EventsMissed};
+#[cfg(feature = "mux")]
 pub use mux::{InFlightCommand, Mux, UpstreamStatus};
 pub use peer::{Access, Peer};
+#[cfg(feature = "roles")]
 pub use roles::{Role, RoleError, Roles, Subject};
 pub use server::{Discipline, ListenError, Server, ServerHandle};
 pub use status::{ClientStatus, RunningCommand, ServerStatus, register_status};
 pub use trace_points::TracePoints;
+#[cfg(feature = "tls")]
 #[doc(hidden)]
 pub use transport::tls::pem;
 pub use transport::{Listener, Received, Transport};
@@ -153,6 +194,21 @@ pub fn version() -> Version {
             micro: number(env!("CARGO_PKG_VERSION_PATCH")),
         },
         package: "qmp-server".into(),
+    }
+}
+
+#[cfg(all(test, feature = "audit", feature = "metrics", feature = "mux", feature = "roles"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_embedders_hold_can_be_shared_by_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<Audit>();
+        check::<Metrics>();
+        check::<MetricsEndpoint>();
+        check::<Mux>();
+        check::<Roles>();
     }
 }
 

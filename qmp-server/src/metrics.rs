@@ -7,21 +7,24 @@ mod request;
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
-use qmp_dispatch::Dispatcher;
-use qmp_dispatch::proto::ErrorClass;
+use qmp_dispatch::proto::{Error, ErrorClass};
+use qmp_dispatch::{Context, Dispatcher, RegisterError, Registry};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use crate::core::Core;
-use crate::figures::{CutOff, Figures, Refusal};
-use crate::{Address, Listen, ListenError, version};
+use crate::figures::{CutOff, Refusal};
+use crate::observed::Observed;
+use crate::status::{control, no_server};
+use crate::{Address, Control, Listen, ListenError, Server, version};
 
 pub use endpoint::MetricsEndpoint;
 pub(crate) use exposition::{Exposition, seconds};
 
-/// The figures of a [`Server`](crate::Server): clients, requests, how long they wait and take, events,
-/// what was dropped and refused. From [`Server::metrics`](crate::Server::metrics), before it runs, and
-/// from [`Control::metrics`](crate::Control::metrics), while it does.
+/// The figures of a [`Server`]: clients, requests, how long they wait and take, events,
+/// what was dropped and refused. From [`Server::metrics`], before it runs, and
+/// from [`Control::metrics`], while it does.
 ///
 /// ```
 /// use qmp_dispatch::{Dispatcher, Registry};
@@ -36,39 +39,24 @@ pub(crate) use exposition::{Exposition, seconds};
 /// ```
 #[derive(Clone)]
 pub struct Metrics {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    figures: Arc<Figures>,
+    observed: Observed,
     dispatcher: Dispatcher,
-    /// Once the server runs.
-    core: OnceLock<Weak<Core>>,
     /// Those of a mux.
-    more: OnceLock<More>,
+    more: Arc<OnceLock<More>>,
 }
 
 type More = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 
 impl Metrics {
-    pub(crate) fn new(dispatcher: Dispatcher) -> Metrics {
-        let figures = Arc::new(Figures::new());
-        let (core, more) = (OnceLock::new(), OnceLock::new());
-        Metrics { shared: Arc::new(Shared { figures, dispatcher, core, more }) }
-    }
-
-    pub(crate) fn figures(&self) -> &Arc<Figures> {
-        &self.shared.figures
-    }
-
-    /// The server runs now.
-    pub(crate) fn set_core(&self, core: &Arc<Core>) {
-        let _ = self.shared.core.set(Arc::downgrade(core));
+    fn new(observed: &Observed, dispatcher: &Dispatcher) -> Metrics {
+        let (observed, dispatcher) = (observed.clone(), dispatcher.clone());
+        Metrics { more: observed.extension(), observed, dispatcher }
     }
 
     /// Has something else tell its figures, too. Only the first one does.
+    #[cfg(feature = "mux")]
     pub(crate) fn add(&self, more: impl Fn(&mut Exposition) + Send + Sync + 'static) {
-        let _ = self.shared.more.set(Box::new(more));
+        let _ = self.more.set(Box::new(more));
     }
 
     /// All figures, in [Prometheus' text format](https://prometheus.io/docs/instrumenting/exposition_formats/),
@@ -76,7 +64,7 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut exposition = Exposition::default();
         self.tell(&mut exposition);
-        if let Some(more) = self.shared.more.get() {
+        if let Some(more) = self.more.get() {
             more(&mut exposition);
         }
         exposition.finish()
@@ -116,7 +104,7 @@ impl Metrics {
     }
 
     fn tell(&self, exposition: &mut Exposition) {
-        let figures = &self.shared.figures;
+        let figures = self.observed.figures();
         exposition.info("build", "Which server this is.", "version", &version().to_string());
         exposition.gauge(
             "uptime_seconds",
@@ -137,8 +125,8 @@ impl Metrics {
     }
 
     fn tell_clients(&self, exposition: &mut Exposition) {
-        let figures = &self.shared.figures;
-        let now = self.core().map(|core| core.momentary()).unwrap_or_default();
+        let figures = self.observed.figures();
+        let now = self.observed.core().map(|core| core.momentary()).unwrap_or_default();
         exposition.gauge("clients", "Clients that are connected.", now.clients);
         exposition.gauge("suspended_clients", "Clients whose monitor is suspended.", now.suspended);
         exposition.gauge(
@@ -178,7 +166,7 @@ impl Metrics {
     }
 
     fn tell_requests(&self, exposition: &mut Exposition) {
-        let figures = &self.shared.figures;
+        let figures = self.observed.figures();
         let read = [("in-band", figures.in_band.get()), ("out-of-band", figures.out_of_band.get())];
         exposition.counters("requests", "Requests that were read.", "band", read);
         exposition.histograms(
@@ -200,7 +188,7 @@ impl Metrics {
     }
 
     fn tell_answers(&self, exposition: &mut Exposition) {
-        let stats = self.shared.dispatcher.stats();
+        let stats = self.dispatcher.stats();
         exposition.counter("successes", "Requests that succeeded.", stats.succeeded);
         exposition.counters(
             "errors",
@@ -224,7 +212,7 @@ impl Metrics {
             "Events that rate limits did not let through at once, or at all.",
             stats.events_held_back,
         );
-        let figures = &self.shared.figures;
+        let figures = self.observed.figures();
         exposition.counter(
             "events_sent",
             "Events, each once for every client that got it.",
@@ -236,10 +224,63 @@ impl Metrics {
             figures.events_dropped.get(),
         );
     }
+}
 
-    fn core(&self) -> Option<Arc<Core>> {
-        self.shared.core.get()?.upgrade()
+impl Server {
+    /// What the server tells of itself, now and when it runs.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let metrics = Server::new(dispatcher).metrics();
+    /// assert!(metrics.text().contains("qmp_server_greeted_clients_total 0"));
+    /// ```
+    pub fn metrics(&self) -> Metrics {
+        Metrics::new(&self.observed, &self.dispatcher)
     }
+}
+
+impl Control {
+    /// What the server tells of itself in figures; `None` once it has ended.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// let metrics = control.metrics().expect("the server runs");
+    /// assert!(metrics.text().contains("qmp_server_clients 0"));
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn metrics(&self) -> Option<Metrics> {
+        let core = self.core()?;
+        Some(Metrics::new(core.observed(), core.dispatcher()))
+    }
+}
+
+/// The command of operators that tells the metrics as text.
+pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
+    registry
+        .command("__org.qmp-server_query-metrics", query_metrics)?
+        .allow_oob()
+        .allow_preconfig()
+        .documented("What the server does, in figures.");
+    Ok(())
+}
+
+#[derive(Serialize, JsonSchema)]
+struct MetricsInfo {
+    /// In Prometheus' text format, version 0.0.4.
+    text: String,
+}
+
+fn query_metrics(context: &Context) -> Result<MetricsInfo, Error> {
+    let metrics = control(context).and_then(Control::metrics).ok_or_else(no_server)?;
+    Ok(MetricsInfo { text: metrics.text() })
 }
 
 /// There would only ever be one client.

@@ -27,7 +27,9 @@ use self::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONN
 use self::link::{Link, Waker};
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
-use crate::{Address, Control, Metrics, register_status};
+#[cfg(feature = "metrics")]
+use crate::Metrics;
+use crate::{Address, Control, register_status};
 
 /// How long to leave a server alone that could not be reached: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -215,6 +217,7 @@ impl Mux {
     /// assert!(server.metrics().text().contains("qmp_server_upstream_connected 0"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg(feature = "metrics")]
     pub fn report_to(&self, metrics: &Metrics) {
         let upstream = Arc::clone(&self.shared.upstream);
         metrics.add(move |exposition| upstream.tell(exposition));

@@ -16,7 +16,7 @@ pub use role::Role;
 pub use subject::Subject;
 
 use self::introspection::Introspected;
-use crate::entrance::DoorRole;
+use crate::entrance::{DoorRole, GivenRole};
 use crate::{PatternError, Peer};
 
 /// The roles of a server's clients: which there are, and who has which.
@@ -206,11 +206,9 @@ impl Roles {
     /// ```
     pub fn register(self, registry: &mut Registry) {
         registry.each_monitor(move |locals| {
-            if locals.get::<Arc<Role>>().is_some() {
-                return locals;
-            }
-            match self.role_of(&locals) {
-                Some(role) => locals.with(role),
+            let own = locals.get::<Arc<Role>>().map(Arc::clone);
+            match own.or_else(|| self.role_of(&locals)) {
+                Some(role) => locals.with(GivenRole(role.name().into())).with(role),
                 None => locals,
             }
         });

@@ -11,14 +11,15 @@ use std::time::Duration;
 use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::Layout;
 
-use crate::audit::Doorkeeper;
 use crate::control::Control;
 use crate::core::{Core, Listening};
+use crate::doorkeeper::Doorkeeper;
 use crate::embedded::Embedded;
 use crate::entrance::{DoorRole, Entrance};
+use crate::observed::Observed;
 use crate::signal::Signal;
 use crate::transport::{Opened, open};
-use crate::{Access, Address, Audit, Limits, Listen, Listener, Metrics, Transport};
+use crate::{Access, Address, Limits, Listen, Listener, Transport};
 
 /// One to read while another one is held up by a command.
 const THREADS: usize = 2;
@@ -57,7 +58,7 @@ pub struct Server {
     pub(crate) connections: Vec<(Box<dyn Transport>, Entrance)>,
     pub(crate) access: Access,
     pub(crate) options: Options,
-    pub(crate) metrics: Metrics,
+    pub(crate) observed: Observed,
     pub(crate) doorkeeper: Option<Doorkeeper>,
 }
 
@@ -133,7 +134,7 @@ impl Server {
     /// ```
     pub fn new(dispatcher: Dispatcher) -> Server {
         Server {
-            metrics: Metrics::new(dispatcher.clone()),
+            observed: Observed::new(),
             dispatcher,
             listening: Vec::new(),
             connections: Vec::new(),
@@ -253,36 +254,6 @@ impl Server {
         self
     }
 
-    /// Has an audit tell of those who are not let in, too, and why. What clients do is told by
-    /// [registering](Audit::register) it.
-    ///
-    /// ```
-    /// use std::os::unix::net::UnixStream;
-    ///
-    /// use qmp_dispatch::proto::Layout;
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// use qmp_server::{Audit, Limits};
-    /// # use qmp_server::{Server, system_time, version};
-    ///
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("audit.jsonl");
-    /// let audit = Audit::open(&path)?;
-    /// let mut limits = Limits::default();
-    /// limits.per_server.monitors = 0;
-    /// let server = Server::new(dispatcher).limits(limits).audit(&audit);
-    ///
-    /// let (stream, _client) = UnixStream::pair()?;
-    /// server.serve(Box::new(stream), Layout::Compact).spawn()?.wait();
-    /// audit.finish();
-    /// assert!(std::fs::read_to_string(path)?.contains(r#""kind": "connection-refused""#));
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn audit(mut self, audit: &Audit) -> Server {
-        self.doorkeeper = Some(audit.doorkeeper());
-        self
-    }
-
     /// Has the server go on when it listens nowhere and has no connection left: there will be more by
     /// [`Control::serve`].
     ///
@@ -371,19 +342,6 @@ impl Server {
         &self.dispatcher
     }
 
-    /// What the server tells of itself, now and when it runs.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let metrics = Server::new(dispatcher).metrics();
-    /// assert!(metrics.text().contains("qmp_server_greeted_clients_total 0"));
-    /// ```
-    pub fn metrics(&self) -> Metrics {
-        self.metrics.clone()
-    }
-
     /// Runs the server on threads of its own.
     ///
     /// A server that listens nowhere ends with its last connection, or at once if it has none,
@@ -443,15 +401,10 @@ impl fmt::Debug for Server {
 ///
 /// ```
 /// use qmp_dispatch::{Dispatcher, Registry};
-/// use qmp_server::{SHUTDOWN, Server, Shutdown, ShutdownCause, system_time, version};
+/// use qmp_server::{Server, system_time, version};
 ///
-/// let mut registry = Registry::new();
-/// registry.event(&SHUTDOWN)?;
-/// let dispatcher = Dispatcher::new(registry, version(), system_time);
+/// let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
 /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
-///
-/// let reason = ShutdownCause::HostSignal;
-/// server.dispatcher().emit(&SHUTDOWN, &Shutdown { guest: false, reason })?;
 /// server.control().shutdown();
 /// assert!(server.is_stopping());
 /// server.wait();
@@ -521,7 +474,6 @@ impl fmt::Debug for ServerHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Embedded, MetricsEndpoint, Mux, Roles};
 
     #[test]
     fn what_embedders_hold_can_be_shared_by_threads() {
@@ -530,11 +482,6 @@ mod tests {
         check::<ServerHandle>();
         check::<Embedded>();
         check::<Control>();
-        check::<Metrics>();
-        check::<MetricsEndpoint>();
-        check::<Mux>();
-        check::<Roles>();
-        check::<Audit>();
         check::<ListenError>();
     }
 }

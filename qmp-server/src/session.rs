@@ -14,6 +14,7 @@ use qmp_queue::{Cleared, Mode, Producer, Pushed, Resume, Ticket};
 
 use crate::core::{Core, Execution};
 use crate::descriptors::Descriptors;
+use crate::entrance::GivenRole;
 use crate::figures::Figures;
 use crate::input::Input;
 use crate::outbox::{Outbox, Sent};
@@ -23,7 +24,7 @@ use crate::status::milliseconds;
 use crate::tally::Tally;
 use crate::trace;
 use crate::usage::Share;
-use crate::{ClientStatus, Peer, Received, Role, RunningCommand, Transport};
+use crate::{ClientStatus, Peer, Received, RunningCommand, Transport};
 
 /// As many in-band requests as QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
@@ -488,7 +489,7 @@ impl Session {
         ClientStatus {
             monitor: monitor.id().into(),
             peer: monitor.local::<Peer>().map(Peer::to_string).unwrap_or_default(),
-            role: Role::of(monitor).map(|role| role.name().to_owned()),
+            role: monitor.local().map(|GivenRole(role)| role.to_string()),
             listener: None,
             connected_ms: milliseconds(now.saturating_sub(tally.connected)),
             negotiated: monitor.is_negotiated(),

@@ -14,7 +14,7 @@ use crate::Control;
 ///
 /// - `__org.qmp-server_query-server`: the [`ServerStatus`];
 /// - `__org.qmp-server_query-clients`: the [`ClientStatus`] of each client;
-/// - `__org.qmp-server_query-metrics`: the [`Metrics`](crate::Metrics), as text.
+/// - `__org.qmp-server_query-metrics`: the [`Metrics`](crate::Metrics), as text (feature `metrics`).
 ///
 /// They can be executed out-of-band, so that a command that blocks is no obstacle. QEMU has no such
 /// commands. Whoever may execute them sees all clients; [`Roles`](crate::Roles) say who may.
@@ -43,11 +43,8 @@ pub fn register_status(registry: &mut Registry) -> Result<(), RegisterError> {
         .allow_oob()
         .allow_preconfig()
         .documented("Who is connected, and what each client does.");
-    registry
-        .command("__org.qmp-server_query-metrics", query_metrics)?
-        .allow_oob()
-        .allow_preconfig()
-        .documented("What the server does, in figures.");
+    #[cfg(feature = "metrics")]
+    crate::metrics::register(registry)?;
     Ok(())
 }
 
@@ -145,12 +142,6 @@ pub struct RunningCommand {
     pub running_ms: u64,
 }
 
-#[derive(Serialize, JsonSchema)]
-struct MetricsInfo {
-    /// In Prometheus' text format, version 0.0.4.
-    text: String,
-}
-
 fn query_server(context: &Context) -> Result<ServerStatus, Error> {
     control(context).and_then(Control::status).ok_or_else(no_server)
 }
@@ -159,17 +150,12 @@ fn query_clients(context: &Context) -> Result<Vec<ClientStatus>, Error> {
     Ok(control(context).ok_or_else(no_server)?.clients())
 }
 
-fn query_metrics(context: &Context) -> Result<MetricsInfo, Error> {
-    let metrics = control(context).and_then(Control::metrics).ok_or_else(no_server)?;
-    Ok(MetricsInfo { text: metrics.text() })
-}
-
-fn control<'m>(context: &Context<'m>) -> Option<&'m Control> {
+pub(crate) fn control<'m>(context: &Context<'m>) -> Option<&'m Control> {
     context.monitor().local()
 }
 
 /// The monitor is not one of a server, or that has ended meanwhile.
-fn no_server() -> Error {
+pub(crate) fn no_server() -> Error {
     Error::generic("there is no server to tell of")
 }
 

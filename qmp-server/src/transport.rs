@@ -5,6 +5,7 @@ mod ancillary;
 mod inherited;
 mod stdio;
 mod tcp;
+#[cfg(feature = "tls")]
 pub(crate) mod tls;
 mod unix;
 mod vsock;
@@ -241,6 +242,9 @@ pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
         Address::Unix(path) => unix::listen(path, listen).map(one),
         Address::UnixAbstract(name) => unix::listen_abstract(name).map(one),
         Address::Tcp { host, port } => tcp::listen(host, *port, listen.insecure).map(one),
+        #[cfg(not(feature = "tls"))]
+        Address::Tls { .. } => Err(no_tls()),
+        #[cfg(feature = "tls")]
         Address::Tls { host, port } => {
             tls::listen(host, *port, listen.tls.as_ref().unwrap_or(&Default::default())).map(one)
         }
@@ -257,6 +261,9 @@ pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
     let verified = check(listen).and_then(|()| match &listen.address {
         Address::Unix(path) => unix::resolve(path, listen).map(drop),
         Address::Tcp { host, port } => tcp::resolve(host, *port, listen.insecure).map(drop),
+        #[cfg(not(feature = "tls"))]
+        Address::Tls { .. } => Err(no_tls()),
+        #[cfg(feature = "tls")]
         Address::Tls { .. } => {
             tls::configure(listen.tls.as_ref().unwrap_or(&Default::default())).map(drop)
         }
@@ -265,6 +272,11 @@ pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
         Address::UnixAbstract(_) | Address::Fd(_) | Address::Systemd(_) | Address::Stdio => Ok(()),
     });
     verified.map_err(|reason| ListenError { address: listen.address.clone(), reason })
+}
+
+#[cfg(not(feature = "tls"))]
+fn no_tls() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "this program is built without TLS")
 }
 
 fn check(listen: &Listen) -> io::Result<()> {

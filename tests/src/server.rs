@@ -429,6 +429,9 @@ fn build(package: &str, kind: &str, name: &str, path: &str) -> PathBuf {
     let profile_dir = profile_dir();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--quiet", "--package", package, kind, name]);
+    if kind == "--example" {
+        command.args(["--features", "machine"]);
+    }
     command.arg("--target-dir").arg(target_dir());
     if profile_dir.ends_with("release") {
         command.arg("--release");

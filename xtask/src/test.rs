@@ -6,9 +6,12 @@ use std::time::Instant;
 
 use crate::command::{Outcome, cargo, no_arguments, run as run_command, step};
 use crate::install::install_test_tools;
+use crate::manifest::Manifest;
 use crate::oracles;
 use crate::tidy;
-use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, members};
+use crate::workspace::{
+    LIBRARIES, PROGRAM, debug_examples, debug_server, directory, members, root,
+};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("test", arguments)?;
@@ -18,6 +21,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     step("format", || run_command(&mut cargo(["fmt", "--all", "--check"])))?;
     step("tidy", || tidy::run(&[]))?;
     lint()?;
+    check_features()?;
     document()?;
     test_crates()?;
     test_server()?;
@@ -40,6 +44,23 @@ fn lint() -> Outcome {
         ];
         step(&format!("clippy {name}"), || run_command(&mut cargo(arguments)))
     })
+}
+
+/// Each feature is built alone, and so is the crate without any: with all of them, one would compile thanks to another.
+fn check_features() -> Outcome {
+    for name in LIBRARIES {
+        let manifest = Manifest::of(&root().join(directory(name)))?;
+        for feature in manifest.keys("features").filter(|feature| *feature != "default") {
+            step(&format!("check {name} with {feature}"), || check_feature(name, Some(feature)))?;
+        }
+        step(&format!("check {name} without features"), || check_feature(name, None))?;
+    }
+    Ok(())
+}
+
+fn check_feature(name: &str, feature: Option<&str>) -> Outcome {
+    let mut check = cargo(["check", "--quiet", "--package", name, "--no-default-features"]);
+    run_command(check.args(feature.into_iter().flat_map(|feature| ["--features", feature])))
 }
 
 fn document() -> Outcome {
@@ -77,8 +98,9 @@ fn test_crates() -> Outcome {
 /// The server from outside, with its debug assertions. (`cargo xtask conformance` takes the one built for release.)
 fn test_server() -> Outcome {
     step("build qmp-server", || run_command(&mut cargo(["build", "--package", PROGRAM])))?;
+    let features = ["--features", "machine"];
     let back_end = ["build", "--package", "qmp-server", "--example", "nbd"];
-    step("build the block back end", || run_command(&mut cargo(back_end)))?;
+    step("build the block back end", || run_command(cargo(back_end).args(features)))?;
     let mut tests = with_oracles(cargo(["test", "--package", "tests"]))?;
     tests.env("QMP_SERVER_BIN", debug_server()).env("QMP_EXAMPLES_DIR", debug_examples());
     step("conformance and interoperability", || run_command(&mut tests))

@@ -10,19 +10,22 @@ use qmp_server::{Audit, Metrics, MetricsEndpoint, Server, TracePoints};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
-use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::config::Sourced;
-use crate::log::{self, LogFormat};
+use crate::log::{self, Guard, LogFormat};
 use crate::options::ServerOptions;
 use crate::role::{Pattern, roles};
 use crate::{Failure, complain};
 
 /// Logs until the guard is dropped. The trace points that were asked for are enabled.
-pub(crate) fn start_log(options: &ServerOptions, trace_points: &Arc<TracePoints>) -> WorkerGuard {
+pub(crate) fn start_log(
+    options: &ServerOptions,
+    trace_points: &Arc<TracePoints>,
+) -> Result<Guard, Failure> {
     options.enable_trace_points(trace_points);
     let filter = options.log_filter.clone().unwrap_or_default();
     log::start(options.log.unwrap_or_default(), filter, Arc::clone(trace_points))
+        .map_err(Failure::usage)
 }
 
 pub(crate) fn set_deadlines(registry: &mut Registry, options: &ServerOptions) {

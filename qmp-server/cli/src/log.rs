@@ -1,21 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The log, on standard error.
 
+mod limiter;
+mod writer;
+
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use clap::ValueEnum;
 use qmp_server::TracePoints;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Metadata, Subscriber};
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+use self::limiter::Limiter;
+pub(crate) use self::writer::Guard;
+use self::writer::Lines;
 
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -55,28 +64,32 @@ impl FromStr for LogFilter {
     }
 }
 
-/// Writes a log from now on. Should nobody read standard error, lines are dropped and the server
-/// goes on. What is left is written when the guard is dropped.
+/// Writes a log from now on, until the guard is dropped. If nobody reads standard error, lines are dropped and the
+/// server goes on.
 pub(crate) fn start(
     format: LogFormat,
     filter: LogFilter,
     trace_points: Arc<TracePoints>,
-) -> WorkerGuard {
-    let wanted = Wanted { filter: filter.0, trace_points };
-    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    let lines = match format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().boxed(),
+) -> io::Result<Guard> {
+    let limiter = Arc::<Limiter>::default();
+    let wanted = Wanted { filter: filter.0, trace_points, limiter: Arc::clone(&limiter) };
+    let lines = Lines::default();
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    let layer = match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(wanted)).init();
-    guard
+    tracing_subscriber::registry().with(layer.with_filter(wanted)).init();
+    // Not `Stderr`, whose lock would be held as long as nobody reads.
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    lines.start(stderr, move |now| limiter.report(now))
 }
 
 /// What the filter lets through, and what enabled trace points say.
 struct Wanted {
     filter: Targets,
     trace_points: Arc<TracePoints>,
+    limiter: Arc<Limiter>,
 }
 
 impl Wanted {
@@ -89,6 +102,10 @@ impl Wanted {
 impl<S: Subscriber> Filter<S> for Wanted {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         self.wants(metadata)
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        self.limiter.admits(event.metadata(), Instant::now())
     }
 
     /// Kept by each place that logs, so that one which is not wanted costs next to nothing. Asked

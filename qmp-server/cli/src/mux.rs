@@ -27,7 +27,7 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     if config.check_config {
         return clients::check(options);
     }
-    let _log = clients::start_log(options, &Arc::new(TracePoints::default()));
+    let _log = clients::start_log(options, &Arc::new(TracePoints::default()))?;
 
     let mut registry = mux.registry().map_err(Failure::usage)?;
     let audit = clients::start_audit(&mut registry, options)?;

@@ -28,7 +28,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
         return clients::check(&options);
     }
     let trace_points = Arc::new(TracePoints::default());
-    let _log = clients::start_log(&options, &trace_points);
+    let _log = clients::start_log(&options, &trace_points)?;
 
     let mut registry = Registry::new();
     let audit = clients::start_audit(&mut registry, &options)?;

@@ -9,9 +9,9 @@ use qmp_dispatch::proto::{Band, Error, Json, Request, RequestError, Value};
 use serde::Serialize;
 
 use super::secrets::{Secrets, fits, without_quotation};
-use crate::entrance::DoorRole;
+use crate::Peer;
+use crate::entrance::{DoorRole, GivenRole};
 use crate::figures::Refusal;
-use crate::{Peer, Role};
 
 /// Names and descriptions have no reason to be longer.
 const LONGEST_TEXT: usize = 1024;
@@ -154,7 +154,7 @@ impl<'a> Record<'a> {
 /// A client whose listener names a role that does not exist is not served, whatever its role is.
 fn role_of(monitor: &Monitor) -> &str {
     let named = || monitor.local::<DoorRole>().map_or(NO_ROLES, |DoorRole(role)| role);
-    Role::of(monitor).map_or_else(named, Role::name)
+    monitor.local().map_or_else(named, |GivenRole(role)| role)
 }
 
 /// RFC 3339, in UTC, with microseconds.

@@ -12,12 +12,12 @@ use super::Core;
 use crate::admission::{Candidate, Verdict};
 use crate::control::Control;
 use crate::descriptors::Descriptors;
-use crate::entrance::{DoorRole, Entrance};
+use crate::entrance::{DoorRole, Entrance, GivenRole};
 use crate::figures::Refusal;
 use crate::outbox::Outbox;
 use crate::poller::{Place, Token, Wanted};
 use crate::session::Session;
-use crate::{Limits, Listener, Peer, Role, Transport};
+use crate::{Limits, Listener, Peer, Transport};
 
 /// A listener, and how its monitors are to be.
 pub(crate) struct Listening {
@@ -141,7 +141,7 @@ impl Core {
         let session = Arc::new(session);
         self.sessions().insert(token, Arc::clone(&session));
         let added = session.be_polled(polled.is_some());
-        let given = Role::of(&session.monitor).map(Role::name);
+        let given = session.monitor.local().map(|GivenRole(given)| given);
         let missing = role.filter(|DoorRole(role)| given != Some(role));
         if let Some(DoorRole(role)) = &missing {
             tracing::error!(%role, "a client is refused: there is no such role");

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::Shared;
-use super::upstream::{Connection, Upstream};
+use super::upstream::Connection;
+#[cfg(feature = "metrics")]
 use crate::metrics::Exposition;
 use crate::status::milliseconds;
 
@@ -96,7 +97,8 @@ fn query_upstream(shared: &Shared, context: &Context) -> Result<UpstreamStatus, 
     })
 }
 
-impl Upstream {
+#[cfg(feature = "metrics")]
+impl super::upstream::Upstream {
     pub(super) fn tell(&self, exposition: &mut Exposition) {
         let state = self.state();
         let connected = matches!(state.connection, Connection::Present { .. });
