@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use qmp_proto::{
     Band, Capability, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError,
-    Response, SyntaxError,
+    Response, SyntaxError, Value,
 };
 
 use crate::command::NEGOTIATION;
@@ -167,6 +167,21 @@ impl Pending {
         match &self.request {
             Ok(request) => request.band,
             Err(refused) => refused.band,
+        }
+    }
+
+    /// The name of the command, if this is a request and not what came in its place.
+    pub fn command(&self) -> Option<&str> {
+        self.request.as_ref().ok().map(|request| &*request.command)
+    }
+
+    /// Bytes that the request has allocated, about: what it takes while it waits.
+    pub fn heap_size(&self) -> usize {
+        let text = self.text.as_ref().map_or(0, |text| text.as_str().len());
+        let id = |id: &Option<Value>| id.as_ref().map_or(0, Value::heap_size);
+        text + match &self.request {
+            Ok(request) => request.arguments.heap_size() + id(&request.id),
+            Err(refused) => refused.error.desc.len() + id(&refused.id),
         }
     }
 }

@@ -51,6 +51,20 @@ pub enum Value {
 }
 
 impl Value {
+    /// Bytes that the value has allocated, about: what a queue of values takes, for whoever bounds it. Takes time linear
+    /// in the number of values.
+    pub fn heap_size(&self) -> usize {
+        match self {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => text.capacity(),
+            Value::Array(elements) => {
+                let own = elements.capacity() * size_of::<Value>();
+                elements.iter().fold(own, |sum, element| sum + element.heap_size())
+            }
+            Value::Object(object) => object.heap_size(),
+        }
+    }
+
     /// The member `name`, if this is an object that has it.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.as_object()?.get(name)

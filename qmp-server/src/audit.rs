@@ -21,7 +21,6 @@ use self::queue::Queue;
 use self::record::Record;
 use self::secrets::Secrets;
 use self::writer::Writer;
-use crate::doorkeeper::Doorkeeper;
 use crate::{PatternError, Server};
 
 /// How long the end may take.
@@ -133,13 +132,6 @@ impl Audit {
         registry.intercept(Recorder { queue: Arc::clone(&self.queue), secrets });
     }
 
-    fn doorkeeper(&self) -> Doorkeeper {
-        let queue = Arc::clone(&self.queue);
-        Doorkeeper::new(move |peer, why, reason| {
-            queue.push(Record::connection_refused(peer, why, reason).to_line());
-        })
-    }
-
     /// Opens the file anew, which somebody has moved away. If that fails, the old one goes on.
     ///
     /// ```
@@ -202,9 +194,11 @@ impl Server {
     /// assert!(std::fs::read_to_string(path)?.contains(r#""kind": "connection-refused""#));
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn audit(mut self, audit: &Audit) -> Server {
-        self.doorkeeper = Some(audit.doorkeeper());
-        self
+    pub fn audit(self, audit: &Audit) -> Server {
+        let queue = Arc::clone(&audit.queue);
+        self.on_refusal(move |peer, why, reason| {
+            queue.push(Record::connection_refused(peer, why, reason).to_line());
+        })
     }
 }
 

@@ -85,45 +85,25 @@
     allow(dead_code)
 )]
 
-mod address;
-mod admission;
+mod access;
 #[cfg(feature = "audit")]
 mod audit;
-mod control;
-mod core;
-mod descriptors;
-mod doorkeeper;
-mod embedded;
-mod entrance;
-mod figures;
+mod engine;
 mod glob;
-mod input;
-mod limits;
+mod io;
 mod listen;
 #[cfg(feature = "machine")]
 mod machine;
 #[cfg(feature = "metrics")]
 mod metrics;
-mod missed;
 #[cfg(feature = "mux")]
 mod mux;
-mod observed;
-mod outbox;
-mod peer;
-mod poller;
+mod observe;
 #[cfg(feature = "roles")]
 mod roles;
 mod server;
 mod session;
-mod signal;
-mod status;
-#[cfg(feature = "tokio")]
-mod stream;
-mod tally;
-mod trace;
-mod trace_points;
 mod transport;
-mod usage;
 
 use std::sync::LazyLock;
 use std::time::{Instant, SystemTime};
@@ -134,33 +114,30 @@ use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
 /// Commands, events and, below them, messages: what a program that embeds the server needs of both.
 pub use qmp_dispatch as dispatch;
 
-pub use address::{Address, AddressError};
+pub use access::{Access, Limits, Quota};
 #[cfg(feature = "audit")]
 pub use audit::Audit;
-pub use control::Control;
-pub use descriptors::Descriptors;
-pub use embedded::Embedded;
+pub use engine::Engine;
 #[cfg(any(feature = "audit", feature = "roles"))]
 pub use glob::PatternError;
-pub use limits::{Limits, Quota};
-pub use listen::{Listen, ListenTls};
+pub use listen::{Listen, ListenError};
 #[cfg(feature = "machine")]
 pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_machine};
 #[cfg(feature = "metrics")]
-pub use metrics::{Metrics, MetricsEndpoint};
-pub use missed::{EVENTS_MISSED, EventsMissed};
+pub use metrics::{Metrics, MetricsEndpoint, register_metrics};
 #[cfg(feature = "mux")]
 pub use mux::{InFlightCommand, Mux, UpstreamStatus};
-pub use peer::{Access, Peer};
+pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints};
 #[cfg(feature = "roles")]
 pub use roles::{Role, RoleError, Roles, Subject};
-pub use server::{Discipline, ListenError, Server, ServerHandle};
-pub use status::{ClientStatus, RunningCommand, ServerStatus, register_status};
-pub use trace_points::TracePoints;
+pub use server::{Control, Embedded, Server, ServerHandle, register_status};
+pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMissed};
 #[cfg(feature = "tls")]
 #[doc(hidden)]
 pub use transport::tls::pem;
-pub use transport::{Listener, Received, Transport};
+pub use transport::{
+    Address, AddressError, Closing, ListenTls, Listener, Peer, Received, Transport,
+};
 
 /// The time as the system tells it, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).
 ///

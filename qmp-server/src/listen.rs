@@ -3,11 +3,16 @@
 
 mod deserialize;
 
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::transport::verify;
-use crate::{Address, AddressError, ListenError};
+use std::io;
+
+use crate::access::{group_id, user_id};
+#[cfg(feature = "tls")]
+use crate::transport::tls;
+use crate::transport::{
+    Address, AddressError, ListenTls, Opened, SocketFile, inherited, stdio, tcp, unix, vsock,
+};
 
 /// Where to listen, and how.
 ///
@@ -56,43 +61,6 @@ pub struct Listen {
     pub insecure: bool,
     /// The name of the role of all clients there, whoever they are.
     pub role: Option<String>,
-}
-
-/// What a TLS server needs. All files are in PEM.
-///
-/// ```
-/// use qmp_server::{Listen, ListenTls};
-///
-/// let mut tls = ListenTls::new("server.pem", "server-key.pem");
-/// tls.client_ca = Some("clients.pem".into());
-/// tls.allow_names.push("alice.example.org".to_owned());
-/// let mut listen = Listen::new("tls:localhost:4444".parse()?);
-/// listen.tls = Some(tls);
-///
-/// let typed = "tls:localhost:4444,cert=server.pem,key=server-key.pem,client-ca=clients.pem,\
-///              allow-name=alice.example.org";
-/// assert_eq!(listen, typed.parse()?);
-/// # Ok::<(), qmp_server::AddressError>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct ListenTls {
-    /// The server's certificate, and those that lead to its authority.
-    pub cert: PathBuf,
-    /// The private key that belongs to it.
-    pub key: PathBuf,
-    /// Whose certificates clients must have; without it they need none.
-    pub client_ca: Option<PathBuf>,
-    /// Names of which a client's certificate must have one, as a DNS name, a URI or the common name.
-    /// With none here any will do.
-    pub allow_names: Vec<String>,
-}
-
-impl ListenTls {
-    /// With this certificate and its key, for clients without any.
-    pub fn new(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> ListenTls {
-        ListenTls { cert: cert.into(), key: key.into(), ..ListenTls::default() }
-    }
 }
 
 impl Listen {
@@ -159,6 +127,93 @@ impl Listen {
             (_, None) => Ok(()),
         }
     }
+}
+
+/// A server cannot listen at an address.
+///
+/// ```
+/// use std::io::ErrorKind;
+///
+/// # use qmp_dispatch::{Dispatcher, Registry};
+/// # use qmp_server::{Server, system_time, version};
+/// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+/// let error = Server::new(dispatcher).listen(&"tcp:0.0.0.0:0".parse()?).unwrap_err();
+/// assert_eq!(error.reason.kind(), ErrorKind::Unsupported);
+/// assert_eq!(
+///     error.to_string(),
+///     "cannot listen at tcp:0.0.0.0:0: 0.0.0.0 is not a loopback address; use tls:, or insecure=on"
+/// );
+/// # Ok::<(), qmp_server::AddressError>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error("cannot listen at {address}: {reason}")]
+pub struct ListenError {
+    /// Where.
+    pub address: Address,
+    /// Why; that stands in the text of this error, too.
+    pub reason: io::Error,
+}
+
+/// Opens an address; only systemd gives more than one socket for it.
+pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
+    let one = |listener| vec![Opened::Listener(listener)];
+    let opened = check(listen).and_then(|()| match &listen.address {
+        Address::Unix(path) => unix::listen(path, socket_file(listen)?).map(one),
+        Address::UnixAbstract(name) => unix::listen_abstract(name).map(one),
+        Address::Tcp { host, port } => tcp::listen(host, *port, listen.insecure).map(one),
+        #[cfg(feature = "tls")]
+        Address::Tls { host, port } => tls::listen(host, *port, &tls_files(listen)).map(one),
+        #[cfg(not(feature = "tls"))]
+        Address::Tls { .. } => Err(no_tls()),
+        Address::Vsock { cid, port } => vsock::listen(*cid, *port, listen.insecure).map(one),
+        Address::Fd(fd) => inherited::open(*fd, listen.insecure).map(|opened| vec![opened]),
+        Address::Systemd(name) => inherited::activated(name.as_deref(), listen.insecure),
+        Address::Stdio => stdio::connect().map(|connection| vec![Opened::Connection(connection)]),
+    });
+    opened.map_err(|reason| ListenError { address: listen.address.clone(), reason })
+}
+
+/// Does what comes before opening an address: nobody notices.
+pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
+    let verified = check(listen).and_then(|()| match &listen.address {
+        Address::Unix(path) => {
+            socket_file(listen)?;
+            unix::check_path(path)
+        }
+        Address::Tcp { host, port } => tcp::resolve(host, *port, listen.insecure).map(drop),
+        #[cfg(feature = "tls")]
+        Address::Tls { .. } => tls::configure(&tls_files(listen)).map(drop),
+        #[cfg(not(feature = "tls"))]
+        Address::Tls { .. } => Err(no_tls()),
+        Address::Vsock { cid, .. } => vsock::check_local(*cid, listen.insecure),
+        // Whether these are there is not known before the program is started as it will be.
+        Address::UnixAbstract(_) | Address::Fd(_) | Address::Systemd(_) | Address::Stdio => Ok(()),
+    });
+    verified.map_err(|reason| ListenError { address: listen.address.clone(), reason })
+}
+
+/// What the file of the socket is to be like, with users and groups looked up.
+fn socket_file(listen: &Listen) -> io::Result<SocketFile> {
+    Ok(SocketFile {
+        mode: listen.mode,
+        owner: listen.owner.as_deref().map(user_id).transpose()?,
+        group: listen.group.as_deref().map(group_id).transpose()?,
+    })
+}
+
+#[cfg(feature = "tls")]
+fn tls_files(listen: &Listen) -> ListenTls {
+    listen.tls.clone().unwrap_or_default()
+}
+
+#[cfg(not(feature = "tls"))]
+fn no_tls() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "this program was built without TLS")
+}
+
+fn check(listen: &Listen) -> io::Result<()> {
+    listen.check().map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))
 }
 
 /// What has been said so far, in whatever order.

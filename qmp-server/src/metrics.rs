@@ -14,9 +14,9 @@ use qmp_dispatch::{Context, Dispatcher, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::figures::{CutOff, Refusal};
-use crate::observed::Observed;
-use crate::status::{control, no_server};
+use crate::engine::Observed;
+use crate::observe::{CutOff, Refusal};
+use crate::server::{control, no_server};
 use crate::{Address, Control, Listen, ListenError, Server, version};
 
 pub use endpoint::MetricsEndpoint;
@@ -104,18 +104,18 @@ impl Metrics {
     }
 
     fn tell(&self, exposition: &mut Exposition) {
-        let figures = self.observed.figures();
+        let counters = self.observed.counters();
         exposition.info("build", "Which server this is.", "version", &version().to_string());
         exposition.gauge(
             "uptime_seconds",
             "How long the server has been there.",
-            seconds(figures.now()),
+            seconds(counters.now()),
         );
         self.tell_clients(exposition);
         self.tell_requests(exposition);
         self.tell_answers(exposition);
         let transferred =
-            [("received", figures.bytes_received.get()), ("sent", figures.bytes_sent.get())];
+            [("received", counters.bytes_received.get()), ("sent", counters.bytes_sent.get())];
         exposition.counters(
             "bytes",
             "Bytes from and to clients, without what a transport adds.",
@@ -125,8 +125,8 @@ impl Metrics {
     }
 
     fn tell_clients(&self, exposition: &mut Exposition) {
-        let figures = self.observed.figures();
-        let now = self.observed.core().map(|core| core.momentary()).unwrap_or_default();
+        let counters = self.observed.counters();
+        let now = self.observed.server().map(|server| server.gauges()).unwrap_or_default();
         exposition.gauge("clients", "Clients that are connected.", now.clients);
         exposition.gauge("suspended_clients", "Clients whose monitor is suspended.", now.suspended);
         exposition.gauge(
@@ -140,44 +140,45 @@ impl Metrics {
             "In-band requests that are executed.",
             now.executing,
         );
-        exposition.counter("greeted_clients", "Clients that were greeted.", figures.greeted.get());
+        exposition.counter("greeted_clients", "Clients that were greeted.", counters.greeted.get());
         exposition.counters(
             "refused_clients",
             "Clients that were not greeted.",
             "reason",
-            Refusal::ALL.map(|why| (why.name(), figures.refused(why).get())),
+            Refusal::ALL.map(|why| (why.name(), counters.refused(why).get())),
         );
         exposition.counters(
             "cut_off_clients",
             "Clients that were disconnected.",
             "reason",
-            CutOff::ALL.map(|why| (why.name(), figures.cut_off(why).get())),
+            CutOff::ALL.map(|why| (why.name(), counters.cut_off(why).get())),
         );
         exposition.counter(
             "accept_failures",
             "How often a client could not be accepted, most likely for want of descriptors.",
-            figures.accept_failures.get(),
+            counters.accept_failures.get(),
         );
         exposition.counter(
             "suspensions",
             "How often a monitor was suspended.",
-            figures.suspensions.get(),
+            counters.suspensions.get(),
         );
     }
 
     fn tell_requests(&self, exposition: &mut Exposition) {
-        let figures = self.observed.figures();
-        let read = [("in-band", figures.in_band.get()), ("out-of-band", figures.out_of_band.get())];
+        let counters = self.observed.counters();
+        let read =
+            [("in-band", counters.in_band.get()), ("out-of-band", counters.out_of_band.get())];
         exposition.counters("requests", "Requests that were read.", "band", read);
         exposition.histograms(
             "wait",
             "How long requests waited for their turn.",
             "band",
-            [("in-band", figures.waited.read())],
+            [("in-band", counters.waited.read())],
         );
         let executed = [
-            ("in-band", figures.executed.read()),
-            ("out-of-band", figures.executed_out_of_band.read()),
+            ("in-band", counters.executed.read()),
+            ("out-of-band", counters.executed_out_of_band.read()),
         ];
         exposition.histograms(
             "command",
@@ -212,16 +213,16 @@ impl Metrics {
             "Events that rate limits did not let through at once, or at all.",
             stats.events_held_back,
         );
-        let figures = self.observed.figures();
+        let counters = self.observed.counters();
         exposition.counter(
             "events_sent",
             "Events, each once for every client that got it.",
-            figures.events_sent.get(),
+            counters.events_sent.get(),
         );
         exposition.counter(
             "events_dropped",
             "Events, each once for every client that missed it because it did not read.",
-            figures.events_dropped.get(),
+            counters.events_dropped.get(),
         );
     }
 }
@@ -237,7 +238,7 @@ impl Server {
     /// assert!(metrics.text().contains("qmp_server_greeted_clients_total 0"));
     /// ```
     pub fn metrics(&self) -> Metrics {
-        Metrics::new(&self.observed, &self.dispatcher)
+        Metrics::new(self.observed(), self.dispatcher())
     }
 }
 
@@ -257,18 +258,22 @@ impl Control {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn metrics(&self) -> Option<Metrics> {
-        let core = self.core()?;
-        Some(Metrics::new(core.observed(), core.dispatcher()))
+        let server = self.server()?;
+        Some(Metrics::new(&server.observed, &server.dispatcher))
     }
 }
 
-/// The command of operators that tells the metrics as text.
-pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
+/// Registers the command `__org.qmp-server_query-metrics`, which returns the [`Metrics`] as text, also out-of-band.
+///
+/// # Errors
+///
+/// [`RegisterError`] if the registry has a command of this name already.
+pub fn register_metrics(registry: &mut Registry) -> Result<(), RegisterError> {
     registry
         .command("__org.qmp-server_query-metrics", query_metrics)?
         .allow_oob()
         .allow_preconfig()
-        .documented("What the server does, in figures.");
+        .documented("What the server does, in counters.");
     Ok(())
 }
 

@@ -149,6 +149,8 @@ impl Mux {
         );
         events::register(&mut registry)?;
         register_status(&mut registry)?;
+        #[cfg(feature = "metrics")]
+        crate::register_metrics(&mut registry)?;
         status::register(&mut registry, &self.shared)?;
         let upstream = Arc::clone(&self.shared.upstream);
         let secret = random();
@@ -253,8 +255,6 @@ impl fmt::Debug for Mux {
 
 impl Shared {
     fn run(&self, dispatcher: &Dispatcher) {
-        // Whoever has been answered is read from again, and at once.
-        crate::core::lend_buffer();
         let mut pause = FIRST_PAUSE;
         let mut last_told = None;
         while !self.is_closing() {

@@ -16,7 +16,7 @@ pub use role::Role;
 pub use subject::Subject;
 
 use self::introspection::Introspected;
-use crate::entrance::{DoorRole, GivenRole};
+use crate::access::{DoorRole, GivenRole, Groups};
 use crate::{PatternError, Peer};
 
 /// The roles of a server's clients: which there are, and who has which.
@@ -229,10 +229,10 @@ impl Roles {
             return self.shared(name).ok().map(Arc::clone);
         }
         let assigned = locals.get::<Peer>().and_then(|peer| {
-            let fits = |fits: fn(&Subject, &Peer) -> bool| {
-                self.assigned.iter().find(move |(subject, _)| fits(subject, peer))
-            };
-            fits(Subject::is_user).or_else(|| fits(Subject::is_group_or_name))
+            let groups = locals.get::<Groups>();
+            let mut assigned = self.assigned.iter();
+            let user = assigned.clone().find(|(subject, _)| subject.is_user(peer));
+            user.or_else(|| assigned.find(|(subject, _)| subject.is_group_or_name(peer, groups)))
         });
         Some(Arc::clone(assigned.map_or(&self.default, |(_, role)| role)))
     }

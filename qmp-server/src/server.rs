@@ -1,43 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server as an embedder sees it.
 
+mod control;
+mod embedded;
+mod status;
+#[cfg(feature = "tokio")]
+mod stream;
+
 use std::fmt;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
-use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::Layout;
+use qmp_dispatch::{Dispatcher, Locals};
 
-use crate::control::Control;
-use crate::core::{Core, Listening};
-use crate::doorkeeper::Doorkeeper;
-use crate::embedded::Embedded;
-use crate::entrance::{DoorRole, Entrance};
-use crate::observed::Observed;
-use crate::signal::Signal;
-use crate::transport::{Opened, open};
-use crate::{Access, Address, Limits, Listen, Listener, Transport};
+pub use self::control::Control;
+pub use self::embedded::Embedded;
+pub use self::status::register_status;
+pub(crate) use self::status::{control, no_server};
+use crate::access::{Access, Door, DoorRole, Limits, Origin, RefusalHook};
+use crate::engine::{Engine, Hosted, Listening, Observed, Options, Plan};
+use crate::io::Waker;
+use crate::listen::{Listen, ListenError, open};
+use crate::observe::Refusal;
+use crate::session::Discipline;
+use crate::transport::{Address, Listener, Opened, Peer, Transport};
 
-/// One to read while another one is held up by a command.
-const THREADS: usize = 2;
-
-/// How long a command that is being executed may hold up the end of the server, by default.
+/// How long a command that is executed may hold up the end of the server, by default.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long the threads may take to end everything else.
+/// How long everything else may take at the end.
 const END_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A server that is being set up: where it listens, and what it serves there.
+/// A server that is set up: where it listens, and what it serves there.
 ///
 /// Any number of clients can be connected to each socket at a time; each is a monitor of its own.
 ///
 /// ```
 /// use qmp_dispatch::proto::{Error, Version};
 /// use qmp_dispatch::{Context, Dispatcher, Registry};
-/// use qmp_server::{Address, Listen, Server, system_time};
+/// use qmp_server::{Access, Address, Listen, Server, system_time};
 ///
 /// let mut registry = Registry::new();
 /// registry.command("x-ping", |_: &Context| Ok::<_, Error>("pong".to_owned()))?;
@@ -45,7 +48,9 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 ///
 /// let folder = tempfile::tempdir()?;
 /// let listen = Listen::new(Address::Unix(folder.path().join("qmp.sock")));
-/// let server = Server::new(dispatcher).listen(&listen)?.spawn()?;
+/// let mut access = Access::default();
+/// access.allow_user("root")?;
+/// let server = Server::new(dispatcher).access(access).listen(&listen)?.spawn()?;
 /// // Clients connect and are served, until somebody says:
 /// server.control().shutdown();
 /// server.wait();
@@ -53,118 +58,52 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 /// ```
 #[must_use = "nobody is served before it runs"]
 pub struct Server {
-    pub(crate) dispatcher: Dispatcher,
-    pub(crate) listening: Vec<Listening>,
-    pub(crate) connections: Vec<(Box<dyn Transport>, Entrance)>,
-    pub(crate) access: Access,
-    pub(crate) options: Options,
-    pub(crate) observed: Observed,
-    pub(crate) doorkeeper: Option<Doorkeeper>,
-}
-
-/// How a server is to behave.
-#[derive(Clone, Copy)]
-pub(crate) struct Options {
-    pub(crate) discipline: Discipline,
-    /// How long what is being executed may hold up the end of the server.
-    pub(crate) shutdown_deadline: Duration,
-    /// It goes on without clients, though it listens nowhere.
-    pub(crate) stay: bool,
-    pub(crate) limits: Limits,
-}
-
-/// How many in-band commands are executed at a time. Out-of-band commands are executed at once in
-/// either discipline, and the in-band responses of one monitor come in the order of its requests.
-///
-/// It makes a difference for commands that
-/// [answer later](qmp_dispatch::Registry::deferred_command): handlers are always called one at a
-/// time.
-///
-/// ```
-/// use qmp_server::Discipline;
-///
-/// assert_eq!(Discipline::default(), Discipline::OneAtATime);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Discipline {
-    /// One in the whole server, as in QEMU: no other is begun before it has been answered.
-    #[default]
-    OneAtATime,
-    /// One of each monitor: while the answer of a command is being waited for, others' commands are
-    /// executed.
-    OnePerMonitor,
-}
-
-/// A server cannot listen at an address.
-///
-/// ```
-/// use std::io::ErrorKind;
-///
-/// # use qmp_dispatch::{Dispatcher, Registry};
-/// # use qmp_server::{Server, system_time, version};
-/// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-/// let error = Server::new(dispatcher).listen(&"tcp:0.0.0.0:0".parse()?).unwrap_err();
-/// assert_eq!(error.reason.kind(), ErrorKind::Unsupported);
-/// assert_eq!(
-///     error.to_string(),
-///     "cannot listen at tcp:0.0.0.0:0: 0.0.0.0 is not a loopback address; use tls:, or insecure=on"
-/// );
-/// # Ok::<(), qmp_server::AddressError>(())
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[error("cannot listen at {address}: {reason}")]
-pub struct ListenError {
-    /// Where.
-    pub address: Address,
-    /// Why; that stands in the text of this error, too.
-    pub reason: io::Error,
+    dispatcher: Dispatcher,
+    listening: Vec<Listening>,
+    connections: Vec<(Box<dyn Transport>, Origin)>,
+    access: Access,
+    look_up_groups: bool,
+    options: Options,
+    observed: Observed,
+    refusal_hook: Option<RefusalHook>,
 }
 
 impl Server {
     /// A server that listens nowhere yet.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Dispatcher, Registry};
-    /// use qmp_server::{Server, system_time, version};
-    ///
-    /// let server = Server::new(Dispatcher::new(Registry::new(), version(), system_time));
-    /// assert_eq!(server.addresses().count(), 0);
-    /// ```
     pub fn new(dispatcher: Dispatcher) -> Server {
         Server {
-            observed: Observed::new(),
             dispatcher,
             listening: Vec::new(),
             connections: Vec::new(),
             access: Access::default(),
+            look_up_groups: false,
             options: Options {
                 discipline: Discipline::default(),
+                limits: Limits::default(),
                 shutdown_deadline: SHUTDOWN_DEADLINE,
                 stay: false,
-                limits: Limits::default(),
             },
-            doorkeeper: None,
+            observed: Observed::new(),
+            refusal_hook: None,
         }
     }
 
-    /// Listens at one more address. Clients can connect at once, and are served when the server
-    /// runs.
+    /// Listens at one more address. Clients can connect at once, and are served when the server runs.
     ///
-    /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the
-    /// server ends. Without TLS, TCP is for loopback addresses unless [`Listen::insecure`] is set.
-    /// With a [role](Listen::role) that the registered [`Roles`](crate::Roles) do not have, or without
-    /// any, nobody is served there.
+    /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the server ends. Without
+    /// TLS, TCP is for loopback addresses unless [`Listen::insecure`] is set. With a [role](Listen::role) that is not
+    /// given, because there are no roles or none of this name, nobody is served there.
     ///
     /// ```
     /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
+    /// # use qmp_server::{Address, Server, system_time, version};
     /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
     /// let server = Server::new(dispatcher)
     ///     .listen(&"tcp:127.0.0.1:0".parse()?)?
     ///     .listen(&"tcp:127.0.0.1:0,pretty=on".parse()?)?;
-    /// assert_eq!(server.addresses().count(), 2);
+    /// for address in server.addresses() {
+    ///     assert!(matches!(address, Address::Tcp { port: 1.., .. }), "{address}");
+    /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -175,104 +114,70 @@ impl Server {
         let layout = if listen.pretty { Layout::Pretty } else { Layout::Compact };
         let role = listen.role.as_deref().map(|role| DoorRole(role.into()));
         for opened in open(listen)? {
-            let entrance = Entrance { role: role.clone(), ..Entrance::new(layout) };
             match opened {
                 Opened::Listener(listener) => {
-                    self.listening.push(Listening::new(listener, entrance));
+                    let listener_index = Some(self.listening.len());
+                    let origin = Origin { layout, listener: listener_index, role: role.clone() };
+                    self.listening.push(Listening::new(listener, origin));
                 }
-                Opened::Connection(transport) => self.connections.push((transport, entrance)),
+                Opened::Connection(transport) => {
+                    let origin = Origin { layout, listener: None, role: role.clone() };
+                    self.connections.push((transport, origin));
+                }
             }
         }
         Ok(self)
     }
 
-    /// Says which processes of this machine may connect, in place of the default [`Access`]. Whoever
-    /// may not is disconnected without a greeting.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// use qmp_server::Access;
-    /// # use qmp_server::{Server, system_time, version};
-    ///
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let mut access = Access::default();
-    /// access.allow_user("root")?;
-    /// let server = Server::new(dispatcher).access(access);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
+    /// Says which processes of this machine may connect, in place of the default [`Access`]. Others are disconnected
+    /// without a greeting.
     pub fn access(mut self, access: Access) -> Server {
         self.access = access;
         self
     }
 
-    /// Chooses how many in-band commands may be executed at a time; by default
-    /// [one](Discipline::OneAtATime).
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// use qmp_server::Discipline;
-    /// # use qmp_server::{Server, system_time, version};
-    ///
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).discipline(Discipline::OnePerMonitor);
-    /// ```
+    /// Looks the groups of each process up before it is greeted, because what it may do depends on them. That takes
+    /// place on a thread of its own, since user databases can be slow.
+    pub fn look_up_groups(mut self) -> Server {
+        self.look_up_groups = true;
+        self
+    }
+
+    /// Chooses how many in-band commands may be executed at a time; by default [one](Discipline::OneAtATime).
     pub fn discipline(mut self, discipline: Discipline) -> Server {
         self.options.discipline = discipline;
         self
     }
 
-    /// Says how long a command that is being executed may hold up the end of the server; five seconds
-    /// by default. Commands that are not done by then are left unanswered.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).shutdown_deadline(Duration::from_secs(60));
-    /// ```
+    /// Says how long a command that is executed may hold up the end of the server; five seconds by default. Commands
+    /// that are not done by then are left unanswered.
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Server {
         self.options.shutdown_deadline = deadline;
         self
     }
 
     /// Says how much clients may take, in place of the default [`Limits`].
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// use qmp_server::Limits;
-    /// # use qmp_server::{Server, system_time, version};
-    ///
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let mut limits = Limits::default();
-    /// limits.per_server.monitors = 1000;
-    /// let server = Server::new(dispatcher).limits(limits);
-    /// ```
     pub fn limits(mut self, limits: Limits) -> Server {
         self.options.limits = limits;
         self
     }
 
-    /// Has the server go on when it listens nowhere and has no connection left: there will be more by
-    /// [`Control::serve`].
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).stay().spawn()?;
-    /// assert!(!server.is_stopping());
-    /// # server.control().shutdown();
-    /// # server.wait();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
+    /// Calls `hook` for each client that is not let in.
+    pub(crate) fn on_refusal(
+        mut self,
+        hook: impl Fn(Option<&Peer>, Refusal, &str) + Send + Sync + 'static,
+    ) -> Server {
+        self.refusal_hook = Some(Box::new(hook));
+        self
+    }
+
+    /// Goes on when the server listens nowhere and has no connection left: there will be more by [`Control::serve`].
     pub fn stay(mut self) -> Server {
         self.options.stay = true;
         self
     }
 
-    /// Accepts clients from a listener of the embedder's own, over any transport.
+    /// Accepts clients from a listener of the embedder's own, over any transport. It is made non-blocking.
     ///
     /// ```
     /// use std::net::TcpListener;
@@ -283,16 +188,16 @@ impl Server {
     ///
     /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
     /// let listener = TcpListener::bind("127.0.0.1:0")?;
-    /// listener.set_nonblocking(true)?;
     /// let server = Server::new(dispatcher).accept_from(Box::new(listener), Layout::Pretty);
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn accept_from(mut self, listener: Box<dyn Listener>, layout: Layout) -> Server {
-        self.listening.push(Listening::new(listener, Entrance::new(layout)));
+        let origin = Origin { listener: Some(self.listening.len()), ..Origin::new(layout) };
+        self.listening.push(Listening::new(listener, origin));
         self
     }
 
-    /// Serves a connection that exists already, over any transport.
+    /// Serves a connection that exists already, over any transport. It is made non-blocking.
     ///
     /// ```
     /// use std::io::Read;
@@ -315,37 +220,28 @@ impl Server {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn serve(mut self, connection: Box<dyn Transport>, layout: Layout) -> Server {
-        self.connections.push((connection, Entrance::new(layout)));
+        self.connections.push((connection, Origin::new(layout)));
         self
     }
 
     /// Where the server listens, with the ports that the system has chosen.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// use qmp_server::Address;
-    /// # use qmp_server::{Server, system_time, version};
-    ///
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?;
-    /// for address in server.addresses() {
-    ///     assert!(matches!(address, Address::Tcp { port: 1.., .. }), "{address}");
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         self.listening.iter().map(|listening| listening.listener.address())
     }
 
-    /// What commands are looked up in, and what emits events.
+    /// Looks commands up and emits events.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
     }
 
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
     /// Runs the server on threads of its own.
     ///
-    /// A server that listens nowhere ends with its last connection, or at once if it has none,
-    /// unless it is to [stay](Server::stay).
+    /// A server that listens nowhere ends with its last connection, or at once if it has none, unless it is to
+    /// [stay](Server::stay).
     ///
     /// ```
     /// # use qmp_dispatch::{Dispatcher, Registry};
@@ -361,7 +257,16 @@ impl Server {
     ///
     /// If the system refuses threads or descriptors.
     pub fn spawn(self) -> io::Result<ServerHandle> {
-        ServerHandle::start(Core::new(self, None)?, THREADS)
+        self.spawn_on(&Engine::new()?)
+    }
+
+    /// Runs the server on the threads of an engine, beside others.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses descriptors.
+    pub fn spawn_on(self, engine: &Engine) -> io::Result<ServerHandle> {
+        Ok(ServerHandle { server: self.host(engine, None)? })
     }
 
     /// Runs the server, and leaves in-band commands to a poll loop of the embedder's.
@@ -381,11 +286,39 @@ impl Server {
     ///
     /// If the system refuses threads or descriptors.
     pub fn embed(self) -> io::Result<Embedded> {
-        let signal = Arc::new(Signal::new()?);
-        let core = Core::new(self, Some(Arc::clone(&signal)))?;
-        // No command holds this thread up but an out-of-band one, and those must not block.
-        let handle = ServerHandle::start(Arc::clone(&core), 1)?;
-        Ok(Embedded::new(core, signal, handle))
+        self.embed_on(&Engine::new()?)
+    }
+
+    /// Runs the server on the threads of an engine, and leaves in-band commands to a poll loop of the embedder's.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses descriptors.
+    pub fn embed_on(self, engine: &Engine) -> io::Result<Embedded> {
+        let waker = Arc::new(Waker::new()?);
+        let server = self.host(engine, Some(Arc::clone(&waker)))?;
+        Ok(Embedded::new(waker, ServerHandle { server }))
+    }
+
+    fn host(self, engine: &Engine, embedder: Option<Arc<Waker>>) -> io::Result<Arc<Hosted>> {
+        let addresses = self.addresses().collect();
+        let door = Door {
+            access: self.access,
+            look_up_groups: self.look_up_groups,
+            counters: Arc::clone(self.observed.counters()),
+            refusal_hook: self.refusal_hook,
+        };
+        let furnish = |server: &Arc<Hosted>, locals: Locals| locals.with(Control::new(server));
+        let plan = Plan {
+            dispatcher: self.dispatcher,
+            options: self.options,
+            observed: self.observed,
+            door,
+            furnish: Box::new(furnish),
+            embedder,
+            addresses,
+        };
+        engine.host(plan, self.listening, self.connections)
     }
 }
 
@@ -397,70 +330,37 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A running server. It goes on when the handle is dropped.
-///
-/// ```
-/// use qmp_dispatch::{Dispatcher, Registry};
-/// use qmp_server::{Server, system_time, version};
-///
-/// let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-/// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
-/// server.control().shutdown();
-/// assert!(server.is_stopping());
-/// server.wait();
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// A server that runs. Dropping this does not end it.
 pub struct ServerHandle {
-    core: Arc<Core>,
-    /// Disconnected when all threads have ended.
-    finished: Mutex<Receiver<()>>,
+    server: Arc<Hosted>,
 }
 
 impl ServerHandle {
-    fn start(core: Arc<Core>, threads: usize) -> io::Result<ServerHandle> {
-        let (working, finished) = channel();
-        for index in 0..threads {
-            let working = working.clone();
-            let worker = Arc::clone(&core);
-            let work = move || {
-                worker.work(threads);
-                drop(worker);
-                drop(working);
-            };
-            let spawned = thread::Builder::new().name(format!("qmp-io-{index}")).spawn(work);
-            // The threads that run already are not left behind.
-            spawned.inspect_err(|_| core.stop())?;
-        }
-        Ok(ServerHandle { core, finished: Mutex::new(finished) })
-    }
-
     /// Controls the server from elsewhere.
     pub fn control(&self) -> Control {
-        Control::new(Arc::downgrade(&self.core))
+        Control::new(&self.server)
     }
 
-    /// What emits events to the clients of this server, from any thread.
+    /// Emits events to the clients of this server, from any thread.
     pub fn dispatcher(&self) -> &Dispatcher {
-        self.core.dispatcher()
+        &self.server.dispatcher
     }
 
     /// Whether somebody has [shut the server down](Control::shutdown).
     pub fn is_stopping(&self) -> bool {
-        self.core.is_stopping()
+        self.server.is_stopping()
     }
 
-    /// Waits until the server has been [shut down](Control::shutdown) and has ended in order.
-    ///
-    /// A command that is being executed then has [some time](Server::shutdown_deadline) to end, and
-    /// clients one second to read what is left for them.
+    /// Waits until the server has ended: somebody has [shut it down](Control::shutdown), what was executed is answered,
+    /// and clients have got what was left for them, each within its time. A command that never ends is left alone.
     pub fn wait(self) {
-        self.core.wait_for_stop();
-        // Nothing is ever sent: this waits for the threads to drop their ends.
-        let deadline = self.core.shutdown_deadline().saturating_add(END_DEADLINE);
-        let finished = self.finished.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if finished.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("a command does not end, and is left alone");
-            self.core.finish();
+        self.wait_until_ended();
+    }
+
+    fn wait_until_ended(&self) {
+        let at_most = self.server.options.shutdown_deadline.saturating_add(END_DEADLINE);
+        if !self.server.wait(at_most) {
+            tracing::warn!("the server does not end, and is left alone");
         }
     }
 }
@@ -482,6 +382,7 @@ mod tests {
         check::<ServerHandle>();
         check::<Embedded>();
         check::<Control>();
+        check::<Engine>();
         check::<ListenError>();
     }
 }

@@ -1,547 +1,573 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One connection: its input on the way to the queue, its output on the way to the client.
+//! One client: its requests on the way to the queue.
+//!
+//! ```text
+//!  (a handshake, identification: access/admission.rs)
+//!        | greeted
+//!        v
+//!   Negotiating --- negotiated ---> Commands
+//!        |                             |
+//!        |      read_closed            |      a half-close: what was sent is executed and answered
+//!        +------------+----------------+
+//!        |            v                |
+//!        |        HalfClosed           |
+//!        |            |                |
+//!        +------------+----------------+---- drain -------> Draining     the server ends, or its machine has:
+//!        |            | all answered   |                       |         what is unsent is sent, nothing is read
+//!        | hung_up    | and sent       | hung_up               | all sent, or the time is over
+//!        v            v                v                       v
+//!     Closed       Closed           Closed                  Closed
+//! ```
+//!
+//! A session is plain fields, touched by the thread that leads the loop. Other threads have the [`Client`]. It knows
+//! neither the loop nor other sessions: what it wants of them it returns as [`Effects`].
 
+mod client;
+mod descriptors;
+mod effects;
+mod input;
+mod missed;
+mod outbox;
+
+use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, TryLockError, Weak};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use qmp_dispatch::proto::{Band, Error, Reader};
+use qmp_dispatch::proto::{Band, Limits};
 use qmp_dispatch::{Monitor, Pending};
-use qmp_queue::{Cleared, Mode, Producer, Pushed, Resume, Ticket};
+use qmp_queue::{Mode, Producer, Pushed, Queue};
 
-use crate::core::{Core, Execution};
-use crate::descriptors::Descriptors;
-use crate::entrance::GivenRole;
-use crate::figures::Figures;
-use crate::input::Input;
-use crate::outbox::{Outbox, Sent};
-use crate::poller::{Ready, Token};
-use crate::server::Discipline;
-use crate::status::milliseconds;
-use crate::tally::Tally;
-use crate::trace;
-use crate::usage::Share;
-use crate::{ClientStatus, Peer, Received, RunningCommand, Transport};
+pub(crate) use self::client::{Charges, Client, Job};
+use self::descriptors::charged;
+pub use self::descriptors::{Descriptor, Descriptors};
+pub(crate) use self::effects::{Effects, Next};
+use self::input::Input;
+pub use self::missed::{EVENTS_MISSED, EventsMissed};
+pub(crate) use self::outbox::{Outbox, Written};
+use crate::access::{Charge, Ledger, Origin};
+use crate::io::{Event, Registration};
+use crate::observe::{ClientCounters, Counters, trace};
+use crate::transport::{MAX_DESCRIPTORS, Received, Transport};
 
-/// As many in-band requests as QEMU queues for a client with out-of-band execution.
+/// In-band requests that QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
-/// One reading does no more than this before others get their turn.
-const READS_PER_TURN: usize = 16;
-const OUT_OF_BAND_PER_TURN: usize = 64;
+/// One step reads no more often than this before others get their turn.
+const READS_PER_STEP: usize = 16;
 
-/// An in-band request that waits for its turn.
-pub(crate) struct Job {
-    pub(crate) session: Arc<Session>,
-    pub(crate) pending: Pending,
-    /// When it was read.
-    pub(crate) queued: Duration,
+/// Names of the server's own commands begin like this. They need no place among the requests, so that a full account
+/// hides nothing from operators.
+const OWN_COMMANDS: &str = "__org.qmp-server_";
+
+/// How many in-band commands are executed at a time. Out-of-band commands are executed at once in either discipline, and
+/// the in-band responses of one monitor come in the order of its requests.
+///
+/// It makes a difference for commands that [answer later](qmp_dispatch::Registry::deferred_command): handlers are called
+/// one at a time in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Discipline {
+    /// One in the whole server, as in QEMU: no other is begun before it has been answered.
+    #[default]
+    OneAtATime,
+    /// One of each monitor: while an answer is awaited, the commands of others are executed.
+    OnePerMonitor,
+}
+
+/// See the diagram at the head of this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Negotiating,
+    Commands,
+    HalfClosed,
+    Draining,
+    Closed,
 }
 
 pub(crate) struct Session {
-    pub(crate) token: Token,
-    core: Weak<Core>,
-    /// Which of the server's listeners the client has connected to.
-    pub(crate) listener: Option<usize>,
-    pub(crate) transport: Arc<dyn Transport>,
-    outbox: Arc<Outbox>,
-    pub(crate) monitor: Arc<Monitor>,
-    producer: Producer<Job>,
-    /// How many clients of the server wait to complete negotiation.
-    negotiating: Arc<AtomicUsize>,
-    /// The mode of `producer` once out-of-band execution is enabled.
-    mode_with_oob: Mode,
-    input: Mutex<Input>,
-    /// What `input` keeps, as the [`Share`] has been told.
-    kept: AtomicUsize,
-    /// Something has happened that may let reading go on.
-    attention: AtomicBool,
-    /// There may be something to receive.
-    readable: AtomicBool,
-    /// There is something in `input` that has been received and not been read.
-    unread: AtomicBool,
-    /// Behind what is there to read comes the end, which is not told again.
-    ends: AtomicBool,
-    /// The client sends no more. In one order with `unanswered` for all threads: of the one that
-    /// finds the end and the one that gives the last answer, at least one sees both.
-    ended: AtomicBool,
-    closed: AtomicBool,
-    /// In-band requests that are queued or being executed.
-    unanswered: AtomicUsize,
-    tally: Tally,
+    client: Arc<Client>,
+    transport: Arc<dyn Transport>,
+    state: State,
+    limits: Limits,
+    input: Input,
+    /// For what `input` keeps.
+    kept: Charge,
+    /// There may be something to receive: the last read found something and did not find the end of it.
+    readable: bool,
+    /// The system has reported the end of the stream, which comes after what there is to receive.
+    read_closed: bool,
+    /// In-band requests that wait for a place in an account. They stand before everything in `input`.
+    parked: VecDeque<Parked>,
+    /// An out-of-band request is being executed: what was sent after it waits.
+    running: bool,
+    /// The server ends: nothing more is read.
+    halted: bool,
 }
 
-/// What is to be done with a session when a thread has done its part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Wait until something happens.
-    Wait,
-    /// Go on after others have had their turn.
-    Again,
-    /// Close it: the client has sent all and been sent all.
-    Close,
+struct Parked {
+    pending: Pending,
+    bytes: Charge,
+    queued: Duration,
 }
 
-/// How many messages have been taken from what was received.
+/// What was taken from received bytes.
 #[derive(Default)]
 struct Taken {
     messages: usize,
-    out_of_band: usize,
+    run: Option<Pending>,
+    queued: bool,
+}
+
+/// What a session is made of.
+pub(crate) struct Parts {
+    pub(crate) registration: Arc<Registration>,
+    pub(crate) origin: Origin,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) discipline: Discipline,
+    pub(crate) limits: Limits,
 }
 
 impl Session {
-    pub(crate) fn new(
-        token: Token,
-        listener: Option<usize>,
-        transport: Arc<dyn Transport>,
-        outbox: Arc<Outbox>,
-        monitor: Arc<Monitor>,
-        producer: Producer<Job>,
-        core: &Arc<Core>,
-    ) -> Session {
-        let tally = Tally::new(outbox.figures().now());
-        Session {
-            token,
-            core: Arc::downgrade(core),
-            listener,
-            transport,
-            outbox,
+    pub(crate) fn new(parts: Parts, queue: &Queue<Job>) -> Session {
+        let Parts { registration, origin, transport, monitor, outbox, ledger, .. } = parts;
+        let producer: Producer<Job> = queue.register(Mode::OneInProgress);
+        let kept = ledger.charge_bytes(0);
+        let client = Client {
+            registration,
+            origin,
             monitor,
+            outbox,
+            ledger,
+            counters: ClientCounters::new(parts.counters.now()),
+            server: parts.counters,
             producer,
-            negotiating: core.negotiating(),
-            mode_with_oob: match core.discipline() {
+            mode_with_oob: match parts.discipline {
                 Discipline::OneAtATime => Mode::UpTo(QUEUED_WITH_OOB),
                 Discipline::OnePerMonitor => Mode::Serial(QUEUED_WITH_OOB),
             },
-            input: Mutex::new(Input::new(core.limits().message)),
-            kept: AtomicUsize::new(0),
-            attention: AtomicBool::new(false),
-            readable: AtomicBool::new(true),
-            unread: AtomicBool::new(false),
-            ends: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
             unanswered: AtomicUsize::new(0),
-            tally,
-        }
-    }
-
-    /// The transport has become ready: there is room to write, or something to
-    /// [read](Session::read).
-    pub(crate) fn ready(&self, ready: Ready) {
-        if ready.ended {
-            self.ends.store(true, Ordering::Release);
-        }
-        self.readable.store(true, Ordering::Release);
-        // Whatever it seems to hold: a thread may just have found that no more fits, and this is not
-        // told again.
-        if ready.writable {
-            self.outbox.flush();
-        }
-    }
-
-    /// Has the poller tell what the client is ready for, from now on.
-    pub(crate) fn be_polled(&self, polled_before: bool) -> io::Result<()> {
-        self.outbox.be_polled(polled_before)
-    }
-
-    /// Reads until the monitor is suspended or there is nothing more. Executes what is out-of-band,
-    /// queues what is in-band.
-    pub(crate) fn read(self: &Arc<Self>, scratch: &mut [u8]) -> Next {
-        self.attention.store(true, Ordering::SeqCst);
-        loop {
-            fence(Ordering::SeqCst);
-            let mut input = match self.input.try_lock() {
-                Ok(input) => input,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                // Whoever holds it sees that attention is due.
-                Err(TryLockError::WouldBlock) => return Next::Wait,
-            };
-            let mut next = Next::Wait;
-            while next == Next::Wait && self.attention.swap(false, Ordering::AcqRel) {
-                next = self.read_input(&mut input, scratch);
-            }
-            self.keep(input.kept());
-            drop(input);
-            // Whoever found it locked has set this before, and is seen here.
-            fence(Ordering::SeqCst);
-            if next != Next::Wait || !self.attention.load(Ordering::Acquire) {
-                return next;
-            }
-        }
-    }
-
-    fn read_input(self: &Arc<Self>, input: &mut Input, scratch: &mut [u8]) -> Next {
-        let mut reads = 0;
-        let mut out_of_band = 0;
-        while self.goes_on(input) {
-            if reads == READS_PER_TURN || out_of_band >= OUT_OF_BAND_PER_TURN {
-                return Next::Again;
-            }
-            if !input.is_read() {
-                let piece = input.next_piece();
-                if piece.end == input.unread.len() {
-                    self.let_wait(std::mem::take(&mut input.descriptors));
-                }
-                let unread = std::mem::take(&mut input.unread);
-                let mut rest = &unread[piece.clone()];
-                out_of_band += self.take_messages(&mut input.reader, &mut rest).out_of_band;
-                input.at = piece.end - rest.len();
-                input.unread = unread;
-                continue;
-            }
-            input.unread = Vec::new();
-            input.at = 0;
-            if self.ended.load(Ordering::SeqCst) || !self.readable.swap(false, Ordering::AcqRel) {
-                break;
-            }
-            reads += 1;
-            let answered = self.unanswered.load(Ordering::SeqCst) == 0;
-            let one_by_one = answered && input.comes_one_by_one();
-            let Some(received) = self.receive(one_by_one, scratch, &mut input.descriptors) else {
-                break;
-            };
-            let mut rest = &scratch[..received];
-            if !input.descriptors.is_empty() {
-                input.came(false);
-                if !one_by_one {
-                    input.unread = rest.to_vec();
-                    continue;
-                }
-                self.let_wait(std::mem::take(&mut input.descriptors));
-            }
-            let taken = self.take_messages(&mut input.reader, &mut rest);
-            let is_message = taken.messages == 1 && rest.is_empty() && input.reader.is_idle();
-            input.came(answered && is_message);
-            out_of_band += taken.out_of_band;
-            input.unread = rest.to_vec();
-        }
-        if input.is_read() && self.is_finished() { Next::Close } else { Next::Wait }
-    }
-
-    /// Whether reading goes on from here.
-    fn goes_on(&self, input: &Input) -> bool {
-        // First: whoever lets it go on again looks at this then.
-        self.unread.store(!input.is_read(), Ordering::Release);
-        self.accepts_input()
-    }
-
-    /// Whether there may be something to [read](Session::read), now that the monitor has been resumed.
-    pub(crate) fn has_input(&self) -> bool {
-        self.unread.load(Ordering::Acquire) || self.readable.load(Ordering::Acquire)
-    }
-
-    /// Whether reading may go on. A monitor that is suspended is resumed when its request has been
-    /// taken or answered, a client that does not read when it does, and one that takes part in too
-    /// many requests when one of them has been answered.
-    fn accepts_input(&self) -> bool {
-        !self.producer.is_suspended()
-            && !self.outbox.is_full()
-            && !self.closed.load(Ordering::Acquire)
-            && self.share().has_room(self.token)
-    }
-
-    /// What the client takes of the server.
-    pub(crate) fn share(&self) -> &Share {
-        self.outbox.share()
-    }
-
-    fn figures(&self) -> &Arc<Figures> {
-        self.outbox.figures()
-    }
-
-    fn keep(&self, bytes: usize) {
-        self.share().replace(self.kept.swap(bytes, Ordering::AcqRel), bytes);
-    }
-
-    /// The client has sent all and been sent all.
-    fn is_finished(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
-            && self.unanswered.load(Ordering::SeqCst) == 0
-            && self.outbox.is_empty()
-    }
-
-    /// Lets descriptors wait for a command that takes them, in place of those that did.
-    fn let_wait(&self, descriptors: Vec<OwnedFd>) {
-        if !descriptors.is_empty()
-            && let Some(local) = self.monitor.local::<Descriptors>()
-        {
-            local.arrive(descriptors);
-        }
-    }
-
-    /// Receives bytes, and the descriptors that came with the last of them or, if messages come
-    /// `one_by_one`, with any; `None` if there are none.
-    fn receive(
-        &self,
-        one_by_one: bool,
-        scratch: &mut [u8],
-        descriptors: &mut Vec<OwnedFd>,
-    ) -> Option<usize> {
-        let received = match one_by_one {
-            true => self.transport.receive_message(scratch, descriptors),
-            false => self.transport.receive(scratch, descriptors),
+            held_back: AtomicBool::new(false),
         };
-        match received {
-            Ok(Received { bytes: 0, .. }) => self.ended.store(true, Ordering::SeqCst),
-            Ok(Received { bytes, may_be_more }) => {
-                self.figures().bytes_received.add(bytes as u64);
-                self.tally.bytes_received.add(bytes as u64);
-                if may_be_more || self.ends.load(Ordering::Acquire) {
-                    self.readable.store(true, Ordering::Release);
-                }
-                return Some(bytes);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.readable.store(true, Ordering::Release);
-                return Some(0);
-            }
-            Err(_) => {
-                self.outbox.kill();
-                self.ended.store(true, Ordering::SeqCst);
-            }
+        Session {
+            client: Arc::new(client),
+            transport,
+            state: State::Negotiating,
+            limits: parts.limits,
+            input: Input::new(parts.limits),
+            kept,
+            readable: true,
+            read_closed: false,
+            parked: VecDeque::new(),
+            running: false,
+            halted: false,
         }
-        None
     }
 
-    /// Takes messages from `bytes` until the monitor is suspended.
-    fn take_messages(self: &Arc<Self>, reader: &mut Reader, bytes: &mut &[u8]) -> Taken {
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
+    }
+
+    /// The transport has become ready: there is something to [read](Session::read), or room to write.
+    pub(crate) fn ready(&mut self, event: Event, scratch: &mut [u8]) -> Effects {
+        // Of who has gone, nothing is executed that has not begun: QEMU drops its queue then, too.
+        if event.hung_up && self.transport.reports_hang_up() {
+            return Effects::next(Next::Close);
+        }
+        self.readable = true;
+        self.read_closed |= event.read_closed;
+        if self.state == State::Draining {
+            return Effects::next(self.drained());
+        }
+        self.read(scratch)
+    }
+
+    /// Writes more of what is unsent.
+    pub(crate) fn write_more(&mut self) -> Written {
+        self.client.outbox.write_more()
+    }
+
+    /// Nothing more can be sent to the client, or is to be.
+    pub(crate) fn broken(&mut self, scratch: &mut [u8]) -> Effects {
+        match self.state {
+            State::Draining | State::Closed => Effects::next(Next::Close),
+            _ => self.read(scratch),
+        }
+    }
+
+    /// Reads until the monitor is suspended, an out-of-band request is to be executed, or there is nothing more.
+    pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Effects {
+        let unparked = self.unpark();
+        let mut effects = self.read_on(scratch);
+        effects.queued |= unparked;
+        let kept = self.input.kept();
+        self.kept.set_bytes(kept);
+        if effects.next == Next::Wait && self.is_finished() {
+            effects.next = Next::Close;
+        }
+        effects
+    }
+
+    fn read_on(&mut self, scratch: &mut [u8]) -> Effects {
+        let mut effects = Effects::next(Next::Wait);
+        let mut reads = 0;
+        while self.accepts_input() {
+            if !self.input.is_read() {
+                let piece = self.input.next_piece();
+                if piece.end == self.input.unread.len() {
+                    self.let_wait();
+                }
+                let unread = std::mem::take(&mut self.input.unread);
+                let mut rest = &unread[piece.clone()];
+                let taken = self.take_messages(&mut rest);
+                self.input.at = piece.end - rest.len();
+                self.input.unread = unread;
+                effects.queued |= taken.queued;
+                effects.run = taken.run;
+            } else {
+                self.input.unread = Vec::new();
+                self.input.at = 0;
+                if !self.readable || self.state == State::HalfClosed {
+                    break;
+                }
+                if reads == READS_PER_STEP {
+                    effects.next = Next::Again;
+                    break;
+                }
+                reads += 1;
+                match self.receive(scratch) {
+                    Ok(Some(taken)) => {
+                        effects.queued |= taken.queued;
+                        effects.run = taken.run;
+                    }
+                    Ok(None) => break,
+                    Err(next) => {
+                        effects.next = next;
+                        break;
+                    }
+                }
+            }
+            if effects.run.is_some() {
+                self.running = true;
+                break;
+            }
+        }
+        effects
+    }
+
+    /// Receives bytes and takes messages from them; what is left over waits in `input`. `None` if there is nothing.
+    fn receive(&mut self, scratch: &mut [u8]) -> Result<Option<Taken>, Next> {
+        let answered = self.client.unanswered.load(Ordering::SeqCst) == 0;
+        let has_room = self.client.ledger.has_room_for_descriptors(MAX_DESCRIPTORS);
+        let one_by_one = answered && has_room && self.input.comes_one_by_one();
+        let mut came: Vec<OwnedFd> = Vec::new();
+        let received = match (has_room, one_by_one) {
+            (false, _) => self.transport.receive_bytes(scratch),
+            (true, false) => self.transport.receive(scratch, &mut came),
+            (true, true) => self.transport.receive_message(scratch, &mut came),
+        };
+        let received = match received {
+            Ok(Received { bytes: 0, .. }) => {
+                self.state = State::HalfClosed;
+                return Ok(None);
+            }
+            Ok(received) => received,
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        self.readable = false;
+                        Ok(None)
+                    }
+                    io::ErrorKind::Interrupted => Ok(Some(Taken::default())),
+                    io::ErrorKind::QuotaExceeded => Err(Next::Later),
+                    _ => Err(Next::Close),
+                };
+            }
+        };
+        let Received { bytes, may_be_more } = received;
+        self.readable = may_be_more || self.read_closed;
+        self.client.server.bytes_received.add(bytes as u64);
+        self.client.counters.bytes_received.add(bytes as u64);
+        let mut rest = &scratch[..bytes];
+        if !came.is_empty() {
+            self.input.descriptors = charged(came, &self.client.ledger);
+            self.input.came(false);
+            if !one_by_one {
+                self.input.unread = rest.to_vec();
+                return Ok(Some(Taken::default()));
+            }
+            self.let_wait();
+        }
+        let taken = self.take_messages(&mut rest);
+        let is_message = taken.messages == 1 && rest.is_empty() && self.input.reader.is_idle();
+        self.input.came(answered && is_message);
+        self.input.unread = rest.to_vec();
+        Ok(Some(taken))
+    }
+
+    /// Takes messages from `bytes` until the monitor is suspended, or one is to be executed out-of-band.
+    fn take_messages(&mut self, bytes: &mut &[u8]) -> Taken {
         let mut taken = Taken::default();
-        while let Some(message) = reader.read(bytes) {
+        let mut left = bytes.len();
+        let mut kept = self.input.reader.kept();
+        while let Some(message) = self.input.reader.read(bytes) {
             taken.messages += 1;
-            let pending = self.monitor.receive(message);
+            let pending = self.client.monitor.receive(message);
+            let length = left - bytes.len() + std::mem::take(&mut kept);
+            left = bytes.len();
             match pending.band() {
                 Band::OutOfBand => {
-                    taken.out_of_band += 1;
-                    let figures = Arc::clone(self.figures());
-                    figures.out_of_band.count();
-                    self.tally.out_of_band.count();
-                    let began = figures.now();
-                    let done = move || {
-                        figures.executed_out_of_band.add(figures.now().saturating_sub(began));
-                    };
-                    self.monitor.execute(pending, done);
+                    self.client.counters.out_of_band.count();
+                    self.client.server.out_of_band.count();
+                    taken.run = Some(pending);
                 }
-                Band::InBand => {
-                    self.figures().in_band.count();
-                    self.unanswered.fetch_add(1, Ordering::AcqRel);
-                    self.share().requested();
-                    let queued = self.figures().now();
-                    if !self.monitor.is_negotiated() {
-                        self.tally.negotiating(queued);
-                        self.negotiating.fetch_add(1, Ordering::SeqCst);
-                    }
-                    let job = Job { session: Arc::clone(self), pending, queued };
-                    trace::monitor_qmp_in_band_enqueue(self.monitor.id(), &self.producer);
-                    match self.producer.push(job) {
-                        Ok(Pushed::Ready) => {}
-                        Ok(Pushed::Suspended) => {
-                            self.suspended();
-                            break;
-                        }
-                        // Closed while it was read: nobody is left to be answered.
-                        Err(_) => {
-                            self.forget(1);
-                            break;
-                        }
-                    }
-                }
+                Band::InBand => taken.queued |= self.take_in_band(pending, length),
             }
-            if taken.out_of_band >= OUT_OF_BAND_PER_TURN || !self.accepts_input() {
+            if taken.run.is_some() || !self.accepts_input() {
                 break;
             }
         }
         taken
     }
 
-    /// Executes what was sent to complete negotiation, if that has waited for its turn for so long. Whether
-    /// the session is to be [read](Session::read) from: whoever tried meanwhile has left it to us.
-    pub(crate) fn negotiate(&self, at_least: Duration) -> bool {
-        let is_due = |since| self.figures().now() >= since + at_least;
-        let waits = || self.tally.negotiating_since().is_some_and(is_due);
-        if !waits() || self.monitor.is_negotiated() {
-            return false;
+    /// Queues an in-band request, or parks it if its accounts have no room. Whether it was queued.
+    fn take_in_band(&mut self, pending: Pending, length: usize) -> bool {
+        let client = &self.client;
+        client.server.in_band.count();
+        client.unanswered.fetch_add(1, Ordering::SeqCst);
+        let queued = client.server.now();
+        let bytes = client.ledger.charge_bytes(length.max(pending.heap_size()));
+        if self.state == State::Negotiating && client.monitor.is_negotiated() {
+            self.state = State::Commands;
         }
-        // No more is queued while this is locked, and so what is cannot be anything else.
-        let Ok(_input) = self.input.try_lock() else { return false };
-        if !waits() || self.monitor.is_negotiated() {
-            return true;
+        let needs_place = client.monitor.is_negotiated()
+            && !pending.command().is_some_and(|command| command.starts_with(OWN_COMMANDS));
+        if !needs_place {
+            return self.push(pending, bytes, None, queued);
         }
-        let Cleared { items, resume, .. } = self.producer.clear();
-        let negotiated = items.len();
-        for Job { pending, queued, .. } in items {
-            let (figures, began) = (Arc::clone(self.figures()), self.figures().now());
-            self.left_queue();
-            figures.waited.add(began.saturating_sub(queued));
-            let done = move || figures.executed.add(figures.now().saturating_sub(began));
-            self.monitor.execute(pending, done);
-            self.unanswered.fetch_sub(1, Ordering::SeqCst);
+        if self.parked.is_empty()
+            && let Some(request) = self.charge_request()
+        {
+            return self.push(pending, bytes, Some(request), queued);
         }
-        let resumed = self.enable_oob(false).or(resume);
-        if resumed.is_some() {
-            self.resumed();
-        }
-        self.give_room(negotiated);
-        true
+        self.parked.push_back(Parked { pending, bytes, queued });
+        false
     }
 
-    /// Lets more requests wait if the client has just enabled out-of-band execution.
-    fn enable_oob(&self, had_oob: bool) -> Option<Resume> {
-        let has_begun = !had_oob && self.monitor.is_oob_enabled();
-        has_begun.then(|| self.producer.set_mode(self.mode_with_oob)).flatten()
-    }
-
-    /// One request of a client that negotiates waits no more, if any did.
-    fn left_queue(&self) {
-        if self.tally.negotiated() {
-            self.negotiating.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    /// Sends nothing more, not even what is pending.
-    pub(crate) fn kill_output(&self) {
-        self.outbox.kill();
-    }
-
-    /// Ends the connection. Returns whether it had not been ended before.
-    pub(crate) fn close(&self) -> bool {
-        let first = !self.closed.swap(true, Ordering::AcqRel);
-        if first {
-            self.transport.shutdown();
-            self.forget(self.producer.close().items.len());
-            self.share().leave();
-        }
-        first
-    }
-
-    /// Answers what is queued with an error, because the server ends.
-    pub(crate) fn refuse_waiting(&self) {
-        let waiting = self.producer.close().items;
-        self.forget(waiting.len());
-        // Nothing may overtake an answer that is still owed.
-        if self.unanswered.load(Ordering::SeqCst) > waiting.len() {
-            return;
-        }
-        for job in waiting {
-            self.monitor.refuse(job.pending, Error::generic("The server is shutting down"));
-        }
-    }
-
-    /// So many requests will not be executed.
-    fn forget(&self, requests: usize) {
-        self.left_queue();
-        self.give_room(requests);
-    }
-
-    /// So many requests take no room any more: whoever waits for some is read from.
-    fn give_room(&self, requests: usize) {
-        let core = self.core.upgrade();
-        for _ in 0..requests {
-            let waiting = self.share().answered();
-            if let Some(core) = &core {
-                core.read_again(&waiting);
+    fn push(
+        &mut self,
+        pending: Pending,
+        bytes: Charge,
+        request: Option<Charge>,
+        queued: Duration,
+    ) -> bool {
+        let client = Arc::clone(&self.client);
+        trace::monitor_qmp_in_band_enqueue(client.monitor.id(), &client.producer);
+        let charges = Charges { _bytes: bytes, _request: request };
+        match self.client.producer.push(Job { client, pending, charges, queued }) {
+            Ok(Pushed::Ready) => true,
+            Ok(Pushed::Suspended) => {
+                self.client.server.suspensions.count();
+                trace::monitor_suspend(self.client.monitor.id(), 1);
+                true
+            }
+            // The queue is closed because the server ends, and nobody is left to be answered.
+            Err(_) => {
+                self.client.unanswered.fetch_sub(1, Ordering::SeqCst);
+                false
             }
         }
     }
 
-    /// Whether the client has read nothing for this long, though something waits to be read by it.
-    pub(crate) fn is_stalled(&self, at_least: Duration) -> bool {
-        self.outbox.is_stalled(at_least)
+    /// A place is kept for a request that waits for one.
+    pub(crate) fn room(&mut self, scratch: &mut [u8]) -> Effects {
+        let effects = self.read(scratch);
+        if self.parked.is_empty() {
+            self.wait_for_no_place();
+        }
+        effects
     }
 
-    /// Writes what is pending, as far as the client takes it; whether that was all.
-    pub(crate) fn flush(&self) -> bool {
-        self.outbox.flush();
-        self.outbox.is_empty()
+    /// Queues parked requests for which there is a place. Whether any was queued.
+    fn unpark(&mut self) -> bool {
+        let mut queued = false;
+        while !self.parked.is_empty() && !self.client.producer.is_suspended() {
+            let Some(charge) = self.charge_request() else { break };
+            let Some(Parked { pending, bytes, queued: at }) = self.parked.pop_front() else {
+                break;
+            };
+            queued |= self.push(pending, bytes, Some(charge), at);
+        }
+        queued
     }
 
-    /// Throws away what the client has sent and nobody will read, so that it sees a clean end of
-    /// file and no reset.
-    pub(crate) fn discard_input(&self, scratch: &mut [u8]) {
-        for _ in 0..READS_PER_TURN {
-            match self.transport.receive(scratch, &mut Vec::new()) {
+    fn charge_request(&self) -> Option<Charge> {
+        self.client.ledger.charge_request(self.client.registration.token()?)
+    }
+
+    fn wait_for_no_place(&self) {
+        if let Some(token) = self.client.registration.token() {
+            self.client.ledger.withdraw(token);
+        }
+    }
+
+    /// Whether reading may go on. If not, what ends the obstacle is an input: the monitor is resumed when its request
+    /// has been taken or answered, the client takes its output, there is room for the request that is parked.
+    fn accepts_input(&mut self) -> bool {
+        if self.running || self.halted || matches!(self.state, State::Draining | State::Closed) {
+            return false;
+        }
+        if self.client.outbox.is_full() {
+            return false;
+        }
+        if self.is_suspended() {
+            // Set first: an answer that comes between the two looks sees it.
+            self.client.held_back.store(true, Ordering::SeqCst);
+            if self.is_suspended() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether the client has as many requests waiting as it may.
+    fn is_suspended(&self) -> bool {
+        if self.parked.is_empty() {
+            return self.client.producer.is_suspended();
+        }
+        let most = if self.client.monitor.is_oob_enabled() { QUEUED_WITH_OOB.get() } else { 1 };
+        self.client.unanswered.load(Ordering::SeqCst) >= most
+    }
+
+    /// The out-of-band request has been executed.
+    pub(crate) fn executed(&mut self, scratch: &mut [u8]) -> Effects {
+        self.running = false;
+        if self.state == State::Draining {
+            return Effects::next(self.drained());
+        }
+        self.read(scratch)
+    }
+
+    /// The client has sent all, and has been answered and sent all.
+    fn is_finished(&self) -> bool {
+        if self.state != State::HalfClosed || self.running || !self.input.is_read() {
+            return false;
+        }
+        self.client.held_back.store(true, Ordering::SeqCst);
+        self.client.unanswered.load(Ordering::SeqCst) == 0 && self.client.outbox.is_empty()
+    }
+
+    /// Whether the client waits to complete negotiation.
+    pub(crate) fn negotiates(&self) -> bool {
+        self.state == State::Negotiating
+            && !self.client.monitor.is_negotiated()
+            && self.client.unanswered.load(Ordering::SeqCst) > 0
+    }
+
+    /// Takes what a client that negotiates has in the queue, to be executed out of turn.
+    pub(crate) fn take_queued(&mut self) -> Vec<Job> {
+        self.client.producer.clear().items
+    }
+
+    /// Reads nothing more, because the server ends.
+    pub(crate) fn halt(&mut self) {
+        self.halted = true;
+    }
+
+    /// Reads nothing more and answers nothing that has not begun; the client gets what is unsent. Returns the requests
+    /// that will not be executed.
+    pub(crate) fn drain(&mut self) -> Vec<Pending> {
+        self.state = State::Draining;
+        let queued = self.client.producer.close().items.into_iter().map(|job| job.pending);
+        let refused = queued.chain(self.parked.drain(..).map(|parked| parked.pending)).collect();
+        self.forget_input();
+        refused
+    }
+
+    /// What a session that drains is to do next.
+    pub(crate) fn drained(&self) -> Next {
+        if self.client.outbox.is_empty() { Next::Close } else { Next::Wait }
+    }
+
+    /// In-band requests that were read and not answered.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.client.unanswered.load(Ordering::SeqCst)
+    }
+
+    /// Ends the connection: what was queued or received is dropped, and what it took is given back.
+    pub(crate) fn close(&mut self, scratch: &mut [u8]) {
+        if self.state == State::Draining {
+            self.discard_input(scratch);
+        }
+        self.state = State::Closed;
+        self.transport.shutdown();
+        drop(self.client.outbox.close());
+        // Dropped without the leadership, by whoever drops the session: requests hold the monitor.
+        self.forget_input();
+        if let Some(descriptors) = self.client.monitor.local::<Descriptors>() {
+            descriptors.clear();
+        }
+        self.client.ledger.leave();
+        self.wait_for_no_place();
+    }
+
+    fn forget_input(&mut self) {
+        self.input.clear(self.limits);
+        self.kept.set_bytes(0);
+    }
+
+    /// Throws away what the client has sent and nobody will read, so that it sees a clean end of file and no reset.
+    fn discard_input(&self, scratch: &mut [u8]) {
+        for _ in 0..READS_PER_STEP {
+            match self.transport.receive_bytes(scratch) {
                 Ok(Received { bytes: 1.., may_be_more: true }) => {}
                 Ok(_) | Err(_) => break,
             }
         }
     }
 
-    /// An in-band request of this monitor has its turn.
-    pub(crate) fn taken(&self, at: Duration) {
-        self.left_queue();
-        self.tally.taken(at);
-    }
-
-    /// What operators see of it, but for where it came in.
-    pub(crate) fn status(&self) -> ClientStatus {
-        let Session { monitor, tally, .. } = self;
-        let now = self.figures().now();
-        let queue = self.producer.stats();
-        let Sent { bytes, unread, events_missed } = self.outbox.sent();
-        let running = tally.running_since().and_then(|since| {
-            let running_ms = milliseconds(now.saturating_sub(since));
-            Some(RunningCommand { command: monitor.last_command()?, running_ms })
-        });
-        ClientStatus {
-            monitor: monitor.id().into(),
-            peer: monitor.local::<Peer>().map(Peer::to_string).unwrap_or_default(),
-            role: monitor.local().map(|GivenRole(role)| role.to_string()),
-            listener: None,
-            connected_ms: milliseconds(now.saturating_sub(tally.connected)),
-            negotiated: monitor.is_negotiated(),
-            oob: monitor.is_oob_enabled(),
-            suspended: queue.as_ref().is_some_and(|queue| queue.suspended),
-            queued: queue.as_ref().map_or(0, |queue| queue.queued as u64),
-            running,
-            in_band: queue.map_or(0, |queue| queue.served),
-            out_of_band: tally.out_of_band.get(),
-            received_bytes: tally.bytes_received.get(),
-            sent_bytes: bytes,
-            unread_bytes: unread as u64,
-            events_dropped: events_missed,
+    /// Lets the descriptors that came wait for a command that takes one, in place of the one that did.
+    fn let_wait(&mut self) {
+        let descriptors = std::mem::take(&mut self.input.descriptors);
+        if let Some(local) = self.client.monitor.local::<Descriptors>() {
+            local.arrive(descriptors);
         }
     }
 
-    /// A request of this monitor has been taken from the queue.
-    pub(crate) fn dequeued(&self) {
-        trace::monitor_qmp_in_band_dequeue(self.monitor.id(), &self.producer);
-    }
-
-    /// The monitor is not read from until it is resumed.
-    fn suspended(&self) {
-        self.figures().suspensions.count();
-        trace::monitor_suspend(self.monitor.id(), 1);
-    }
-
-    pub(crate) fn resumed(&self) {
-        trace::monitor_suspend(self.monitor.id(), -1);
-    }
-
-    /// An in-band request has been answered: the monitor may be resumed, and the next one executed.
-    pub(crate) fn answered(
-        self: Arc<Self>,
-        execution: Execution,
-        ticket: Ticket<Job>,
-        had_oob: bool,
-    ) {
-        self.tally.answered();
-        let core = execution.core();
-        // Both, in this order: the second one must not be left out.
-        let resumed = self.enable_oob(had_oob);
-        let resumed = resumed.or(ticket.done());
-        if resumed.is_some() {
-            self.resumed();
+    /// What is left of a closed session, to be dropped without the leadership: its monitor, whose end calls foreign
+    /// code, its requests, and its transport, in which descriptors of the client may still be.
+    pub(crate) fn into_remains(self) -> Remains {
+        let jobs = self.client.producer.close().items;
+        Remains {
+            _jobs: jobs,
+            client: self.client,
+            transport: self.transport,
+            _parked: self.parked,
         }
-        self.unanswered.fetch_sub(1, Ordering::SeqCst);
-        core.read_again(&self.share().answered());
-        if self.ended.load(Ordering::SeqCst) {
-            core.read(&self);
-        } else if resumed.is_some() {
-            core.read_on(&self);
-        }
+    }
+}
+
+/// See [`Session::into_remains`].
+pub(crate) struct Remains {
+    _jobs: Vec<Job>,
+    _parked: VecDeque<Parked>,
+    pub(crate) client: Arc<Client>,
+    transport: Arc<dyn Transport>,
+}
+
+impl Remains {
+    pub(crate) fn drop_all_but_transport(self) -> Arc<dyn Transport> {
+        self.transport
     }
 }

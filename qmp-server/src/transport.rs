@@ -1,19 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a connection and a listener must be able to do, and the ones there are.
 
+mod address;
 mod ancillary;
-mod inherited;
-mod stdio;
-mod tcp;
+pub(crate) mod inherited;
+mod peer;
+pub(crate) mod stdio;
+pub(crate) mod tcp;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
-mod unix;
-mod vsock;
+mod tls_files;
+pub(crate) mod unix;
+pub(crate) mod vsock;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::{Address, Listen, ListenError, Peer};
+pub use self::address::{Address, AddressError};
+pub use self::peer::Peer;
+pub use self::tls_files::ListenTls;
+pub(crate) use self::unix::SocketFile;
+
+/// Descriptors that Linux lets one message have.
+pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
 /// As many clients as the system lets wait for being accepted.
 const BACKLOG: i32 = 4096;
@@ -121,6 +130,16 @@ pub trait Transport: AsFd + Send + Sync {
         self.receive(buffer, descriptors)
     }
 
+    /// Reads like [`receive`](Transport::receive), when there is no room for descriptors.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`receive`](Transport::receive), and [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if descriptors
+    /// come next: then this is called again a little later.
+    fn receive_bytes(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        self.receive(buffer, &mut Vec::new())
+    }
+
     /// Writes as much as fits.
     ///
     /// After [`WouldBlock`](io::ErrorKind::WouldBlock) the next call is for the same bytes, with or
@@ -134,6 +153,31 @@ pub trait Transport: AsFd + Send + Sync {
 
     /// Ends the connection in both directions; the client sees end of file.
     fn shutdown(&self);
+
+    /// Whether a hang-up of the descriptor (`EPOLLHUP`) says that the client neither sends nor reads any more. What it
+    /// has sent is dropped then, as QEMU does. By default not: for a pipe it is only the end of what the client sends.
+    fn reports_hang_up(&self) -> bool {
+        false
+    }
+
+    /// How long dropping it may take, after [`shutdown`](Transport::shutdown). By default no time.
+    fn closing(&self) -> Closing {
+        Closing::AtOnce
+    }
+}
+
+/// How long it may take to drop a [`Transport`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Closing {
+    /// No time to speak of.
+    AtOnce,
+    /// Any time, for instance because descriptors that the client has passed are closed with it. It is dropped on a
+    /// thread that serves nobody.
+    Slow,
+    /// As long as it takes to write what was sent. It is dropped on a thread that serves nobody, and the server does not
+    /// end before that.
+    Flushes,
 }
 
 /// What a [`Transport`] has received.
@@ -233,52 +277,4 @@ pub(crate) enum Opened {
     Listener(Box<dyn Listener>),
     /// There will only ever be this one client.
     Connection(Box<dyn Transport>),
-}
-
-/// Opens an address; only systemd gives more than one socket for it.
-pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
-    let one = |listener| vec![Opened::Listener(listener)];
-    let opened = check(listen).and_then(|()| match &listen.address {
-        Address::Unix(path) => unix::listen(path, listen).map(one),
-        Address::UnixAbstract(name) => unix::listen_abstract(name).map(one),
-        Address::Tcp { host, port } => tcp::listen(host, *port, listen.insecure).map(one),
-        #[cfg(not(feature = "tls"))]
-        Address::Tls { .. } => Err(no_tls()),
-        #[cfg(feature = "tls")]
-        Address::Tls { host, port } => {
-            tls::listen(host, *port, listen.tls.as_ref().unwrap_or(&Default::default())).map(one)
-        }
-        Address::Vsock { cid, port } => vsock::listen(*cid, *port, listen.insecure).map(one),
-        Address::Fd(fd) => inherited::open(*fd, listen.insecure).map(|opened| vec![opened]),
-        Address::Systemd(name) => inherited::activated(name.as_deref(), listen.insecure),
-        Address::Stdio => stdio::connect().map(|connection| vec![Opened::Connection(connection)]),
-    });
-    opened.map_err(|reason| ListenError { address: listen.address.clone(), reason })
-}
-
-/// Does what comes before opening an address: nobody notices.
-pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
-    let verified = check(listen).and_then(|()| match &listen.address {
-        Address::Unix(path) => unix::resolve(path, listen).map(drop),
-        Address::Tcp { host, port } => tcp::resolve(host, *port, listen.insecure).map(drop),
-        #[cfg(not(feature = "tls"))]
-        Address::Tls { .. } => Err(no_tls()),
-        #[cfg(feature = "tls")]
-        Address::Tls { .. } => {
-            tls::configure(listen.tls.as_ref().unwrap_or(&Default::default())).map(drop)
-        }
-        Address::Vsock { cid, .. } => vsock::check_local(*cid, listen.insecure),
-        // Whether these are there is not known before the program is started as it will be.
-        Address::UnixAbstract(_) | Address::Fd(_) | Address::Systemd(_) | Address::Stdio => Ok(()),
-    });
-    verified.map_err(|reason| ListenError { address: listen.address.clone(), reason })
-}
-
-#[cfg(not(feature = "tls"))]
-fn no_tls() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "this program is built without TLS")
-}
-
-fn check(listen: &Listen) -> io::Result<()> {
-    listen.check().map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))
 }

@@ -55,6 +55,13 @@ impl Object {
         self.members.len()
     }
 
+    /// Bytes that the members have allocated, about; see [`Value::heap_size`].
+    pub fn heap_size(&self) -> usize {
+        let own = self.members.capacity() * size_of::<Member>();
+        let of = |member: &Member| member.name.capacity() + member.value.heap_size();
+        self.members.iter().fold(own, |sum, member| sum + of(member))
+    }
+
     /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()

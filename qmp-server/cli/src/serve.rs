@@ -9,7 +9,7 @@ use std::thread;
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
     Address, Audit, Control, Listen, MachineOptions, SHUTDOWN, Server, Shutdown, ShutdownCause,
-    TracePoints, register_machine, register_status, system_time, version,
+    TracePoints, register_machine, register_metrics, register_status, system_time, version,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -39,6 +39,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     machine.trace_points = trace_points;
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
     register_status(&mut registry).map_err(Failure::usage)?;
+    register_metrics(&mut registry).map_err(Failure::usage)?;
     clients::set_deadlines(&mut registry, &options);
     clients::set_roles(&mut registry, &options)?;
     let dispatcher = Dispatcher::new(registry, version(), system_time);

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::secrets::{Secrets, fits, without_quotation};
 use crate::Peer;
-use crate::entrance::{DoorRole, GivenRole};
-use crate::figures::Refusal;
+use crate::access::{DoorRole, GivenRole};
+use crate::observe::Refusal;
 
 /// Names and descriptions have no reason to be longer.
 const LONGEST_TEXT: usize = 1024;

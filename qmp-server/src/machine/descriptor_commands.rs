@@ -3,7 +3,7 @@
 //! `qapi/misc.json` and `monitor/fds.c`.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qmp_dispatch::proto::Error;
@@ -11,7 +11,7 @@ use qmp_dispatch::{Context, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Descriptors;
+use crate::session::{Descriptor, Descriptors};
 
 #[derive(Deserialize, JsonSchema)]
 struct Getfd {
@@ -68,7 +68,7 @@ struct Fdsets {
 }
 
 struct Member {
-    fd: OwnedFd,
+    fd: Descriptor,
     opaque: Option<String>,
 }
 
@@ -90,7 +90,7 @@ pub(super) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
 }
 
 /// Takes the descriptor that the client has passed along.
-fn take_waiting(context: &Context) -> Result<OwnedFd, Error> {
+fn take_waiting(context: &Context) -> Result<Descriptor, Error> {
     context
         .monitor()
         .local::<Descriptors>()

@@ -13,8 +13,9 @@ use rustix::io::Errno;
 
 use super::request::{LONGEST, respond};
 use super::{Metrics, no_listener};
-use crate::signal::Signal;
-use crate::transport::{Opened, open};
+use crate::io::Waker;
+use crate::listen::open;
+use crate::transport::Opened;
 use crate::{Address, Listen, ListenError, Listener, Received, Transport};
 
 /// How long a client may take, from connecting to having read its response.
@@ -49,7 +50,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[must_use = "metrics are served until it is dropped"]
 pub struct MetricsEndpoint {
     address: Address,
-    stop: Arc<Signal>,
+    stop: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -58,7 +59,7 @@ impl MetricsEndpoint {
         let listeners = open_listeners(listen)?;
         let address = listeners.first().map_or(listen.address.clone(), |first| first.0.address());
         let failed = |reason| ListenError { address: listen.address.clone(), reason };
-        let stop = Arc::new(Signal::new().map_err(failed)?);
+        let stop = Arc::new(Waker::new().map_err(failed)?);
         let mut service = Service {
             metrics,
             listeners,
@@ -80,7 +81,7 @@ impl MetricsEndpoint {
 
 impl Drop for MetricsEndpoint {
     fn drop(&mut self) {
-        self.stop.set();
+        self.stop.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -114,7 +115,7 @@ fn open_listeners(listen: &Listen) -> Result<Vec<Listening>, ListenError> {
 struct Service {
     metrics: Metrics,
     listeners: Vec<Listening>,
-    stop: Arc<Signal>,
+    stop: Arc<Waker>,
     /// The oldest first.
     clients: VecDeque<Client>,
     /// There were no descriptors left.

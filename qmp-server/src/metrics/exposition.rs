@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use crate::figures::Distribution;
+use crate::observe::Distribution;
 
 /// Before every name.
 const PREFIX: &str = "qmp_server_";

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -20,6 +20,7 @@ use rustix::net::{
 };
 
 use crate::Address;
+use crate::session::Descriptor;
 
 /// How long a host may take to answer to a connection over TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,7 +39,7 @@ pub(super) struct Link {
 struct Unsent {
     text: String,
     at: usize,
-    descriptor: Option<OwnedFd>,
+    descriptor: Option<Arc<Descriptor>>,
 }
 
 impl Link {
@@ -63,7 +64,7 @@ impl Link {
     }
 
     /// Sends a message, behind those that are unsent yet. Whether that was all.
-    pub(super) fn send(&self, text: String, descriptor: Option<OwnedFd>) -> bool {
+    pub(super) fn send(&self, text: String, descriptor: Option<Arc<Descriptor>>) -> bool {
         let mut unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
         unsent.push_back(Unsent { text, at: 0, descriptor });
         self.send_more(&mut unsent)

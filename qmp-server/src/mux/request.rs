@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One request on its way to the upstream server, and what becomes of the answer.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use qmp_dispatch::proto::{Band, Error, Json, Object, Value};
 use qmp_dispatch::{Context, Forwarded, Monitor, MonitorId, Responder};
 
 use super::client::Client;
-use crate::Descriptors;
+use crate::session::{Descriptor, Descriptors};
 
 /// A request that is to be sent.
 pub(super) struct Request {
     pub(super) command: String,
     pub(super) arguments: Option<Json>,
     pub(super) band: Band,
-    pub(super) descriptor: Option<OwnedFd>,
+    pub(super) descriptor: Option<Arc<Descriptor>>,
     pub(super) then: Then,
 }
 
@@ -40,8 +39,7 @@ pub(super) struct Passing {
     monitor: Arc<Monitor>,
     /// The name that `getfd` gives.
     name: Option<String>,
-    /// A copy of the descriptor.
-    descriptor: Option<OwnedFd>,
+    descriptor: Option<Arc<Descriptor>>,
 }
 
 impl Request {
@@ -62,7 +60,7 @@ impl Request {
             "getfd" | "add-fd" if band == Band::InBand => {
                 let passing =
                     Passing::new(context.monitor(), client, &command, &arguments, responder);
-                let descriptor = passing.descriptor.as_ref().and_then(|fd| fd.try_clone().ok());
+                let descriptor = passing.descriptor.clone();
                 let arguments = match &passing.name {
                     Some(name) => Some(with_name(&arguments, client.names.full(name))),
                     None => text,
@@ -189,7 +187,10 @@ impl Passing {
             client: Arc::clone(client),
             monitor: Arc::clone(monitor),
             name,
-            descriptor: monitor.local::<Descriptors>().and_then(Descriptors::take_waiting),
+            descriptor: monitor
+                .local::<Descriptors>()
+                .and_then(Descriptors::take_waiting)
+                .map(Arc::new),
         }
     }
 
@@ -216,7 +217,7 @@ impl Passing {
     /// Tells the client, which has its descriptor back if it was not taken.
     fn refused(self, error: Error, held: bool) {
         if held
-            && let Some(descriptor) = self.descriptor
+            && let Some(descriptor) = self.descriptor.and_then(Arc::into_inner)
             && let Some(descriptors) = self.monitor.local::<Descriptors>()
         {
             descriptors.give_back(descriptor);

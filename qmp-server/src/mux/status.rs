@@ -11,7 +11,7 @@ use super::Shared;
 use super::upstream::Connection;
 #[cfg(feature = "metrics")]
 use crate::metrics::Exposition;
-use crate::status::milliseconds;
+use crate::observe::milliseconds;
 
 /// What the server behind a [`Mux`](crate::Mux) does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -16,7 +16,7 @@ use super::client::{Client, OutOfBand};
 use super::link::{Link, Waker};
 use super::request::{Request, Then};
 use super::table::Table;
-use crate::figures::Counter;
+use crate::observe::Counter;
 
 /// How many in-band requests a server with out-of-band execution has at a time: the next one is there
 /// when it is done with one. Fewer than the eight that it would queue, for then it would stop reading.

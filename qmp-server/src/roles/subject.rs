@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::RoleError;
 use crate::Peer;
-use crate::peer::{group_id, is_in_group, user_id};
+use crate::access::{Groups, group_id, groups_of, user_id};
 
 /// Those clients that are processes of one user, or of a group's members, or have a certificate with
 /// some name. Written `user:NAME`, `group:NAME` or `name:NAME`; users and groups by name or number.
@@ -40,10 +40,16 @@ impl Subject {
     }
 
     /// Whether the peer is a process of this group's members, or has this name.
-    pub(super) fn is_group_or_name(&self, peer: &Peer) -> bool {
+    /// The user's groups are looked up here, which may take long, unless the server has [done
+    /// so](crate::Server::look_up_groups).
+    pub(super) fn is_group_or_name(&self, peer: &Peer, groups: Option<&Groups>) -> bool {
         match (&self.who, peer) {
             (Who::Group(group), &Peer::Process { uid, gid, .. }) => {
-                is_in_group(uid, gid, &[*group])
+                *group == gid
+                    || match groups {
+                        Some(Groups(groups)) => groups.contains(group),
+                        None => groups_of(uid).contains(group),
+                    }
             }
             (Who::Name(name), Peer::Certificate { names, .. }) => names.contains(name),
             _ => false,

@@ -10,10 +10,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recv, recvmsg,
 };
 
-use super::Received;
-
-/// As many descriptors as Linux lets one message carry.
-const MAX_DESCRIPTORS: usize = 253;
+use super::{MAX_DESCRIPTORS, Received};
 
 /// So many bytes are received one by one before others get their turn.
 const MOST_SINGLE_BYTES: usize = 256;
@@ -45,6 +42,17 @@ pub(super) fn receive(
         }
     }
     Ok(one_by_one(at_most))
+}
+
+/// Receives bytes, unless descriptors come with some of them.
+pub(super) fn receive_bytes(socket: &UnixStream, buffer: &mut [u8]) -> io::Result<Received> {
+    let (all, descriptors_ahead) = look_ahead(socket, buffer)?;
+    if descriptors_ahead {
+        return Err(io::ErrorKind::QuotaExceeded.into());
+    }
+    let room = buffer.len();
+    let (received, _) = recv(socket, &mut buffer[..all], RecvFlags::DONTWAIT)?;
+    Ok(Received::of_stream(received, room))
 }
 
 /// How much is there, and whether there are descriptors, too. Some Linux tell of descriptors that

@@ -12,14 +12,14 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::vsock::VsockStream;
-use super::{Opened, Received, Transport, tcp, unix, vsock};
-use crate::Peer;
+use super::{Closing, Opened, Received, Transport, tcp, unix, vsock};
+use crate::transport::Peer;
 
 /// Where systemd's descriptors begin.
 const FIRST_ACTIVATED: i32 = 3;
 
 /// The sockets that systemd has opened for this process: those of this name, or all.
-pub(super) fn activated(name: Option<&str>, insecure: bool) -> io::Result<Vec<Opened>> {
+pub(crate) fn activated(name: Option<&str>, insecure: bool) -> io::Result<Vec<Opened>> {
     let variable = |name| env::var(name).unwrap_or_default();
     let mut count = variable("LISTEN_FDS").parse().unwrap_or(0);
     if variable("LISTEN_PID").parse() != Ok(std::process::id()) {
@@ -41,7 +41,7 @@ pub(super) fn activated(name: Option<&str>, insecure: bool) -> io::Result<Vec<Op
 }
 
 /// The socket with this number, which listens or is connected.
-pub(super) fn open(number: i32, insecure: bool) -> io::Result<Opened> {
+pub(crate) fn open(number: i32, insecure: bool) -> io::Result<Opened> {
     let fd = duplicate(number)?;
     let no_use =
         || io::Error::new(io::ErrorKind::InvalidInput, "is not a stream socket that can be served");
@@ -111,6 +111,18 @@ impl Transport for Inherited {
 
     fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         self.connection.receive(buffer, descriptors)
+    }
+
+    fn receive_bytes(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        self.connection.receive_bytes(buffer)
+    }
+
+    fn reports_hang_up(&self) -> bool {
+        self.connection.reports_hang_up()
+    }
+
+    fn closing(&self) -> Closing {
+        self.connection.closing()
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {

@@ -14,13 +14,13 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{Received, Transport};
-use crate::Peer;
+use super::{Closing, Received, Transport};
+use crate::transport::Peer;
 
 /// How long the end of the connection waits for standard output to take what is left.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
-pub(super) fn connect() -> io::Result<Box<dyn Transport>> {
+pub(crate) fn connect() -> io::Result<Box<dyn Transport>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "there is only one, and it is taken"));
@@ -61,6 +61,18 @@ impl Transport for Stdio {
 
     fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
         self.pair.receive(buffer, descriptors)
+    }
+
+    fn receive_bytes(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        self.pair.receive_bytes(buffer)
+    }
+
+    fn reports_hang_up(&self) -> bool {
+        self.pair.reports_hang_up()
+    }
+
+    fn closing(&self) -> Closing {
+        Closing::Flushes
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {

@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::{Listener, Received, Transport};
-use crate::{Address, Peer};
+use crate::transport::{Address, Peer};
 
 /// Listens at a port of a host, all of whose addresses must be loopback addresses unless `insecure`.
-pub(super) fn listen(host: &str, port: u16, insecure: bool) -> io::Result<Box<dyn Listener>> {
+pub(crate) fn listen(host: &str, port: u16, insecure: bool) -> io::Result<Box<dyn Listener>> {
     let addresses = resolve(host, port, insecure)?;
     let listener = TcpListener::bind(&addresses[..])?;
     listener.set_nonblocking(true)?;
@@ -19,14 +19,14 @@ pub(super) fn listen(host: &str, port: u16, insecure: bool) -> io::Result<Box<dy
 }
 
 /// The addresses of a host, if one may listen there.
-pub(super) fn resolve(host: &str, port: u16, insecure: bool) -> io::Result<Vec<SocketAddr>> {
+pub(crate) fn resolve(host: &str, port: u16, insecure: bool) -> io::Result<Vec<SocketAddr>> {
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     addresses.iter().try_for_each(|address| check_local(address, insecure))?;
     Ok(addresses)
 }
 
 /// Whether one may listen there without TLS.
-pub(super) fn check_local(address: &SocketAddr, insecure: bool) -> io::Result<()> {
+pub(crate) fn check_local(address: &SocketAddr, insecure: bool) -> io::Result<()> {
     let ip = address.ip();
     if insecure || ip.to_canonical().is_loopback() {
         return Ok(());
@@ -55,6 +55,10 @@ impl Listener for TcpListener {
 
 /// Does not block, whether it is non-blocking or not.
 impl Transport for TcpStream {
+    fn reports_hang_up(&self) -> bool {
+        true
+    }
+
     fn peer(&self) -> io::Result<Peer> {
         Ok(Peer::Address(self.peer_addr()?.to_string()))
     }

@@ -14,15 +14,15 @@ use rustls::{
     CertificateError, InvalidMessage, OtherError, PeerIncompatible, ServerConfig, ServerConnection,
 };
 
-pub(super) use self::config::configure;
+pub(crate) use self::config::configure;
 use self::names::names_in;
 use super::{Listener, Received, Transport};
-use crate::{Address, ListenTls, Peer};
+use crate::transport::{Address, ListenTls, Peer};
 
 /// So much is encrypted before it is seen whether the client reads it.
 const MOST_AT_A_TIME: usize = 16 << 10;
 
-pub(super) fn listen(host: &str, port: u16, options: &ListenTls) -> io::Result<Box<dyn Listener>> {
+pub(crate) fn listen(host: &str, port: u16, options: &ListenTls) -> io::Result<Box<dyn Listener>> {
     let config = Arc::new(configure(options)?);
     let listener = TcpListener::bind((host, port))?;
     listener.set_nonblocking(true)?;
@@ -145,6 +145,10 @@ impl AsFd for TlsStream {
 }
 
 impl Transport for TlsStream {
+    fn reports_hang_up(&self) -> bool {
+        true
+    }
+
     fn handshake(&self) -> io::Result<()> {
         let mut state = self.state();
         loop {

@@ -14,34 +14,37 @@ use std::time::Duration;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{FlockOperation, Gid, Uid, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{
     AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
     send, shutdown, socket_with,
 };
 
-use super::ancillary::{receive, receive_message};
-use super::{BACKLOG, Listener, Received, Transport};
-use crate::peer::{group_id, user_id};
-use crate::{Address, Listen, Peer};
+use super::ancillary::{receive, receive_bytes, receive_message};
+use super::{BACKLOG, Closing, Listener, Received, Transport};
+use crate::transport::{Address, Peer};
 
 /// How long another server may take to replace a socket in the same directory.
 const LOCK_TRIES: u32 = 100;
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
-/// The address, and to whom it is to belong.
-pub(super) fn resolve(
-    path: &Path,
-    options: &Listen,
-) -> io::Result<(SocketAddrUnix, Option<Uid>, Option<Gid>)> {
-    let owner = options.owner.as_deref().map(user_id).transpose()?.map(Uid::from_raw);
-    let group = options.group.as_deref().map(group_id).transpose()?.map(Gid::from_raw);
-    Ok((SocketAddrUnix::new(path)?, owner, group))
+/// What the file of a socket is to be like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SocketFile {
+    pub(crate) mode: Option<u32>,
+    pub(crate) owner: Option<u32>,
+    pub(crate) group: Option<u32>,
+}
+
+/// Whether a socket can have this path, whose length Linux limits.
+pub(crate) fn check_path(path: &Path) -> io::Result<()> {
+    SocketAddrUnix::new(path)?;
+    Ok(())
 }
 
 /// Listens at `path`. A socket that nobody listens at any more is replaced.
-pub(super) fn listen(path: &Path, options: &Listen) -> io::Result<Box<dyn Listener>> {
-    let (address, owner, group) = resolve(path, options)?;
+pub(crate) fn listen(path: &Path, file: SocketFile) -> io::Result<Box<dyn Listener>> {
+    let address = SocketAddrUnix::new(path)?;
     // Else a socket that another server has bound and does not listen at yet would look stale.
     let _lock = lock_directory(path)?;
     let socket = new_socket()?;
@@ -54,7 +57,7 @@ pub(super) fn listen(path: &Path, options: &Listen) -> io::Result<Box<dyn Listen
     }
     let socket =
         UnixSocket { identity: identity(path)?, listener: socket.into(), path: path.into() };
-    let prepared = prepare(&socket, options.mode, owner, group);
+    let prepared = prepare(&socket, file);
     if prepared.is_err() {
         socket.clean_up();
     }
@@ -62,12 +65,9 @@ pub(super) fn listen(path: &Path, options: &Listen) -> io::Result<Box<dyn Listen
 }
 
 /// Nobody can connect before the socket is as it should be.
-fn prepare(
-    socket: &UnixSocket,
-    mode: Option<u32>,
-    owner: Option<Uid>,
-    group: Option<Gid>,
-) -> io::Result<()> {
+fn prepare(socket: &UnixSocket, file: SocketFile) -> io::Result<()> {
+    let SocketFile { mode, owner, group } = file;
+    let (owner, group) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
     if owner.is_some() || group.is_some() {
         rustix::fs::chown(&socket.path, owner, group)?;
     }
@@ -77,7 +77,7 @@ fn prepare(
     Ok(rustix::net::listen(&socket.listener, BACKLOG)?)
 }
 
-pub(super) fn listen_abstract(name: &str) -> io::Result<Box<dyn Listener>> {
+pub(crate) fn listen_abstract(name: &str) -> io::Result<Box<dyn Listener>> {
     let socket = new_socket()?;
     bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
     rustix::net::listen(&socket, BACKLOG)?;
@@ -154,7 +154,7 @@ impl Listener for UnixSocket {
 }
 
 /// Serves a socket that listens already, and whose file is not ours.
-pub(super) fn adopt(listener: UnixListener, number: i32) -> Box<dyn Listener> {
+pub(crate) fn adopt(listener: UnixListener, number: i32) -> Box<dyn Listener> {
     Box::new(Adopted { listener, number })
 }
 
@@ -216,12 +216,28 @@ impl Transport for UnixStream {
         receive_message(self, buffer, descriptors)
     }
 
+    fn receive_bytes(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        receive_bytes(self, buffer)
+    }
+
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(send(self, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
     }
 
     fn shutdown(&self) {
         let _ = shutdown(self, Shutdown::Both);
+    }
+
+    fn reports_hang_up(&self) -> bool {
+        true
+    }
+
+    /// Nobody can send any more after [`shutdown`](Transport::shutdown), and descriptors come with bytes.
+    fn closing(&self) -> Closing {
+        match ioctl_fionread(self) {
+            Ok(0) => Closing::AtOnce,
+            Ok(_) | Err(_) => Closing::Slow,
+        }
     }
 }
 
@@ -245,11 +261,11 @@ mod tests {
     fn of_servers_that_start_at_once_on_a_stale_socket_one_listens() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");
-        let options = Listen { mode: Some(0o640), ..Listen::new(Address::Unix(path.clone())) };
+        let file = SocketFile { mode: Some(0o640), ..SocketFile::default() };
         for _ in 0..20 {
             drop(UnixListener::bind(&path).unwrap());
             let listeners: Vec<_> = thread::scope(|scope| {
-                let starts = [(); 4].map(|()| scope.spawn(|| listen(&path, &options)));
+                let starts = [(); 4].map(|()| scope.spawn(|| listen(&path, file)));
                 starts.into_iter().filter_map(|start| start.join().unwrap().ok()).collect()
             });
             assert_eq!(listeners.len(), 1);

@@ -11,12 +11,12 @@ use nix::sys::socket::{
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
 
 use super::{BACKLOG, Listener, Received, Transport};
-use crate::{Address, Peer};
+use crate::transport::{Address, Peer};
 
 /// The context of this machine, which others cannot reach.
 const LOCAL: u32 = 1;
 
-pub(super) fn listen(cid: u32, port: u32, insecure: bool) -> io::Result<Box<dyn Listener>> {
+pub(crate) fn listen(cid: u32, port: u32, insecure: bool) -> io::Result<Box<dyn Listener>> {
     check_local(cid, insecure)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Vsock, SockType::Stream, flags, None)?;
@@ -25,7 +25,7 @@ pub(super) fn listen(cid: u32, port: u32, insecure: bool) -> io::Result<Box<dyn 
     Ok(Box::new(VsockListener(socket)))
 }
 
-pub(super) fn check_local(cid: u32, insecure: bool) -> io::Result<()> {
+pub(crate) fn check_local(cid: u32, insecure: bool) -> io::Result<()> {
     if insecure || cid == LOCAL {
         return Ok(());
     }
@@ -34,7 +34,7 @@ pub(super) fn check_local(cid: u32, insecure: bool) -> io::Result<()> {
 }
 
 /// Serves a socket that listens already.
-pub(super) fn adopt(socket: OwnedFd, insecure: bool) -> io::Result<Box<dyn Listener>> {
+pub(crate) fn adopt(socket: OwnedFd, insecure: bool) -> io::Result<Box<dyn Listener>> {
     check_local(getsockname::<VsockAddr>(socket.as_raw_fd())?.cid(), insecure)?;
     Ok(Box::new(VsockListener(socket)))
 }
@@ -70,6 +70,10 @@ impl AsFd for VsockStream {
 }
 
 impl Transport for VsockStream {
+    fn reports_hang_up(&self) -> bool {
+        true
+    }
+
     fn peer(&self) -> io::Result<Peer> {
         let address = getpeername::<VsockAddr>(self.0.as_raw_fd())?;
         Ok(Peer::Address(format!("vsock:{}:{}", address.cid(), address.port())))

@@ -118,7 +118,7 @@ fn a_descriptor_may_come_with_any_byte_of_its_command() {
             let messages: [(&str, &[&str]); 2] = [(start, &[]), (end, &["f"])];
             machine.send_all(&mut client, &messages);
             client.expect(TAKEN);
-            assert_eq!(machine.held(), ["f"]);
+            machine.expect_held(&["f"]);
         }
     });
 }
@@ -135,7 +135,7 @@ fn a_command_that_was_complete_before_does_not_get_it() {
         machine.send_all(&mut client, &[(&getfd("x"), &[]), (" ", &["g"]), (&getfd("z"), &[])]);
         expect_none(&mut client);
         client.expect(TAKEN);
-        assert_eq!(machine.held(), ["f", "g"]);
+        machine.expect_held(&["f", "g"]);
     });
 }
 
@@ -149,10 +149,10 @@ fn each_of_many_commands_gets_its_own() {
         for _ in commands {
             client.expect(TAKEN);
         }
-        assert_eq!(machine.held(), ["f1", "f2", "f3"]);
+        machine.expect_held(&["f1", "f2", "f3"]);
         client.send(r#"{"execute": "closefd", "arguments": {"fdname": "b"}}"#);
         client.expect(TAKEN);
-        assert_eq!(machine.held(), ["f1", "f3"]);
+        machine.expect_held(&["f1", "f3"]);
     });
 }
 
@@ -171,25 +171,25 @@ fn a_client_that_has_always_waited_for_its_answers_may_stop_to_do_so() {
         machine.send_all(&mut client, &[(&a, &["f1"]), (&b, &["f2"])]);
         client.expect(TAKEN);
         client.expect(TAKEN);
-        assert_eq!(machine.held(), ["f1", "f2"]);
+        machine.expect_held(&["f1", "f2"]);
 
         wait_for_answers(&mut client);
         machine.send_all(&mut client, &[(&[a.as_str(), &b].concat(), &["f3", "f4"])]);
         client.expect(TAKEN);
         expect_none(&mut client);
-        assert_eq!(machine.held(), ["f2", "f3"]);
+        machine.expect_held(&["f2", "f3"]);
 
         wait_for_answers(&mut client);
         let (start, end) = a.split_at(10);
         machine.send_all(&mut client, &[(start, &[]), (end, &["f5"])]);
         client.expect(TAKEN);
-        assert_eq!(machine.held(), ["f2", "f5"]);
+        machine.expect_held(&["f2", "f5"]);
 
         // It does not wait any more, and is not expected to.
         machine.send_all(&mut client, &[(&a, &[]), (&b, &["f6"])]);
         expect_none(&mut client);
         client.expect(TAKEN);
-        assert_eq!(machine.held(), ["f5", "f6"]);
+        machine.expect_held(&["f5", "f6"]);
     });
 }
 
@@ -201,7 +201,7 @@ fn what_came_together_serves_one_command() {
         machine.send_all(&mut client, &[(&both, &["f1", "f2", "f3"])]);
         client.expect(TAKEN);
         expect_none(&mut client);
-        assert_eq!(machine.held(), ["f1"]);
+        machine.expect_held(&["f1"]);
     });
 }
 
@@ -213,7 +213,7 @@ fn what_came_last_waits() {
         machine.send_all(&mut client, &[(" ", &["f1"]), ("\n", &["f2", "f3"]), (&both, &[])]);
         client.expect(TAKEN);
         expect_none(&mut client);
-        assert_eq!(machine.held(), ["f2"]);
+        machine.expect_held(&["f2"]);
     });
 }
 
@@ -236,7 +236,7 @@ fn what_does_not_take_a_descriptor_leaves_it() {
         }
         client.send(&getfd("a"));
         client.expect(TAKEN);
-        assert_eq!(machine.held(), ["f"]);
+        machine.expect_held(&["f"]);
     });
 }
 
@@ -264,12 +264,12 @@ fn a_command_may_take_a_descriptor_and_fail() {
         machine.send_all(&mut client, &[(&getfd("1"), &["f1", "f2"]), (&getfd("a"), &[])]);
         client.receive();
         expect_none(&mut client);
-        assert!(machine.held().is_empty());
+        machine.expect_held(&[]);
         let negative = r#"{"execute": "add-fd", "arguments": {"fdset-id": -1}}"#;
         machine.send_all(&mut client, &[(negative, &["f1"]), (&getfd("a"), &[])]);
         client.receive();
         expect_none(&mut client);
-        assert!(machine.held().is_empty());
+        machine.expect_held(&[]);
     });
 }
 
@@ -298,7 +298,7 @@ fn a_name_that_is_given_again_closes_the_first() {
         machine.send_all(&mut client, &[(&getfd("a"), &["f1"]), (&getfd("a"), &["f2"])]);
         client.expect(TAKEN);
         client.expect(TAKEN);
-        assert_eq!(machine.held(), ["f2"]);
+        machine.expect_held(&["f2"]);
     });
 }
 

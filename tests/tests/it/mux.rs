@@ -192,7 +192,7 @@ fn what_is_not_answered_in_time_is_answered_with_an_error_and_the_late_answer_is
     peer.answer(&another, "\"another\"");
     client.expect(r#"{"return": "next", "id": 2}"#);
     other.expect(r#"{"return": "another", "id": 1}"#);
-    expect_log(&mut mux, "an answer came after its deadline");
+    expect_log(&mut mux, "an answer came too late");
 }
 
 #[test]

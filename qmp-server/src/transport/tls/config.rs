@@ -13,7 +13,7 @@ use super::pem::{authorities, certificates, in_file, private_key};
 use crate::ListenTls;
 
 /// Reads the files.
-pub(in crate::transport) fn configure(options: &ListenTls) -> io::Result<ServerConfig> {
+pub(crate) fn configure(options: &ListenTls) -> io::Result<ServerConfig> {
     let provider = Arc::new(ring::default_provider());
     let chain = certificates(&options.cert)?;
     let key = private_key(&options.key)?;

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who is let in, and how much they may take.
+
+mod account;
+mod admission;
+mod limits;
+mod origin;
+mod users;
+
+pub(crate) use account::{Accounts, Charge, Ledger};
+pub(crate) use admission::{Door, HANDSHAKE_DEADLINE, RefusalHook, Refused, Verdict};
+pub use limits::{Limits, Quota};
+pub(crate) use origin::{DoorRole, GivenRole, Origin};
+pub use users::Access;
+pub(crate) use users::{Groups, group_id, groups_of, user_id};

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The engine: one loop and its threads, which host any number of servers.
+
+mod alarm;
+mod event_loop;
+mod hosted;
+mod leader;
+mod link;
+mod listening;
+mod observed;
+mod role;
+mod slab;
+mod sync;
+mod timers;
+mod work;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use self::alarm::StepIn;
+use self::event_loop::{Loop, Results};
+pub(crate) use self::hosted::{Hosted, Options, Plan};
+use self::leader::{Lead, Leadership};
+#[cfg(feature = "mux")]
+pub(crate) use self::link::Link;
+pub(crate) use self::listening::Listening;
+pub(crate) use self::observed::Observed;
+use self::work::Done;
+use crate::access::Origin;
+use crate::io::Mailbox;
+use crate::transport::Transport;
+
+/// Threads of an engine as long as nothing blocks: one that leads, and one that stands by.
+const THREADS: usize = 2;
+
+/// Threads of an engine at most, if [`Engine::with_threads`] does not say otherwise.
+const MOST_THREADS: usize = 8;
+
+/// How long a thread that is not needed stays.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The threads that serve: any number of servers can share one engine.
+///
+/// Two threads are enough as long as nothing blocks. When a command does, the thread that stands by steps in after two
+/// to four milliseconds and serves everybody else, and another one is started to stand by, up to a maximum. An engine
+/// ends when it hosts nothing any more and all its handles are dropped.
+///
+/// [`Server::spawn`](crate::Server::spawn) makes an engine for one server. To have several share one:
+///
+/// ```
+/// use qmp_dispatch::{Dispatcher, Registry};
+/// use qmp_server::{Engine, Server, system_time, version};
+///
+/// let engine = Engine::new()?;
+/// let server = || {
+///     let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+///     Server::new(dispatcher).stay().spawn_on(&engine)
+/// };
+/// let (first, second) = (server()?, server()?);
+/// # for server in [first, second] {
+/// #     server.control().shutdown();
+/// #     server.wait();
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    handle: Arc<Handle>,
+}
+
+/// What the clones of an [`Engine`] share. Dropped with the last one.
+struct Handle(Arc<Shared>);
+
+struct Shared {
+    leadership: Leadership<Loop, StepIn>,
+    mailbox: Arc<Mailbox>,
+    results: Arc<Results>,
+    threads: AtomicUsize,
+    most_threads: usize,
+    /// Whether there are handles, through which more may be hosted.
+    is_needed: AtomicBool,
+    /// The log has told that all threads are blocked, and they still are.
+    told_of_block: AtomicBool,
+}
+
+impl Engine {
+    /// Starts an engine, which hosts nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no descriptors or threads left.
+    pub fn new() -> io::Result<Engine> {
+        Engine::with_threads(MOST_THREADS)
+    }
+
+    /// Starts an engine with so many threads at most, of which two are always there. When all of them are blocked by
+    /// commands, clients wait for one to be done.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::new`].
+    pub fn with_threads(most: usize) -> io::Result<Engine> {
+        let mailbox = Arc::new(Mailbox::new()?);
+        let results = Arc::new(Results::default());
+        let event_loop = Loop::new(Arc::clone(&mailbox), Arc::clone(&results))?;
+        let shared = Arc::new(Shared {
+            leadership: Leadership::new(event_loop, StepIn::new()?),
+            mailbox,
+            results,
+            threads: AtomicUsize::new(0),
+            most_threads: most.max(THREADS),
+            is_needed: AtomicBool::new(true),
+            told_of_block: AtomicBool::new(false),
+        });
+        let engine = Engine { handle: Arc::new(Handle(Arc::clone(&shared))) };
+        for _ in 0..THREADS {
+            shared.start_thread()?;
+        }
+        Ok(engine)
+    }
+
+    /// Hosts a server. Its connections are greeted when this returns.
+    pub(crate) fn host(
+        &self,
+        plan: Plan,
+        listeners: Vec<Listening>,
+        connections: Vec<(Box<dyn Transport>, Origin)>,
+    ) -> io::Result<Arc<Hosted>> {
+        let shared = &self.handle.0;
+        let stays = plan.options.stay || !listeners.is_empty();
+        let server = Hosted::new(plan, &shared.mailbox, &shared.results);
+        let (reply, replied) = sync_channel(1);
+        shared.post(Done::Host { server: Arc::clone(&server), listeners, reply });
+        let ended = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the engine has ended");
+        replied.recv().map_err(ended)??;
+        let mut any = false;
+        for (transport, origin) in connections {
+            any |= server.serve(transport, origin).is_ok();
+        }
+        if !any && !stays {
+            server.stop();
+        }
+        Ok(server)
+    }
+
+    #[cfg(feature = "mux")]
+    pub(crate) fn add_link(&self, link: impl FnOnce(&Arc<Mailbox>) -> Box<dyn Link>) {
+        let shared = &self.handle.0;
+        let link = link(&shared.mailbox);
+        shared.post(Done::AddLink { link });
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let threads = self.handle.0.threads.load(Ordering::Relaxed);
+        f.debug_struct("Engine").field("threads", &threads).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.is_needed.store(false, Ordering::SeqCst);
+        self.0.mailbox.wake();
+    }
+}
+
+impl Shared {
+    fn post(&self, done: Done) {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).push(done);
+        self.mailbox.wake();
+    }
+
+    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+        let number = self.threads.fetch_add(1, Ordering::SeqCst);
+        let shared = Arc::clone(self);
+        let work = move || {
+            shared.work();
+            shared.threads.fetch_sub(1, Ordering::SeqCst);
+        };
+        let spawned = thread::Builder::new().name(format!("qmp-io-{number}")).spawn(work);
+        if spawned.is_err() {
+            self.threads.fetch_sub(1, Ordering::SeqCst);
+        }
+        spawned.map(drop)
+    }
+
+    /// What each thread does: it leads, or stands by until it does.
+    fn work(self: &Arc<Self>) {
+        let mut lead = self.leadership.try_lead();
+        loop {
+            if lead.is_none() {
+                lead = self.leadership.stand_by(PATIENCE);
+                self.have_follower();
+            }
+            match lead {
+                Some(leading) => lead = self.lead(leading),
+                None => return,
+            }
+        }
+    }
+
+    /// Leads until another thread does, and returns `None` then.
+    fn lead<'a>(&'a self, mut leading: Lead<'a, Loop>) -> Option<Lead<'a, Loop>> {
+        loop {
+            let is_needed = || self.is_needed.load(Ordering::SeqCst);
+            let Some(work) = leading.next_work(is_needed) else {
+                self.leadership.end();
+                return None;
+            };
+            self.leadership.let_go(leading);
+            let done = work.run();
+            match self.leadership.try_lead() {
+                Some(again) => leading = again,
+                None => {
+                    self.post(done);
+                    return None;
+                }
+            }
+            leading.apply(done);
+        }
+    }
+
+    /// Whoever has stepped in leaves nobody standing by: another thread does, unless there are too many.
+    fn have_follower(self: &Arc<Self>) {
+        if self.leadership.has_ended() || self.leadership.has_follower() {
+            return;
+        }
+        if self.threads.load(Ordering::SeqCst) >= self.most_threads {
+            if !self.told_of_block.swap(true, Ordering::SeqCst) {
+                let most = self.most_threads;
+                tracing::warn!(
+                    "{most} threads are busy with commands: nobody will step in for one more that blocks"
+                );
+            }
+            return;
+        }
+        self.told_of_block.store(false, Ordering::SeqCst);
+        if let Err(error) = self.start_thread() {
+            tracing::error!(%error, "cannot start a thread to stand by");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The alarm of the followers: a timerfd.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
+
+use super::leader::{Alarm, Waited};
+
+/// How long a run may go on without the leadership before a follower looks at it. It steps in when it sees the same run
+/// twice: after one to two periods.
+pub(super) const PERIOD: Duration = Duration::from_millis(2);
+
+/// A timerfd: arming it is one system call in each period of activity, and none while the engine is idle.
+pub(super) struct StepIn {
+    timer: OwnedFd,
+}
+
+impl StepIn {
+    pub(super) fn new() -> io::Result<StepIn> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        Ok(StepIn { timer: timerfd_create(TimerfdClockId::Monotonic, flags)? })
+    }
+
+    fn set(&self, interval: Duration, first: Duration) {
+        let spec = |time: Duration| Timespec::try_from(time).unwrap_or_default();
+        let timer = Itimerspec { it_interval: spec(interval), it_value: spec(first) };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &timer) {
+            tracing::error!(%error, "cannot set the timer of the followers");
+        }
+    }
+}
+
+impl Alarm for StepIn {
+    fn arm(&self) {
+        self.set(Duration::ZERO, PERIOD);
+    }
+
+    fn wait(&self, patience: Option<Duration>) -> Waited {
+        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        loop {
+            match poll(&mut [PollFd::new(&self.timer, PollFlags::IN)], timeout.as_ref()) {
+                Ok(0) => return Waited::Gave,
+                Ok(_) | Err(_) => {}
+            }
+            // Of several followers that wait, one gets it.
+            if rustix::io::read(&self.timer, &mut [0u8; 8]).is_ok() {
+                return Waited::Expired;
+            }
+        }
+    }
+
+    fn release(&self) {
+        // Expires so often that every follower gets one.
+        self.set(Duration::from_millis(1), Duration::from_nanos(1));
+    }
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The loop: all sources, what has happened to them, and what is to be done next. Touched by the thread that leads.
+//!
+//! A pass takes notices and events, lets sources read again that had more than their turn, executes some requests, and
+//! waits. Whatever may block or is foreign is not done here but returned as [`Work`].
+
+mod arrivals;
+mod ending;
+mod links;
+mod servers;
+mod sessions;
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::arrivals::Arrival;
+use self::links::LinkSlot;
+use self::servers::Tenant;
+use self::sessions::Served;
+use super::listening::Listening;
+use super::slab::Slab;
+use super::timers::{Timer, Timers};
+use super::work::{Done, Work};
+use crate::io::{Event, Events, Interest, Mailbox, Notice, Poll, Token};
+
+/// Commands that are executed before clients are looked at again, so that one who has just sent a command does not wait
+/// for all that others keep sending.
+const COMMANDS_PER_PASS: usize = 8;
+
+/// What is read at a time.
+const SCRATCH_SIZE: usize = 64 << 10;
+
+/// How long a source waits that found no descriptor, or no room for some.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// The token of the mailbox's waker. No source ever has it.
+const WAKER: Token = Token { index: u32::MAX, generation: u32::MAX };
+
+/// What is in a slot.
+enum Source {
+    Listener(Listener),
+    Arrival(Box<Arrival>),
+    Session(Box<Served>),
+    Server(Box<Tenant>),
+    Link(Box<LinkSlot>),
+}
+
+/// A listener and its server.
+struct Listener {
+    listening: Listening,
+    server: Token,
+}
+
+/// What other threads have for the loop besides notices. The mailbox tells when there is something.
+pub(super) type Results = Mutex<Vec<Done>>;
+
+pub(super) struct Loop {
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+    results: Arc<Results>,
+    sources: Slab<Source>,
+    timers: Timers,
+    /// What the last wait has returned, handled up to `next_event`.
+    events: Events,
+    next_event: usize,
+    /// Sessions and listeners that had their turn and have more.
+    again: VecDeque<Token>,
+    /// How many of `again` are to be looked at before the next wait.
+    again_now: usize,
+    /// Servers whose queue may have something to pop, each once.
+    ready: VecDeque<Token>,
+    /// Commands that may still be executed before the next wait.
+    commands_left: usize,
+    /// To be run without the leadership, in this order.
+    work: VecDeque<Work>,
+    /// What a session reads into. Nothing stays here when a session has had its step.
+    scratch: Box<[u8]>,
+    /// Empty but while notices are handled.
+    notices: Vec<(Token, Notice)>,
+    /// Servers and links.
+    tenants: usize,
+}
+
+impl Loop {
+    pub(super) fn new(mailbox: Arc<Mailbox>, results: Arc<Results>) -> io::Result<Loop> {
+        let poll = Poll::new()?;
+        poll.register(std::os::fd::AsFd::as_fd(&*mailbox), WAKER, Interest::Readable)?;
+        Ok(Loop {
+            poll,
+            mailbox,
+            results,
+            sources: Slab::new(),
+            timers: Timers::default(),
+            events: Events::new(),
+            next_event: 0,
+            again: VecDeque::new(),
+            again_now: 0,
+            ready: VecDeque::new(),
+            commands_left: COMMANDS_PER_PASS,
+            work: VecDeque::new(),
+            scratch: vec![0; SCRATCH_SIZE].into(),
+            notices: Vec::new(),
+            tenants: 0,
+        })
+    }
+
+    /// Goes on until there is something to be run without the leadership; `None` when nothing is hosted and `is_needed`
+    /// says that nothing will be.
+    pub(super) fn next_work(&mut self, is_needed: impl Fn() -> bool) -> Option<Work> {
+        loop {
+            self.take_notices();
+            if let Some(work) = self.work.pop_front() {
+                return Some(work);
+            }
+            if let Some(event) = self.events.get(self.next_event).copied() {
+                self.next_event += 1;
+                self.guard(event.token, |this| this.event(event));
+            } else if self.again_now > 0 {
+                self.again_now -= 1;
+                if let Some(token) = self.again.pop_front() {
+                    self.guard(token, |this| this.step(token));
+                }
+            } else if let Some(work) = self.next_command() {
+                return Some(work);
+            } else if self.tenants == 0 && !is_needed() {
+                return None;
+            } else {
+                self.wait();
+            }
+        }
+    }
+
+    /// Takes in what has come of work.
+    pub(super) fn apply(&mut self, done: Done) {
+        match done {
+            Done::Nothing => {}
+            Done::Executed { server, freed: true } => self.server_ready(server),
+            Done::Executed { freed: false, .. } => {}
+            Done::ExecutedOutOfBand { session } => self.executed(session),
+            Done::Forgotten { server } => self.forgotten(server),
+            Done::Connected { server, session } => self.add_session(server, *session),
+            Done::NotConnected { server } => self.not_connected(server),
+            Done::Lost { link } => self.lost(link),
+            Done::Arrived { server, transport, origin } => self.arrive(server, transport, origin),
+            Done::LookedUp { arrival, groups } => self.looked_up(arrival, groups),
+            Done::AnsweredEnding { server } => self.flush_ending(server),
+            Done::TimeoutHandled { server } => self.set_timeout(server),
+            Done::Returned { token, link, next } => self.returned(token, link, next),
+            Done::Host { server, listeners, reply } => {
+                let _ = reply.send(self.host(server, listeners));
+            }
+            Done::AddLink { link } => self.add_link(link),
+        }
+    }
+
+    fn take_notices(&mut self) {
+        if !self.mailbox.has_any() {
+            return;
+        }
+        let mut notices = mem::take(&mut self.notices);
+        self.mailbox.take(&mut notices);
+        let results = mem::take(&mut *self.results.lock().unwrap_or_else(PoisonError::into_inner));
+        results.into_iter().for_each(|done| self.apply(done));
+        for (token, notice) in notices.drain(..) {
+            self.guard(token, |this| this.notice(token, notice));
+        }
+        self.notices = notices;
+    }
+
+    fn notice(&mut self, token: Token, notice: Notice) {
+        match notice {
+            Notice::Resumed => self.step(token),
+            Notice::Blocked => self.blocked(token),
+            Notice::Broken => self.broken(token),
+            Notice::Room => self.room(token),
+            Notice::Queued => self.server_ready(token),
+            Notice::Timeout => self.set_timeout(token),
+            Notice::Excess => self.relieve(token),
+            Notice::Stop => self.stop(token),
+            Notice::Disconnect => self.disconnect(token),
+            Notice::Wake => self.wake_link(token),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match self.sources.get_mut(event.token) {
+            Some(Source::Session(_)) => self.session_event(event),
+            Some(Source::Listener(_)) => self.accept(event.token),
+            Some(Source::Arrival(_)) => self.arrival_ready(event.token),
+            Some(Source::Link(_)) => self.link_event(event),
+            Some(Source::Server(_)) | None => {}
+        }
+    }
+
+    /// Lets a source go on that has more to do than fits into one turn.
+    fn step(&mut self, token: Token) {
+        match self.sources.get_mut(token) {
+            Some(Source::Session(_)) => self.read(token),
+            Some(Source::Listener(_)) => self.accept(token),
+            _ => {}
+        }
+    }
+
+    fn timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Handshake(token) => self.handshake_overdue(token),
+            Timer::Stalled(token) => self.look_for_stall(token),
+            Timer::Negotiation(token) => self.look_for_negotiation(token),
+            Timer::Drained(token) => self.close(token),
+            Timer::Again(token) => self.step(token),
+            Timer::Dispatcher(token) => self.handle_timeout(token),
+            Timer::Answers(token) => self.refuse_waiting(token),
+            Timer::Link(token) => self.link_timer(token),
+        }
+    }
+
+    fn wait(&mut self) {
+        self.commands_left = COMMANDS_PER_PASS;
+        let has_more = !self.again.is_empty() || !self.ready.is_empty();
+        let sleeps = !has_more && self.mailbox.announce_sleep();
+        let timeout = if sleeps { self.timers.next_timeout() } else { Some(Duration::ZERO) };
+        let waited = self.poll.wait(timeout, &mut self.events);
+        if sleeps {
+            self.mailbox.awake();
+        }
+        if let Err(error) = waited {
+            tracing::error!(%error, "cannot wait for clients");
+        }
+        self.next_event = 0;
+        self.again_now = self.again.len();
+        if !self.timers.is_empty() {
+            let now = Instant::now();
+            while let Some(timer) = self.timers.take_due(now) {
+                self.guard(timer.token(), |this| this.timer(timer));
+            }
+        }
+    }
+
+    /// Does something for a source. If its code panics, which is that of an embedder's transport or listener, the source
+    /// ends, and nothing else is lost.
+    fn guard(&mut self, token: Token, step: impl FnOnce(&mut Loop)) {
+        if catch_unwind(AssertUnwindSafe(|| step(self))).is_ok() {
+            return;
+        }
+        tracing::error!("the code of a transport or listener has panicked, and is left alone");
+        if catch_unwind(AssertUnwindSafe(|| self.end_source(token))).is_err() {
+            drop(
+                self.sources
+                    .remove(token)
+                    .map(|source| catch_unwind(AssertUnwindSafe(|| drop(source)))),
+            );
+        }
+    }
+
+    fn end_source(&mut self, token: Token) {
+        match self.sources.get_mut(token) {
+            Some(Source::Session(_)) => self.close(token),
+            Some(Source::Listener(_)) => self.end_listener(token),
+            Some(Source::Arrival(_)) => self.end_arrival(token),
+            Some(Source::Server(_) | Source::Link(_)) | None => {}
+        }
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Clients come: a listener accepts one, and it is identified before it is greeted.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Loop, Source, TRY_AGAIN, Timer};
+use crate::access::{Groups, HANDSHAKE_DEADLINE, Origin, Refused, Verdict, groups_of};
+use crate::engine::hosted::Hosted;
+use crate::engine::timers::Key;
+use crate::engine::work::{Done, Work};
+use crate::io::{Interest, Token, aside};
+use crate::observe::Refusal;
+use crate::transport::{Peer, Transport};
+
+/// Clients that a listener accepts before others get their turn.
+const ACCEPTS_PER_STEP: usize = 16;
+
+/// How often the log tells of a lack of descriptors, at most.
+const TELL_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Look-ups of groups are one owner's: a slow user database holds up no other job.
+const LOOK_UPS: u64 = 0;
+
+/// A client that was not greeted yet.
+pub(super) struct Arrival {
+    transport: Box<dyn Transport>,
+    origin: Origin,
+    server: Token,
+    hosted: Arc<Hosted>,
+    deadline: Key,
+    /// Who it is, while its groups are looked up.
+    peer: Option<Peer>,
+}
+
+impl Loop {
+    /// Accepts clients that wait at a listener.
+    pub(super) fn accept(&mut self, token: Token) {
+        for _ in 0..ACCEPTS_PER_STEP {
+            let Some(Source::Listener(listener)) = self.sources.get_mut(token) else { return };
+            let server = listener.server;
+            match listener.listening.listener.accept() {
+                Ok(transport) => {
+                    let origin = listener.listening.origin.clone();
+                    self.arrive(server, transport, origin);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    self.cannot_accept(server, &error);
+                    self.timers.set(Instant::now() + TRY_AGAIN, Timer::Again(token));
+                    return;
+                }
+            }
+        }
+        self.again.push_back(token);
+    }
+
+    /// Most likely there are no descriptors left, for now.
+    fn cannot_accept(&mut self, server: Token, error: &io::Error) {
+        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
+        tenant.hosted.counters.accept_failures.count();
+        let now = Instant::now();
+        if tenant.told_of_accept.is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
+            tenant.told_of_accept = Some(now);
+            tracing::warn!(%error, "cannot accept clients, which wait until that is over");
+        }
+    }
+
+    /// Lets a client in, if it is known who that is and that it may come.
+    pub(super) fn arrive(&mut self, server: Token, transport: Box<dyn Transport>, origin: Origin) {
+        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else {
+            return self.work.push_back(Work::Drop(Box::new(transport)));
+        };
+        let hosted = Arc::clone(&tenant.hosted);
+        if hosted.is_stopping() {
+            return self.work.push_back(Work::Drop(Box::new(transport)));
+        }
+        match hosted.door.judge(&*transport) {
+            Verdict::Admitted(peer) => self.admit(&hosted, server, transport, origin, peer, None),
+            Verdict::Refused(refused) => self.refuse(hosted, transport, refused),
+            verdict @ (Verdict::NotReady | Verdict::LookUp(..)) => {
+                self.wait_for_arrival(server, hosted, transport, origin, verdict);
+            }
+        }
+    }
+
+    fn wait_for_arrival(
+        &mut self,
+        server: Token,
+        hosted: Arc<Hosted>,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+        verdict: Verdict,
+    ) {
+        let at = Instant::now() + HANDSHAKE_DEADLINE;
+        let limit = hosted.options.limits.handshakes;
+        let arrival = Arrival {
+            transport,
+            origin,
+            server,
+            hosted,
+            // Set below, when the token is known.
+            deadline: (at, 0),
+            peer: None,
+        };
+        let token = self.sources.insert(Source::Arrival(Box::new(arrival)));
+        let deadline = self.timers.set(at, Timer::Handshake(token));
+        if let Some(Source::Arrival(arrival)) = self.sources.get_mut(token) {
+            arrival.deadline = deadline;
+            let fd = arrival.transport.as_fd();
+            if self.poll.register(fd, token, Interest::ReadableWritable).is_err() {
+                return self.end_arrival(token);
+            }
+        }
+        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
+        tenant.arrivals.insert(deadline, token);
+        if tenant.arrivals.len() > limit
+            && let Some((_, oldest)) = tenant.arrivals.pop_first()
+        {
+            self.refuse_arrival(oldest, "too many clients are not identified yet");
+        }
+        match verdict {
+            Verdict::LookUp(peer, uid) => self.look_up(token, peer, uid),
+            // For what was reported before it was registered.
+            _ => self.arrival_ready(token),
+        }
+    }
+
+    /// Goes on with a handshake.
+    pub(super) fn arrival_ready(&mut self, token: Token) {
+        let Some(Source::Arrival(arrival)) = self.sources.get_mut(token) else { return };
+        if arrival.peer.is_some() {
+            return;
+        }
+        match arrival.hosted.door.judge(&*arrival.transport) {
+            Verdict::NotReady => {}
+            Verdict::LookUp(peer, uid) => self.look_up(token, peer, uid),
+            verdict => self.decided(token, verdict, None),
+        }
+    }
+
+    fn look_up(&mut self, token: Token, peer: Peer, uid: u32) {
+        let Some(Source::Arrival(arrival)) = self.sources.get_mut(token) else { return };
+        arrival.peer = Some(peer);
+        let (results, mailbox) = (Arc::clone(&self.results), Arc::clone(&self.mailbox));
+        aside(LOOK_UPS, move || {
+            let done = Done::LookedUp { arrival: token, groups: Groups(groups_of(uid)) };
+            results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(done);
+            mailbox.wake();
+        });
+    }
+
+    /// The groups of an arrival are known.
+    pub(super) fn looked_up(&mut self, token: Token, groups: Groups) {
+        let Some(Source::Arrival(arrival)) = self.sources.get_mut(token) else { return };
+        let Some(peer) = arrival.peer.take() else { return };
+        let verdict = arrival.hosted.door.judge_member(peer, &groups);
+        self.decided(token, verdict, Some(groups));
+    }
+
+    fn decided(&mut self, token: Token, verdict: Verdict, groups: Option<Groups>) {
+        let Some(arrival) = self.take_arrival(token) else { return };
+        let Arrival { transport, origin, server, hosted, .. } = *arrival;
+        match verdict {
+            Verdict::Admitted(peer) => self.admit(&hosted, server, transport, origin, peer, groups),
+            Verdict::Refused(refused) => self.refuse(hosted, transport, refused),
+            Verdict::NotReady | Verdict::LookUp(..) => {}
+        }
+    }
+
+    fn admit(
+        &mut self,
+        hosted: &Arc<Hosted>,
+        server: Token,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+        peer: Peer,
+        groups: Option<Groups>,
+    ) {
+        let hosted = Arc::clone(hosted);
+        match hosted.admit(peer) {
+            Ok(admitted) => {
+                if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
+                    tenant.connecting += 1;
+                }
+                let server = hosted;
+                self.work.push_back(Work::Connect { server, transport, origin, admitted, groups });
+            }
+            Err(refused) => self.refuse(hosted, transport, refused),
+        }
+    }
+
+    fn refuse(&mut self, server: Arc<Hosted>, transport: Box<dyn Transport>, refused: Refused) {
+        self.work.push_back(Work::Refuse { server, transport, refused });
+    }
+
+    pub(super) fn handshake_overdue(&mut self, token: Token) {
+        self.refuse_arrival(token, "the handshake takes too long");
+    }
+
+    fn refuse_arrival(&mut self, token: Token, reason: &str) {
+        let Some(arrival) = self.take_arrival(token) else { return };
+        let Arrival { transport, hosted, peer, .. } = *arrival;
+        let peer = peer.or_else(|| transport.peer().ok());
+        let refused = Refused { peer, why: Refusal::Handshake, reason: reason.to_owned() };
+        self.refuse(hosted, transport, refused);
+    }
+
+    pub(super) fn end_arrival(&mut self, token: Token) {
+        if let Some(arrival) = self.take_arrival(token) {
+            self.work.push_back(Work::Drop(Box::new(arrival.transport)));
+        }
+    }
+
+    fn take_arrival(&mut self, token: Token) -> Option<Box<Arrival>> {
+        let Some(Source::Arrival(arrival)) = self.sources.remove(token) else { return None };
+        self.poll.deregister(arrival.transport.as_fd());
+        self.timers.cancel(arrival.deadline);
+        if let Some(Source::Server(tenant)) = self.sources.get_mut(arrival.server) {
+            tenant.arrivals.remove(&arrival.deadline);
+        }
+        Some(arrival)
+    }
+
+    pub(super) fn end_listener(&mut self, token: Token) {
+        let Some(Source::Listener(mut listener)) = self.sources.remove(token) else { return };
+        self.poll.deregister(listener.listening.listener.as_fd());
+        // At once: nobody is to find a server that ends.
+        listener.listening.clean_up();
+        if let Some(Source::Server(tenant)) = self.sources.get_mut(listener.server) {
+            tenant.listeners.retain(|&listener| listener != token);
+        }
+        self.work.push_back(Work::Drop(Box::new(listener.listening)));
+    }
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sessions: their inputs go in, and the effects are applied.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::servers::Stage;
+use super::{Loop, Source, TRY_AGAIN, Timer};
+use crate::access::{DoorRole, GivenRole};
+use crate::engine::hosted::Hosted;
+use crate::engine::timers::Key;
+use crate::engine::work::Work;
+use crate::io::{Event, Interest, Token};
+use crate::observe::CutOff;
+use crate::session::{Effects, Next, Session, Written};
+
+/// How long negotiation waits for its turn while a command is executed. A client that comes to see what blocks would
+/// wait for just that.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A session, and what the loop keeps for it.
+pub(super) struct Served {
+    pub(super) session: Session,
+    hosted: Arc<Hosted>,
+    pub(super) server: Token,
+    /// Its client does not take all output: the transport is watched for room.
+    blocked: bool,
+    /// Set exactly while `blocked`, if there is a limit.
+    stalled: Option<Key>,
+    negotiation: Option<Key>,
+    pub(super) drained: Option<Key>,
+}
+
+impl Loop {
+    /// Takes in a client that was greeted.
+    pub(super) fn add_session(&mut self, server: Token, session: Session) {
+        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else {
+            return self.work.push_back(Work::Drop(Box::new(session)));
+        };
+        tenant.connecting = tenant.connecting.saturating_sub(1);
+        let hosted = Arc::clone(&tenant.hosted);
+        let is_running = tenant.stage == Stage::Running;
+        let client = Arc::clone(session.client());
+        let served = Served {
+            session,
+            hosted,
+            server,
+            blocked: false,
+            stalled: None,
+            negotiation: None,
+            drained: None,
+        };
+        let token = self.sources.insert(Source::Session(Box::new(served)));
+        if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
+            tenant.sessions.insert(token);
+        }
+        client.registration.set_token(token);
+        let given = client.monitor.local().map(|GivenRole(role)| role);
+        let missing = client.origin.role.as_ref().filter(|DoorRole(role)| given != Some(role));
+        if let Some(DoorRole(role)) = missing {
+            tracing::error!(%role, "a client is refused: there is no such role");
+        }
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        let registered = self.poll.register(served.session.fd(), token, Interest::Readable);
+        if missing.is_some() || !is_running || registered.is_err() {
+            return self.close(token);
+        }
+        // What was posted before it had a token.
+        if client.outbox.blocked_since().is_some() {
+            self.blocked(token);
+        }
+        // What came with the end of the handshake is not reported.
+        self.read(token);
+    }
+
+    /// A client that was let in could not be greeted.
+    pub(super) fn not_connected(&mut self, server: Token) {
+        if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
+            tenant.connecting = tenant.connecting.saturating_sub(1);
+        }
+        self.end_if_nobody_is_left(server);
+    }
+
+    pub(super) fn session_event(&mut self, event: Event) {
+        let token = event.token;
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        if served.blocked && event.writable && served.session.write_more() == Written::All {
+            served.blocked = false;
+            if let Some(stalled) = served.stalled.take() {
+                self.timers.cancel(stalled);
+            }
+            let _ = self.poll.reregister(served.session.fd(), token, Interest::Readable);
+        }
+        let effects = served.session.ready(event, &mut self.scratch);
+        self.effects(token, effects);
+    }
+
+    /// Lets a session read, because what was in its way may be gone.
+    pub(super) fn read(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        let effects = served.session.read(&mut self.scratch);
+        self.effects(token, effects);
+    }
+
+    pub(super) fn room(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        let effects = served.session.room(&mut self.scratch);
+        self.effects(token, effects);
+    }
+
+    pub(super) fn broken(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        let effects = served.session.broken(&mut self.scratch);
+        self.effects(token, effects);
+    }
+
+    /// An out-of-band request of the session has been executed.
+    pub(super) fn executed(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        let effects = served.session.executed(&mut self.scratch);
+        self.effects(token, effects);
+    }
+
+    fn effects(&mut self, token: Token, effects: Effects) {
+        let Effects { next, run, queued } = effects;
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        if let Some(pending) = run {
+            let (server, client) =
+                (Arc::clone(&served.hosted), Arc::clone(served.session.client()));
+            self.work.push_back(Work::ExecuteOutOfBand { server, client, token, pending });
+        }
+        if queued {
+            if served.negotiation.is_none() && served.session.negotiates() {
+                let key = self.timers.set(Instant::now() + PATIENCE, Timer::Negotiation(token));
+                served.negotiation = Some(key);
+            }
+            let server = served.server;
+            self.server_ready(server);
+        }
+        match next {
+            Next::Wait => {}
+            Next::Again => self.again.push_back(token),
+            Next::Later => _ = self.timers.set(Instant::now() + TRY_AGAIN, Timer::Again(token)),
+            Next::Close => self.close(token),
+        }
+    }
+
+    /// The client does not take all of its output.
+    pub(super) fn blocked(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        if std::mem::replace(&mut served.blocked, true) {
+            return;
+        }
+        if let Some(stalled) = served.hosted.options.limits.stalled {
+            served.stalled = Instant::now()
+                .checked_add(stalled)
+                .map(|at| self.timers.set(at, Timer::Stalled(token)));
+        }
+        // Reported at once, if there is room by now.
+        let _ = self.poll.reregister(served.session.fd(), token, Interest::ReadableWritable);
+    }
+
+    /// Disconnects a client that has read nothing for too long.
+    pub(super) fn look_for_stall(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        served.stalled = None;
+        let Some(at_most) = served.hosted.options.limits.stalled else { return };
+        let Some(since) = served.session.client().outbox.blocked_since() else { return };
+        let at = since + at_most;
+        if at > Instant::now() {
+            served.stalled = Some(self.timers.set(at, Timer::Stalled(token)));
+            return;
+        }
+        self.cut_off(token, CutOff::Stalled, &format!("it has not read for {at_most:?}"));
+    }
+
+    /// Lets a client complete negotiation out of its turn, if a command is in its way.
+    pub(super) fn look_for_negotiation(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        served.negotiation = None;
+        if !served.session.negotiates() {
+            return;
+        }
+        if served.hosted.role.is_free() {
+            let key = self.timers.set(Instant::now() + PATIENCE, Timer::Negotiation(token));
+            served.negotiation = Some(key);
+            return;
+        }
+        let (server, jobs) = (Arc::clone(&served.hosted), served.session.take_queued());
+        self.work.push_back(Work::Negotiate { server, jobs });
+    }
+
+    /// Disconnects those clients of a server that take most, until the others do not take too much.
+    pub(super) fn relieve(&mut self, server: Token) {
+        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
+        let mut largest: Vec<(Reverse<usize>, Token)> = Vec::new();
+        for client in tenant.hosted.list() {
+            if client.ledger.is_exceeded()
+                && let Some(token) = client.registration.token()
+            {
+                largest.push((Reverse(client.ledger.bytes()), token));
+            }
+        }
+        largest.sort_unstable();
+        for (Reverse(bytes), token) in largest {
+            let Some(Source::Session(served)) = self.sources.get_mut(token) else { continue };
+            if !served.session.client().ledger.is_exceeded() {
+                continue;
+            }
+            let reason = format!("{bytes} bytes are kept for it, and too many in all");
+            self.cut_off(token, CutOff::Bytes, &reason);
+        }
+    }
+
+    /// What was left of a session has been dropped.
+    pub(super) fn forgotten(&mut self, server: Token) {
+        if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
+            tenant.leaving -= 1;
+        }
+        self.end_if_nobody_is_left(server);
+    }
+
+    fn cut_off(&mut self, token: Token, why: CutOff, reason: &str) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        served.hosted.counters.cut_off(why).count();
+        let monitor = served.session.client().monitor.id();
+        tracing::warn!(%monitor, "a client is disconnected: {reason}");
+        self.close(token);
+    }
+
+    /// Ends a connection and forgets it.
+    pub(super) fn close(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.remove(token) else { return };
+        let Served { mut session, hosted, server, stalled, negotiation, drained, .. } = *served;
+        for timer in [stalled, negotiation, drained].into_iter().flatten() {
+            self.timers.cancel(timer);
+        }
+        self.poll.deregister(session.fd());
+        session.close(&mut self.scratch);
+        let remains = session.into_remains();
+        self.work.push_back(Work::Forget { server: hosted, remains });
+        if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
+            tenant.sessions.remove(&token);
+            tenant.leaving += 1;
+        }
+        self.end_if_nobody_is_left(server);
+    }
+}

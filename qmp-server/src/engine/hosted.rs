@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One server, for the threads that execute its requests, look at it or end it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use qmp_dispatch::{Dispatcher, Locals, MonitorId};
+use qmp_queue::{Popped, Queue, Ticket};
+
+use super::event_loop::Results;
+use super::observed::Observed;
+use super::role::Role;
+use super::work::Done;
+use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Verdict};
+use crate::io::{Mailbox, Notice, Registration, Waker};
+use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
+use crate::session::{Charges, Client, Descriptors, Discipline, Job, Outbox, Parts, Session};
+use crate::transport::{Address, Peer, Transport};
+
+/// How a server is to behave.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) discipline: Discipline,
+    pub(crate) limits: Limits,
+    /// How long what is being executed may hold up the end of the server.
+    pub(crate) shutdown_deadline: Duration,
+    /// Goes on without clients, even if it listens nowhere.
+    pub(crate) stay: bool,
+}
+
+/// What every client's monitor is given by the server, besides what the core gives.
+pub(crate) type Furnish = Box<dyn Fn(&Arc<Hosted>, Locals) -> Locals + Send + Sync>;
+
+/// What other threads may use of a server.
+pub(crate) struct Hosted {
+    pub(super) registration: Arc<Registration>,
+    /// Of the engine's loop.
+    results: Arc<Results>,
+    pub(crate) dispatcher: Dispatcher,
+    pub(super) queue: Queue<Job>,
+    pub(crate) options: Options,
+    pub(super) accounts: Arc<Accounts>,
+    pub(crate) observed: Observed,
+    pub(crate) counters: Arc<Counters>,
+    pub(super) door: Door,
+    furnish: Furnish,
+    /// Readable while a request can be executed or the server ends, if an embedder executes requests.
+    pub(super) embedder: Option<Arc<Waker>>,
+    pub(super) role: Role,
+    /// In-band requests that are being executed.
+    executing: AtomicUsize,
+    /// Clients that were greeted and have not left.
+    clients: Mutex<BTreeMap<MonitorId, Arc<Client>>>,
+    /// Of its listeners, in their order.
+    pub(crate) addresses: Vec<Address>,
+    stopping: AtomicBool,
+    /// Whose command has stopped the server, if one has.
+    ended_by: OnceLock<MonitorId>,
+    end: Mutex<End>,
+    ended: Condvar,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    No,
+    Stopping,
+    Ended,
+}
+
+/// What a server is made of.
+pub(crate) struct Plan {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) options: Options,
+    pub(crate) observed: Observed,
+    pub(crate) door: Door,
+    pub(crate) furnish: Furnish,
+    pub(crate) embedder: Option<Arc<Waker>>,
+    pub(crate) addresses: Vec<Address>,
+}
+
+impl Hosted {
+    pub(super) fn new(plan: Plan, mailbox: &Arc<Mailbox>, results: &Arc<Results>) -> Arc<Hosted> {
+        let registration = Registration::new(mailbox);
+        let accounts = Accounts::new(&plan.options.limits, Arc::clone(&registration));
+        let server = Arc::new(Hosted {
+            registration,
+            results: Arc::clone(results),
+            dispatcher: plan.dispatcher,
+            queue: Queue::new(),
+            options: plan.options,
+            accounts,
+            counters: Arc::clone(plan.observed.counters()),
+            observed: plan.observed,
+            door: plan.door,
+            furnish: plan.furnish,
+            embedder: plan.embedder,
+            role: Role::default(),
+            executing: AtomicUsize::new(0),
+            clients: Mutex::default(),
+            addresses: plan.addresses,
+            stopping: AtomicBool::new(false),
+            ended_by: OnceLock::new(),
+            end: Mutex::new(End::No),
+            ended: Condvar::new(),
+        });
+        server.observed.set_server(&server);
+        server
+    }
+
+    /// Opens the ledger of a client, unless a limit does not allow it.
+    pub(super) fn admit(&self, peer: Peer) -> Result<(Peer, Arc<Ledger>), crate::access::Refused> {
+        match self.accounts.admit(&peer.user()) {
+            Ok(ledger) => Ok((peer, ledger)),
+            Err(reason) => {
+                Err(crate::access::Refused { peer: Some(peer), why: Refusal::Limit, reason })
+            }
+        }
+    }
+
+    /// Makes a client a session, and greets it. Calls foreign code.
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+        (peer, ledger): (Peer, Arc<Ledger>),
+        groups: Option<Groups>,
+    ) -> Session {
+        let transport: Arc<dyn Transport> = transport.into();
+        let registration = Registration::new(self.registration.mailbox());
+        let outbox = Arc::new(Outbox::new(
+            Arc::clone(&registration),
+            Arc::clone(&transport),
+            origin.layout,
+            self.options.limits.unread,
+            &ledger,
+            Arc::clone(&self.counters),
+        ));
+        tracing::debug!(%peer, "client connected");
+        self.counters.greeted.count();
+        let mut locals = Locals::default().with(Descriptors::default()).with(peer);
+        if let Some(role) = &origin.role {
+            locals = locals.with(role.clone());
+        }
+        if let Some(groups) = groups {
+            locals = locals.with(groups);
+        }
+        let locals = (self.furnish)(self, locals);
+        let monitor = self.dispatcher.connect(outbox.clone(), origin.layout, locals);
+        let parts = Parts {
+            registration,
+            origin,
+            transport,
+            monitor,
+            outbox,
+            ledger,
+            counters: Arc::clone(&self.counters),
+            discipline: self.options.discipline,
+            limits: self.options.limits.message,
+        };
+        let session = Session::new(parts, &self.queue);
+        let client = session.client();
+        self.clients().insert(client.monitor.id(), Arc::clone(client));
+        session
+    }
+
+    /// Identifies a client, and connects it. `Ok(Err)` is one whose handshake goes on.
+    fn receive(
+        self: &Arc<Self>,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+    ) -> io::Result<Result<Session, (Box<dyn Transport>, Origin)>> {
+        let refuse = |refused: crate::access::Refused| {
+            transport.shutdown();
+            self.door.tell(&refused);
+            io::Error::new(io::ErrorKind::PermissionDenied, refused.reason)
+        };
+        let verdict = match self.door.judge(&*transport) {
+            Verdict::LookUp(peer, uid) => {
+                self.door.judge_member(peer, &Groups(crate::access::groups_of(uid)))
+            }
+            verdict => verdict,
+        };
+        let admitted = match verdict {
+            Verdict::Admitted(peer) => self.admit(peer).map_err(refuse)?,
+            Verdict::Refused(refused) => return Err(refuse(refused)),
+            Verdict::NotReady | Verdict::LookUp(..) => return Ok(Err((transport, origin))),
+        };
+        Ok(Ok(self.connect(transport, origin, admitted, None)))
+    }
+
+    /// Serves one more connection. It is identified, charged and greeted here, and then served by the engine.
+    ///
+    /// # Errors
+    ///
+    /// If the server ends, does not let the client in, or has as many as it may.
+    pub(crate) fn serve(
+        self: &Arc<Self>,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+    ) -> io::Result<()> {
+        // An embedder may have left it blocking, and then reading would hold up everybody.
+        rustix::io::ioctl_fionbio(transport.as_fd(), true)?;
+        let token = self.registration.token().filter(|_| !self.is_stopping());
+        let ended = || io::Error::new(io::ErrorKind::NotConnected, "the server has ended");
+        let server = token.ok_or_else(ended)?;
+        let done = match self.receive(transport, origin)? {
+            Ok(session) => Done::Connected { server, session: Box::new(session) },
+            Err((transport, origin)) => Done::Arrived { server, transport, origin },
+        };
+        self.post(done);
+        Ok(())
+    }
+
+    /// Has the loop take something in.
+    pub(super) fn post(&self, done: Done) {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).push(done);
+        self.registration.mailbox().wake();
+    }
+
+    /// A client has left.
+    pub(super) fn forget(&self, client: &Client) {
+        self.clients().remove(&client.monitor.id());
+    }
+
+    /// The clients that are connected, in the order in which they have come.
+    pub(crate) fn list(&self) -> Vec<Arc<Client>> {
+        self.clients().values().cloned().collect()
+    }
+
+    fn clients(&self) -> MutexGuard<'_, BTreeMap<MonitorId, Arc<Client>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all connections of a listener: nothing more is sent to them.
+    pub(crate) fn abort_connections(&self, listener: usize) {
+        for client in self.list().iter().filter(|client| client.origin.listener == Some(listener)) {
+            client.abort();
+        }
+    }
+}
+
+/// Executing requests.
+impl Hosted {
+    /// Takes the next request from the queue if the role is free. It must be [executed](Hosted::execute).
+    pub(super) fn next(&self) -> Option<Popped<Job>> {
+        if !self.role.try_take() {
+            return None;
+        }
+        let popped = self.queue.try_pop();
+        if popped.is_none() {
+            self.role.free();
+        }
+        popped
+    }
+
+    /// Executes a request whose turn has come. Returns whether the role is free again.
+    pub(super) fn execute(self: &Arc<Self>, popped: Popped<Job>) -> bool {
+        let Popped { item: Job { client, pending, charges, queued }, resume, ticket, .. } = popped;
+        let taken = self.counters.now();
+        self.counters.waited.add(taken.saturating_sub(queued));
+        client.taken(taken, resume.as_ref());
+        let monitor = Arc::clone(&client.monitor);
+        let holds_role = self.options.discipline == Discipline::OneAtATime;
+        let execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
+        // The dispatcher has its own net for handlers; this one is for the code around them.
+        let execute = || monitor.execute(pending, move || drop(execution));
+        if catch_unwind(AssertUnwindSafe(execute)).is_err() {
+            tracing::error!("foreign code around a command has panicked");
+        }
+        match holds_role {
+            true => self.role.returned(),
+            false => {
+                self.role.free();
+                true
+            }
+        }
+    }
+
+    /// Executes what a client that negotiates has sent, out of its turn.
+    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<Job>) {
+        for Job { client, pending, charges, queued } in jobs {
+            let taken = self.counters.now();
+            self.counters.waited.add(taken.saturating_sub(queued));
+            let monitor = Arc::clone(&client.monitor);
+            let execution = Execution::new(self, client, None, charges, taken, false);
+            monitor.execute(pending, move || drop(execution));
+        }
+    }
+
+    /// Executes one request on the embedder's thread. Whether more can be executed.
+    pub(crate) fn dispatch_one(self: &Arc<Self>) -> bool {
+        if let Some(embedder) = &self.embedder {
+            // Before a look at the queue: what comes after that wakes it again.
+            embedder.reset();
+        }
+        let popped = if self.is_stopping() { None } else { self.next() };
+        let executed = popped.is_some();
+        if let Some(popped) = popped {
+            if popped.resume.is_some() {
+                popped.item.client.let_read_on();
+            }
+            self.execute(popped);
+        }
+        // It may have been reset when it had just been woken.
+        self.wake_embedder();
+        executed && self.can_execute()
+    }
+
+    fn can_execute(&self) -> bool {
+        !self.queue.is_idle() && self.role.is_free() && !self.is_stopping()
+    }
+
+    /// Makes the embedder call, if a request can be executed or the server ends.
+    pub(super) fn wake_embedder(&self) {
+        if let Some(embedder) = &self.embedder
+            && (self.can_execute() || self.is_stopping())
+        {
+            embedder.wake();
+        }
+    }
+
+    /// The queue may have something to pop for somebody, found out by a thread that is not about to look itself.
+    fn tell_of_queue(&self) {
+        match &self.embedder {
+            Some(_) => self.wake_embedder(),
+            None if self.queue.is_idle() => {}
+            None => self.registration.post(Notice::Queued),
+        }
+    }
+
+    pub(super) fn executing(&self) -> usize {
+        self.executing.load(Ordering::SeqCst)
+    }
+}
+
+/// One in-band request that is executed, until it has been answered; ends however that ends.
+struct Execution {
+    server: Arc<Hosted>,
+    client: Arc<Client>,
+    ticket: Option<Ticket<Job>>,
+    _charges: Charges,
+    taken: Duration,
+    had_oob: bool,
+    /// The server's role is free only after the answer.
+    holds_role: bool,
+}
+
+impl Execution {
+    fn new(
+        server: &Arc<Hosted>,
+        client: Arc<Client>,
+        ticket: Option<Ticket<Job>>,
+        charges: Charges,
+        taken: Duration,
+        holds_role: bool,
+    ) -> Execution {
+        server.executing.fetch_add(1, Ordering::SeqCst);
+        let had_oob = client.monitor.is_oob_enabled();
+        let server = Arc::clone(server);
+        Execution { server, client, ticket, _charges: charges, taken, had_oob, holds_role }
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        let server = &self.server;
+        let in_turn = self.ticket.is_some();
+        self.client.answered(self.ticket.take(), self.had_oob);
+        server.counters.executed.add(server.counters.now().saturating_sub(self.taken));
+        server.executing.fetch_sub(1, Ordering::SeqCst);
+        let freed = in_turn && (!self.holds_role || server.role.answered());
+        if freed {
+            server.tell_of_queue();
+        }
+        if server.is_stopping() {
+            server.registration.post(Notice::Stop);
+        }
+    }
+}
+
+/// The end.
+impl Hosted {
+    /// Ends the server in order.
+    pub(crate) fn stop(&self) {
+        if let Some(monitor) = qmp_dispatch::current() {
+            let _ = self.ended_by.set(monitor.id());
+        }
+        self.stopping.store(true, Ordering::SeqCst);
+        self.advance(End::Stopping);
+        self.registration.post(Notice::Stop);
+        self.wake_embedder();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Whose command has stopped the server: in QEMU, what comes after `quit` is ignored.
+    pub(super) fn was_ended_by(&self, client: &Client) -> bool {
+        self.ended_by.get() == Some(&client.monitor.id())
+    }
+
+    /// Sends clients what is left for them, for a while, and ends their connections; others may come.
+    pub(crate) fn disconnect_clients(&self) {
+        self.registration.post(Notice::Disconnect);
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.advance(End::Ended);
+    }
+
+    fn advance(&self, to: End) {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if *end != End::Ended {
+            *end = to;
+        }
+        self.ended.notify_all();
+    }
+
+    /// Waits until the server has been stopped, and then until it has ended, at most for `at_most`. Whether it has.
+    pub(crate) fn wait(&self, at_most: Duration) -> bool {
+        let lock = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.ended.wait_while(lock, |end| *end == End::No);
+        let end = end.unwrap_or_else(PoisonError::into_inner);
+        let running = |end: &mut End| *end != End::Ended;
+        let waited = self.ended.wait_timeout_while(end, at_most, running);
+        let (end, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *end == End::Ended
+    }
+}
+
+/// What operators see.
+impl Hosted {
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            clients: self.clients().len(),
+            suspended: self.queue.stats().filter(|producer| producer.suspended).count(),
+            queued: self.queue.len(),
+            executing: self.executing(),
+            kept_bytes: self.accounts.bytes(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> ServerStatus {
+        let (now, counters, stats) = (self.gauges(), &self.counters, self.dispatcher.stats());
+        ServerStatus {
+            version: crate::version().to_string(),
+            uptime_ms: milliseconds(counters.now()),
+            clients: now.clients as u64,
+            suspended: now.suspended as u64,
+            queued: now.queued as u64,
+            executing: now.executing as u64,
+            greeted: counters.greeted.get(),
+            refused: Refusal::ALL.into_iter().map(|why| counters.refused(why).get()).sum(),
+            in_band: counters.in_band.get(),
+            out_of_band: counters.out_of_band.get(),
+            failed: stats.failed(),
+            deadlines_passed: stats.deadlines_passed,
+            late_answers: stats.late_answers,
+            events: stats.events,
+            events_held_back: stats.events_held_back,
+            events_sent: counters.events_sent.get(),
+            events_dropped: counters.events_dropped.get(),
+        }
+    }
+
+    /// The status of each client, in the order in which they have come.
+    pub(crate) fn client_statuses(&self) -> Vec<ClientStatus> {
+        let status = |client: &Arc<Client>| {
+            let address = client.origin.listener.and_then(|index| self.addresses.get(index));
+            ClientStatus { listener: address.map(Address::to_string), ..client.status() }
+        };
+        self.list().iter().map(status).collect()
+    }
+
+    /// When the dispatcher has its next timeout.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.dispatcher.timeout()?)
+    }
+}

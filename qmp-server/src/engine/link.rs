@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sources of wings: links to upstream servers.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::io::{Event, Interest, Registration};
+
+/// A source that is lent out for each of its inputs, so that what it does may call foreign code. What happens to it
+/// meanwhile is noted, and is its next input.
+pub(crate) trait Link: Send {
+    /// The registration by which other threads [wake](crate::io::Notice::Wake) it.
+    fn registration(&self) -> &Arc<Registration>;
+
+    /// The socket, if there is one.
+    fn socket(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Handles an input, without blocking.
+    fn handle(&mut self, input: Input) -> Next;
+}
+
+/// What has happened to a link. Several things may have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Input {
+    /// Its socket has become ready.
+    pub(crate) event: Option<Event>,
+    /// The time that it has asked for has come.
+    pub(crate) timer: bool,
+    /// Somebody has woken it, or it was taken in.
+    pub(crate) woken: bool,
+}
+
+/// What a link wants after an input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Next {
+    /// It has another socket than before, or none any more.
+    pub(crate) new_socket: bool,
+    /// What it waits for at its socket.
+    pub(crate) interest: Interest,
+    /// When it wants its next input at the latest.
+    pub(crate) timer: Option<Duration>,
+    /// It is to be dropped.
+    pub(crate) ended: bool,
+}
+
+impl Input {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.event.is_none() && !self.timer && !self.woken
+    }
+
+    pub(super) fn add_event(&mut self, event: Event) {
+        let before = self.event.get_or_insert(event);
+        before.writable |= event.writable;
+        before.read_closed |= event.read_closed;
+        before.hung_up |= event.hung_up;
+    }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Listeners, and what a client inherits from the one that it has connected to.
+
+use crate::access::Origin;
+use crate::transport::Listener;
+
+/// A listener, and what its clients inherit. The listener cleans up once, at the latest when this is dropped.
+pub(crate) struct Listening {
+    pub(crate) listener: Box<dyn Listener>,
+    pub(crate) origin: Origin,
+    cleaned_up: bool,
+}
+
+impl Listening {
+    pub(crate) fn new(listener: Box<dyn Listener>, origin: Origin) -> Listening {
+        Listening { listener, origin, cleaned_up: false }
+    }
+
+    pub(crate) fn clean_up(&mut self) {
+        if !std::mem::replace(&mut self.cleaned_up, true) {
+            self.listener.clean_up();
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.clean_up();
+    }
+}

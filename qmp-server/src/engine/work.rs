@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What runs without the leadership, and what comes of it. All foreign code runs here: handlers, interceptors, filters,
+//! the end of monitors.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use qmp_dispatch::Pending;
+use qmp_dispatch::proto::Error;
+use qmp_queue::Popped;
+
+use super::hosted::Hosted;
+use super::link::{Input, Link, Next};
+use super::listening::Listening;
+use crate::access::{Groups, Ledger, Origin, Refused};
+use crate::io::{Token, aside};
+use crate::session::{Client, Job, Remains, Session};
+use crate::transport::{Closing, Peer, Transport};
+
+/// Something to be run without the leadership.
+pub(super) enum Work {
+    /// Greet a client that is let in.
+    Connect {
+        server: Arc<Hosted>,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+        admitted: (Peer, Arc<Ledger>),
+        groups: Option<Groups>,
+    },
+    /// Tell of a client that is not let in, and end its connection.
+    Refuse {
+        server: Arc<Hosted>,
+        transport: Box<dyn Transport>,
+        refused: Refused,
+    },
+    /// Execute an in-band request.
+    Execute {
+        server: Arc<Hosted>,
+        popped: Popped<Job>,
+    },
+    /// Execute an out-of-band request; the session waits for it.
+    ExecuteOutOfBand {
+        server: Arc<Hosted>,
+        client: Arc<Client>,
+        token: Token,
+        pending: Pending,
+    },
+    /// Execute what clients that negotiate have queued, out of turn.
+    Negotiate {
+        server: Arc<Hosted>,
+        jobs: Vec<Job>,
+    },
+    /// Answer requests with an error, because their server ends.
+    AnswerEnding {
+        server: Token,
+        requests: Vec<(Arc<Client>, Vec<Pending>)>,
+    },
+    HandleTimeout {
+        server: Arc<Hosted>,
+        token: Token,
+    },
+    /// Drop what is left of a session.
+    Forget {
+        server: Arc<Hosted>,
+        remains: Remains,
+    },
+    /// Drop something foreign.
+    Drop(Box<dyn Any + Send>),
+    /// Let a link handle an input.
+    Lend {
+        token: Token,
+        link: Box<dyn Link>,
+        input: Input,
+    },
+}
+
+/// What has come of [`Work`], or what another thread wants the loop to take in.
+pub(super) enum Done {
+    Nothing,
+    /// A client was greeted.
+    Connected {
+        server: Token,
+        session: Box<Session>,
+    },
+    /// A client was let in, but could not be greeted.
+    NotConnected {
+        server: Token,
+    },
+    /// A client wants to be let in.
+    Arrived {
+        server: Token,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+    },
+    /// The groups of an arrival were looked up.
+    LookedUp {
+        arrival: Token,
+        groups: Groups,
+    },
+    /// A request was executed. The role of the server's dispatcher may be free.
+    Executed {
+        server: Token,
+        freed: bool,
+    },
+    ExecutedOutOfBand {
+        session: Token,
+    },
+    /// What was left of a session has been dropped.
+    Forgotten {
+        server: Token,
+    },
+    AnsweredEnding {
+        server: Token,
+    },
+    TimeoutHandled {
+        server: Token,
+    },
+    /// A link is back.
+    Returned {
+        token: Token,
+        link: Box<dyn Link>,
+        next: Next,
+    },
+    /// A link is gone.
+    Lost {
+        link: Token,
+    },
+    /// A server is to be hosted.
+    Host {
+        server: Arc<Hosted>,
+        listeners: Vec<Listening>,
+        reply: SyncSender<io::Result<()>>,
+    },
+    /// A link is to be hosted.
+    AddLink {
+        link: Box<dyn Link>,
+    },
+}
+
+impl Work {
+    /// Runs it. A panic of foreign code ends what it was run for, and nothing else.
+    pub(super) fn run(self) -> Done {
+        let instead = self.panicked();
+        catch_unwind(AssertUnwindSafe(|| self.run_unguarded())).unwrap_or_else(|_| {
+            tracing::error!("foreign code has panicked");
+            instead
+        })
+    }
+
+    /// What has come of it if foreign code panics.
+    fn panicked(&self) -> Done {
+        match self {
+            Work::Connect { server, .. } => server
+                .registration
+                .token()
+                .map_or(Done::Nothing, |server| Done::NotConnected { server }),
+            &Work::ExecuteOutOfBand { token, .. } => Done::ExecutedOutOfBand { session: token },
+            &Work::AnswerEnding { server, .. } => Done::AnsweredEnding { server },
+            &Work::HandleTimeout { token, .. } => Done::TimeoutHandled { server: token },
+            &Work::Lend { token, .. } => Done::Lost { link: token },
+            Work::Forget { server, .. } => server
+                .registration
+                .token()
+                .map_or(Done::Nothing, |server| Done::Forgotten { server }),
+            Work::Execute { .. } | Work::Refuse { .. } | Work::Negotiate { .. } | Work::Drop(_) => {
+                Done::Nothing
+            }
+        }
+    }
+
+    fn run_unguarded(self) -> Done {
+        match self {
+            Work::Connect { server, transport, origin, admitted, groups } => {
+                let session = server.connect(transport, origin, admitted, groups);
+                let token = server.registration.token();
+                token.map_or(Done::Nothing, |server| Done::Connected {
+                    server,
+                    session: session.into(),
+                })
+            }
+            Work::Refuse { server, transport, refused } => {
+                transport.shutdown();
+                server.door.tell(&refused);
+                Done::Nothing
+            }
+            Work::Execute { server, popped } => {
+                let freed = server.execute(popped);
+                match server.registration.token() {
+                    Some(server) => Done::Executed { server, freed },
+                    None => Done::Nothing,
+                }
+            }
+            Work::ExecuteOutOfBand { server, client, token, pending } => {
+                let counters = Arc::clone(&server.counters);
+                let began = counters.now();
+                let done = move || {
+                    counters.executed_out_of_band.add(counters.now().saturating_sub(began));
+                };
+                client.monitor.execute(pending, done);
+                Done::ExecutedOutOfBand { session: token }
+            }
+            Work::Negotiate { server, jobs } => {
+                server.negotiate(jobs);
+                Done::Nothing
+            }
+            Work::AnswerEnding { server, requests } => {
+                for (client, pending) in requests {
+                    for pending in pending {
+                        client
+                            .monitor
+                            .refuse(pending, Error::generic("The server is shutting down"));
+                    }
+                }
+                Done::AnsweredEnding { server }
+            }
+            Work::HandleTimeout { server, token } => {
+                server.dispatcher.handle_timeout();
+                Done::TimeoutHandled { server: token }
+            }
+            Work::Forget { server, remains } => {
+                server.forget(&remains.client);
+                let owner = remains.client.ledger.owner();
+                let token = server.registration.token();
+                let forgotten = token.map_or(Done::Nothing, |server| Done::Forgotten { server });
+                let transport = remains.drop_all_but_transport();
+                match transport.closing() {
+                    Closing::AtOnce => forgotten,
+                    Closing::Slow => {
+                        aside(owner, move || drop(transport));
+                        forgotten
+                    }
+                    Closing::Flushes => {
+                        aside(owner, move || {
+                            drop(transport);
+                            server.post(forgotten);
+                        });
+                        Done::Nothing
+                    }
+                }
+            }
+            Work::Drop(foreign) => {
+                drop(foreign);
+                Done::Nothing
+            }
+            Work::Lend { token, mut link, input } => {
+                let next = link.handle(input);
+                Done::Returned { token, link, next }
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Readiness and wake-ups, in mio's words: interest, event, token, waker.
+
+mod aside;
+mod epoll;
+mod mailbox;
+mod registration;
+mod token;
+mod waker;
+
+pub(crate) use aside::{Owner, aside};
+pub(crate) use epoll::{Event, Events, Interest, Poll};
+pub(crate) use mailbox::{Mailbox, Notice};
+pub(crate) use registration::Registration;
+pub(crate) use token::Token;
+pub(crate) use waker::Waker;

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What other threads may use of a session.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use qmp_dispatch::{Monitor, Pending};
+use qmp_queue::{Mode, Producer, Resume, Ticket};
+
+use super::outbox::{Outbox, Sent};
+use crate::access::{Charge, GivenRole, Ledger, Origin};
+use crate::io::{Notice, Registration};
+use crate::observe::{ClientCounters, ClientStatus, Counters, RunningCommand, milliseconds, trace};
+use crate::transport::Peer;
+
+/// An in-band request that waits for its turn.
+pub(crate) struct Job {
+    pub(crate) client: Arc<Client>,
+    pub(crate) pending: Pending,
+    /// What it takes, until it has been answered.
+    pub(crate) charges: Charges,
+    /// When it was read.
+    pub(crate) queued: Duration,
+}
+
+/// What one request is charged for.
+pub(crate) struct Charges {
+    pub(super) _bytes: Charge,
+    /// `None` for negotiation and for the server's own commands, which need no place.
+    pub(super) _request: Option<Charge>,
+}
+
+/// A client, for the threads that answer it, that look at it, or that disconnect it.
+pub(crate) struct Client {
+    pub(crate) registration: Arc<Registration>,
+    pub(crate) origin: Origin,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) counters: ClientCounters,
+    pub(super) server: Arc<Counters>,
+    pub(super) producer: Producer<Job>,
+    /// The mode of `producer` once out-of-band execution is enabled.
+    pub(super) mode_with_oob: Mode,
+    /// In-band requests that were read and not answered yet.
+    pub(super) unanswered: AtomicUsize,
+    /// The session cannot read on, or end, until a request is answered or taken. The loop sets this and then looks at
+    /// the queue and at `unanswered` once more; who changes those looks at this afterwards: one of them sees the other.
+    pub(super) held_back: AtomicBool,
+}
+
+impl Client {
+    /// An in-band request has been taken from the queue, and is executed from now on.
+    pub(crate) fn taken(&self, at: Duration, resume: Option<&Resume>) {
+        self.counters.taken(at);
+        trace::monitor_qmp_in_band_dequeue(self.monitor.id(), &self.producer);
+        if resume.is_some() {
+            self.resumed();
+        }
+    }
+
+    /// An in-band request has been answered: the monitor may be resumed. `had_oob` says whether out-of-band execution
+    /// was enabled before it.
+    pub(crate) fn answered(&self, ticket: Option<Ticket<Job>>, had_oob: bool) {
+        self.counters.answered();
+        let begins = !had_oob && self.monitor.is_oob_enabled();
+        // Both, in this order: more may wait, and then one less is in progress.
+        let resumed = begins.then(|| self.producer.set_mode(self.mode_with_oob)).flatten();
+        let resumed = resumed.or(ticket.and_then(Ticket::done));
+        if resumed.is_some() {
+            self.resumed();
+        }
+        self.unanswered.fetch_sub(1, Ordering::SeqCst);
+        self.let_read_on();
+    }
+
+    fn resumed(&self) {
+        trace::monitor_suspend(self.monitor.id(), -1);
+    }
+
+    /// Tells the loop, if the session waits for this.
+    pub(crate) fn let_read_on(&self) {
+        if self.held_back.load(Ordering::SeqCst) && self.held_back.swap(false, Ordering::SeqCst) {
+            self.registration.post(Notice::Resumed);
+        }
+    }
+
+    /// Sends nothing more, and ends the connection. The session follows.
+    pub(crate) fn abort(&self) {
+        if let Some(transport) = self.outbox.close() {
+            transport.shutdown();
+        }
+        self.registration.post(Notice::Broken);
+    }
+
+    /// What operators see of it, but for the address of its listener.
+    pub(crate) fn status(&self) -> ClientStatus {
+        let Client { monitor, counters, .. } = self;
+        let now = self.server.now();
+        let queue = self.producer.stats();
+        let Sent { bytes, unsent, events_missed } = self.outbox.sent();
+        let running = counters.running_since().and_then(|since| {
+            let running_ms = milliseconds(now.saturating_sub(since));
+            Some(RunningCommand { command: monitor.last_command()?, running_ms })
+        });
+        ClientStatus {
+            monitor: monitor.id().into(),
+            peer: monitor.local::<Peer>().map(Peer::to_string).unwrap_or_default(),
+            role: monitor.local().map(|GivenRole(role)| role.as_ref().to_owned()),
+            listener: None,
+            connected_ms: milliseconds(now.saturating_sub(counters.connected)),
+            negotiated: monitor.is_negotiated(),
+            oob: monitor.is_oob_enabled(),
+            suspended: queue.as_ref().is_some_and(|queue| queue.suspended),
+            queued: queue.as_ref().map_or(0, |queue| queue.queued as u64),
+            running,
+            in_band: queue.map_or(0, |queue| queue.served),
+            out_of_band: counters.out_of_band.get(),
+            received_bytes: counters.bytes_received.get(),
+            sent_bytes: bytes,
+            unread_bytes: unsent as u64,
+            events_dropped: events_missed,
+        }
+    }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a step of a session asks the loop to do.
+
+use qmp_dispatch::Pending;
+
+/// Effects of one input to a session.
+#[must_use = "what a session asks for is done by the loop"]
+pub(crate) struct Effects {
+    /// What is to be done with the session itself.
+    pub(crate) next: Next,
+    /// An out-of-band request to be executed, without the leadership. The session reads on when it
+    /// [has been](super::Session::executed).
+    pub(crate) run: Option<Pending>,
+    /// A request was queued.
+    pub(crate) queued: bool,
+}
+
+/// What is to be done with a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Wait for the next input.
+    Wait,
+    /// Let it read again when others have had their turn.
+    Again,
+    /// Let it read again a little later: there is no room for descriptors now.
+    Later,
+    /// Close it.
+    Close,
+}
+
+impl Effects {
+    pub(super) fn next(next: Next) -> Effects {
+        Effects { next, run: None, queued: false }
+    }
+}

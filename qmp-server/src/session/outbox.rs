@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Output that has not been sent to the client yet.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use std::{io, mem};
+
+use qmp_dispatch::Output;
+use qmp_dispatch::proto::Layout;
+
+use super::missed::notice;
+use crate::access::{Charge, Ledger};
+use crate::io::{Notice, Registration};
+use crate::observe::Counters;
+use crate::transport::Transport;
+
+/// Events of at least this size are kept once for all clients that have not read them; smaller ones are copied.
+const SHARED_FROM: usize = 4 << 10;
+
+/// What an idle client's buffer may keep allocated.
+const IDLE_CAPACITY: usize = 1 << 10;
+
+/// Writes to the client what it takes at once, and keeps the rest. Any thread may transmit.
+pub(crate) struct Outbox {
+    registration: Arc<Registration>,
+    layout: Layout,
+    /// A client that leaves more than this unsent is not read from, and gets no events.
+    full: usize,
+    state: Mutex<State>,
+    /// `State::unsent`, for a look without the lock.
+    unsent: AtomicUsize,
+    counters: Arc<Counters>,
+}
+
+struct State {
+    /// `None` once nothing is to be written any more: the client has gone, or shall get nothing.
+    transport: Option<Arc<dyn Transport>>,
+    /// What is to be written, from `written` of the first piece on. No piece is empty, and none is wholly written.
+    pieces: VecDeque<Piece>,
+    written: usize,
+    /// The sum of all pieces without `written`.
+    unsent: usize,
+    /// An empty buffer to be used again.
+    spare: Vec<u8>,
+    /// For the pieces that are this client's own; brought up to date when something has been written.
+    charge: Charge,
+    own: usize,
+    /// Since when the client has taken nothing while something is unsent. Set exactly while the client has not taken
+    /// all that was tried to write. The loop has been told then, and it alone writes, when there is room.
+    blocked_since: Option<Instant>,
+    /// Since the client was last told. While there are any, all events are missed.
+    missed_events: u64,
+    /// The log has a line about it.
+    missing_logged: bool,
+    missed_in_all: u64,
+    bytes_sent: u64,
+}
+
+enum Piece {
+    Own(Vec<u8>),
+    Shared(Shared),
+}
+
+/// A text that other outboxes may keep, too.
+struct Shared {
+    text: Arc<str>,
+    ledger: Arc<Ledger>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.ledger.drop_shared(&self.text);
+    }
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(shared) => shared.text.as_bytes(),
+        }
+    }
+}
+
+/// What a client has been sent, and what not.
+pub(crate) struct Sent {
+    pub(crate) bytes: u64,
+    pub(crate) unsent: usize,
+    pub(crate) events_missed: u64,
+}
+
+/// What has come of writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Nothing is unsent.
+    All,
+    /// The client takes no more at the moment.
+    Some,
+}
+
+impl State {
+    fn append(&mut self, text: &str) {
+        if let Some(Piece::Own(bytes)) = self.pieces.back_mut() {
+            bytes.extend_from_slice(text.as_bytes());
+        } else {
+            let mut bytes = mem::take(&mut self.spare);
+            bytes.extend_from_slice(text.as_bytes());
+            self.pieces.push_back(Piece::Own(bytes));
+        }
+        self.own += text.len();
+        self.unsent += text.len();
+    }
+
+    fn append_shared(&mut self, text: &Arc<str>) {
+        let ledger = Arc::clone(self.charge.ledger());
+        ledger.keep_shared(text);
+        self.pieces.push_back(Piece::Shared(Shared { text: Arc::clone(text), ledger }));
+        self.unsent += text.len();
+    }
+
+    /// Writes what the client takes. An error says that it takes nothing any more.
+    fn write(&mut self) -> io::Result<()> {
+        let Some(transport) = self.transport.clone() else { return Ok(()) };
+        while let Some(first) = self.pieces.front_mut() {
+            let sent = match transport.send(&first.bytes()[self.written..]) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.bytes_sent += sent as u64;
+            self.written += sent;
+            self.unsent -= sent;
+            if self.written == first.bytes().len() {
+                self.written = 0;
+                self.pop();
+            } else if let Piece::Own(bytes) = first
+                && self.written > bytes.len() - self.written
+            {
+                // Not sooner: moving what is left would take longer than writing it.
+                bytes.drain(..self.written);
+                self.own -= mem::take(&mut self.written);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the first piece, which has been written.
+    fn pop(&mut self) {
+        if let Some(Piece::Own(mut bytes)) = self.pieces.pop_front() {
+            self.own -= bytes.len();
+            // An idle client does not hold more memory than this.
+            if bytes.capacity() <= IDLE_CAPACITY {
+                bytes.clear();
+                self.spare = bytes;
+            }
+        }
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(
+        registration: Arc<Registration>,
+        transport: Arc<dyn Transport>,
+        layout: Layout,
+        full: usize,
+        ledger: &Arc<Ledger>,
+        counters: Arc<Counters>,
+    ) -> Outbox {
+        let state = State {
+            transport: Some(transport),
+            pieces: VecDeque::new(),
+            written: 0,
+            unsent: 0,
+            spare: Vec::new(),
+            charge: ledger.charge_bytes(0),
+            own: 0,
+            blocked_since: None,
+            missed_events: 0,
+            missing_logged: false,
+            missed_in_all: 0,
+            bytes_sent: 0,
+        };
+        let (state, unsent) = (Mutex::new(state), AtomicUsize::new(0));
+        Outbox { registration, layout, full, state, unsent, counters }
+    }
+
+    pub(crate) fn sent(&self) -> Sent {
+        let state = self.lock();
+        Sent { bytes: state.bytes_sent, unsent: state.unsent, events_missed: state.missed_in_all }
+    }
+
+    /// Whether so much is unsent that the client's requests should wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.unsent.load(Ordering::Acquire) > self.full
+    }
+
+    /// Whether the client has been sent everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unsent.load(Ordering::Acquire) == 0
+    }
+
+    /// Since when the client has taken nothing, though something is unsent.
+    pub(crate) fn blocked_since(&self) -> Option<Instant> {
+        self.lock().blocked_since
+    }
+
+    /// Writes more, because the transport has room: what the loop does for a client that is blocked.
+    pub(crate) fn write_more(&self) -> Written {
+        let mut state = self.lock();
+        let before = state.unsent;
+        self.write(&mut state);
+        if state.missed_events > 0 && state.unsent <= self.full / 2 {
+            let missed = mem::take(&mut state.missed_events);
+            state.missing_logged = false;
+            state.append(&notice(missed, self.layout));
+            self.write(&mut state);
+        }
+        if state.unsent == 0 {
+            state.blocked_since = None;
+            return Written::All;
+        }
+        if state.unsent < before {
+            state.blocked_since = Some(Instant::now());
+        }
+        Written::Some
+    }
+
+    /// Drops what is unsent and all that is yet to come, and lets go of the transport: whoever may answer later holds
+    /// no descriptor.
+    pub(crate) fn close(&self) -> Option<Arc<dyn Transport>> {
+        self.bury(&mut self.lock())
+    }
+
+    fn bury(&self, state: &mut State) -> Option<Arc<dyn Transport>> {
+        state.pieces = VecDeque::new();
+        (state.written, state.unsent, state.own) = (0, 0, 0);
+        state.spare = Vec::new();
+        state.blocked_since = None;
+        state.missed_events = 0;
+        self.account(state);
+        state.transport.take()
+    }
+
+    fn write(&self, state: &mut State) {
+        let before = state.bytes_sent;
+        let written = state.write();
+        self.counters.bytes_sent.add(state.bytes_sent - before);
+        match written {
+            Ok(()) => self.account(state),
+            Err(_) => {
+                // What the client has sent is still executed as after a half-close, until the system reports its end.
+                drop(self.bury(state));
+                self.registration.post(Notice::Broken);
+            }
+        }
+    }
+
+    fn account(&self, state: &mut State) {
+        self.unsent.store(state.unsent, Ordering::Release);
+        let own = state.own;
+        state.charge.set_bytes(own);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Output for Outbox {
+    fn transmit(&self, text: &str) {
+        let mut state = self.lock();
+        if state.transport.is_some() {
+            state.append(text);
+        }
+    }
+
+    fn transmit_event(&self, text: &Arc<str>) {
+        let mut state = self.lock();
+        if state.transport.is_none() {
+            return;
+        }
+        // Once events are missed, all are until the client has been told how many.
+        if state.unsent > self.full || state.missed_events > 0 {
+            state.missed_events += 1;
+            state.missed_in_all += 1;
+            self.counters.events_dropped.count();
+            return;
+        }
+        self.counters.events_sent.count();
+        match text.len() < SHARED_FROM {
+            true => state.append(text),
+            false => state.append_shared(text),
+        }
+    }
+
+    fn flush(&self) {
+        let mut state = self.lock();
+        if state.blocked_since.is_some() {
+            self.account(&mut state);
+            let misses = state.missed_events > 0 && !mem::replace(&mut state.missing_logged, true);
+            drop(state);
+            if misses {
+                tracing::warn!("a client does not read, and misses events");
+            }
+            return;
+        }
+        self.write(&mut state);
+        if state.unsent > 0 {
+            state.blocked_since = Some(Instant::now());
+            self.registration.post(Notice::Blocked);
+        }
+    }
+}
