@@ -412,10 +412,7 @@ impl Dispatcher {
 
     /// What `query-qmp-schema` returns.
     pub(crate) fn schema(&self) -> &Json {
-        self.shared.schema.get_or_init(|| {
-            Json::encode(&self.registry().introspection().finish())
-                .expect("the schema consists of text")
-        })
+        self.shared.schema.get_or_init(|| self.registry().introspection().to_json())
     }
 
     /// The result of a command as clients get it. An error if it is checked and is not of the declared type.

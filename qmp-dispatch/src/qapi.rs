@@ -9,7 +9,7 @@
 //! - [`Arguments::check`] refuses wrong arguments with QEMU's first error, in QEMU's words, before
 //!   serde sees them. What it accepts, serde can deserialize, unless a type is choosier than its schema;
 //!   registration tries it out.
-//! - [`Introspection`] writes the result of `query-qmp-schema`, and JSON Schema.
+//! - [`Introspection`] writes the result of `query-qmp-schema`.
 //! - A [`Policy`] says what becomes of what is deprecated or unstable, in both.
 //!
 //! # How Rust types map to QAPI types
@@ -134,7 +134,6 @@ mod entries;
 mod error;
 mod hash_order;
 mod introspection;
-mod json_schema;
 mod merge;
 mod model;
 mod name;
@@ -146,7 +145,6 @@ mod probe;
 mod scalar;
 mod schema;
 mod schema_info;
-mod schema_schema;
 mod types;
 mod unsigned;
 
@@ -156,6 +154,9 @@ pub use error::{Problem, SchemaError};
 pub use introspection::{CommandInfo, EventInfo, Introspection};
 pub(crate) use name::is_name;
 pub use policy::{InputPolicy, OutputPolicy, Policy};
-pub use schema_info::{MetaType, SchemaEnumMember, SchemaInfo, SchemaMember, SchemaVariant};
+pub use schema_info::{
+    MetaType, SchemaAlternateMember, SchemaEnumMember, SchemaInfo, SchemaJsonType, SchemaMember,
+    SchemaVariant,
+};
 pub(crate) use types::arguments_taken_by;
 pub use types::{Arguments, Type, arguments_of, type_of};

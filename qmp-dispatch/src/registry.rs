@@ -399,9 +399,8 @@ impl Registry {
         self.forwarder.as_deref()
     }
 
-    /// All commands and events, for people and generators: with the
-    /// [names of their types](Introspection::unmasked) if wanted, documented, and as
-    /// [JSON Schema](Introspection::json_schema). What clients are told is its default.
+    /// Introspects all commands and events, for people and generators: documented, and with the
+    /// [names of their types](Introspection::unmasked) if wanted. Clients get its default.
     ///
     /// ```
     /// use qmp_dispatch::Registry;
@@ -420,16 +419,6 @@ impl Registry {
             introspection.event(&event.info());
         }
         introspection
-    }
-
-    /// All commands and events as [JSON Schema](Introspection::json_schema).
-    ///
-    /// ```
-    /// let schema = qmp_dispatch::Registry::new().json_schema();
-    /// assert!(schema.pointer("/commands/query-version/result").is_some());
-    /// ```
-    pub fn json_schema(&self) -> schemars::Schema {
-        self.introspection().json_schema()
     }
 
     pub(crate) fn policy(&self) -> &Policy {

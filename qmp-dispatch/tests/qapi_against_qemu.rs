@@ -14,7 +14,7 @@ use qmp_dispatch::qapi::{
     Arguments, CommandInfo, EventInfo, InputPolicy, Introspection, OutputPolicy, Policy,
     SchemaInfo, Type, arguments_of, type_of,
 };
-use qmp_proto::{Json, Value as QmpValue};
+use qmp_proto::Value as QmpValue;
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
@@ -287,7 +287,7 @@ fn introspect(entries: &Entries, unmasked: bool, policy: Policy) -> Vec<Value> {
             _ => {}
         }
     }
-    let schema = Json::encode(&introspection.finish()).unwrap();
+    let schema = introspection.to_json();
     let schema = type_of::<Vec<SchemaInfo>>().unwrap().shown(&policy, schema);
     serde_json::from_str(schema.as_str().replace("q_empty", "0").as_str()).unwrap()
 }

@@ -243,7 +243,7 @@ fn introspect(policy: Policy) -> String {
         event.features = &features;
         introspection.event(&event);
     }
-    let schema = Json::encode(&introspection.finish()).unwrap();
+    let schema = introspection.to_json();
     let ty = type_of::<Vec<SchemaInfo>>().unwrap();
     ty.shown(&policy, schema).as_str().to_owned()
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use qmp_dispatch::qapi::{
     Arguments, CommandInfo, EventInfo, Introspection, Problem, Type, arguments_of, type_of,
 };
-use qmp_proto::Json;
+use qmp_proto::Value;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +19,14 @@ fn describe(types: &[Type]) -> Vec<String> {
     for ty in types {
         introspection.event(&EventInfo::new("EVENT", ty));
     }
-    let lines = introspection.finish();
-    let lines = lines.iter().map(|info| Json::encode(info).unwrap().to_string());
+    let lines = lines(&introspection).into_iter();
     lines.filter(|line| !line.contains("EVENT") && !line.contains("builtin")).collect()
+}
+
+/// The entries as clients get them.
+fn lines(introspection: &Introspection) -> Vec<String> {
+    let entries = introspection.to_json().to_value();
+    entries.as_array().unwrap().iter().map(Value::to_string).collect()
 }
 
 #[track_caller]
@@ -355,10 +360,8 @@ fn names_are_masked_in_the_order_of_first_use() {
     second.allow_oob = true;
     introspection.command(&second);
     introspection.event(&EventInfo::new("EVENT", &type_of::<Pair>().unwrap()));
-    let lines: Vec<String> =
-        introspection.finish().iter().map(|info| Json::encode(info).unwrap().to_string()).collect();
     assert_eq!(
-        lines,
+        lines(&introspection),
         [
             r#"{"name": "first", "ret-type": "[1]", "meta-type": "command", "arg-type": "0"}"#,
             concat!(

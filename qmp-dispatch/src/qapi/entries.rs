@@ -4,14 +4,17 @@
 use std::collections::{HashMap, HashSet};
 
 use super::introspection::{CommandResult, Entity};
-use super::merge::{MergedTypes, Sameness};
+use super::merge::MergedTypes;
 use super::model::{Builtin, Case, Kind, Member, Model, TypeRef};
 use super::policy::Policy;
-use super::schema_info::{MetaType, SchemaEnumMember, SchemaInfo, SchemaMember, SchemaVariant};
+use super::schema_info::{
+    MetaType, SchemaAlternateMember, SchemaEnumMember, SchemaInfo, SchemaJsonType, SchemaMember,
+    SchemaVariant,
+};
 use super::types::EMPTY_NAME;
 
 pub(crate) fn write(entities: &[Entity], unmasked: bool, policy: &Policy) -> Vec<SchemaInfo> {
-    let mut types = MergedTypes::new(Sameness::Qapi);
+    let mut types = MergedTypes::default();
     let mut imported = Vec::with_capacity(entities.len());
     for entity in entities {
         imported.push(ImportedEntity {
@@ -163,7 +166,7 @@ impl Writer<'_> {
         let mut features = Vec::new();
         let mut documentation = None;
         let meta = match ty {
-            None => MetaType::Object { members: Vec::new(), union: None },
+            None => MetaType::Object { members: Vec::new(), tag: None, variants: None },
             Some(TypeRef::Builtin(builtin)) => MetaType::Builtin { json_type: json_type(builtin) },
             Some(TypeRef::Array(element)) => {
                 MetaType::Array { element_type: self.use_type(element) }
@@ -186,10 +189,14 @@ impl Writer<'_> {
                     features: value.features.clone(),
                     documentation: value.doc.clone(),
                 });
-                MetaType::Enum { members: members.collect() }
+                let names = values.iter().map(|value| value.name.clone());
+                MetaType::Enum { members: members.collect(), values: names.collect() }
             }
             Kind::Alternate(branches) => MetaType::Alternate {
-                members: branches.iter().map(|branch| self.use_type(branch)).collect(),
+                members: branches
+                    .iter()
+                    .map(|branch| SchemaAlternateMember { type_name: self.use_type(branch) })
+                    .collect(),
             },
             Kind::Object(object) => MetaType::Object {
                 members: object
@@ -198,10 +205,11 @@ impl Writer<'_> {
                     .filter(|member| self.policy.describes(&member.features))
                     .map(|member| self.member(member))
                     .collect(),
-                union: object.union.as_ref().map(|union| {
-                    let tag = object.members[union.tag].name.clone();
-                    (tag, union.cases.iter().map(|case| self.variant(case)).collect())
-                }),
+                tag: object.union.as_ref().map(|union| object.members[union.tag].name.clone()),
+                variants: object
+                    .union
+                    .as_ref()
+                    .map(|union| union.cases.iter().map(|case| self.variant(case)).collect()),
             },
         }
     }
@@ -227,13 +235,13 @@ impl Writer<'_> {
 
 const BUILTINS: [&str; 6] = ["str", "int", "number", "bool", "null", "any"];
 
-fn json_type(builtin: &Builtin) -> &'static str {
+fn json_type(builtin: &Builtin) -> SchemaJsonType {
     match builtin {
-        Builtin::Str(_) => "string",
-        Builtin::Int(_) => "int",
-        Builtin::Number => "number",
-        Builtin::Bool => "boolean",
-        Builtin::Null => "null",
-        Builtin::Any => "value",
+        Builtin::Str(_) => SchemaJsonType::String,
+        Builtin::Int(_) => SchemaJsonType::Int,
+        Builtin::Number => SchemaJsonType::Number,
+        Builtin::Bool => SchemaJsonType::Boolean,
+        Builtin::Null => SchemaJsonType::Null,
+        Builtin::Any => SchemaJsonType::Value,
     }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Descriptions of commands and events, from their types.
 
+use qmp_proto::Json;
+
+use super::entries;
 use super::policy::Policy;
 use super::schema_info::SchemaInfo;
 use super::types::{Arguments, Type};
-use super::{entries, json_schema};
 
 /// What introspection says about a command.
 ///
@@ -98,8 +100,7 @@ impl<'a> EventInfo<'a> {
 /// let mut introspection = Introspection::new();
 /// let status = type_of::<StatusInfo>()?;
 /// introspection.command(&CommandInfo::new("query-status", &Arguments::none(), &status));
-/// let schema = qmp_proto::Json::encode(&introspection.finish()).unwrap();
-/// assert!(schema.as_str().starts_with(
+/// assert!(introspection.to_json().as_str().starts_with(
 ///     r#"[{"name": "query-status", "ret-type": "1", "meta-type": "command", "arg-type": "0"}, "#
 /// ));
 /// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
@@ -183,41 +184,9 @@ impl Introspection {
         entries::write(&self.entities, self.unmasked, &self.policy)
     }
 
-    /// The same as JSON Schema (draft 2020-12), for people and generators: everything is called by its
-    /// name, and documented.
-    ///
-    /// The schemas of a command's arguments and result are at `/commands/NAME/arguments` and
-    /// `/commands/NAME/result`, that of an event's data at `/events/NAME/data`, and types that have a
-    /// name are in `/$defs`. What has the feature `deprecated` is so in JSON Schema; all features are
-    /// listed as `x-qapi-features`.
-    ///
-    /// Arguments that match are accepted, those that do not are refused, but for two things that
-    /// JSON Schema and QEMU see differently: `1.0` is an integer to JSON Schema and none to QEMU, and
-    /// QEMU takes negative numbers for unsigned members of 64 bits.
-    ///
-    /// ```
-    /// use qmp_dispatch::proto::Error;
-    /// use qmp_dispatch::{Context, Registry};
-    ///
-    /// #[derive(serde::Deserialize, schemars::JsonSchema)]
-    /// struct BlockResize {
-    ///     /// In bytes.
-    ///     size: u32,
-    /// }
-    ///
-    /// let mut registry = Registry::new();
-    /// registry
-    ///     .command("block_resize", |_: &Context, _: BlockResize| Ok::<(), Error>(()))?
-    ///     .documented("Makes a disk larger.");
-    /// let schema = registry.introspection().json_schema();
-    /// let at = |pointer| schema.pointer(pointer).unwrap();
-    /// assert_eq!(at("/commands/block_resize/description"), "Makes a disk larger.");
-    /// assert_eq!(at("/commands/block_resize/arguments/$ref"), "#/$defs/BlockResize");
-    /// assert_eq!(at("/$defs/BlockResize/properties/size/description"), "In bytes.");
-    /// assert_eq!(at("/$defs/BlockResize/properties/size/maximum"), u32::MAX);
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
-    pub fn json_schema(&self) -> schemars::Schema {
-        json_schema::write(&self.entities, &self.policy)
+    /// The result of `query-qmp-schema`: the entries, their members in QEMU's order.
+    pub fn to_json(&self) -> Json {
+        let entries = Json::encode(&self.finish()).expect("the schema consists of text");
+        Json::from(&entries.to_value())
     }
 }

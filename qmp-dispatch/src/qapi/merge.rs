@@ -3,47 +3,22 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::model::{Builtin, Case, Definition, Kind, Member, Model, Object, TypeRef, Union};
+use super::model::{Case, Definition, Kind, Member, Model, Object, TypeRef, Union};
 use super::types::Type;
 
-/// Types that have been brought together from their own models into one.
-#[derive(Debug)]
+/// Types that have been brought together from their own models into one. Types of the same name are one if QAPI
+/// does not distinguish them: integers have no width, and a member that is optional in one is so in both.
+#[derive(Debug, Default)]
 pub(crate) struct MergedTypes {
     pub(crate) model: Model,
     by_name: HashMap<String, Vec<usize>>,
-    sameness: Sameness,
-}
-
-/// When two types of the same name are one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sameness {
-    /// QAPI tells them not apart: integers have no width, and a member that is optional in one of
-    /// them is so in both.
-    Qapi,
-    /// The same values have them.
-    Exact,
 }
 
 impl MergedTypes {
-    pub(crate) fn new(sameness: Sameness) -> MergedTypes {
-        MergedTypes { model: Model::default(), by_name: HashMap::new(), sameness }
-    }
-
     /// The type within [`MergedTypes::model`]. `None` is the empty object.
     pub(crate) fn import(&mut self, ty: &Type) -> Option<TypeRef> {
         let mut import = Import { target: self, source: &ty.model, imported: HashMap::new() };
         Some(import.type_ref(ty.root.as_ref()?))
-    }
-
-    fn same_builtin(&self, our: &Builtin, their: &Builtin) -> bool {
-        match self.sameness {
-            Sameness::Qapi => our.name() == their.name(),
-            Sameness::Exact => our == their,
-        }
-    }
-
-    fn same_presence(&self, our: &Member, their: &Member) -> bool {
-        self.sameness == Sameness::Qapi || our.optional == their.optional
     }
 }
 
@@ -113,7 +88,7 @@ impl Import<'_> {
         Object { members, union, open: object.open }
     }
 
-    /// Whether the types are the same but for documentation, given that those in `pairs` are.
+    /// Whether QAPI does not distinguish the types, given that it does not distinguish those in `pairs`.
     fn same(&self, source: usize, target: usize, pairs: &mut HashMap<usize, usize>) -> bool {
         if let Some(&known) = pairs.get(&source) {
             return known == target;
@@ -146,7 +121,6 @@ impl Import<'_> {
                     && same_items(&ours.members, &theirs.members, |our, their| {
                         our.name == their.name
                             && our.features == their.features
-                            && self.target.same_presence(our, their)
                             && self.same_type(&our.ty, &their.ty, pairs)
                     })
                     && same_items(&cases(ours), &cases(theirs), |our, their| {
@@ -163,9 +137,7 @@ impl Import<'_> {
 
     fn same_type(&self, our: &TypeRef, their: &TypeRef, pairs: &mut HashMap<usize, usize>) -> bool {
         match (our, their) {
-            (TypeRef::Builtin(our), TypeRef::Builtin(their)) => {
-                self.target.same_builtin(our, their)
-            }
+            (TypeRef::Builtin(our), TypeRef::Builtin(their)) => our.name() == their.name(),
             (TypeRef::Array(our), TypeRef::Array(their)) => self.same_type(our, their, pairs),
             (TypeRef::Named(our), TypeRef::Named(their)) => self.same(*our, *their, pairs),
             _ => false,

@@ -1,59 +1,59 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The entries of `query-qmp-schema`.
+//! The entries of `query-qmp-schema`: these types are written, and they describe themselves.
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
-/// One entry of the result of `query-qmp-schema`.
-///
-/// Serializes with QEMU's members in QEMU's order. Mirrors `SchemaInfo` of QEMU's
-/// `qapi/introspect.json`.
-///
-/// ```
-/// use qmp_dispatch::{Registry, proto::Json};
-///
-/// let entries = Registry::new().introspection().unmasked(true).finish();
-/// let version = entries.iter().find(|entry| entry.name == "VersionInfo").unwrap();
-/// let json = Json::encode(version).unwrap();
-/// assert!(json.as_str().starts_with(r#"{"name": "VersionInfo", "members": ["#));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SchemaInfo {
-    /// The name of the command or event, or that by which other entries refer to the type.
-    pub name: String,
-    /// What kind of entity this is, and what belongs to that kind.
-    pub meta: MetaType,
-    /// Features, such as `deprecated` and `unstable`.
-    pub features: Vec<String>,
-    /// The documentation comment of the Rust type. Not serialized.
-    pub documentation: Option<String>,
-}
-
-/// What an entry of the schema is.
+/// One entry of the result of `query-qmp-schema`. Mirrors `SchemaInfo` of QEMU's `qapi/introspect.json`.
 ///
 /// ```
 /// use qmp_dispatch::Registry;
 /// use qmp_dispatch::qapi::MetaType;
 ///
 /// let entries = Registry::new().introspection().unmasked(true).finish();
-/// let command = entries.iter().find(|entry| entry.name == "query-version").unwrap();
-/// let MetaType::Command { ret_type, allow_oob, .. } = &command.meta else { panic!() };
+/// let entry = |name| entries.iter().find(|entry| entry.name == name).unwrap();
+/// let MetaType::Command { ret_type, allow_oob, .. } = &entry("query-version").meta else { panic!() };
 /// assert_eq!((ret_type.as_str(), *allow_oob), ("VersionInfo", false));
+/// let MetaType::Object { members, .. } = &entry("VersionInfo").meta else { panic!() };
+/// assert_eq!((members[1].name.as_str(), members[1].type_name.as_str()), ("package", "str"));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(extend("x-qapi-order" = ["name", "meta-type", "features"]))]
+#[schemars(extend("x-qapi-tag-type" = "SchemaMetaType"))]
+#[non_exhaustive]
+pub struct SchemaInfo {
+    /// The name of the command or event, or that by which other entries refer to the type.
+    pub name: String,
+    /// The kind of entity, and what belongs to that kind.
+    #[serde(flatten)]
+    pub meta: MetaType,
+    /// Features, such as `deprecated` and `unstable`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// The documentation comment of the Rust type. Not serialized.
+    #[serde(skip)]
+    pub documentation: Option<String>,
+}
+
+/// What an entry of the schema is; see [`SchemaInfo`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(tag = "meta-type", rename_all = "lowercase", rename_all_fields = "kebab-case")]
 #[non_exhaustive]
 pub enum MetaType {
-    /// A type that is there from the beginning.
+    /// A builtin type.
     Builtin {
-        /// `string`, `int`, `number`, `boolean`, `null` or `value`.
-        json_type: &'static str,
+        /// The JSON type of its values.
+        json_type: SchemaJsonType,
     },
     /// A set of strings.
     Enum {
         /// The strings, in the order of their declaration.
         members: Vec<SchemaEnumMember>,
+        /// Their names alone.
+        #[schemars(extend("x-qapi-features" = ["deprecated"]))]
+        values: Vec<String>,
     },
-    /// Any number of alike elements.
+    /// Any number of elements of one type.
     Array {
         /// The name of their type.
         element_type: String,
@@ -62,13 +62,19 @@ pub enum MetaType {
     Object {
         /// The members that all values have.
         members: Vec<SchemaMember>,
-        /// In a union, the name of the member that tells the variants apart, and the variants.
-        union: Option<(String, Vec<SchemaVariant>)>,
+        /// In a union, the name of the member that tells the variants apart.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "String")]
+        tag: Option<String>,
+        /// In a union, the variants.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Vec<SchemaVariant>")]
+        variants: Option<Vec<SchemaVariant>>,
     },
     /// One of several types of different JSON type.
     Alternate {
-        /// The names of these types.
-        members: Vec<String>,
+        /// These types.
+        members: Vec<SchemaAlternateMember>,
     },
     /// A command.
     Command {
@@ -77,6 +83,7 @@ pub enum MetaType {
         /// The name of the type of its result.
         ret_type: String,
         /// Whether it can be executed out of band.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
         allow_oob: bool,
     },
     /// An event.
@@ -86,273 +93,129 @@ pub enum MetaType {
     },
 }
 
+/// The JSON type of a builtin type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "JSONType")]
+#[expect(missing_docs, reason = "their names say it")]
+pub enum SchemaJsonType {
+    String,
+    Number,
+    Int,
+    Boolean,
+    Null,
+    Object,
+    Array,
+    Value,
+}
+
 /// A value of an enum.
-///
-/// ```
-/// use qmp_dispatch::qapi::{EventInfo, Introspection, MetaType, type_of};
-///
-/// #[derive(schemars::JsonSchema)]
-/// struct Change {
-///     to: State,
-/// }
-///
-/// #[derive(schemars::JsonSchema)]
-/// #[schemars(rename_all = "kebab-case")]
-/// enum State {
-///     On,
-///     /// For good.
-///     SwitchedOff,
-/// }
-///
-/// let mut introspection = Introspection::new();
-/// introspection.unmasked(true).event(&EventInfo::new("CHANGE", &type_of::<Change>()?));
-/// let entries = introspection.finish();
-/// let state = entries.into_iter().find(|entry| entry.name == "State").unwrap();
-/// let MetaType::Enum { members } = state.meta else { panic!() };
-/// assert_eq!(members[1].name, "switched-off");
-/// assert_eq!(members[1].documentation.as_deref(), Some("For good."));
-/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "SchemaInfoEnumMember")]
 #[non_exhaustive]
 pub struct SchemaEnumMember {
     /// The value.
     pub name: String,
     /// Features of the value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
     /// The documentation comment. Not serialized.
+    #[serde(skip)]
     pub documentation: Option<String>,
 }
 
 /// A member of an object.
-///
-/// ```
-/// use qmp_dispatch::qapi::{EventInfo, Introspection, MetaType, type_of};
-///
-/// #[derive(schemars::JsonSchema)]
-/// struct Resized {
-///     device: Option<String>,
-/// }
-///
-/// let mut introspection = Introspection::new();
-/// introspection.unmasked(true).event(&EventInfo::new("RESIZED", &type_of::<Resized>()?));
-/// let MetaType::Object { members, union } = &introspection.finish()[1].meta else { panic!() };
-/// assert_eq!((members[0].name.as_str(), members[0].type_name.as_str()), ("device", "str"));
-/// assert!(members[0].optional && union.is_none());
-/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "SchemaInfoObjectMember")]
 #[non_exhaustive]
 pub struct SchemaMember {
     /// The name of the member.
     pub name: String,
     /// The name of its type.
+    #[serde(rename = "type")]
     pub type_name: String,
-    /// Whether the member can be absent. On the wire, a `default` of null says so.
+    /// Whether the member can be absent. Serialized as a `default` of null, or not at all.
+    #[serde(rename = "default", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(serialize_with = "null")]
+    #[schemars(with = "serde_json::Value")]
     pub optional: bool,
     /// Features of the member.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
     /// The documentation comment. Not serialized.
+    #[serde(skip)]
     pub documentation: Option<String>,
 }
 
 /// A variant of a union.
-///
-/// ```
-/// use qmp_dispatch::qapi::{EventInfo, Introspection, MetaType, type_of};
-///
-/// #[derive(schemars::JsonSchema)]
-/// #[schemars(tag = "driver", rename_all = "kebab-case")]
-/// enum Disk {
-///     File { filename: String },
-/// }
-///
-/// let mut introspection = Introspection::new();
-/// introspection.unmasked(true).event(&EventInfo::new("DISK_ADDED", &type_of::<Disk>()?));
-/// let MetaType::Object { union, .. } = &introspection.finish()[1].meta else { panic!() };
-/// let (tag, variants) = union.as_ref().unwrap();
-/// assert_eq!((tag.as_str(), variants[0].case.as_str()), ("driver", "file"));
-/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "SchemaInfoObjectVariant")]
 #[non_exhaustive]
 pub struct SchemaVariant {
     /// The value of the tag.
     pub case: String,
     /// The name of the object type whose members it adds.
+    #[serde(rename = "type")]
     pub type_name: String,
 }
 
-// The order of members below is that of QEMU's hash table; a test compares.
-
-impl Serialize for SchemaInfo {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &self.name)?;
-        match &self.meta {
-            MetaType::Builtin { json_type } => {
-                map.serialize_entry("json-type", json_type)?;
-                map.serialize_entry("meta-type", "builtin")?;
-            }
-            MetaType::Enum { members } => {
-                map.serialize_entry("members", members)?;
-                map.serialize_entry("meta-type", "enum")?;
-                let values: Vec<&str> = members.iter().map(|value| value.name.as_str()).collect();
-                map.serialize_entry("values", &values)?;
-            }
-            MetaType::Array { element_type } => {
-                map.serialize_entry("element-type", element_type)?;
-                map.serialize_entry("meta-type", "array")?;
-            }
-            MetaType::Object { members, union } => {
-                if let Some((tag, variants)) = union {
-                    map.serialize_entry("tag", tag)?;
-                    map.serialize_entry("variants", variants)?;
-                }
-                map.serialize_entry("members", members)?;
-                map.serialize_entry("meta-type", "object")?;
-            }
-            MetaType::Alternate { members } => {
-                let members: Vec<_> = members.iter().map(|ty| TypeOnly(ty)).collect();
-                map.serialize_entry("members", &members)?;
-                map.serialize_entry("meta-type", "alternate")?;
-            }
-            MetaType::Command { arg_type, ret_type, allow_oob } => {
-                map.serialize_entry("ret-type", ret_type)?;
-                if *allow_oob {
-                    map.serialize_entry("allow-oob", allow_oob)?;
-                }
-                map.serialize_entry("meta-type", "command")?;
-                map.serialize_entry("arg-type", arg_type)?;
-            }
-            MetaType::Event { arg_type } => {
-                map.serialize_entry("meta-type", "event")?;
-                map.serialize_entry("arg-type", arg_type)?;
-            }
-        }
-        serialize_features(&self.features, &mut map)?;
-        map.end()
-    }
-}
-
-impl Serialize for SchemaEnumMember {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &self.name)?;
-        serialize_features(&self.features, &mut map)?;
-        map.end()
-    }
-}
-
-impl Serialize for SchemaMember {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &self.name)?;
-        if self.optional {
-            map.serialize_entry("default", &())?;
-        }
-        map.serialize_entry("type", &self.type_name)?;
-        serialize_features(&self.features, &mut map)?;
-        map.end()
-    }
-}
-
-impl Serialize for SchemaVariant {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("case", &self.case)?;
-        map.serialize_entry("type", &self.type_name)?;
-        map.end()
-    }
-}
-
 /// A branch of an alternate.
-struct TypeOnly<'a>(&'a str);
-
-impl Serialize for TypeOnly<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("type", self.0)?;
-        map.end()
-    }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "SchemaInfoAlternateMember")]
+#[non_exhaustive]
+pub struct SchemaAlternateMember {
+    /// The name of the type.
+    #[serde(rename = "type")]
+    pub type_name: String,
 }
 
-fn serialize_features<M: SerializeMap>(features: &[String], map: &mut M) -> Result<(), M::Error> {
-    if features.is_empty() {
-        return Ok(());
-    }
-    map.serialize_entry("features", features)
+fn null<S: Serializer>(_: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_unit()
 }
 
 #[cfg(test)]
 mod tests {
-    use qmp_proto::{Json, Object, Value};
+    use qmp_proto::Value;
 
-    use super::*;
-
-    fn every_kind() -> Vec<SchemaInfo> {
-        let features = || vec!["unstable".to_owned()];
-        let info = |meta| SchemaInfo {
-            name: "x".to_owned(),
-            meta,
-            features: features(),
-            documentation: None,
-        };
-        let members = vec![SchemaMember {
-            name: "m".to_owned(),
-            type_name: "str".to_owned(),
-            optional: true,
-            features: features(),
-            documentation: None,
-        }];
-        let variants = vec![SchemaVariant { case: "c".to_owned(), type_name: "0".to_owned() }];
-        let value =
-            SchemaEnumMember { name: "v".to_owned(), features: features(), documentation: None };
-        vec![
-            info(MetaType::Builtin { json_type: "int" }),
-            info(MetaType::Enum { members: vec![value] }),
-            info(MetaType::Array { element_type: "str".to_owned() }),
-            info(MetaType::Object { members, union: Some(("m".to_owned(), variants)) }),
-            info(MetaType::Alternate { members: vec!["str".to_owned()] }),
-            info(MetaType::Command {
-                arg_type: "0".to_owned(),
-                ret_type: "0".to_owned(),
-                allow_oob: true,
-            }),
-            info(MetaType::Event { arg_type: "0".to_owned() }),
-        ]
-    }
-
-    fn assert_in_qemu_order(value: &Value) {
-        fn names<'a>(members: impl Iterator<Item = (&'a str, &'a Value)>) -> Vec<&'a str> {
-            members.map(|(name, _)| name).collect()
-        }
-        match value {
-            Value::Object(object) => {
-                assert_eq!(names(object.iter()), names(Object::iter_in_qemu_order(object)));
-                object.iter().for_each(|(_, value)| assert_in_qemu_order(value));
-            }
-            Value::Array(array) => array.iter().for_each(assert_in_qemu_order),
-            _ => {}
-        }
-    }
+    use super::SchemaInfo;
+    use crate::qapi::{Arguments, CommandInfo, Introspection, type_of};
 
     #[test]
-    fn members_come_in_the_order_of_qemu() {
-        for info in every_kind() {
-            assert_in_qemu_order(&Json::encode(&info).unwrap().to_value());
-        }
-    }
-
-    #[test]
-    fn a_member_without_extras_is_name_and_type() {
-        let member = SchemaMember {
-            name: "m".to_owned(),
-            type_name: "str".to_owned(),
-            optional: false,
-            features: Vec::new(),
-            documentation: None,
-        };
-        assert_eq!(Json::encode(&member).unwrap().as_str(), r#"{"name": "m", "type": "str"}"#);
+    fn the_schema_of_the_schema_is_what_qemu_says() {
+        let mut introspection = Introspection::new();
+        let result = type_of::<Vec<SchemaInfo>>().unwrap();
+        introspection.command(&CommandInfo::new("query-qmp-schema", &Arguments::none(), &result));
+        let json = introspection.to_json();
+        assert_eq!(result.check(&json), Ok(()));
+        let entries = json.to_value();
+        let entries: Vec<_> = entries.as_array().unwrap().iter().map(Value::to_string).collect();
+        assert_eq!(
+            entries.join("\n"),
+            r#"{"name": "query-qmp-schema", "ret-type": "[1]", "meta-type": "command", "arg-type": "0"}
+{"name": "0", "members": [], "meta-type": "object"}
+{"name": "[1]", "element-type": "1", "meta-type": "array"}
+{"name": "1", "tag": "meta-type", "variants": [{"case": "builtin", "type": "3"}, {"case": "enum", "type": "4"}, {"case": "array", "type": "5"}, {"case": "object", "type": "6"}, {"case": "alternate", "type": "7"}, {"case": "command", "type": "8"}, {"case": "event", "type": "9"}], "members": [{"name": "name", "type": "str"}, {"name": "meta-type", "type": "2"}, {"name": "features", "default": null, "type": "[str]"}], "meta-type": "object"}
+{"name": "str", "json-type": "string", "meta-type": "builtin"}
+{"name": "2", "members": [{"name": "builtin"}, {"name": "enum"}, {"name": "array"}, {"name": "object"}, {"name": "alternate"}, {"name": "command"}, {"name": "event"}], "meta-type": "enum", "values": ["builtin", "enum", "array", "object", "alternate", "command", "event"]}
+{"name": "[str]", "element-type": "str", "meta-type": "array"}
+{"name": "3", "members": [{"name": "json-type", "type": "10"}], "meta-type": "object"}
+{"name": "4", "members": [{"name": "members", "type": "[11]"}, {"name": "values", "type": "[str]", "features": ["deprecated"]}], "meta-type": "object"}
+{"name": "5", "members": [{"name": "element-type", "type": "str"}], "meta-type": "object"}
+{"name": "6", "members": [{"name": "members", "type": "[12]"}, {"name": "tag", "default": null, "type": "str"}, {"name": "variants", "default": null, "type": "[13]"}], "meta-type": "object"}
+{"name": "7", "members": [{"name": "members", "type": "[14]"}], "meta-type": "object"}
+{"name": "8", "members": [{"name": "arg-type", "type": "str"}, {"name": "ret-type", "type": "str"}, {"name": "allow-oob", "default": null, "type": "bool"}], "meta-type": "object"}
+{"name": "9", "members": [{"name": "arg-type", "type": "str"}], "meta-type": "object"}
+{"name": "10", "members": [{"name": "string"}, {"name": "number"}, {"name": "int"}, {"name": "boolean"}, {"name": "null"}, {"name": "object"}, {"name": "array"}, {"name": "value"}], "meta-type": "enum", "values": ["string", "number", "int", "boolean", "null", "object", "array", "value"]}
+{"name": "[11]", "element-type": "11", "meta-type": "array"}
+{"name": "11", "members": [{"name": "name", "type": "str"}, {"name": "features", "default": null, "type": "[str]"}], "meta-type": "object"}
+{"name": "[12]", "element-type": "12", "meta-type": "array"}
+{"name": "12", "members": [{"name": "name", "type": "str"}, {"name": "type", "type": "str"}, {"name": "default", "default": null, "type": "any"}, {"name": "features", "default": null, "type": "[str]"}], "meta-type": "object"}
+{"name": "[13]", "element-type": "13", "meta-type": "array"}
+{"name": "13", "members": [{"name": "case", "type": "str"}, {"name": "type", "type": "str"}], "meta-type": "object"}
+{"name": "[14]", "element-type": "14", "meta-type": "array"}
+{"name": "14", "members": [{"name": "type", "type": "str"}], "meta-type": "object"}
+{"name": "bool", "json-type": "boolean", "meta-type": "builtin"}
+{"name": "any", "json-type": "value", "meta-type": "builtin"}"#
+        );
     }
 }
