@@ -46,14 +46,13 @@ pub struct Command {
 impl Command {
     pub(crate) fn new(
         name: &'static str,
-        index: usize,
         arguments: Arguments,
         result: Type,
         handler: ErasedHandler,
     ) -> Command {
         Command {
             name,
-            index,
+            index: 0,
             arguments,
             result,
             handler,
@@ -215,7 +214,7 @@ impl Command {
         self.index
     }
 
-    /// It has been moved to another registry.
+    /// Called when it is added to a registry.
     pub(crate) fn set_index(&mut self, index: usize) {
         self.index = index;
     }

@@ -119,6 +119,7 @@ mod registry;
 mod reply;
 mod state;
 mod stats;
+mod steps;
 mod timers;
 mod trace;
 mod types_macro;

@@ -7,8 +7,7 @@
 //! a model of the QAPI type, once, when a command or event is registered.
 //!
 //! - [`Arguments::check`] refuses wrong arguments with QEMU's first error, in QEMU's words, before
-//!   serde sees them. What it accepts, serde can deserialize, unless a type is choosier than its schema;
-//!   registration tries it out.
+//!   serde sees them. What it accepts, serde can deserialize, unless a type is stricter than its schema.
 //! - [`Introspection`] writes the result of `query-qmp-schema`.
 //! - A [`Policy`] says what becomes of what is deprecated or unstable, in both.
 //!
@@ -53,8 +52,7 @@
 //!
 //! serde may [know other things](Problem::Disagreement) than the schema: `deserialize_with`, an
 //! implementation by hand, a map with keys that are not any text, a tagged variant that contains no struct.
-//! Registering a command deserializes a few values, so that each member and each variant is in one of
-//! them, and fails if one is refused for its shape. A type may be choosy about strings and numbers:
+//! [`check_arguments_of`] finds that out by trying, in tests, and at registration in debug builds. A type may be choosy about strings and numbers:
 //! clients are then told `Parameter 'x' expects …` or `Invalid parameter 'x': …`, and the words of
 //! the type.
 //!
@@ -158,5 +156,4 @@ pub use schema_info::{
     MetaType, SchemaAlternateMember, SchemaEnumMember, SchemaInfo, SchemaJsonType, SchemaMember,
     SchemaVariant,
 };
-pub(crate) use types::arguments_taken_by;
-pub use types::{Arguments, Type, arguments_of, type_of};
+pub use types::{Arguments, Type, arguments_of, check_arguments_of, type_of};

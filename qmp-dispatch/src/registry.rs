@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::command::{Command, NEGOTIATION};
 use crate::handler::ErasedHandler;
 use crate::qapi::{
-    Introspection, Policy, Problem, SchemaError, arguments_taken_by, is_name, type_of,
+    Introspection, Policy, Problem, SchemaError, arguments_of, check_arguments_of, is_name, type_of,
 };
 use crate::{
     DeclaredEvent, DeferredHandler, EventType, Forwarder, Handler, Interceptor, Locals,
@@ -49,8 +49,10 @@ use crate::{
 pub struct Registry {
     /// In the order of registration.
     commands: Vec<Command>,
-    indices: FxHashMap<&'static str, usize>,
+    command_indices: FxHashMap<&'static str, usize>,
+    /// In the order of declaration.
     events: Vec<DeclaredEvent>,
+    event_indices: FxHashMap<&'static str, usize>,
     /// The outermost first.
     interceptors: Vec<Box<dyn Interceptor>>,
     /// Serves what is not among the commands.
@@ -86,7 +88,7 @@ pub enum RegisterError {
     #[error("'{0}' is registered already")]
     Duplicate(&'static str),
     /// QAPI has no such names.
-    #[error("'{0}' is no name: a letter, then letters, digits, '-' and '_'")]
+    #[error("invalid name '{0}': expected a letter followed by letters, digits, '-' or '_'")]
     InvalidName(&'static str),
     /// Its types cannot be expressed in QAPI.
     #[error("'{name}' cannot be described: {reason}")]
@@ -138,8 +140,9 @@ impl Registry {
     fn empty() -> Registry {
         Registry {
             commands: Vec::new(),
-            indices: FxHashMap::default(),
+            command_indices: FxHashMap::default(),
             events: Vec::new(),
+            event_indices: FxHashMap::default(),
             interceptors: Vec::new(),
             forwarder: None,
             locals: Vec::new(),
@@ -259,9 +262,7 @@ impl Registry {
             let place = type_name.clone();
             return Err(schema(SchemaError { type_name, place, problem: Problem::NotAnObject }));
         }
-        let index = self.events.len();
-        self.events.push(DeclaredEvent::new(event, data));
-        Ok(&mut self.events[index])
+        Ok(self.add_event(DeclaredEvent::new(event, data)))
     }
 
     /// Adds an interceptor, inside of those that have been added before.
@@ -308,13 +309,12 @@ impl Registry {
         if let Some(name) = names.find(|name| self.is_taken(name)) {
             return Err(RegisterError::Duplicate(name));
         }
-        for mut command in commands {
-            let index = self.commands.len();
-            self.indices.insert(command.name(), index);
-            command.set_index(index);
-            self.commands.push(command);
+        for command in commands {
+            self.add_command(command);
         }
-        self.events.extend(other.events);
+        for event in other.events {
+            self.add_event(event);
+        }
         self.interceptors.extend(other.interceptors);
         self.locals.extend(other.locals);
         for (command, after) in other.deadlines {
@@ -450,12 +450,12 @@ impl Registry {
     /// assert!(!dispatcher.registry().find_command("query-version").unwrap().is_enabled());
     /// ```
     pub fn find_command(&self, name: &str) -> Option<&Command> {
-        self.indices.get(name).map(|&index| &self.commands[index])
+        self.command_indices.get(name).map(|&index| &self.commands[index])
     }
 
     /// The kind of events of this name, if it is declared.
     pub fn find_event(&self, name: &str) -> Option<&DeclaredEvent> {
-        self.events.iter().find(|declared| declared.name() == name)
+        self.event_indices.get(name).map(|&index| &self.events[index])
     }
 
     /// Introspection tells commands and events apart by their names alone.
@@ -480,12 +480,30 @@ impl Registry {
             return Err(RegisterError::Duplicate(name));
         }
         let schema = |reason| RegisterError::Schema { name, reason };
-        let arguments = arguments_taken_by::<A>().map_err(schema)?;
+        let arguments = match cfg!(debug_assertions) {
+            true => check_arguments_of::<A>(),
+            false => arguments_of::<A>(),
+        };
+        let arguments = arguments.map_err(schema)?;
         let result = type_of::<T>().map_err(schema)?;
+        Ok(self.add_command(Command::new(name, arguments, result, handler)))
+    }
+
+    /// Adds a command whose name is not taken.
+    fn add_command(&mut self, mut command: Command) -> &mut Command {
         let index = self.commands.len();
-        self.indices.insert(name, index);
-        self.commands.push(Command::new(name, index, arguments, result, handler));
-        Ok(&mut self.commands[index])
+        command.set_index(index);
+        self.command_indices.insert(command.name(), index);
+        self.commands.push(command);
+        &mut self.commands[index]
+    }
+
+    /// Adds an event whose name is not taken.
+    fn add_event(&mut self, event: DeclaredEvent) -> &mut DeclaredEvent {
+        let index = self.events.len();
+        self.event_indices.insert(event.name(), index);
+        self.events.push(event);
+        &mut self.events[index]
     }
 }
 

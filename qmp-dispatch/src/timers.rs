@@ -14,6 +14,7 @@ use std::time::Duration;
 use qmp_proto::Event;
 
 use crate::reply::WeakReply;
+use crate::steps;
 
 /// Events of the same name and key are similar.
 pub(crate) type Similar = (&'static str, String);
@@ -198,8 +199,7 @@ impl Queue {
 
 impl Ord for TimerKey {
     fn cmp(&self, other: &TimerKey) -> Ordering {
-        #[cfg(test)]
-        tests::COMPARISONS.set(tests::COMPARISONS.get() + 1);
+        steps::count(1);
         (self.at, self.number).cmp(&(other.at, other.number))
     }
 }
@@ -212,17 +212,11 @@ impl PartialOrd for TimerKey {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use proptest::prelude::*;
     use qmp_proto::Timestamp;
 
     use super::*;
-
-    thread_local! {
-        /// Keys compared by this thread.
-        pub(super) static COMPARISONS: Cell<usize> = const { Cell::new(0) };
-    }
+    use crate::steps::{assert_linear, steps_of};
 
     const INTERVAL: Duration = Duration::from_millis(10);
 
@@ -323,29 +317,26 @@ mod tests {
         assert_eq!(events(timers.expire(INTERVAL)).len(), 2);
     }
 
-    /// Comparisons of keys while this many timers come and go.
-    fn comparisons(count: usize) -> usize {
-        COMPARISONS.set(0);
+    /// The steps of this many timers that come and go.
+    fn steps(count: usize) -> usize {
         let timers = Timers::new();
-        for round in 0..2 {
-            for key in 0..count {
-                let now = Duration::from_nanos((round * count + key) as u64);
-                timers.offer(now, INTERVAL, similar(&key.to_string()), event(key));
+        steps_of(|| {
+            for number in 0..2 * count {
+                let now = Duration::from_nanos(number as u64);
+                let key = (number % count).to_string();
+                timers.offer(now, INTERVAL, similar(&key), event(number));
                 let deadline = timers.add_deadline(now + INTERVAL, WeakReply::default());
-                if key % 2 == 0 {
+                if number % 2 == 0 {
                     timers.cancel(deadline);
                 }
                 assert!(timers.next().is_some() && timers.expire(now).is_empty());
             }
-        }
-        let due = timers.expire(Duration::from_secs(1));
-        assert_eq!(due.len(), 2 * count);
-        COMPARISONS.get()
+            assert_eq!(timers.expire(Duration::from_secs(1)).len(), 2 * count);
+        })
     }
 
     #[test]
     fn no_timer_is_looked_at_because_of_another() {
-        let (few, many) = (comparisons(2_000), comparisons(4_000));
-        assert!(2 * few <= many && many * 10 <= few * 23, "{few} and {many} comparisons");
+        assert_linear(4_000, steps);
     }
 }

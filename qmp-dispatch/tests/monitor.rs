@@ -896,13 +896,25 @@ fn events_that_the_policy_hides_reach_nobody() {
 }
 
 #[test]
+fn what_serde_refuses_is_found_out_at_registration_in_debug_builds() {
+    #[derive(Deserialize, JsonSchema)]
+    struct Level {
+        #[schemars(rename = "number")]
+        _level: u8,
+    }
+    let mut registry = Registry::new();
+    let registered = registry.command("x", |_: &Context, _: Level| Ok::<(), Error>(()));
+    assert_eq!(registered.is_err(), cfg!(debug_assertions));
+}
+
+#[test]
 fn names_that_qapi_does_not_allow_are_refused() {
     const SPACED: EventType<()> = EventType::new("TWO WORDS");
     let mut registry = Registry::new();
     let refused = registry.command("block resize", |_: &Context| Ok::<(), Error>(())).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "'block resize' is no name: a letter, then letters, digits, '-' and '_'"
+        "invalid name 'block resize': expected a letter followed by letters, digits, '-' or '_'"
     );
     assert!(registry.event(&SPACED).is_err());
     assert!(registry.find_command("block resize").is_none());

@@ -13,6 +13,7 @@ use super::hash_order::first_left;
 use super::model::{self, Builtin, Integer, Kind, Model, TypeRef};
 use super::path::Path;
 use super::policy::Policy;
+use crate::steps;
 
 /// How many objects and arrays arguments may be deep. QEMU takes as many as its parser does, which is
 /// 1024. Here, they are deserialized by types that may need some stack for each.
@@ -56,19 +57,18 @@ impl<'m> Checker<'m> {
         path: &Path<'_>,
     ) -> Result<(), Error> {
         let seen = self.members(ty, object, &mut object.iter().peekable(), path)?;
-        if seen.open && self.direction == Direction::Output {
-            return Ok(());
-        }
-        if seen.open {
-            let mut members = object.iter();
-            return members.try_for_each(|(name, value)| check_depth(value, &path.member(name)));
-        }
         if seen.count == object.len() {
             return Ok(());
         }
         let layers = self.model.layers(ty, object).into_iter();
         let known = layers.flat_map(|layer| &layer.members).map(|member| member.name.as_str());
-        let known: Vec<_> = known.filter(|name| object.contains(name)).collect();
+        if seen.open {
+            // The others have been checked already, each of them once.
+            let known: HashSet<_> = known.collect();
+            let mut unknown = object.iter().filter(|(name, _)| !known.contains(name));
+            return unknown.try_for_each(|(name, value)| self.any(value, &path.member(name)));
+        }
+        let known: Vec<_> = known.filter(|name| get(object, name).is_some()).collect();
         let names = object.iter_in_qemu_order().map(|(name, _)| name);
         let name = first_left(names, &known)
             .or_else(|| {
@@ -92,7 +92,7 @@ impl<'m> Checker<'m> {
         for member in &ty.members {
             let value = match next.next_if(|(name, _)| *name == member.name) {
                 Some((_, value)) => Some(value),
-                None => object.get(&member.name),
+                None => get(object, &member.name),
             };
             if value.is_none() && member.optional {
                 continue;
@@ -127,6 +127,7 @@ impl<'m> Checker<'m> {
         value: &Value,
         path: &Path<'_>,
     ) -> Result<(), Error> {
+        steps::count(1);
         match ty {
             TypeRef::Builtin(builtin) => self.builtin(builtin, value, path),
             TypeRef::Array(element) => {
@@ -169,8 +170,7 @@ impl<'m> Checker<'m> {
 
     fn builtin(&mut self, builtin: &Builtin, value: &Value, path: &Path<'_>) -> Result<(), Error> {
         let (fits, expected) = match builtin {
-            Builtin::Any if self.direction == Direction::Output => return Ok(()),
-            Builtin::Any => return check_depth(value, path),
+            Builtin::Any => return self.any(value, path),
             Builtin::Int(integer) => return self.integer(integer, value, path),
             Builtin::Str(length) => match value {
                 Value::String(text) if !length.admits(text) => {
@@ -184,6 +184,26 @@ impl<'m> Checker<'m> {
             Builtin::Null => (matches!(value, Value::Null), "null"),
         };
         if fits { Ok(()) } else { Err(wrong_type(path, expected)) }
+    }
+
+    /// Checks how deep a value is of which nothing else is known.
+    fn any(&self, value: &Value, path: &Path<'_>) -> Result<(), Error> {
+        fn fits(value: &Value, depth: usize) -> bool {
+            steps::count(1);
+            match value {
+                Value::Array(array) => {
+                    depth < DEPTH && array.iter().all(|element| fits(element, depth + 1))
+                }
+                Value::Object(object) => {
+                    depth < DEPTH && object.iter().all(|(_, member)| fits(member, depth + 1))
+                }
+                _ => true,
+            }
+        }
+        match self.direction {
+            Direction::Input if !fits(value, path.depth()) => Err(too_deep(path)),
+            Direction::Input | Direction::Output => Ok(()),
+        }
     }
 
     fn integer(&mut self, integer: &Integer, value: &Value, path: &Path<'_>) -> Result<(), Error> {
@@ -253,20 +273,10 @@ pub(crate) fn unsigned(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| Some(value.as_i64()?.cast_unsigned()))
 }
 
-/// Checks how deep a value is of which nothing else is known.
-fn check_depth(value: &Value, path: &Path<'_>) -> Result<(), Error> {
-    fn fits(value: &Value, depth: usize) -> bool {
-        match value {
-            Value::Array(array) => {
-                depth < DEPTH && array.iter().all(|element| fits(element, depth + 1))
-            }
-            Value::Object(object) => {
-                depth < DEPTH && object.iter().all(|(_, member)| fits(member, depth + 1))
-            }
-            _ => true,
-        }
-    }
-    if fits(value, path.depth()) { Ok(()) } else { Err(too_deep(path)) }
+/// Looks at one member after the other.
+fn get<'o>(object: &'o Object, name: &str) -> Option<&'o Value> {
+    steps::count(object.len());
+    object.get(name)
 }
 
 fn too_deep(path: &Path<'_>) -> Error {
@@ -316,4 +326,74 @@ pub(crate) fn json_type(model: &Model, ty: &TypeRef) -> Option<JsonType> {
             Kind::Alternate(_) => return None,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use qmp_proto::{Object, Value};
+    use schemars::JsonSchema;
+
+    use super::DEPTH;
+    use crate::qapi::arguments_of;
+    use crate::steps::{assert_linear, steps_of};
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only the schema is used")]
+    struct Node {
+        child: Option<Box<Node>>,
+        list: Option<Vec<Node>>,
+        any: Option<serde_json::Value>,
+        number: Option<u64>,
+        #[serde(flatten)]
+        rest: std::collections::HashMap<String, serde_json::Value>,
+    }
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only the schema is used")]
+    struct Closed {
+        a: Option<u8>,
+        b: Option<u8>,
+        c: Option<u8>,
+    }
+
+    #[track_caller]
+    fn assert_check_is_linear<T: JsonSchema>(size: usize, sample: impl Fn(usize) -> Object) {
+        let arguments = arguments_of::<T>().unwrap();
+        assert_linear(size, |size| {
+            let sample = sample(size);
+            steps_of(|| _ = arguments.prepare(sample))
+        });
+    }
+
+    fn nested(depth: usize, name: &'static str) -> Object {
+        let leaf = Object::from_iter([("number", Value::from(-1)), ("x", Value::Null)]);
+        (1..depth).fold(leaf, |inner, _| Object::from_iter([(name, Value::from(inner))]))
+    }
+
+    #[test]
+    fn many_unexpected_arguments_take_linear_time() {
+        let many = |count| (0..count).map(|number| (format!("name{number}"), 1)).collect();
+        assert_check_is_linear::<Closed>(1_000, many);
+        assert_check_is_linear::<Node>(1_000, many);
+        assert_check_is_linear::<()>(1_000, |count| {
+            let mut some: Object = many(count);
+            some.extend([("a", Value::Null)]);
+            some
+        });
+    }
+
+    #[test]
+    fn deep_arguments_take_linear_time() {
+        assert_check_is_linear::<Node>(DEPTH / 2, |depth| nested(depth, "child"));
+        assert_check_is_linear::<Node>(DEPTH / 2, |depth| nested(depth, "any"));
+        assert_check_is_linear::<Node>(DEPTH / 2, |depth| nested(depth, "x"));
+    }
+
+    #[test]
+    fn many_elements_take_linear_time() {
+        assert_check_is_linear::<Node>(1_000, |count| {
+            let elements = (0..count).map(|_| nested(2, "child").into());
+            Object::from_iter([("list", Value::Array(elements.collect()))])
+        });
+    }
 }

@@ -6,6 +6,8 @@
 //! growing and shrinking, all of which is retraced here. Unlike QEMU's table, this one takes a bounded
 //! number of steps: a client can choose names that collide.
 
+use crate::steps;
+
 /// What GLib takes for places that have never been used and for removed ones; real hashes are
 /// above.
 const UNUSED: u32 = 0;
@@ -101,6 +103,7 @@ impl<'a> Table<'a> {
 
     /// Adds a name that is not in the table.
     fn insert(&mut self, name: &'a str) -> Option<()> {
+        steps::count(1);
         let hash = hash(name);
         // A removed place before the first unused one would be used again, but names are only
         // removed when all have been inserted.
@@ -141,6 +144,7 @@ impl<'a> Table<'a> {
     }
 
     fn step(&mut self) -> Option<()> {
+        steps::count(1);
         self.steps = self.steps.checked_sub(1)?;
         Some(())
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether a type takes what its schema describes, found out by trying.
+//! Whether a type takes what its schema describes, found out by trying. For tests and debug builds.
 //!
 //! `JsonSchema` and `Deserialize` are derived from the same attributes, mostly: functions given by
 //! `deserialize_with`, implementations by hand and some combinations of attributes only change one of
@@ -10,70 +10,110 @@ use std::collections::{HashMap, HashSet};
 use qmp_proto::{DecodeError, DecodeProblem, Object, Value, from_object};
 use serde::de::DeserializeOwned;
 
+use super::check::branch_of;
 use super::model::{self, Builtin, Integer, Kind, Length, Model, TypeRef};
 use super::types::Arguments;
 
-/// The reason for which `T` refuses arguments that pass the checks, if there is one. That it is
-/// choosy about strings and numbers is none.
+/// The reason for which `T` refuses arguments that pass the checks, if there is one.
+///
+/// Being stricter about strings and numbers does not count: those of a sample are arbitrary.
 pub(crate) fn disagreement<T: DeserializeOwned>(arguments: &Arguments) -> Option<String> {
-    let samples = samples(arguments);
-    samples.into_iter().find_map(|Sample { arguments, has_strange_member }| {
-        let error = from_object::<T>(arguments).err()?;
-        (has_strange_member || is_about_shape(&error)).then(|| match error.place() {
-            place if place.is_empty() => error.to_string(),
-            place => format!("at {place}, {error}"),
-        })
-    })
-}
-
-fn is_about_shape(error: &DecodeError) -> bool {
-    match error.problem() {
-        DecodeProblem::UnknownVariant(variant) => *variant != text(Length::ANY),
-        DecodeProblem::WrongType { .. }
-        | DecodeProblem::UnknownMember(_)
-        | DecodeProblem::MissingMember(_) => true,
-        // So says what serde derives for `flatten`, and nothing that is choosy about values.
-        DecodeProblem::Other(text) => {
-            ["unknown field `", "no variant of enum ", "can only flatten structs and maps"]
-                .iter()
-                .any(|beginning| text.starts_with(beginning))
-        }
-        _ => false,
-    }
-}
-
-/// Arguments to be tried.
-struct Sample {
-    arguments: Object,
-    /// Whether there is a member in it that is not declared, where there may be.
-    has_strange_member: bool,
-}
-
-/// What no key is unless it may be any text.
-const STRANGE: &str = "any text";
-
-/// One with nothing optional, and others that differ from it in one place: each member, each value
-/// of an enum, each case of a union and each branch of an alternate is in one of them.
-fn samples(arguments: &Arguments) -> Vec<Sample> {
     let ty = arguments.as_type();
-    let Some(root) = &ty.root else {
-        return vec![Sample { arguments: Object::new(), has_strange_member: false }];
-    };
+    let Some(root) = &ty.root else { return refusal::<T>(Object::new().into()).map(explain) };
     let mut sampler = Sampler {
         model: &ty.model,
         explored: HashSet::new(),
         on_the_way: Vec::new(),
         plain: HashMap::new(),
     };
-    let values = sampler.variations(root).into_iter();
-    let samples = values.filter_map(|value| match value {
-        Value::Object(arguments) => {
-            let has_strange_member = Value::from(arguments.clone()).to_string().contains(STRANGE);
-            Some(Sample { arguments, has_strange_member })
-        }
+    sampler.variations(root).into_iter().find_map(|Variation { value, before }| {
+        let error = refusal::<T>(value.clone())?;
+        let counts = match before {
+            // What is added is all that can be wrong.
+            Some(before) => refusal::<T>(before).is_none(),
+            None => is_about_shape(&ty.model, root, &value, &error),
+        };
+        counts.then(|| explain(error))
+    })
+}
+
+fn refusal<T: DeserializeOwned>(sample: Value) -> Option<DecodeError> {
+    match sample {
+        Value::Object(arguments) => from_object::<T>(arguments).err(),
         _ => None,
-    });
-    samples.collect()
+    }
+}
+
+fn explain(error: DecodeError) -> String {
+    match error.place() {
+        place if place.is_empty() => error.to_string(),
+        place => format!("at {place}, {error}"),
+    }
+}
+
+fn is_about_shape(model: &Model, root: &TypeRef, sample: &Value, error: &DecodeError) -> bool {
+    match error.problem() {
+        DecodeProblem::WrongType { .. }
+        | DecodeProblem::UnknownMember(_)
+        | DecodeProblem::MissingMember(_) => true,
+        DecodeProblem::UnknownVariant(variant) => {
+            let enums = model.definitions.iter().filter_map(|definition| match &definition.kind {
+                Kind::Enum(values) => Some(values),
+                Kind::Object(_) | Kind::Alternate(_) => None,
+            });
+            enums.flatten().any(|value| value.name == *variant)
+        }
+        _ => !is_arbitrary(model, root, sample),
+    }
+}
+
+/// Whether there is a string or a number in the value that a type might refuse for good reasons.
+fn is_arbitrary(model: &Model, ty: &TypeRef, value: &Value) -> bool {
+    match (ty, value) {
+        (TypeRef::Builtin(builtin), _) => {
+            matches!(builtin, Builtin::Str(_) | Builtin::Int(_) | Builtin::Number)
+        }
+        (TypeRef::Array(element), Value::Array(array)) => {
+            array.iter().any(|value| is_arbitrary(model, element, value))
+        }
+        (TypeRef::Named(index), value) => match (&model.definition(*index).kind, value) {
+            (Kind::Object(object), Value::Object(members)) => {
+                let layers = model.layers(object, members).into_iter();
+                layers.flat_map(|layer| &layer.members).any(|member| {
+                    let value = members.get(&member.name);
+                    value.is_some_and(|value| is_arbitrary(model, &member.ty, value))
+                })
+            }
+            (Kind::Alternate(branches), value) => branch_of(model, branches, value)
+                .is_some_and(|branch| is_arbitrary(model, branch, value)),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// The name of a member that no type declares. One where any may be.
+const STRANGE: &str = "any text";
+
+/// A value to be tried. Of all that are tried, one has nothing optional, and the others differ from it in one
+/// place: each member, each value of an enum, each case of a union and each branch of an alternate is in one
+/// of them.
+struct Variation {
+    value: Value,
+    /// The same without a [`STRANGE`] member, if it has one.
+    before: Option<Value>,
+}
+
+impl From<Value> for Variation {
+    fn from(value: Value) -> Variation {
+        Variation { value, before: None }
+    }
+}
+
+impl Variation {
+    fn within(self, outer: impl Fn(Value) -> Value) -> Variation {
+        Variation { value: outer(self.value), before: self.before.map(outer) }
+    }
 }
 
 struct Sampler<'m> {
@@ -88,17 +128,19 @@ struct Sampler<'m> {
 
 impl Sampler<'_> {
     /// The plainest value of the type first.
-    fn variations(&mut self, ty: &TypeRef) -> Vec<Value> {
-        let mut values: Vec<Value> = self.plain(ty).into_iter().collect();
+    fn variations(&mut self, ty: &TypeRef) -> Vec<Variation> {
+        let mut values: Vec<Variation> = self.plain(ty).map(Variation::from).into_iter().collect();
         match ty {
             TypeRef::Array(element) => {
                 let elements = self.variations(element).into_iter().skip(1);
-                values.extend(elements.map(|element| Value::Array(vec![element])));
+                let array = |element| Value::Array(vec![element]);
+                values.extend(elements.map(|element| element.within(array)));
             }
             TypeRef::Named(index) if self.explored.insert(*index) => {
                 match &self.model.definition(*index).kind {
                     Kind::Enum(names) => {
-                        values.extend(names.iter().skip(1).map(|value| value.name.as_str().into()));
+                        let names = names.iter().skip(1).map(|value| value.name.as_str());
+                        values.extend(names.map(|name| Value::from(name).into()));
                     }
                     Kind::Alternate(branches) => {
                         values = branches.iter().flat_map(|ty| self.variations(ty)).collect();
@@ -112,40 +154,45 @@ impl Sampler<'_> {
     }
 
     /// All variations of an object that has some members already.
-    fn objects(&mut self, ty: &model::Object, outer: &Object) -> Vec<Value> {
+    fn objects(&mut self, ty: &model::Object, outer: &Object) -> Vec<Variation> {
         let Some(base) = self.required(ty, outer.clone()) else { return Vec::new() };
         let mut values = Vec::new();
         match &ty.union {
-            None => values.push(base.clone().into()),
+            None => values.push(Value::from(base).into()),
             Some(union) => {
                 for case in &union.cases {
                     let mut base = base.clone();
                     base.insert(ty.members[union.tag].name.clone(), case.value.as_str());
                     match case.ty.as_ref().and_then(|ty| self.model.object(ty)) {
                         Some(branch) => values.extend(self.objects(branch, &base)),
-                        None => values.push(base.into()),
+                        None => values.push(Value::from(base).into()),
                     }
                 }
             }
         }
         // Others differ from the plainest one, which comes first and is complete.
-        let Some(Value::Object(complete)) = values.first().cloned() else { return values };
+        let Some(Variation { value: Value::Object(complete), .. }) = values.first() else {
+            return values;
+        };
+        let complete = complete.clone();
+        let with = |name: &str, value| {
+            let mut object = complete.clone();
+            object.insert(name, value);
+            Value::from(object)
+        };
         let tag = ty.union.as_ref().map(|union| union.tag);
         for (index, member) in ty.members.iter().enumerate() {
             if Some(index) == tag {
                 continue;
             }
             let usual = usize::from(!member.optional);
-            for value in self.variations(&member.ty).into_iter().skip(usual) {
-                let mut object = complete.clone();
-                object.insert(member.name.clone(), value);
-                values.push(object.into());
-            }
+            let variations = self.variations(&member.ty).into_iter().skip(usual);
+            let within = |variation: Variation| variation.within(|value| with(&member.name, value));
+            values.extend(variations.map(within));
         }
         if ty.open {
-            let mut object = complete;
-            object.insert(STRANGE, Value::Null);
-            values.push(object.into());
+            let value = with(STRANGE, Value::Null);
+            values.push(Variation { value, before: Some(complete.clone().into()) });
         }
         values
     }

@@ -95,8 +95,27 @@ pub fn arguments_of<T: JsonSchema>() -> Result<Arguments, SchemaError> {
     Err(SchemaError { place: name.clone(), type_name: name, problem: Problem::NotAnObject })
 }
 
-/// As [`arguments_of`], and tries whether `T` takes what its schema describes.
-pub(crate) fn arguments_taken_by<T>() -> Result<Arguments, SchemaError>
+/// The same as [`arguments_of`], after checking that `T` deserializes what its schema describes. For tests: it
+/// deserializes a few values, so that each member and each variant is in one of them. In debug builds, it is
+/// called when a command is registered.
+///
+/// # Errors
+///
+/// Those of [`arguments_of`], and [`Problem::Disagreement`] if a value is refused for its shape.
+///
+/// ```
+/// use qmp_dispatch::qapi::{Problem, check_arguments_of};
+///
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Level {
+///     #[schemars(rename = "number")]
+///     level: u8,
+/// }
+///
+/// let problem = check_arguments_of::<Level>().unwrap_err().problem;
+/// assert_eq!(problem, Problem::Disagreement("missing field `level`".to_owned()));
+/// ```
+pub fn check_arguments_of<T>() -> Result<Arguments, SchemaError>
 where
     T: DeserializeOwned + JsonSchema,
 {
