@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is known of one command.
+//! A command and its settings.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +11,7 @@ use crate::qapi::{Arguments, CommandInfo, Type};
 /// The name of the command that leaves negotiation.
 pub(crate) const NEGOTIATION: &str = "qmp_capabilities";
 
-/// A registered command, and what can be set of it.
-///
-/// Mirrors the flags that a command has in a QAPI schema.
+/// A registered command and its settings, which mirror the flags of a command in a QAPI schema.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,7 +27,7 @@ pub(crate) const NEGOTIATION: &str = "qmp_capabilities";
 /// ```
 pub struct Command {
     name: &'static str,
-    /// Where it is in its registry.
+    /// The index in its registry.
     index: usize,
     arguments: Arguments,
     result: Type,
@@ -74,64 +72,30 @@ impl Command {
         self
     }
 
-    /// Makes the command answer nothing when it succeeds. Off by default.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.command("ping", |_: &Context| Ok::<(), Error>(()))?.no_success_response();
-    /// let client = LocalClient::new(registry);
-    /// assert!(client.ask("{'execute': 'ping'}").is_empty());
-    /// assert_eq!(client.ask("{'execute': 'ping', 'arguments': {'x': 1}}").len(), 1, "errors are answered");
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
+    /// Sends no response when the command succeeds. Off by default.
     pub fn no_success_response(&mut self) -> &mut Command {
         self.success_response = false;
         self
     }
 
-    /// Allows the command to be executed while the machine is yet to be initialized; see
+    /// Allows the command to be executed before the machine is initialized; see
     /// [`Dispatcher::set_preconfig`](crate::Dispatcher::set_preconfig). Off by default.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.command("set-numa-node", |_: &Context| Ok::<(), Error>(()))?.allow_preconfig();
-    /// let client = LocalClient::new(registry);
-    /// client.monitor().dispatcher().set_preconfig(true);
-    /// assert_eq!(client.ask("{'execute': 'set-numa-node'}"), [r#"{"return": {}}"#]);
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
     pub fn allow_preconfig(&mut self) -> &mut Command {
         self.allow_preconfig = true;
         self
     }
 
-    /// Marks the command as deprecated: it is still there, and will go. The same as a
-    /// [feature](Command::feature) of that name.
+    /// Adds the [feature](Command::feature) `deprecated`: the command still works, and will be removed.
     pub fn deprecated(&mut self) -> &mut Command {
         self.feature("deprecated")
     }
 
-    /// Marks the command as unstable: it may change or go at any time. The same as a
-    /// [feature](Command::feature) of that name.
+    /// Adds the [feature](Command::feature) `unstable`: the command may change or be removed at any time.
     pub fn unstable(&mut self) -> &mut Command {
         self.feature("unstable")
     }
 
-    /// Adds a feature, which introspection shows to clients.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.command("ping", |_: &Context| Ok::<(), Error>(()))?.feature("x-quick").deprecated();
-    /// let schema = LocalClient::new(registry).ask("{'execute': 'query-qmp-schema'}");
-    /// assert!(schema[0].contains(r#""features": ["x-quick", "deprecated"]"#));
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
+    /// Adds a feature, which introspection shows to clients. Adding it again changes nothing.
     pub fn feature(&mut self, name: impl Into<String>) -> &mut Command {
         let name = name.into();
         if !self.features.contains(&name) {
@@ -140,63 +104,37 @@ impl Command {
         self
     }
 
-    /// Says what it is for, to people who [introspect](crate::Registry::introspection). The protocol does
-    /// not carry it.
+    /// Sets the documentation, for people who [introspect](crate::Registry::introspection). It is not sent to
+    /// clients.
     pub fn documented(&mut self, text: impl Into<String>) -> &mut Command {
         self.documentation = Some(text.into());
         self
     }
 
-    /// Answers with an error if there is no answer after so long; one that comes later is dropped and
-    /// logged. A handler is not interrupted, and one that blocks its thread goes on holding up
-    /// others. Works as well as somebody calls
-    /// [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout). No deadline by default.
-    ///
-    /// ```
-    /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-    /// use std::time::Duration;
-    ///
-    /// use qmp_dispatch::proto::{Error, Version};
-    /// use qmp_dispatch::{Context, Dispatcher, LocalClient, Registry, Time};
-    ///
-    /// static SECONDS: AtomicU64 = AtomicU64::new(0);
-    ///
-    /// let mut registry = Registry::new();
-    /// let command = registry.command("crawl", |context: &Context| {
-    ///     SECONDS.store(7, Relaxed);
-    ///     // What a timer of the embedder does meanwhile.
-    ///     context.dispatcher().handle_timeout();
-    ///     Ok::<(), Error>(())
-    /// })?;
-    /// command.deadline(Duration::from_secs(5));
-    ///
-    /// let clock = || Time { monotonic: Duration::from_secs(SECONDS.load(Relaxed)), ..Time::default() };
-    /// let dispatcher = Dispatcher::new(registry, Version::new(0, 1, 0, ""), clock);
-    /// let said = LocalClient::connect(&dispatcher).ask("{'execute': 'crawl'}");
-    /// assert!(said[0].contains("The command crawl was not answered within 5 seconds"));
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
+    /// Answers with an error if there is no answer after this long. A later answer is dropped and logged. The
+    /// handler is not interrupted: if it blocks its thread, it goes on holding up other commands. Enforced only
+    /// when [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout) is called. No deadline by default.
     pub fn deadline(&mut self, after: Duration) -> &mut Command {
         self.deadline = Some(after);
         self
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The features, `deprecated` and `unstable` included.
+    /// Returns the features, including `deprecated` and `unstable`.
     pub fn features(&self) -> &[String] {
         &self.features
     }
 
-    /// What it is for.
+    /// Returns the documentation.
     pub fn documentation(&self) -> Option<&str> {
         self.documentation.as_deref()
     }
 
-    /// Whether the command may be executed while the machine is yet to be initialized.
+    /// Whether the command may be executed before the machine is initialized.
     pub fn allows_preconfig(&self) -> bool {
         self.allow_preconfig
     }
@@ -228,7 +166,7 @@ impl Command {
         self.allow_oob
     }
 
-    /// Whether the command answers when it succeeds.
+    /// Whether a response is sent when the command succeeds.
     pub fn has_success_response(&self) -> bool {
         self.success_response
     }

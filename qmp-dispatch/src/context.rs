@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a handler knows of the request that it serves.
+//! The context of a request that is being executed.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::{Dispatcher, EmitError, EventType, Monitor};
 
-/// The circumstances in which a handler runs: on behalf of which monitor, in-band or out-of-band.
+/// The context of a handler: the monitor whose request it serves, and the band.
 ///
-/// Lent to the handler. What goes on afterwards, on another thread, keeps a clone of the
+/// Borrowed by the handler. Work that continues on another thread keeps a clone of the
 /// [monitor](Context::monitor) or of the [dispatcher](Context::dispatcher).
 ///
 /// ```
@@ -38,17 +38,17 @@ impl<'m> Context<'m> {
         Context { monitor, band }
     }
 
-    /// The monitor whose request is being served.
+    /// Returns the monitor whose request is being served.
     pub fn monitor(&self) -> &'m Arc<Monitor> {
         self.monitor
     }
 
-    /// Whether the command was sent with `execute` or with `exec-oob`.
+    /// Returns whether the request was sent with `execute` or with `exec-oob`.
     pub fn band(&self) -> Band {
         self.band
     }
 
-    /// The dispatcher that the monitor belongs to.
+    /// Returns the dispatcher that the monitor belongs to.
     pub fn dispatcher(&self) -> &'m Dispatcher {
         self.monitor.dispatcher()
     }
@@ -69,11 +69,11 @@ impl<'m> Context<'m> {
 
 scoped_thread_local!(static CURRENT: Arc<Monitor>);
 
-/// The monitor whose request is being served on this thread; `None` outside of handlers.
+/// Returns the monitor whose request is being served on this thread; `None` outside of handlers.
 ///
-/// For code deep below a handler that cannot be handed the [`Context`]. Mirrors QEMU's
-/// `monitor_cur()`. A handler may dispatch a request itself: the inner monitor is the current one
-/// until that has ended, and the outer one again afterwards, also when the inner handler panicked.
+/// For code below a handler that has no access to its [`Context`]. Mirrors QEMU's `monitor_cur()`. Scopes nest:
+/// if a handler executes a request itself, the inner monitor is the current one until that has ended, even by a
+/// panic, and then the outer one is again.
 ///
 /// ```
 /// use qmp_dispatch::{Context, LocalClient, Registry, current, proto::Error};

@@ -17,6 +17,8 @@ use crate::qapi::{EventInfo, Type};
 /// another constant.
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use qmp_dispatch::{EventType, Registry};
 ///
 /// #[derive(serde::Serialize, schemars::JsonSchema)]
@@ -24,10 +26,12 @@ use crate::qapi::{EventInfo, Type};
 ///     device: String,
 /// }
 ///
-/// const BLOCK_IO_ERROR: EventType<BlockIoError> = EventType::new("BLOCK_IO_ERROR");
+/// const BLOCK_IO_ERROR: EventType<BlockIoError> = EventType::new("BLOCK_IO_ERROR")
+///     .at_most_every(Duration::from_secs(1))
+///     .similar_by(|error: &BlockIoError| error.device.clone());
 ///
 /// let mut registry = Registry::new();
-/// registry.event(&BLOCK_IO_ERROR)?;
+/// registry.event(&BLOCK_IO_ERROR)?.documented("A device has failed.");
 /// assert!(registry.event(&BLOCK_IO_ERROR).is_err(), "once is enough");
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
@@ -38,58 +42,28 @@ pub struct EventType<T> {
 }
 
 impl<T> EventType<T> {
-    /// The kind of events with this name. There is no limit to how often they are sent.
-    ///
-    /// ```
-    /// use qmp_dispatch::EventType;
-    ///
-    /// const STOP: EventType<()> = EventType::new("STOP");
-    /// assert_eq!(STOP.name(), "STOP");
-    /// ```
+    /// Creates the kind of events with this name, without a rate limit.
     pub const fn new(name: &'static str) -> EventType<T> {
         EventType { name, interval: Duration::ZERO, key: |_| String::new() }
     }
 
-    /// Sends these events at most once per interval: the first at once; of those that follow within
-    /// the interval, the last when it ends. Mirrors the limits of QEMU's `monitor/monitor.c`.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use qmp_dispatch::EventType;
-    ///
-    /// const RTC_CHANGE: EventType<i64> =
-    ///     EventType::new("RTC_CHANGE").at_most_every(Duration::from_secs(1));
-    /// ```
+    /// Limits the rate to one event per interval: the first is sent at once and, of those that follow within the
+    /// interval, the last when it ends. Mirrors the limits of QEMU's `monitor/monitor.c`.
     #[must_use]
     pub const fn at_most_every(mut self, interval: Duration) -> EventType<T> {
         self.interval = interval;
         self
     }
 
-    /// Limits events apart from each other whose data give different keys, such as those of
-    /// different devices. Without this, all events of the kind are similar.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use qmp_dispatch::EventType;
-    ///
-    /// struct Change {
-    ///     id: String,
-    /// }
-    ///
-    /// const VSERPORT_CHANGE: EventType<Change> = EventType::new("VSERPORT_CHANGE")
-    ///     .at_most_every(Duration::from_secs(1))
-    ///     .similar_by(|change: &Change| change.id.clone());
-    /// ```
+    /// Limits events with different keys independently of each other, such as those of different devices.
+    /// Without this, all events of the kind share one limit.
     #[must_use]
     pub const fn similar_by(mut self, key: fn(&T) -> String) -> EventType<T> {
         self.key = key;
         self
     }
 
-    /// The name, as clients see it.
+    /// Returns the name, as clients see it.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -109,20 +83,7 @@ impl<T> fmt::Debug for EventType<T> {
     }
 }
 
-/// A declared kind of event, and what can be set of it.
-///
-/// ```
-/// use qmp_dispatch::{EventType, Registry};
-///
-/// const X_HEAT: EventType<()> = EventType::new("X_HEAT");
-///
-/// let mut registry = Registry::new();
-/// registry.event(&X_HEAT)?.unstable().documented("It is getting warm.");
-/// let declared = registry.find_event("X_HEAT").unwrap();
-/// assert_eq!(declared.features(), ["unstable"]);
-/// assert_eq!(declared.documentation(), Some("It is getting warm."));
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
+/// A declared kind of event, and its settings.
 pub struct DeclaredEvent {
     name: &'static str,
     data: Type,
@@ -134,7 +95,7 @@ pub struct DeclaredEvent {
     documentation: Option<String>,
 }
 
-/// The key of an [`EventType`] whose type has been forgotten.
+/// The key of an [`EventType`] whose type is erased.
 type Key = Box<dyn Fn(&dyn Any) -> String + Send + Sync>;
 
 impl DeclaredEvent {
@@ -151,19 +112,17 @@ impl DeclaredEvent {
         }
     }
 
-    /// Marks the event as deprecated: it is still sent, and will go. The same as a
-    /// [feature](DeclaredEvent::feature) of that name.
+    /// Adds the [feature](DeclaredEvent::feature) `deprecated`: the event is still sent, and will be removed.
     pub fn deprecated(&mut self) -> &mut DeclaredEvent {
         self.feature("deprecated")
     }
 
-    /// Marks the event as unstable: it may change or go at any time. The same as a
-    /// [feature](DeclaredEvent::feature) of that name.
+    /// Adds the [feature](DeclaredEvent::feature) `unstable`: the event may change or be removed at any time.
     pub fn unstable(&mut self) -> &mut DeclaredEvent {
         self.feature("unstable")
     }
 
-    /// Adds a feature, which introspection shows to clients.
+    /// Adds a feature, which introspection shows to clients. Adding it again changes nothing.
     pub fn feature(&mut self, name: impl Into<String>) -> &mut DeclaredEvent {
         let name = name.into();
         if !self.features.contains(&name) {
@@ -172,24 +131,24 @@ impl DeclaredEvent {
         self
     }
 
-    /// Says what it is for, to people who [introspect](crate::Registry::introspection). The protocol does
-    /// not carry it.
+    /// Sets the documentation, for people who [introspect](crate::Registry::introspection). It is not sent to
+    /// clients.
     pub fn documented(&mut self, text: impl Into<String>) -> &mut DeclaredEvent {
         self.documentation = Some(text.into());
         self
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The features, `deprecated` and `unstable` included.
+    /// Returns the features, including `deprecated` and `unstable`.
     pub fn features(&self) -> &[String] {
         &self.features
     }
 
-    /// What it is for.
+    /// Returns the documentation.
     pub fn documentation(&self) -> Option<&str> {
         self.documentation.as_deref()
     }
@@ -232,17 +191,7 @@ impl fmt::Debug for DeclaredEvent {
     }
 }
 
-/// An event could not be emitted.
-///
-/// ```
-/// use qmp_dispatch::{EmitError, EventType, LocalClient, Registry};
-///
-/// const STOP: EventType<()> = EventType::new("STOP");
-///
-/// let client = LocalClient::new(Registry::new());
-/// let emitted = client.monitor().dispatcher().emit(&STOP, &());
-/// assert_eq!(emitted, Err(EmitError::Undeclared("STOP")));
-/// ```
+/// Why an event could not be emitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmitError {
@@ -252,8 +201,8 @@ pub enum EmitError {
     /// It is declared with data of another type, which introspection shows.
     #[error("event {0} is declared with data of another type")]
     OtherType(&'static str),
-    /// Its data is not of the type that introspection shows. Found in debug builds, and if there has been a
-    /// [`LocalClient`](crate::LocalClient).
+    /// Its data is not of the type that introspection shows. Checked in debug builds and after a
+    /// [`LocalClient`](crate::LocalClient) has connected.
     #[error("the data of event {name} is not of its type: {reason}")]
     Mismatch {
         /// The name of the event.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Commands that are served elsewhere.
+//! Forwarding commands that are not registered.
 
 use qmp_proto::{Json, Object};
 
@@ -7,13 +7,11 @@ use crate::{Context, Responder};
 
 /// Serves the commands that are not registered, for a proxy in front of another server.
 ///
-/// Set with [`Registry::forwarding`](crate::Registry::forwarding). It gets every well-formed request
-/// for a command that the registry does not have, in-band as well as out-of-band, after the
-/// interceptors and after negotiation. Whether there is such a command, whether it may be executed
-/// out-of-band and whether its arguments are right is for whoever serves it to find out.
+/// Set with [`Registry::forwarding`](crate::Registry::forwarding). It receives every well-formed request for a
+/// command that is not registered, in-band and out-of-band, after the interceptors and after negotiation. The
+/// other server checks the name of the command, whether it allows out-of-band execution, and its arguments.
 ///
-/// Called as a handler is, and must no more block than one: it hands the request on, and answers
-/// with the [`Responder`] later.
+/// Called like a handler, and should not block: it sends the request on and uses the [`Responder`] later.
 ///
 /// ```
 /// use qmp_dispatch::proto::{Error, Json};
@@ -27,7 +25,7 @@ use crate::{Context, Responder};
 /// assert_eq!(registry.commands().len(), 1, "qmp_capabilities");
 /// ```
 pub trait Forwarder: Send + Sync + 'static {
-    /// Begins to serve one request.
+    /// Starts to serve a request.
     fn forward(&self, context: &Context, request: Forwarded, responder: Responder<Json>);
 }
 
@@ -41,23 +39,6 @@ where
 }
 
 /// A request for a [`Forwarder`]. Its band is that of the [`Context`].
-///
-/// ```
-/// use qmp_dispatch::proto::{Json, Object};
-/// use qmp_dispatch::{Context, Forwarded, LocalClient, Registry, Responder};
-///
-/// let registry = Registry::forwarding(
-///     |_: &Context, request: Forwarded, responder: Responder<Json>| {
-///         assert_eq!(request.command, "balloon");
-///         assert_eq!(request.arguments, Object::from_iter([("value", 5)]));
-///         assert_eq!(request.text.unwrap().as_str(), "{\"value\":5}", "not as we write it");
-///         responder.respond_json(Ok(Json::EMPTY_OBJECT));
-///     },
-/// );
-/// let client = LocalClient::new(registry);
-/// let said = client.ask(r#"{"execute": "balloon", "arguments": {"value":5}}"#);
-/// assert_eq!(said, [r#"{"return": {}}"#]);
-/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Forwarded {
@@ -65,7 +46,8 @@ pub struct Forwarded {
     pub command: String,
     /// The arguments, parsed.
     pub arguments: Object,
-    /// The arguments as the client has written them, if they are plain JSON; `None` if there are none.
+    /// The text of the arguments as the client has written it, or written anew if it is not plain JSON; `None`
+    /// if there are no arguments.
     pub text: Option<Json>,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which functions can serve a command.
+//! Functions that serve commands.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::qapi::decode;
 use crate::reply::Reply;
 use crate::{Context, Responder};
 
-/// A function that serves a command, with the help of some state `S` or without (`S = ()`):
+/// A function that serves a command, with state `S` or without (`S = ()`):
 ///
 /// - `Fn(&Context, A) -> Result<T, E>` or `Fn(&S, &Context, A) -> Result<T, E>` with arguments,
 /// - `Fn(&Context) -> Result<T, E>` or `Fn(&S, &Context) -> Result<T, E>` without,
 ///
 /// where `A` is deserialized from the arguments, `T` becomes the result (`()` is the empty object),
-/// and `E` can be turned into an [`Error`]. `Shape` only tells the forms apart.
+/// and `E` is converted to an [`Error`]. `Shape` only tells the forms apart.
 ///
-/// Implemented for functions; there is no need to implement it by hand.
+/// Implemented for all such functions.
 ///
 /// ```
 /// use qmp_dispatch::{Context, Registry, proto::Error, qapi_types};
@@ -137,22 +137,10 @@ where
     }
 }
 
-/// A function that serves a command, and answers later: as a [`Handler`], but with a
+/// A function that serves a command and answers later: like a [`Handler`], but with a
 /// [`Responder<T>`](Responder) as its last parameter, and without a result.
 ///
-/// Implemented for functions; there is no need to implement it by hand.
-///
-/// ```
-/// use qmp_dispatch::{Context, Registry, Responder, proto::Error};
-///
-/// fn measure(_: &Context, responder: Responder<f64>) {
-///     std::thread::spawn(|| responder.respond(Ok::<_, Error>(36.6)));
-/// }
-///
-/// let mut registry = Registry::new();
-/// registry.deferred_command("measure", measure)?;
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
+/// Implemented for all such functions.
 #[diagnostic::on_unimplemented(
     message = "this cannot serve a command and answer later",
     label = "not of the form `Fn(&Context, A, Responder<T>)`, or without `A`",
@@ -232,9 +220,9 @@ where
     }
 }
 
-/// A handler whose types have been forgotten. The arguments that it gets have been checked.
+/// A handler whose types are erased. Its arguments have been checked.
 pub(crate) enum ErasedHandler {
-    /// Gives the text of the result.
+    /// Returns the text of the result.
     AtOnce(AtOnce),
     /// Sends it later.
     Deferred(Deferred),
@@ -244,7 +232,7 @@ type AtOnce = Box<dyn Fn(&Context, Object) -> Result<Json, Error> + Send + Sync>
 type Deferred = Box<dyn Fn(&Context, Object, Reply) + Send + Sync>;
 
 impl ErasedHandler {
-    /// Forgets the types of a handler, which keeps `state` alive.
+    /// Erases the types of a handler, which keeps `state` alive.
     pub(crate) fn at_once<S, H, Shape>(state: Arc<S>, handler: H) -> ErasedHandler
     where
         S: ?Sized + Send + Sync + 'static,
@@ -256,7 +244,7 @@ impl ErasedHandler {
         }))
     }
 
-    /// Forgets the types of a handler that answers later.
+    /// Erases the types of a handler that answers later.
     pub(crate) fn deferred<S, H, Shape>(state: Arc<S>, handler: H) -> ErasedHandler
     where
         S: ?Sized + Send + Sync + 'static,
@@ -271,7 +259,7 @@ impl ErasedHandler {
     }
 }
 
-/// The text of a result; a unit result is the empty object, as in QEMU.
+/// Encodes a result. A unit result is the empty object, as in QEMU.
 pub(crate) fn encode_result<T: Serialize + 'static>(result: &T) -> Result<Json, Error> {
     if (result as &dyn Any).is::<()>() {
         return Ok(Json::EMPTY_OBJECT);

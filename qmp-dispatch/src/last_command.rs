@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a monitor has executed last, for those who look on.
+//! The last command of a monitor, for operators.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use crate::{Command, Registry};
 const NONE: usize = usize::MAX;
 const FORWARDED: usize = usize::MAX - 1;
 
-/// In characters. There is no such command with a longer name.
+/// In characters. Longer names are cut.
 const LONGEST_NAME: usize = 256;
 
-/// Keeps the name without a lock, and without a copy, of a command that is registered.
+/// The name of the last command. That of a registered command is stored without a lock or a copy.
 pub(crate) struct LastCommand {
-    /// Where the command is in the registry, or one of the constants.
+    /// The index of the command in the registry, or one of the constants.
     index: AtomicUsize,
     forwarded: Mutex<String>,
 }
@@ -28,7 +28,7 @@ impl LastCommand {
         self.index.store(command.index(), Ordering::Relaxed);
     }
 
-    /// Clients can give any name, and it is kept as long as they stay.
+    /// The name is chosen by the client and kept while it is connected, so its length is limited.
     pub(crate) fn set_forwarded(&self, name: &str) {
         let end = name.char_indices().nth(LONGEST_NAME).map_or(name.len(), |(end, _)| end);
         name[..end].clone_into(&mut self.forwarded());

@@ -104,6 +104,7 @@ mod audience;
 mod command;
 mod context;
 mod dispatcher;
+mod emit;
 mod event;
 mod forward;
 mod handler;

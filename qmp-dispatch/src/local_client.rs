@@ -10,11 +10,10 @@ use qmp_proto::{Layout, Reader, Version};
 
 use crate::{Dispatcher, Locals, Monitor, Output, Registry, Time};
 
-/// A client in the same process, which has completed negotiation: for first steps, and for tests of
-/// commands without a socket.
+/// A client in the same process that has completed negotiation, for tests of commands without a socket.
 ///
-/// From then on, and in debug builds always, results and data of events are checked
-/// against the types that introspection shows. A result that is not of its type becomes an error.
+/// After one has connected, and in debug builds always, results and data of events are checked against the types
+/// that introspection shows. A result that is not of its type becomes an error.
 ///
 /// ```
 /// use qmp_dispatch::{LocalClient, Registry};
@@ -33,7 +32,7 @@ pub struct LocalClient {
     said: Arc<Said>,
 }
 
-/// What the server has said.
+/// Output of the server that has not been returned yet.
 #[derive(Default)]
 struct Said(Mutex<String>);
 
@@ -50,22 +49,14 @@ impl Output for Said {
 }
 
 impl LocalClient {
-    /// The only client of a server with these commands and events, version 0.0.0, for which no time
-    /// passes.
+    /// Creates a server of version 0.0.0 with these commands and events, for which no time passes, and its only
+    /// client.
     pub fn new(registry: Registry) -> LocalClient {
         let dispatcher = Dispatcher::new(registry, Version::new(0, 0, 0, ""), Time::default);
         LocalClient::connect(&dispatcher)
     }
 
-    /// One more client of a server.
-    ///
-    /// ```
-    /// use qmp_dispatch::{LocalClient, Registry};
-    ///
-    /// let first = LocalClient::new(Registry::new());
-    /// let second = LocalClient::connect(first.monitor().dispatcher());
-    /// assert_ne!(first.monitor().id(), second.monitor().id());
-    /// ```
+    /// Connects a client to a server.
     pub fn connect(dispatcher: &Dispatcher) -> LocalClient {
         dispatcher.check_output();
         let said = Arc::new(Said::default());
@@ -75,8 +66,8 @@ impl LocalClient {
         client
     }
 
-    /// Sends requests one after the other, and blocks until each has been answered. Gives the lines that
-    /// the server has said since the last time, events included.
+    /// Sends requests one after the other and blocks until each has been answered. Returns the lines that the server
+    /// has sent since the last call, events included.
     pub fn ask(&self, requests: &str) -> Vec<String> {
         let mut reader = Reader::default();
         let mut input = requests.as_bytes();
@@ -91,7 +82,7 @@ impl LocalClient {
         take(&mut *self.said.text()).lines().map(str::to_owned).collect()
     }
 
-    /// The server's side of the connection.
+    /// Returns the server's side of the connection.
     pub fn monitor(&self) -> &Arc<Monitor> {
         &self.monitor
     }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the embedder keeps per monitor.
+//! Values that the embedder keeps for each monitor.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 
-/// Values that belong to one monitor, one of each type: who the peer is, which file descriptors it
-/// has passed, and the like. Handlers reach them through
-/// [`Monitor::local`](crate::Monitor::local).
+/// Values that belong to one monitor, one of each type, such as the peer or the file descriptors that it has
+/// passed. Handlers access them with [`Monitor::local`](crate::Monitor::local).
 ///
 /// ```
 /// use qmp_dispatch::Locals;
@@ -24,14 +23,14 @@ pub struct Locals {
 }
 
 impl Locals {
-    /// Adds a value; replaces another one of the same type.
+    /// Adds a value. Replaces one of the same type.
     #[must_use]
     pub fn with<T: Send + Sync + 'static>(mut self, value: T) -> Locals {
         self.values.insert(TypeId::of::<T>(), Box::new(value));
         self
     }
 
-    /// The value of this type, if there is one.
+    /// Returns the value of this type, if there is one.
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.values.get(&TypeId::of::<T>())?.downcast_ref()
     }

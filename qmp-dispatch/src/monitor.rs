@@ -69,14 +69,6 @@ pub trait Output: Send + Sync {
 }
 
 /// Names a monitor; unique within its [`Dispatcher`].
-///
-/// ```
-/// use qmp_dispatch::{LocalClient, Registry};
-///
-/// let client = LocalClient::new(Registry::new());
-/// let id = client.monitor().id();
-/// assert_eq!((id.to_string(), u64::from(id)), ("1".to_owned(), 1));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MonitorId(u64);
 
@@ -101,9 +93,8 @@ impl fmt::Display for MonitorId {
 /// One connection: greeting, capabilities negotiation, then commands. Mirrors QEMU's `MonitorQMP`
 /// (`monitor/qmp.c`).
 ///
-/// Its owner feeds it messages with [`receive`](Monitor::receive), queues what comes out if it is
-/// in-band, and has it executed with [`execute`](Monitor::execute); see the
-/// [crate's example](crate).
+/// Its owner passes messages to [`receive`](Monitor::receive), queues the result if it is in-band, and executes it
+/// with [`execute`](Monitor::execute).
 ///
 /// ```
 /// use qmp_dispatch::proto::Reader;
@@ -132,37 +123,17 @@ pub struct Monitor {
 /// Whether the client may have what has this name.
 type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// A request that has been received, or the refusal that keeps its place in the queue.
-///
-/// ```
-/// use std::collections::VecDeque;
-///
-/// use qmp_dispatch::proto::{Band, Reader};
-/// use qmp_dispatch::{LocalClient, Pending, Registry};
-///
-/// let client = LocalClient::new(Registry::new());
-/// let mut queue: VecDeque<Pending> = VecDeque::new();
-/// let mut reader = Reader::default();
-/// let mut input: &[u8] = b"{'execute': 'x'} @";
-/// while let Some(message) = reader.read(&mut input) {
-///     let pending = client.monitor().receive(message);
-///     match pending.band() {
-///         Band::InBand => queue.push_back(pending),
-///         Band::OutOfBand => client.monitor().execute(pending, || ()),
-///     }
-/// }
-/// assert_eq!(queue.len(), 2, "what is no request waits for its turn, too");
-/// ```
+/// A request that has been received and not executed, or the error that is to be answered in its place.
 #[must_use = "a client waits for the answer"]
 #[derive(Debug)]
 pub struct Pending {
     request: Result<Request, RequestError>,
-    /// The text of its arguments, if that may be needed.
+    /// The text of its arguments, if there is a forwarder.
     text: Option<Json>,
 }
 
 impl Pending {
-    /// Whether it waits for its turn, or is to be executed at once.
+    /// Returns whether it is to be queued, or executed at once.
     pub fn band(&self) -> Band {
         match &self.request {
             Ok(request) => request.band,
@@ -207,37 +178,17 @@ impl Monitor {
         }
     }
 
-    /// The monitor's name among those of its dispatcher.
+    /// Returns the identifier of this monitor within its dispatcher.
     pub fn id(&self) -> MonitorId {
         self.id
     }
 
-    /// The dispatcher that the monitor belongs to.
+    /// Returns the dispatcher that the monitor belongs to.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
     }
 
-    /// What the embedder keeps for this monitor, by its type.
-    ///
-    /// ```
-    /// use std::sync::atomic::{AtomicU64, Ordering};
-    ///
-    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
-    ///
-    /// #[derive(Default)]
-    /// struct Visits(AtomicU64);
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.each_monitor(|locals| locals.with(Visits::default()));
-    /// registry.command("x-visit", |context: &Context| {
-    ///     let visits = context.monitor().local::<Visits>().expect("each monitor has it");
-    ///     Ok::<_, Error>(visits.0.fetch_add(1, Ordering::Relaxed) + 1)
-    /// })?;
-    /// let client = LocalClient::new(registry);
-    /// let said = client.ask("{'execute': 'x-visit'} {'execute': 'x-visit'}");
-    /// assert_eq!(said, [r#"{"return": 1}"#, r#"{"return": 2}"#]);
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
+    /// Returns the value of this type that the embedder keeps for this monitor; see [`Locals`].
     pub fn local<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.locals.get()
     }
@@ -252,28 +203,16 @@ impl Monitor {
         matches!(self.state.get(), State::Negotiated { oob: true } | State::Listening { oob: true })
     }
 
-    /// The in-band command that this monitor has begun to execute last, for operators who want to know
-    /// what holds a client up; `None` if there was none yet. What is refused before it is executed
-    /// does not count.
+    /// Returns the in-band command whose execution has begun last, for operators who want to know what holds a
+    /// client up; `None` if there was none yet. Requests that are refused do not count.
     pub fn last_command(&self) -> Option<String> {
         self.last_command.name(self.dispatcher.registry())
     }
 
-    /// Refuses the client's requests for commands whose names the filter does not accept, as if they
-    /// had been [disabled](Dispatcher::set_enabled): after negotiation, in-band and out-of-band alike,
-    /// [forwarded](crate::Forwarder) commands included, and before arguments are looked at. Only
-    /// `qmp_capabilities` is never refused. Only the first filter is kept; whether this one is.
-    ///
-    /// ```
-    /// use qmp_dispatch::{LocalClient, Registry};
-    ///
-    /// let client = LocalClient::new(Registry::new());
-    /// assert!(client.monitor().set_command_filter(|name| name != "query-version"));
-    /// assert_eq!(
-    ///     client.ask("{'execute': 'query-version'}"),
-    ///     [r#"{"error": {"class": "CommandNotFound", "desc": "The command query-version has been disabled for this instance"}}"#]
-    /// );
-    /// ```
+    /// Refuses commands whose names the filter does not accept, as if they were
+    /// [disabled](Dispatcher::set_enabled): after negotiation, in-band and out-of-band,
+    /// [forwarded](crate::Forwarder) commands included, and before arguments are checked. `qmp_capabilities` is
+    /// never refused. Only the first filter is kept. Returns whether this one was.
     pub fn set_command_filter(
         &self,
         filter: impl Fn(&str) -> bool + Send + Sync + 'static,
@@ -281,32 +220,18 @@ impl Monitor {
         self.command_filter.set(Box::new(filter)).is_ok()
     }
 
-    /// Sends only those events to the client whose names the filter accepts. Only the first filter is
-    /// kept; whether this one is.
+    /// Sends only those events to the client whose names the filter accepts. Only the first filter is kept. Returns
+    /// whether this one was.
     ///
     /// The filter is called on each thread that emits an event, which waits for it.
-    ///
-    /// ```
-    /// use qmp_dispatch::{EventType, LocalClient, Registry};
-    ///
-    /// const NOISE: EventType<()> = EventType::new("NOISE");
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.event(&NOISE)?;
-    /// let client = LocalClient::new(registry);
-    /// assert!(client.monitor().set_event_filter(|name| name != "NOISE"));
-    /// client.monitor().dispatcher().emit(&NOISE, &()).unwrap();
-    /// assert!(client.ask("").is_empty());
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
     pub fn set_event_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) -> bool {
         self.event_filter.set(Box::new(filter)).is_ok()
     }
 
-    /// Takes what the reader has found: a message, or an error in its place.
+    /// Receives a message of the client, or the error that the reader returned in its place.
     ///
-    /// What is [in-band](Pending::band) is to be queued, and executed when its turn has come; what
-    /// is out-of-band is to be executed at once.
+    /// If the result is [in-band](Pending::band), it is to be queued and executed in its turn. If it is
+    /// out-of-band, it is to be executed at once.
     pub fn receive(&self, message: Result<Message<'_>, SyntaxError>) -> Pending {
         let oob = self.is_oob_enabled();
         let forwards = self.dispatcher.registry().forwarder().is_some();
@@ -328,10 +253,10 @@ impl Monitor {
 
     /// Executes a request, and sends the response to the client.
     ///
-    /// The handler runs on this thread. Should it panic, the client gets a `GenericError`. `done` is
-    /// called when the response has been transmitted: before this returns, or later and elsewhere
-    /// if the command [answers later](crate::Registry::deferred_command). Until then, no other
-    /// in-band request of this monitor must be executed.
+    /// The handler runs on this thread. If it panics, the response is a `GenericError`. `done` is called when the
+    /// response has been transmitted: before this returns, or later and on another thread if the command
+    /// [answers later](crate::Registry::deferred_command). Until then, no other in-band request of this monitor
+    /// may be executed.
     pub fn execute(self: &Arc<Self>, mut pending: Pending, done: impl FnOnce() + Send + 'static) {
         match &mut pending.request {
             Ok(request) => self.serve(request, pending.text, done),
@@ -345,23 +270,8 @@ impl Monitor {
         }
     }
 
-    /// Answers a request with an error instead of executing it, such as one that still waits when the
-    /// server ends. Interceptors see it as they see those that are executed.
-    ///
-    /// ```
-    /// use qmp_dispatch::proto::{Error, Reader};
-    /// use qmp_dispatch::{LocalClient, Registry};
-    ///
-    /// let client = LocalClient::new(Registry::new());
-    /// let mut reader = Reader::default();
-    /// let message = reader.read(&mut &b"{'execute': 'query-version', 'id': 1}"[..]).unwrap();
-    /// let pending = client.monitor().receive(message);
-    /// client.monitor().refuse(pending, Error::generic("the server ends"));
-    /// assert_eq!(
-    ///     client.ask(""),
-    ///     [r#"{"id": 1, "error": {"class": "GenericError", "desc": "the server ends"}}"#]
-    /// );
-    /// ```
+    /// Answers a request with an error instead of executing it, for requests that are still queued when the server
+    /// ends. Interceptors see it as they see those that are executed.
     pub fn refuse(self: &Arc<Self>, pending: Pending, error: Error) {
         let (answer, result) = match pending.request {
             Ok(mut request) => {
@@ -375,7 +285,7 @@ impl Monitor {
         self.respond(answer, None, result);
     }
 
-    /// Takes out of the request what is needed elsewhere, which costs less than moving all of it.
+    /// Executes a request. Moves fields out of it, which is cheaper than moving it whole.
     fn serve(
         self: &Arc<Self>,
         request: &mut Request,
@@ -427,7 +337,7 @@ impl Monitor {
         }
     }
 
-    /// Hands a request to whoever serves what is not registered.
+    /// Hands a request to the forwarder.
     fn forward(
         self: &Arc<Self>,
         request: &mut Request,
@@ -451,8 +361,8 @@ impl Monitor {
         }
     }
 
-    /// Finds the command, and checks that it may be executed with these arguments, in QEMU's order.
-    /// Leaves the arguments as serde takes them. `None` if it is for the forwarder.
+    /// Finds the command and checks in QEMU's order that it may be executed with these arguments, which are made
+    /// ready for serde. Returns `None` if the request is for the forwarder.
     fn check(&self, request: &mut Request) -> Result<Option<&Command>, Error> {
         let Request { command: name, arguments, band, .. } = request;
         let not_found = |desc: String| Error::new(ErrorClass::CommandNotFound, desc);
@@ -492,7 +402,7 @@ impl Monitor {
         name == NEGOTIATION || self.command_filter.get().is_none_or(|permits| permits(name))
     }
 
-    /// Runs a handler, with this as the current monitor. An error if it panics.
+    /// Runs a handler with this as the current monitor. Returns an error if it panics.
     fn run<T>(self: &Arc<Self>, command: &str, handler: impl FnOnce() -> T) -> Result<T, Error> {
         caught(|| with_current(self, handler)).map_err(|Panic { reason, place }| {
             tracing::error!(monitor = %self.id, command, reason, place, "handler panicked");
@@ -500,8 +410,8 @@ impl Monitor {
         })
     }
 
-    /// Sends the outcome of a request, unless its command has succeeded and has no success response.
-    /// There is no `command` if none has been executed.
+    /// Sends the response to a request, unless it has succeeded and its command has no success response.
+    /// `command` is `None` if no registered command has been executed.
     pub(crate) fn respond(
         self: &Arc<Self>,
         answer: Answer,
@@ -535,7 +445,7 @@ impl Monitor {
         self.output.flush();
     }
 
-    /// Leaves negotiation, with or without out-of-band execution. Refused the second time.
+    /// Completes negotiation, with or without out-of-band execution. Fails if it has been completed before.
     pub(crate) fn negotiate(&self, oob: bool) -> Result<(), Error> {
         if self.is_negotiated() {
             return Err(Error::new(

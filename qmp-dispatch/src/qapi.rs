@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! QAPI's view of Rust types.
+//! QAPI types of Rust types.
 //!
 //! QEMU describes its commands in a schema language, QAPI, and generates from it what checks
 //! arguments and what `query-qmp-schema` reports. Here, the same follows from Rust types: from a
 //! type that implements [`JsonSchema`](schemars::JsonSchema), [`arguments_of`] and [`type_of`] make
 //! a model of the QAPI type, once, when a command or event is registered.
 //!
-//! - [`Arguments::check`] refuses wrong arguments with QEMU's first error, in QEMU's words, before
-//!   serde sees them. What it accepts, serde can deserialize, unless a type is stricter than its schema.
+//! - [`Arguments::check`] refuses wrong arguments with the error that QEMU would return, before serde sees them.
+//!   Serde can deserialize what it accepts, unless a type is stricter than its schema.
 //! - [`Introspection`] writes the result of `query-qmp-schema`.
-//! - A [`Policy`] says what becomes of what is deprecated or unstable, in both.
+//! - A [`Policy`] says how deprecated and unstable items are treated in both.
 //!
 //! # How Rust types map to QAPI types
 //!

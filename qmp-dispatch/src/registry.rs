@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which commands and events there are.
+//! The commands and events of a server.
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,9 +55,9 @@ pub struct Registry {
     event_indices: FxHashMap<&'static str, usize>,
     /// The outermost first.
     interceptors: Vec<Box<dyn Interceptor>>,
-    /// Serves what is not among the commands.
+    /// Serves commands that are not registered.
     forwarder: Option<Box<dyn Forwarder>>,
-    /// Add what each monitor is to have with it.
+    /// Add values to the locals of each new monitor.
     locals: Vec<MakeLocals>,
     deadlines: FxHashMap<String, Duration>,
     default_deadline: Option<Duration>,
@@ -66,28 +66,14 @@ pub struct Registry {
 
 type MakeLocals = Box<dyn Fn(Locals) -> Locals + Send + Sync>;
 
-/// A command or event could not be registered.
-///
-/// ```
-/// use qmp_dispatch::{Context, RegisterError, Registry, proto::Error};
-///
-/// fn nothing(_: &Context) -> Result<(), Error> {
-///     Ok(())
-/// }
-///
-/// let mut registry = Registry::new();
-/// let error = registry.command("query-version", nothing).unwrap_err();
-/// assert_eq!(error, RegisterError::Duplicate("query-version"));
-/// let error = registry.command("two words", nothing).unwrap_err();
-/// assert_eq!(error, RegisterError::InvalidName("two words"));
-/// ```
+/// Why a command or event could not be registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// There is a command or event of that name already.
+    /// There is a command or event of this name already.
     #[error("'{0}' is registered already")]
     Duplicate(&'static str),
-    /// QAPI has no such names.
+    /// QAPI does not allow this name.
     #[error("invalid name '{0}': expected a letter followed by letters, digits, '-' or '_'")]
     InvalidName(&'static str),
     /// Its types cannot be expressed in QAPI.
@@ -107,16 +93,7 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// A registry with the commands of the protocol itself.
-    ///
-    /// ```
-    /// use qmp_dispatch::Registry;
-    ///
-    /// let registry = Registry::new();
-    /// let names: Vec<_> = registry.commands().map(|command| command.name()).collect();
-    /// assert!(names.contains(&"query-commands"));
-    /// assert_eq!(registry.events().len(), 0);
-    /// ```
+    /// Creates a registry with the commands of the protocol itself.
     pub fn new() -> Registry {
         let mut registry = Registry::empty();
         protocol_commands::register(&mut registry)
@@ -127,8 +104,8 @@ impl Registry {
         registry
     }
 
-    /// A registry that hands on what it does not have. Of the commands of the protocol it has
-    /// `qmp_capabilities` alone: whoever serves the others introspects itself.
+    /// Creates a registry that forwards unknown commands. Of the commands of the protocol, it has only
+    /// `qmp_capabilities`: introspection is answered upstream.
     pub fn forwarding(forwarder: impl Forwarder) -> Registry {
         let mut registry = Registry::empty();
         registry.forwarder = Some(Box::new(forwarder));
@@ -156,8 +133,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`RegisterError`] if the name is taken or none that QAPI allows, or the types of the function
-    /// have no counterpart in QAPI.
+    /// [`RegisterError`] if the name is taken or not allowed by QAPI, or if the types of the function cannot be
+    /// expressed in QAPI.
     pub fn command<H, Shape>(
         &mut self,
         name: &'static str,
@@ -187,63 +164,17 @@ impl Registry {
         self.erased::<H::Arguments, H::Result>(name, handler)
     }
 
-    /// Registers commands that share some state.
-    ///
-    /// ```
-    /// use std::sync::{Arc, Mutex};
-    ///
-    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
-    ///
-    /// fn stop(running: &Mutex<bool>, _: &Context) -> Result<(), Error> {
-    ///     *running.lock().unwrap() = false;
-    ///     Ok(())
-    /// }
-    ///
-    /// fn is_running(running: &Mutex<bool>, _: &Context) -> Result<bool, Error> {
-    ///     Ok(*running.lock().unwrap())
-    /// }
-    ///
-    /// let mut registry = Registry::new();
-    /// let mut group = registry.with(Arc::new(Mutex::new(true)));
-    /// group.command("stop", stop)?;
-    /// group.command("x-is-running", is_running)?;
-    /// let said = LocalClient::new(registry).ask("{'execute': 'stop'} {'execute': 'x-is-running'}");
-    /// assert_eq!(said[1], r#"{"return": false}"#);
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
+    /// Returns a [`Group`], with which commands that share `state` are registered.
     pub fn with<S: ?Sized + Send + Sync + 'static>(&mut self, state: Arc<S>) -> Group<'_, S> {
         Group { registry: self, state }
     }
 
     /// Declares a kind of event.
     ///
-    /// ```
-    /// use qmp_dispatch::{Context, EmitError, EventType, LocalClient, Registry, qapi_types};
-    ///
-    /// qapi_types! {
-    ///     struct Tray {
-    ///         device: String,
-    ///         open: bool,
-    ///     }
-    /// }
-    ///
-    /// const TRAY: EventType<Tray> = EventType::new("X_TRAY");
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.event(&TRAY)?;
-    /// registry.command("x-eject", |context: &Context| -> Result<(), EmitError> {
-    ///     context.emit(&TRAY, &Tray { device: "cd0".to_owned(), open: true })
-    /// })?;
-    /// let said = LocalClient::new(registry).ask("{'execute': 'x-eject'}");
-    /// assert!(said[0].ends_with(r#""event": "X_TRAY", "data": {"device": "cd0", "open": true}}"#));
-    /// assert_eq!(said[1], r#"{"return": {}}"#);
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
-    ///
     /// # Errors
     ///
-    /// [`RegisterError`] if the name is taken or none that QAPI allows, or the type of the data has
-    /// no counterpart in QAPI.
+    /// [`RegisterError`] if the name is taken or not allowed by QAPI, or if the type of the data cannot be expressed
+    /// in QAPI or is not an object.
     pub fn event<T: JsonSchema + 'static>(
         &mut self,
         event: &EventType<T>,
@@ -270,33 +201,15 @@ impl Registry {
         self.interceptors.push(Box::new(interceptor));
     }
 
-    /// Moves all commands and events of another registry here, with its interceptors, its deadlines of
-    /// commands that have none here, and what it gives [each monitor](Registry::each_monitor). For groups
-    /// of commands that are registered apart.
+    /// Adds all commands and events of another registry, its interceptors, its deadlines of commands that have
+    /// none here, and its locals of [each monitor](Registry::each_monitor).
     ///
-    /// What is about the server as a whole stays as it is here: the policy, the default deadline, the
-    /// forwarder, and the protocol's own commands, which every registry has.
+    /// Settings of the server as a whole are not changed: the policy, the default deadline, the forwarder and the
+    /// commands of the protocol itself.
     ///
     /// # Errors
     ///
-    /// [`RegisterError::Duplicate`] if both have a command or event of the same name. Nothing has been
-    /// moved then.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Context, RegisterError, Registry, proto::Error};
-    ///
-    /// /// In a crate of its own.
-    /// fn commands() -> Result<Registry, RegisterError> {
-    ///     let mut registry = Registry::new();
-    ///     registry.command("beep", |_: &Context| Ok::<(), Error>(()))?;
-    ///     Ok(registry)
-    /// }
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.merge(commands()?)?;
-    /// assert!(registry.merge(commands()?).is_err(), "once is enough");
-    /// # Ok::<(), RegisterError>(())
-    /// ```
+    /// [`RegisterError::Duplicate`] if both have a command or event of the same name. Then nothing is added.
     pub fn merge(&mut self, other: Registry) -> Result<(), RegisterError> {
         let own = Registry::new();
         let commands: Vec<Command> = other
@@ -323,39 +236,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Says what becomes of deprecated and unstable commands, arguments, results and events; QEMU's
-    /// `-compat`. By default, all are accepted and shown.
-    ///
-    /// ```
-    /// use qmp_dispatch::qapi::{InputPolicy, Policy};
-    /// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.command("beep", |_: &Context| Ok::<(), Error>(()))?.deprecated();
-    /// registry.set_policy(Policy { deprecated_input: InputPolicy::Reject, ..Policy::default() });
-    /// let said = LocalClient::new(registry).ask("{'execute': 'beep'}");
-    /// assert!(said[0].contains("Deprecated command beep disabled by policy"));
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
+    /// Sets the policy for deprecated and unstable commands, arguments, results and events, as QEMU's `-compat`
+    /// does. By default, all are accepted and shown.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }
 
-    /// Gives each new monitor something of its own. The function gets what the monitor has already,
-    /// from the embedder and from functions that have been added before, and adds to it.
-    ///
-    /// ```
-    /// use std::sync::atomic::AtomicU64;
-    ///
-    /// use qmp_dispatch::Registry;
-    ///
-    /// /// How many requests the client has sent.
-    /// #[derive(Default)]
-    /// struct Requests(AtomicU64);
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.each_monitor(|locals| locals.with(Requests::default()));
-    /// ```
+    /// Adds values to the locals of each new monitor. The function receives the locals that the embedder and
+    /// functions added before have made.
     pub fn each_monitor(&mut self, locals: impl Fn(Locals) -> Locals + Send + Sync + 'static) {
         self.locals.push(Box::new(locals));
     }
@@ -364,28 +252,18 @@ impl Registry {
         self.locals.iter().fold(locals, |locals, add| add(locals))
     }
 
-    /// Sets the [deadline](Command::deadline) of the command of this name, whether it is registered or
-    /// [forwarded](Registry::forwarding); before the one that the command has by itself.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use qmp_dispatch::Registry;
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.set_default_deadline(Duration::from_secs(60));
-    /// registry.set_deadline("migrate", Duration::from_secs(3600));
-    /// ```
+    /// Sets the [deadline](Command::deadline) of the command of this name, registered or
+    /// [forwarded](Registry::forwarding). It replaces the one set at the command.
     pub fn set_deadline(&mut self, command: impl Into<String>, after: Duration) {
         self.deadlines.insert(command.into(), after);
     }
 
-    /// Sets the [deadline](Command::deadline) of all commands that have none of their own.
+    /// Sets the [deadline](Command::deadline) of all commands without one. Negotiation never has one.
     pub fn set_default_deadline(&mut self, after: Duration) {
         self.default_deadline = Some(after);
     }
 
-    /// What the command has to be answered within.
+    /// Returns the deadline of the command; `own` is the one set at the command.
     pub(crate) fn deadline_of(&self, name: &str, own: Option<Duration>) -> Option<Duration> {
         let by_name = match self.deadlines.is_empty() {
             true => None,
@@ -401,14 +279,6 @@ impl Registry {
 
     /// Introspects all commands and events, for people and generators: documented, and with the
     /// [names of their types](Introspection::unmasked) if wanted. Clients get its default.
-    ///
-    /// ```
-    /// use qmp_dispatch::Registry;
-    ///
-    /// let registry = Registry::new();
-    /// let entries = registry.introspection().unmasked(true).finish();
-    /// assert!(entries.iter().any(|entry| entry.name == "VersionInfo"));
-    /// ```
     pub fn introspection(&self) -> Introspection {
         let mut introspection = Introspection::new();
         introspection.policy(self.policy);
@@ -429,36 +299,27 @@ impl Registry {
         &self.interceptors
     }
 
-    /// All commands, in the order of registration.
+    /// Returns all commands, in the order of registration.
     pub fn commands(&self) -> impl ExactSizeIterator<Item = &Command> {
         self.commands.iter()
     }
 
-    /// All kinds of events, in the order of declaration.
+    /// Returns all kinds of events, in the order of declaration.
     pub fn events(&self) -> impl ExactSizeIterator<Item = &DeclaredEvent> {
         self.events.iter()
     }
 
-    /// The command of this name, if it is registered.
-    ///
-    /// ```
-    /// use qmp_dispatch::{LocalClient, Registry};
-    ///
-    /// let client = LocalClient::new(Registry::new());
-    /// let dispatcher = client.monitor().dispatcher();
-    /// dispatcher.set_enabled("query-version", false);
-    /// assert!(!dispatcher.registry().find_command("query-version").unwrap().is_enabled());
-    /// ```
+    /// Returns the command of this name, if it is registered.
     pub fn find_command(&self, name: &str) -> Option<&Command> {
         self.command_indices.get(name).map(|&index| &self.commands[index])
     }
 
-    /// The kind of events of this name, if it is declared.
+    /// Returns the kind of events of this name, if it is declared.
     pub fn find_event(&self, name: &str) -> Option<&DeclaredEvent> {
         self.event_indices.get(name).map(|&index| &self.events[index])
     }
 
-    /// Introspection tells commands and events apart by their names alone.
+    /// Whether there is a command or event of this name. Introspection tells them apart by their names alone.
     fn is_taken(&self, name: &str) -> bool {
         self.find_command(name).is_some() || self.find_event(name).is_some()
     }
@@ -467,7 +328,7 @@ impl Registry {
         self.commands.get(index)
     }
 
-    /// Registers a handler whose types have been forgotten; `A` and `T` describe it.
+    /// Registers a handler whose types are erased, and which takes `A` and returns `T`.
     pub(crate) fn erased<A: DeserializeOwned + JsonSchema, T: JsonSchema>(
         &mut self,
         name: &'static str,
@@ -519,30 +380,6 @@ impl fmt::Debug for Registry {
 }
 
 /// Registers commands that share some state; made by [`Registry::with`].
-///
-/// ```
-/// use std::sync::{Arc, Mutex};
-///
-/// use qmp_dispatch::{Context, Registry, Responder, proto::Error};
-///
-/// type Queue = Mutex<Vec<Responder<u64>>>;
-///
-/// fn wait(queue: &Queue, _: &Context, responder: Responder<u64>) {
-///     queue.lock().unwrap().push(responder);
-/// }
-///
-/// fn wake(queue: &Queue, _: &Context) -> Result<(), Error> {
-///     let all = std::mem::take(&mut *queue.lock().unwrap());
-///     all.into_iter().for_each(|responder| responder.respond(Ok::<_, Error>(1)));
-///     Ok(())
-/// }
-///
-/// let mut registry = Registry::new();
-/// let mut group = registry.with(Arc::new(Queue::default()));
-/// group.deferred_command("x-wait", wait)?;
-/// group.command("x-wake", wake)?.allow_oob();
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 #[derive(Debug)]
 pub struct Group<'r, S: ?Sized> {
     registry: &'r mut Registry,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Answers that are given later.
+//! Responses that are sent later.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,11 +16,11 @@ use crate::intercept::Intercepted;
 use crate::timers::TimerKey;
 use crate::{Dispatcher, Monitor, MonitorId, current};
 
-/// Answers a command, once, from wherever its work ends: another thread, a callback, a future.
+/// Answers a command, once, from another thread, a callback or a future.
 ///
-/// Handed to the handlers of [deferred commands](crate::Registry::deferred_command). Until it has
-/// been used, an in-band command counts as being executed. Dropping it unused answers with an error,
-/// so a client is never left waiting; should the client have gone, the answer goes nowhere.
+/// Passed to the handlers of [deferred commands](crate::Registry::deferred_command). Until it is used, an
+/// in-band command counts as being executed. Dropping it unused sends an error, so that a client never waits
+/// in vain. If the client has disconnected, the response is dropped.
 ///
 /// ```
 /// use qmp_dispatch::{Context, Registry, Responder};
@@ -45,58 +45,33 @@ impl<T> Responder<T> {
 }
 
 impl<T> Responder<T> {
-    /// Whose command it is; `None` if the client waits no more, as its command's deadline has passed.
+    /// Returns the monitor whose command it is, or `None` if the command has been answered because its deadline has
+    /// passed or its handler has panicked.
     pub fn monitor(&self) -> Option<MonitorId> {
         let owed = self.reply.owed.lock().unwrap_or_else(PoisonError::into_inner);
         owed.as_ref().map(|owed| owed.monitor.id())
     }
 
-    /// Whether the client still waits: its command's deadline has not passed.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Context, Registry, Responder, proto::Error};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.deferred_command("x-count", |_: &Context, responder: Responder<u64>| {
-    ///     std::thread::spawn(move || {
-    ///         let counted = (0..1_000_000).take_while(|_| responder.is_awaited()).count();
-    ///         responder.respond(Ok::<_, Error>(counted as u64));
-    ///     });
-    /// })?;
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
+    /// Whether the client still waits for the response. Becomes false when the deadline of the command passes.
     pub fn is_awaited(&self) -> bool {
         self.reply.is_owed()
     }
 
-    /// Ends the request without an answer, for a server that goes as one does that has been told to
-    /// quit: clients see their connections end.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Context, LocalClient, Registry, Responder};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.deferred_command("quit", |_: &Context, responder: Responder<()>| {
-    ///     // The main loop is told to end here.
-    ///     responder.abandon();
-    /// })?;
-    /// assert!(LocalClient::new(registry).ask("{'execute': 'quit'}").is_empty());
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
+    /// Ends the request without a response, for a server that is quitting: clients see their connections end.
     pub fn abandon(self) {
         self.reply.abandon();
     }
 }
 
 impl<T: Serialize + 'static> Responder<T> {
-    /// Answers the command.
+    /// Sends the response.
     pub fn respond<E: Into<Error>>(self, result: Result<T, E>) {
         self.reply.send(result.map_err(Into::into).and_then(|value| encode_result(&value)));
     }
 }
 
 impl Responder<Json> {
-    /// Answers the command with text that there is already.
+    /// Sends the response, with a result that is encoded already.
     pub fn respond_json(self, result: Result<Json, Error>) {
         self.reply.send(result);
     }
@@ -108,13 +83,13 @@ impl<T> fmt::Debug for Responder<T> {
     }
 }
 
-/// What is needed to answer a request.
+/// The part of a request that is needed to answer it.
 pub(crate) struct Answer {
     pub(crate) id: Option<Value>,
     pub(crate) intercepted: Option<Box<Intercepted>>,
 }
 
-/// The answer that a request is still owed, by whoever has this, or by the deadline.
+/// A response that is owed.
 pub(crate) struct Reply {
     command: Cow<'static, str>,
     /// `None` when it has been given: by the responder, its deadline or the handler's panic, whichever is first.
@@ -138,7 +113,7 @@ impl Owed {
 }
 
 impl Reply {
-    /// `done` is called when the answer has been transmitted.
+    /// `done` is called when the response has been transmitted.
     pub(crate) fn new(
         monitor: &Arc<Monitor>,
         command: Cow<'static, str>,
@@ -170,7 +145,7 @@ impl Reply {
         }
     }
 
-    /// The answer that the handler owes should it panic, wherever it has put the responder.
+    /// Returns a handle that answers the request if the handler panics, wherever it has put the responder.
     pub(crate) fn if_it_panics(&self) -> PanicReply {
         PanicReply { owed: Arc::clone(&self.owed), command: self.command.clone() }
     }
@@ -210,19 +185,19 @@ impl Drop for Reply {
     }
 }
 
-/// What a client is told if the code that serves a command panics.
+/// The error for a command whose handler or interceptor panics.
 pub(crate) fn panicked(command: &str) -> Error {
     Error::generic(format!("The command {command} failed: internal error"))
 }
 
-/// A [`Reply`] as the panic of its handler sees it.
+/// Answers a request if its handler panics.
 pub(crate) struct PanicReply {
     command: Cow<'static, str>,
     owed: Arc<Mutex<Option<Owed>>>,
 }
 
 impl PanicReply {
-    /// Answers with an error, if there is no answer yet.
+    /// Sends an error if there has been no response yet.
     pub(crate) fn send(self) {
         if let Some(owed) = take(&self.owed) {
             owed.settle(&self.command, Err(panicked(&self.command)));
@@ -230,7 +205,7 @@ impl PanicReply {
     }
 }
 
-/// An answer as the deadline sees it.
+/// Answers a request when its deadline has passed.
 #[derive(Default)]
 pub(crate) struct WeakReply {
     command: Cow<'static, str>,
@@ -239,7 +214,7 @@ pub(crate) struct WeakReply {
 }
 
 impl WeakReply {
-    /// Answers with an error, if there is no answer yet.
+    /// Sends an error if there has been no response yet.
     pub(crate) fn expire(self) {
         let Some(owed) = self.owed.upgrade().and_then(|owed| take(&owed)) else { return };
         let WeakReply { command, after, .. } = self;

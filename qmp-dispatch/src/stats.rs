@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What has been done, in figures.
+//! Counters of what a dispatcher has done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

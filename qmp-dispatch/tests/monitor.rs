@@ -367,6 +367,23 @@ fn out_of_band_is_for_commands_that_allow_it() {
 }
 
 #[test]
+fn what_still_waits_when_the_server_ends_is_refused() {
+    let dispatcher = dispatcher(|_| {});
+    let (monitor, screen) = negotiated(&dispatcher);
+    let mut reader = Reader::default();
+    let mut input: &[u8] = b"{'execute': 'query-version', 'id': 1} @";
+    while let Some(message) = reader.read(&mut input) {
+        monitor.refuse(monitor.receive(message), Error::generic("the server ends"));
+    }
+    let said = screen.take();
+    assert_eq!(
+        said[0],
+        r#"{"id": 1, "error": {"class": "GenericError", "desc": "the server ends"}}"#
+    );
+    assert!(said.len() == 2 && said[1].contains("JSON parse error"));
+}
+
+#[test]
 fn errors_of_the_embedder_become_error_responses() {
     struct NoSuchDisk(String);
     impl From<NoSuchDisk> for Error {

@@ -131,9 +131,9 @@ fn catalogue(depth: usize) -> Shape {
         maybe(alternate()),
         one(Shape::Any),
     ];
-    // Where recursion ends, the member is a mistake.
+    // Where recursion ends, the member is never there.
     fields.push(match depth {
-        0 => maybe(Shape::Struct(vec![])),
+        0 => maybe(Shape::Alternate(Vec::new())),
         _ => maybe(catalogue(depth - 1)),
     });
     fields.extend([
@@ -197,8 +197,6 @@ proptest! {
         let arguments = arguments_of::<Catalogue>().unwrap();
         let mut choices = choices.iter().cycle();
         let value = shape.value(&mut |n| choices.next().unwrap().index(n));
-        let bottom = |value: &Value| value.to_string().contains("m9\": {}");
-        prop_assume!(!bottom(&value));
         prop_assert_eq!(arguments.check(value.as_object().unwrap()), Ok(()));
         for mistake in shape.mistakes(&value) {
             if let Some(object) = mistake.as_object() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a Rust type is no QAPI type.
+//! Why a Rust type cannot be expressed in QAPI.
 
-/// A Rust type has a shape that QAPI cannot express, found when a command or event is registered.
+/// A Rust type cannot be expressed in QAPI. Returned when a command or event is registered.
 ///
 /// Displays as the type, the place within it, and the problem.
 ///
@@ -15,41 +15,21 @@
 ///
 /// let error = arguments_of::<Move>().unwrap_err();
 /// assert_eq!(error.problem, Problem::Tuple);
-/// assert_eq!(error.to_string(), "Move is no QAPI type: at Move.to: a tuple or array of fixed length");
+/// assert_eq!(error.to_string(), "Move cannot be expressed in QAPI: at Move.to: a tuple or array of fixed length");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{type_name} is no QAPI type: at {place}: {problem}")]
+#[error("{type_name} cannot be expressed in QAPI: at {place}: {problem}")]
 #[non_exhaustive]
 pub struct SchemaError {
-    /// The type that was asked for.
+    /// The name of the type.
     pub type_name: String,
-    /// Where within it: the name of a type and, after dots, those of members.
+    /// The place within it: the name of a type and, after dots, those of members.
     pub place: String,
     /// What is wrong there.
     pub problem: Problem,
 }
 
-/// What QAPI cannot express.
-///
-/// ```
-/// use qmp_dispatch::qapi::{Problem, type_of};
-///
-/// #[derive(schemars::JsonSchema)]
-/// enum Target {
-///     File(String),
-/// }
-///
-/// let error = type_of::<Target>().unwrap_err();
-/// assert_eq!(error.problem, Problem::ExternallyTagged);
-///
-/// #[derive(schemars::JsonSchema)]
-/// #[serde(tag = "type")]
-/// enum Tagged {
-///     File { filename: String },
-/// }
-///
-/// assert!(type_of::<Tagged>().is_ok());
-/// ```
+/// What cannot be expressed in QAPI.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -94,8 +74,8 @@ pub enum Problem {
     /// An `x-qapi-…` attribute is not what it should be.
     #[error("the attribute {0} is malformed")]
     Attribute(&'static str),
-    /// A keyword of JSON Schema that allows some values and not others, but is not checked, such as
-    /// `pattern`. Results and the data of events can have it.
+    /// A keyword of JSON Schema that restricts values but is not checked, such as `pattern`. Results and the data
+    /// of events can have it.
     #[error("a limit that is not checked: {0}")]
     Unchecked(&'static str),
     /// The type refuses a value that its schema allows, with its own reason.

@@ -8,17 +8,7 @@ use super::policy::Policy;
 use super::schema_info::SchemaInfo;
 use super::types::{Arguments, Type};
 
-/// What introspection says about a command.
-///
-/// ```
-/// use qmp_dispatch::qapi::{Arguments, CommandInfo, Introspection, Type};
-///
-/// let (arguments, result) = (Arguments::none(), Type::empty());
-/// let mut info = CommandInfo::new("yank", &arguments, &result);
-/// info.allow_oob = true;
-/// let entries = Introspection::new().command(&info).finish();
-/// assert_eq!(entries[0].name, "yank");
-/// ```
+/// The description of a command.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CommandInfo<'a> {
@@ -32,12 +22,12 @@ pub struct CommandInfo<'a> {
     pub allow_oob: bool,
     /// Its features, such as `deprecated`.
     pub features: &'a [String],
-    /// What people are told about it.
+    /// Its documentation.
     pub documentation: Option<&'a str>,
 }
 
 impl<'a> CommandInfo<'a> {
-    /// A command that cannot be executed out of band, and of which there is no more to say.
+    /// Describes a command that cannot be executed out of band, without features and documentation.
     pub fn new(name: &'a str, arguments: &'a Arguments, result: &'a Type) -> CommandInfo<'a> {
         CommandInfo {
             name,
@@ -50,17 +40,7 @@ impl<'a> CommandInfo<'a> {
     }
 }
 
-/// What introspection says about an event.
-///
-/// ```
-/// use qmp_dispatch::qapi::{EventInfo, Introspection, Type};
-///
-/// let data = Type::empty();
-/// let mut info = EventInfo::new("STOP", &data);
-/// let features = ["deprecated".to_owned()];
-/// info.features = &features;
-/// assert_eq!(Introspection::new().event(&info).finish()[0].features, features);
-/// ```
+/// The description of an event.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct EventInfo<'a> {
@@ -70,12 +50,12 @@ pub struct EventInfo<'a> {
     pub data: &'a Type,
     /// Its features, such as `deprecated`.
     pub features: &'a [String],
-    /// What people are told about it.
+    /// Its documentation.
     pub documentation: Option<&'a str>,
 }
 
 impl<'a> EventInfo<'a> {
-    /// An event of which there is no more to say.
+    /// Describes an event without features and documentation.
     pub fn new(name: &'a str, data: &'a Type) -> EventInfo<'a> {
         EventInfo { name, data, features: &[], documentation: None }
     }
@@ -118,9 +98,9 @@ pub(crate) struct Entity {
     pub(crate) name: String,
     pub(crate) documentation: Option<String>,
     pub(crate) features: Vec<String>,
-    /// Of an event, its data.
+    /// The arguments of a command, or the data of an event.
     pub(crate) arguments: Type,
-    /// Of a command.
+    /// `None` for an event.
     pub(crate) result: Option<CommandResult>,
 }
 
@@ -131,22 +111,22 @@ pub(crate) struct CommandResult {
 }
 
 impl Introspection {
-    /// Nothing yet, with masked names.
+    /// Creates an empty introspection, with masked names.
     pub fn new() -> Introspection {
         Introspection::default()
     }
 
-    /// Whether types keep their names: those of the Rust types, a number added where two of
-    /// different shape have the same. For people and generators. By default, names are masked.
+    /// Sets whether types are called by the names of the Rust types, for people and generators. A number is added if
+    /// two different types have the same name. By default, names are masked.
     pub fn unmasked(&mut self, unmasked: bool) -> &mut Introspection {
         self.unmasked = unmasked;
         self
     }
 
-    /// Leaves out what a policy hides. By default, nothing is.
+    /// Sets a policy whose hidden entities are left out. By default, nothing is left out.
     ///
-    /// As in QEMU, that is what is deprecated, commands, events and members, but neither values of
-    /// enums nor what is unstable. Clients can still be told the names of all commands.
+    /// As in QEMU, these are deprecated commands, events and members, but neither values of enums nor anything
+    /// unstable.
     pub fn policy(&mut self, policy: Policy) -> &mut Introspection {
         self.policy = policy;
         self
@@ -179,12 +159,12 @@ impl Introspection {
         self
     }
 
-    /// The entries of `query-qmp-schema`.
+    /// Returns the entries of `query-qmp-schema`.
     pub fn finish(&self) -> Vec<SchemaInfo> {
         entries::write(&self.entities, self.unmasked, &self.policy)
     }
 
-    /// The result of `query-qmp-schema`: the entries, their members in QEMU's order.
+    /// Returns the result of `query-qmp-schema`, with members in QEMU's order.
     pub fn to_json(&self) -> Json {
         let entries = Json::encode(&self.finish()).expect("the schema consists of text");
         Json::from(&entries.to_value())

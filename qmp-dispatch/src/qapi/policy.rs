@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What becomes of what is deprecated or unstable.
+//! Policies for what is deprecated or unstable.
 
 use std::process;
 
 use qmp_proto::{Error, ErrorClass};
 
-/// What becomes of commands, members, values and events that have the feature `deprecated` or
-/// `unstable`. By default, they are like any other.
+/// A policy for commands, members, values and events that have the feature `deprecated` or `unstable`. By
+/// default, they are treated like any other.
 ///
-/// Testers of management software reject and hide them, and so find out what it still relies on.
-/// Mirrors `CompatPolicy` of `qapi/compat.json`, which is QEMU's option `-compat`.
+/// Rejecting and hiding them shows what management software still relies on. Mirrors `CompatPolicy` of `qapi/compat.json`, which is QEMU's option `-compat`.
 ///
 /// ```
 /// use qmp_dispatch::qapi::{InputPolicy, Policy, arguments_of};
@@ -30,29 +29,17 @@ use qmp_proto::{Error, ErrorClass};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// For what is deprecated, and a client sends.
+    /// For deprecated input from clients.
     pub deprecated_input: InputPolicy,
-    /// For what is deprecated, and a client would be sent.
+    /// For deprecated output to clients.
     pub deprecated_output: OutputPolicy,
-    /// For what is unstable, and a client sends.
+    /// For unstable input from clients.
     pub unstable_input: InputPolicy,
-    /// For what is unstable, and a client would be sent.
+    /// For unstable output to clients.
     pub unstable_output: OutputPolicy,
 }
 
-/// What becomes of commands, members and values that a client should not send.
-///
-/// ```
-/// use qmp_dispatch::qapi::{InputPolicy, Policy};
-/// use qmp_dispatch::{Context, LocalClient, Registry, proto::Error};
-///
-/// let mut registry = Registry::new();
-/// registry.command("x-probe", |_: &Context| Ok::<(), Error>(()))?.unstable();
-/// registry.set_policy(Policy { unstable_input: InputPolicy::Reject, ..Policy::default() });
-/// let said = LocalClient::new(registry).ask("{'execute': 'x-probe'}");
-/// assert!(said[0].contains("Unstable command x-probe disabled by policy"));
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
+/// How commands, members and values are treated that a client should not send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum InputPolicy {
     /// They are accepted.
@@ -65,22 +52,7 @@ pub enum InputPolicy {
     Crash,
 }
 
-/// What becomes of members and events that a client should not rely on.
-///
-/// ```
-/// use qmp_dispatch::qapi::{OutputPolicy, Policy};
-/// use qmp_dispatch::{EventType, LocalClient, Registry};
-///
-/// const OLD: EventType<()> = EventType::new("OLD");
-///
-/// let mut registry = Registry::new();
-/// registry.event(&OLD)?.deprecated();
-/// registry.set_policy(Policy { deprecated_output: OutputPolicy::Hide, ..Policy::default() });
-/// let client = LocalClient::new(registry);
-/// client.monitor().dispatcher().emit(&OLD, &()).unwrap();
-/// assert!(client.ask("").is_empty());
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
+/// How members and events are treated that a client should not rely on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OutputPolicy {
     /// They are sent.
@@ -99,41 +71,22 @@ impl Policy {
         unstable_output: OutputPolicy::Accept,
     };
 
-    /// Whether a command may be executed, going by its features. To be asked as soon as the command
-    /// has been found, before anything else is checked.
+    /// Checks whether a command with these features may be executed. To be called before anything else about the
+    /// request is checked.
     ///
     /// # Errors
     ///
     /// `CommandNotFound` if the policy rejects it.
-    ///
-    /// ```
-    /// use qmp_dispatch::qapi::{InputPolicy, Policy};
-    ///
-    /// let policy = Policy { unstable_input: InputPolicy::Reject, ..Policy::default() };
-    /// assert_eq!(
-    ///     policy.check_command("x-query-roms", &["unstable"]).unwrap_err().to_string(),
-    ///     "CommandNotFound: Unstable command x-query-roms disabled by policy"
-    /// );
-    /// assert!(policy.check_command("drive-backup", &["deprecated"]).is_ok());
-    /// ```
     pub fn check_command<F: AsRef<str>>(&self, name: &str, features: &[F]) -> Result<(), Error> {
         self.check(ErrorClass::CommandNotFound, "command", name, features)
     }
 
-    /// Whether clients are sent an event, going by its features.
-    ///
-    /// ```
-    /// use qmp_dispatch::qapi::{OutputPolicy, Policy};
-    ///
-    /// let policy = Policy { deprecated_output: OutputPolicy::Hide, ..Policy::default() };
-    /// assert!(!policy.shows_event(&["deprecated"]));
-    /// assert!(policy.shows_event(&["unstable"]) && !policy.shows_everything());
-    /// ```
+    /// Whether an event with these features is sent to clients.
     pub fn shows_event<F: AsRef<str>>(&self, features: &[F]) -> bool {
         self.shows(features)
     }
 
-    /// Whether nothing is left out of what clients are sent.
+    /// Whether nothing is hidden from clients.
     pub fn shows_everything(&self) -> bool {
         [self.deprecated_output, self.unstable_output] == [OutputPolicy::Accept; 2]
     }

@@ -50,42 +50,23 @@ pub struct Type {
 /// What has no members.
 static NOTHING: model::Object = model::Object { members: Vec::new(), union: None, open: false };
 
-/// The QAPI type of `T` as a result or as the data of an event.
-///
-/// The shape is the one that `T` is serialized to. The unit type is the empty object.
+/// Returns the QAPI type of `T` as a result or as the data of an event: what `T` is serialized to. The unit type is
+/// the empty object.
 ///
 /// # Errors
 ///
-/// [`SchemaError`] if QAPI has no such type.
-///
-/// ```
-/// use qmp_dispatch::qapi::type_of;
-///
-/// assert_eq!(type_of::<Vec<String>>()?.name(), "[str]");
-/// assert_eq!(type_of::<u8>()?.name(), "int");
-/// assert!(type_of::<()>()?.is_object());
-/// assert!(type_of::<(u8, u8)>().is_err());
-/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-/// ```
+/// [`SchemaError`] if the type cannot be expressed in QAPI.
 pub fn type_of<T: JsonSchema>() -> Result<Type, SchemaError> {
     Type::derive::<T>(Contract::Serialize)
 }
 
-/// The QAPI type of `T` as the arguments of a command.
-///
-/// The shape is the one that `T` is deserialized from. The unit type is no arguments.
+/// Returns the QAPI type of `T` as the arguments of a command: what `T` is deserialized from. The unit type stands for no
+/// arguments.
 ///
 /// # Errors
 ///
-/// [`SchemaError`] if QAPI has no such type, or if it is not an object: arguments are a struct, a
-/// tagged enum, or the unit type.
-///
-/// ```
-/// use qmp_dispatch::qapi::arguments_of;
-///
-/// assert!(arguments_of::<()>().is_ok());
-/// assert!(arguments_of::<u8>().is_err());
-/// ```
+/// [`SchemaError`] if the type cannot be expressed in QAPI, or is not an object: a struct, a tagged enum, or the
+/// unit type.
 pub fn arguments_of<T: JsonSchema>() -> Result<Arguments, SchemaError> {
     let ty = Type::derive::<T>(Contract::Deserialize)?;
     if ty.is_object() {
@@ -149,7 +130,7 @@ impl Type {
         Ok(Type { model: Arc::new(model), root, nullable })
     }
 
-    /// The name, as in a QAPI schema: that of the Rust type, of a builtin type, or of an element in
+    /// Returns the name in a QAPI schema: that of the Rust type or a builtin type, or the name of the elements in
     /// brackets. The empty object is called `q_empty`.
     pub fn name(&self) -> String {
         fn name(model: &Model, ty: &TypeRef) -> String {
@@ -174,7 +155,7 @@ impl Type {
         }
     }
 
-    /// The documentation comment of the Rust type.
+    /// Returns the documentation comment of the Rust type.
     pub fn documentation(&self) -> Option<&str> {
         match &self.root {
             Some(TypeRef::Named(index)) => self.model.definition(*index).doc.as_deref(),
@@ -182,8 +163,8 @@ impl Type {
         }
     }
 
-    /// A result or data of this type as clients get it: without the members that a policy hides, and
-    /// without those that are optional and null. The others stay in their order.
+    /// Returns a result or data of this type as clients get it: without members that the policy hides or that are
+    /// optional and null. The other members keep their order.
     ///
     /// ```
     /// use qmp_dispatch::qapi::{OutputPolicy, Policy, type_of};
@@ -218,12 +199,12 @@ impl Type {
             && self.model.members().any(|member| !policy.shows(&member.features))
     }
 
-    /// Checks a result or data as arguments are checked: whether it is of this type. What is optional may be
-    /// null, as serde writes it.
+    /// Checks that a result or data is of this type, as arguments are checked. Optional members may be null, as serde
+    /// writes them.
     ///
     /// # Errors
     ///
-    /// What QEMU would say if it were in arguments.
+    /// QEMU's error for such arguments.
     pub fn check(&self, json: &Json) -> Result<(), Error> {
         let value = json.to_value();
         let mut checker = Checker::of_output(&self.model);
@@ -284,12 +265,12 @@ impl Builtin {
 pub struct Arguments(Type);
 
 impl Arguments {
-    /// The type of a command without arguments.
+    /// Returns the type of a command without arguments.
     pub fn none() -> Arguments {
         Arguments(Type::empty())
     }
 
-    /// This as a type like any other.
+    /// Returns this as a [`Type`].
     pub fn as_type(&self) -> &Type {
         &self.0
     }
@@ -315,27 +296,11 @@ impl Arguments {
         self.checked(policy, arguments).map(drop)
     }
 
-    /// Checks arguments and makes them ready for serde: QEMU takes negative numbers for unsigned
-    /// members of 64 bits and reads them as the large number of the same bits, which serde does
-    /// not.
+    /// Checks arguments and converts them for serde: QEMU accepts negative numbers for unsigned members of 64 bits as
+    /// the large number with the same bits, and serde does not.
     ///
-    /// After this, deserializing the type that this is the model of fails only if it refuses
-    /// values that its schema allows, such as a string that is no address.
-    ///
-    /// ```
-    /// use qmp_dispatch::qapi::arguments_of;
-    /// use qmp_proto::{Object, from_object};
-    ///
-    /// #[derive(serde::Deserialize, schemars::JsonSchema)]
-    /// struct Balloon {
-    ///     value: u64,
-    /// }
-    ///
-    /// let arguments = Object::from_iter([("value", -1)]);
-    /// let prepared = arguments_of::<Balloon>()?.prepare(arguments).unwrap();
-    /// assert_eq!(from_object::<Balloon>(prepared).unwrap().value, u64::MAX);
-    /// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-    /// ```
+    /// Afterwards, deserialization fails only if the type is stricter than its schema, such as an address for a
+    /// string.
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ pub(crate) enum Shape {
     Struct(Vec<Field>),
     /// Members of its own, and those of each case.
     Union(Vec<Field>, Vec<Vec<Field>>),
-    /// Shapes of different JSON types.
+    /// Shapes of different JSON types. A member of none is never there.
     Alternate(Vec<Shape>),
 }
 
@@ -283,6 +283,9 @@ fn add_values(
     choose: &mut dyn FnMut(usize) -> usize,
 ) {
     for (index, field) in fields.iter().enumerate() {
+        if matches!(&field.shape, Shape::Alternate(branches) if branches.is_empty()) {
+            continue;
+        }
         if !field.optional || choose(2) == 0 {
             object.insert(format!("{prefix}{index}"), field.shape.value(choose));
         }
