@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finds where tokens end. Mirrors the state machine of QEMU's `qobject/json-lexer.c`.
 
+use crate::Location;
 use crate::scan::plain_run;
 
 /// What a byte can be at the start of a token.
@@ -94,6 +95,14 @@ pub(crate) enum Kind {
     Keyword,
 }
 
+impl Kind {
+    /// Whether such a token ends before a byte that does not continue it, which is read before the
+    /// token is complete.
+    pub(crate) fn ends_before_next(self) -> bool {
+        matches!(self, Kind::Integer | Kind::Double | Kind::Keyword)
+    }
+}
+
 /// A token, and where it stands in the text of its message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Token {
@@ -108,8 +117,8 @@ pub(crate) enum Step {
     Hungry,
     /// A token has ended; so many bytes long.
     Token(Kind, usize),
-    /// The token at hand, so many bytes with the one last read, cannot be one.
-    Stray(usize),
+    /// The current token, this many bytes with the one last read, cannot be one; where it began.
+    Stray(usize, Location),
     /// The token at hand is longer than a token may be.
     TooLong,
 }
@@ -122,11 +131,69 @@ pub(crate) struct Lexer {
     /// The string at hand is a [`Kind::PlainString`] so far.
     plain: bool,
     max_token: usize,
+    /// The line that is being read, from 1. Only white space and stray tokens have an LF in them.
+    line: u64,
+    /// Where that line begins. As all places here, an offset into the current input, below zero (that
+    /// is, wrapped) if it is in earlier input.
+    line_start: u64,
+    /// QEMU counts a byte before it looks at it, so a token that starts with the byte that has ended a
+    /// number, a word or the recovery from an error is located one column too far; and one behind a
+    /// token that was too long is located where that began.
+    shifted: Shifted,
+    /// The same for the last number or word, which has ended where `shifted` is now.
+    shifted_before: Shifted,
+}
+
+/// A token that starts at `at` is located `columns` from there.
+#[derive(Clone, Copy, Debug)]
+struct Shifted {
+    at: u64,
+    columns: i64,
 }
 
 impl Lexer {
     pub(crate) fn new(max_token: usize) -> Lexer {
-        Lexer { state: State::Start, carried: 0, plain: true, max_token }
+        // No token starts there.
+        let nowhere = Shifted { at: u64::MAX, columns: 0 };
+        Lexer {
+            state: State::Start,
+            carried: 0,
+            plain: true,
+            max_token,
+            line: 1,
+            line_start: 0,
+            shifted: nowhere,
+            shifted_before: nowhere,
+        }
+    }
+
+    /// How many bytes of the current token have been read, if it is not complete.
+    pub(crate) fn carried(&self) -> usize {
+        self.carried
+    }
+
+    /// The place `back` bytes before `input[at]`, with no LF between the two.
+    #[inline(always)]
+    pub(crate) fn location(&self, at: usize, back: usize) -> Location {
+        let place = (at as u64).wrapping_sub(back as u64);
+        Location { line: self.line, column: place.wrapping_sub(self.line_start).wrapping_add(1) }
+    }
+
+    /// How many columns from its place a token is located that starts `back` bytes before `input[at]`.
+    #[inline(always)]
+    pub(crate) fn shift(&self, at: usize, back: usize) -> i64 {
+        let place = (at as u64).wrapping_sub(back as u64);
+        let places = [self.shifted, self.shifted_before];
+        places.into_iter().find(|shifted| shifted.at == place).map_or(0, |shifted| shifted.columns)
+    }
+
+    /// The input continues with what was `input[len]`.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self, len: usize) {
+        self.line_start = self.line_start.wrapping_sub(len as u64);
+        for shifted in [&mut self.shifted, &mut self.shifted_before] {
+            shifted.at = shifted.at.wrapping_sub(len as u64);
+        }
     }
 
     pub(crate) fn is_between_tokens(&self) -> bool {
@@ -144,8 +211,17 @@ impl Lexer {
                 && CLASS[usize::from(byte)] == Class::Blank
             {
                 *at += 1;
+                if byte == b'\n' {
+                    self.start_line(*at);
+                }
             }
         }
+    }
+
+    #[inline(always)]
+    fn start_line(&mut self, at: usize) {
+        self.line += 1;
+        self.line_start = at as u64;
     }
 
     fn recover(&mut self, input: &[u8], at: &mut usize) {
@@ -156,19 +232,22 @@ impl Lexer {
                 || byte >= 0xFE;
             if ends {
                 self.state = State::Start;
+                self.shifted = Shifted { at: *at as u64, columns: 1 };
                 break;
             }
             *at += 1;
         }
     }
 
-    /// Reads on from `input[*at]` to the end of the token at hand. A number or word ends *before*
+    /// Reads on from `input[*at]` to the end of the current token, or over what is between tokens to the
+    /// end of the next one. A number or word ends *before*
     /// the first byte that does not continue it, which is left unread.
     // By force, as what else the reader does for each token: in a build of one codegen unit, the
     // compiler does not by itself, and reading takes a fifth longer. Not what the parser does: its
     // recursion has to fit a small stack.
     #[inline(always)]
     pub(crate) fn step(&mut self, input: &[u8], at: &mut usize) -> Step {
+        self.skip(input, at);
         if self.state == State::Start {
             let Some(&byte) = input.get(*at) else { return Step::Hungry };
             match CLASS[usize::from(byte)] {
@@ -191,11 +270,13 @@ impl Lexer {
                 Class::Letter => self.state = State::Keyword,
                 Class::Blank | Class::Stray => {
                     *at += 1;
-                    self.state = State::Recovery;
-                    return Step::Stray(1);
+                    return self.stray(input, *at, 1);
                 }
             }
             return self.go_on(input, at, 1);
+        }
+        if self.state == State::Recovery {
+            return Step::Hungry;
         }
         self.go_on(input, at, 0)
     }
@@ -216,6 +297,8 @@ impl Lexer {
         let len = self.carried + (rest - start);
         match end {
             End::Input if len > self.max_token => {
+                let columns = self.shift(rest, len).saturating_sub_unsigned(len as u64);
+                self.shifted = Shifted { at: rest as u64, columns };
                 self.restart(State::Start);
                 Step::TooLong
             }
@@ -224,14 +307,27 @@ impl Lexer {
                 Step::Hungry
             }
             End::Token(kind) => {
+                if kind.ends_before_next() {
+                    self.shifted_before = self.shifted;
+                    self.shifted = Shifted { at: rest as u64, columns: 1 };
+                }
                 self.restart(State::Start);
                 Step::Token(kind, len)
             }
-            End::Stray => {
-                self.restart(State::Recovery);
-                Step::Stray(len)
-            }
+            End::Stray => self.stray(input, rest, len),
         }
+    }
+
+    /// The `len` bytes before `input[at]` are not a token.
+    #[cold]
+    fn stray(&mut self, input: &[u8], at: usize, len: usize) -> Step {
+        let mut location = self.location(at, len);
+        location.column = location.column.saturating_add_signed(self.shift(at, len));
+        if input[at - 1] == b'\n' {
+            self.start_line(at);
+        }
+        self.restart(State::Recovery);
+        Step::Stray(len, location)
     }
 
     fn restart(&mut self, state: State) {
@@ -318,7 +414,6 @@ pub(crate) fn tokens(text: &[u8]) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut at = 0;
     loop {
-        lexer.skip(text, &mut at);
         match lexer.step(text, &mut at) {
             Step::Token(kind, len) => tokens.push(Token { kind, start: at - len, end: at }),
             // A number or word at the very end waits for what follows it.
@@ -326,7 +421,7 @@ pub(crate) fn tokens(text: &[u8]) -> Vec<Token> {
                 Step::Token(kind, len) => tokens.push(Token { kind, start: at - len, end: at }),
                 _ => return tokens,
             },
-            Step::Stray(_) | Step::TooLong => return tokens,
+            Step::Stray(..) | Step::TooLong => return tokens,
         }
     }
 }

@@ -15,9 +15,10 @@
 //!
 //! # What it promises
 //!
-//! - [`Reader`] accepts what QEMU 10.0 accepts and refuses what it refuses, with the same
-//!   description, and finds its way back to the stream at the same byte: QEMU's dialect of JSON has
-//!   single-quoted strings, no separators between messages, and its own way of recovering.
+//! - [`Reader`] accepts what QEMU accepts and refuses what it refuses, with the same description, and
+//!   finds its way back to the stream at the same byte: QEMU's JSON has single-quoted strings, no
+//!   separators between messages, and its own way of recovering. QEMU 10.0 and 11.1 word and locate
+//!   errors in different ways; the [`Dialect`] says which of them is mirrored, by default 11.1.
 //! - What is written is what QEMU would write: ASCII, one line ended by CR LF (or pretty-printed),
 //!   the members of envelopes and echoed ids in QEMU's order, numbers as QEMU formats them.
 //! - [`Limits`] bound what one message can take; passing one is an error like any other.
@@ -60,7 +61,9 @@
 //! assert!(lines[2].contains("stray '@'"));
 //! ```
 
+mod checker;
 pub mod client;
+mod dialect;
 mod error;
 mod event;
 mod greeting;
@@ -75,9 +78,11 @@ mod response;
 mod scan;
 mod server_message;
 mod syntax;
+mod text;
 mod unicode;
 mod value;
 
+pub use dialect::{Dialect, UnknownDialect};
 pub use error::{Error, ErrorClass, UnknownErrorClass};
 pub use event::{Event, Timestamp};
 pub use greeting::{Capability, Greeting, Version, VersionTriple};
@@ -87,7 +92,7 @@ pub use reader::{Message, Reader};
 pub use request::{Band, Request, RequestError, RequestText};
 pub use response::Response;
 pub use server_message::{ServerMessage, ServerMessageError};
-pub use syntax::SyntaxError;
+pub use syntax::{Location, SyntaxError, SyntaxErrorKind};
 pub use value::object;
 pub use value::{
     DecodeError, DecodeProblem, Number, Object, ParseValueError, Value, from_object, from_value,

@@ -3,25 +3,23 @@
 
 use std::ops::Range;
 
+use crate::checker::Checker;
 use crate::lexer::{Kind, Lexer, Step, Token};
-use crate::parser::{Check, Parser, Tree};
-use crate::unicode::decode_lossy;
-use crate::{Json, Limits, SyntaxError, Value};
+use crate::parser::{Malformed, Parser};
+use crate::text::{Origin, Text};
+use crate::{Dialect, Json, Limits, Location, SyntaxError, SyntaxErrorKind, Value};
 
-/// White space between two tokens that is longer than this is shortened where it is met, so that
-/// the text of a message is bounded by its tokens.
-const LONGEST_BLANK: usize = 32;
-
-/// What a message has taken is kept for the next one, but no more than so many bytes and tokens.
+/// Buffers are reused, up to this many bytes and tokens.
 const KEPT_BYTES: usize = 64 << 10;
 const KEPT_TOKENS: usize = 4 << 10;
 
 /// Cuts a stream of bytes into messages, wherever it happens to be split.
 ///
 /// A message is one JSON value, complete at its closing bracket; messages need no separator. Lexical
-/// errors are found here, and reading goes on behind them at the same byte as in QEMU. Everything
-/// else that can be wrong with a message is found when the [`Message`] is parsed; the next one is
-/// not affected.
+/// errors are found here, and reading goes on after them at the same byte as in QEMU. Everything
+/// else that can be wrong with a complete message is found when the [`Message`] is parsed; the next
+/// one is not affected. Of a message that is not complete, the [dialect](Dialect) of 11.1 reports the
+/// first error at once and then skips the rest.
 ///
 /// A message that arrives in one piece is not copied. Of one that comes in pieces, what has been
 /// read is kept; [`Limits`] bounds how much that can be.
@@ -44,15 +42,23 @@ pub struct Reader {
     limits: Limits,
     lexer: Lexer,
     count: Count,
-    /// What earlier input held of the message at hand.
+    /// The bytes of the current message from earlier input.
     buffer: Vec<u8>,
-    /// The tokens of the message at hand.
+    /// The tokens of the current message.
     tokens: Vec<Token>,
-    /// The message at hand has been handed out, or dropped.
+    /// How many of them were complete when earlier input ended.
+    earlier: usize,
+    /// Has checked the earlier tokens, if the dialect reports errors before a message is complete.
+    checker: Checker,
+    /// Of the current message: no token but the earlier ones starts before it.
+    origin: Origin,
+    /// The current message has been handed out, or dropped.
     spent: bool,
+    /// An error has been reported in the current message, and its brackets are still to be closed.
+    skipping: bool,
 }
 
-/// What has been read of the message at hand, besides the number of its tokens.
+/// What has been read of the current message, besides the number of its tokens.
 #[derive(Debug, Default)]
 struct Count {
     bytes: usize,
@@ -61,7 +67,7 @@ struct Count {
 }
 
 impl Count {
-    /// Counts one more token behind the `earlier` ones. Whether it completes the message.
+    /// Counts one more token after the `earlier` ones. Whether it completes the message.
     #[inline(always)]
     fn add(
         &mut self,
@@ -69,7 +75,23 @@ impl Count {
         len: usize,
         earlier: usize,
         limits: &Limits,
-    ) -> Result<bool, SyntaxError> {
+    ) -> Result<bool, SyntaxErrorKind> {
+        self.add_bracket(kind);
+        if len >= limits.token_bytes - self.bytes {
+            return Err(SyntaxErrorKind::TokenSizeLimit);
+        }
+        if earlier >= limits.tokens {
+            return Err(SyntaxErrorKind::TokenCountLimit);
+        }
+        if self.braces + self.brackets > limits.nesting as isize {
+            return Err(SyntaxErrorKind::NestingLimit);
+        }
+        self.bytes += len;
+        Ok(!self.is_open())
+    }
+
+    #[inline(always)]
+    fn add_bracket(&mut self, kind: Kind) {
         match kind {
             Kind::OpenBrace => self.braces += 1,
             Kind::CloseBrace => self.braces -= 1,
@@ -77,51 +99,52 @@ impl Count {
             Kind::CloseBracket => self.brackets -= 1,
             _ => {}
         }
-        if len >= limits.token_bytes - self.bytes {
-            return Err(SyntaxError::TokenSizeLimit);
-        }
-        if earlier >= limits.tokens {
-            return Err(SyntaxError::TokenCountLimit);
-        }
-        if self.braces + self.brackets > limits.nesting as isize {
-            return Err(SyntaxError::NestingLimit);
-        }
-        self.bytes += len;
+    }
+
+    /// Whether the message goes on. One with too many closers of a kind is over, whatever is open of
+    /// the other kind.
+    #[inline(always)]
+    fn is_open(&self) -> bool {
         let open = self.braces > 0 || self.brackets > 0;
         let overclosed = self.braces < 0 || self.brackets < 0;
-        Ok(!open || overclosed)
+        open && !overclosed
     }
 }
 
 impl Default for Reader {
-    /// A reader with QEMU's limits.
+    /// A reader of the default dialect, with QEMU's limits.
     fn default() -> Reader {
-        Reader::new(Limits::default())
+        Reader::new(Dialect::default(), Limits::default())
     }
 }
 
 impl Reader {
     /// A reader at the start of a stream.
-    pub fn new(limits: Limits) -> Reader {
+    pub fn new(dialect: Dialect, limits: Limits) -> Reader {
         Reader {
             limits: Limits { nesting: limits.nesting.min(Limits::MAX_NESTING), ..limits },
             lexer: Lexer::new(limits.token_bytes),
             count: Count::default(),
             buffer: Vec::new(),
             tokens: Vec::new(),
+            earlier: 0,
+            checker: Checker::default(),
+            origin: Origin::start(dialect),
             spent: false,
+            skipping: false,
         }
     }
 
     /// Takes bytes from the front of `input` until a message is complete or an error is found, and
-    /// the white space behind it.
+    /// the white space after it.
     ///
     /// `None` means that `input` is used up; call again when more has arrived. After `Some`, call
     /// again with what is left of `input`. An error concerns one message, the reader stays usable.
     ///
     /// # Errors
     ///
-    /// [`SyntaxError::Stray`] for a lexical error, or one of the limit errors.
+    /// [`SyntaxErrorKind::Stray`] for a lexical error, or one of the limit errors; in 11.1 any other,
+    /// if it is found before the message is complete.
     #[must_use = "it is a message, or an error in place of one"]
     pub fn read<'r, 'i: 'r>(
         &'r mut self,
@@ -131,26 +154,23 @@ impl Reader {
             self.clear();
         }
         let bytes = *input;
-        // The message at hand is `buffer` and then `bytes[start..at]`.
-        let mut start = 0;
         let mut at = 0;
+        if self.skipping && !self.skip_message(bytes, &mut at) {
+            self.take(input, at);
+            return None;
+        }
+        // The current message is `buffer` and then `bytes[start..at]`.
+        let mut start = 0;
         let outcome = loop {
-            if self.lexer.is_between_tokens() {
-                let blank = at;
-                self.lexer.skip(bytes, &mut at);
-                if self.tokens.is_empty() {
-                    start = at;
-                } else if at > blank {
-                    self.shorten_blank(bytes, &mut start, at);
-                }
-            }
             match self.lexer.step(bytes, &mut at) {
-                Step::Hungry => {
-                    self.buffer.extend_from_slice(&bytes[start..]);
-                    *input = &[];
-                    return None;
-                }
                 Step::Token(kind, len) => {
+                    if self.tokens.is_empty() {
+                        if self.buffer.is_empty() {
+                            start = at - len;
+                        }
+                        self.origin.location = self.lexer.location(at, len);
+                        self.origin.first_shift = self.lexer.shift(at, len);
+                    }
                     let end = self.buffer.len() + (at - start);
                     match self.count.add(kind, len, self.tokens.len(), &self.limits) {
                         Ok(complete) => {
@@ -159,20 +179,34 @@ impl Reader {
                                 break Ok(());
                             }
                         }
-                        Err(error) => break Err(error),
+                        Err(limit) => break Err(self.limit_error(limit, bytes, &mut start)),
                     }
                 }
-                Step::TooLong => break Err(SyntaxError::TokenSizeLimit),
-                Step::Stray(len) => {
-                    break Err(SyntaxError::Stray(self.last_token(&bytes[start..at], len)));
+                Step::Hungry => {
+                    let outcome = self.check(bytes, &mut start);
+                    if outcome.is_ok() {
+                        self.keep(bytes, start);
+                    } else {
+                        self.drop_message();
+                    }
+                    self.take(input, at);
+                    return outcome.err().map(Err);
+                }
+                Step::TooLong => {
+                    break Err(self.limit_error(
+                        SyntaxErrorKind::TokenSizeLimit,
+                        bytes,
+                        &mut start,
+                    ));
+                }
+                Step::Stray(len, location) => {
+                    break Err(self.stray_error(&bytes[..at], start, len, location));
                 }
             }
         };
         let end = at;
-        if self.lexer.is_between_tokens() {
-            self.lexer.skip(bytes, &mut at);
-        }
-        *input = &bytes[at..];
+        self.lexer.skip(bytes, &mut at);
+        self.take(input, at);
         self.spent = true;
         Some(outcome.map(|()| {
             let text = if self.buffer.is_empty() {
@@ -181,20 +215,139 @@ impl Reader {
                 self.buffer.extend_from_slice(&bytes[start..end]);
                 &self.buffer[..]
             };
-            Message { text, tokens: &self.tokens }
+            Message { text, tokens: &self.tokens, origin: &self.origin }
         }))
     }
 
-    /// Keeps one byte of the white space behind the last token, which ends at `bytes[at]`, if there is
-    /// too much of it.
-    #[inline]
-    fn shorten_blank(&mut self, bytes: &[u8], start: &mut usize, at: usize) {
-        let end = self.tokens.last().map_or(0, |token| token.end);
-        if self.buffer.len() + (at - *start) - end > LONGEST_BLANK {
-            self.buffer.extend_from_slice(&bytes[*start..at]);
-            self.buffer.truncate(end + 1);
-            *start = at;
+    /// These many bytes of the input have been read.
+    #[inline(always)]
+    fn take(&mut self, input: &mut &[u8], len: usize) {
+        *input = &input[len..];
+        self.lexer.advance(len);
+    }
+
+    /// Reads on to the end of a message in which an error has been reported. Whether it is there.
+    #[cold]
+    fn skip_message(&mut self, bytes: &[u8], at: &mut usize) -> bool {
+        loop {
+            match self.lexer.step(bytes, at) {
+                Step::Hungry => return false,
+                Step::Token(kind, _) => {
+                    self.count.add_bracket(kind);
+                    if !self.count.is_open() {
+                        break;
+                    }
+                }
+                Step::TooLong => {}
+                Step::Stray(..) => break,
+            }
         }
+        self.count = Count::default();
+        self.skipping = false;
+        true
+    }
+
+    /// Checks the tokens that have not been checked, if the dialect wants that before a message is
+    /// complete.
+    #[inline(never)]
+    fn check(&mut self, bytes: &[u8], start: &mut usize) -> Result<(), SyntaxError> {
+        if self.origin.dialect < Dialect::Qemu11_1 {
+            return Ok(());
+        }
+        if let Some(token) = self.tokens.get(self.checker.position())
+            && token.start < self.buffer.len()
+        {
+            // It has begun in earlier input.
+            let missing = *start + (token.end - self.buffer.len());
+            self.buffer.extend_from_slice(&bytes[*start..missing]);
+            *start = missing;
+        }
+        let text = Text { kept: &self.buffer, rest: &bytes[*start..] };
+        self.checker
+            .run(self.origin.dialect, text, &self.tokens)
+            .map_err(|kind| self.origin.error(kind, text, &self.tokens, self.checker.position()))
+    }
+
+    /// A token would pass a limit: an error before it is reported instead.
+    #[cold]
+    fn limit_error(
+        &mut self,
+        kind: SyntaxErrorKind,
+        bytes: &[u8],
+        start: &mut usize,
+    ) -> SyntaxError {
+        let outcome = self.check(bytes, start);
+        self.drop_message();
+        let dialect = self.origin.dialect;
+        outcome.err().unwrap_or(SyntaxError { kind, dialect, location: None })
+    }
+
+    /// The last `len` bytes are not a token: an error before them is reported instead.
+    #[cold]
+    fn stray_error(
+        &mut self,
+        bytes: &[u8],
+        mut start: usize,
+        len: usize,
+        location: Location,
+    ) -> SyntaxError {
+        let outcome = self.check(bytes, &mut start);
+        let piece = &bytes[start..];
+        let token = if len <= piece.len() {
+            &piece[piece.len() - len..]
+        } else {
+            self.buffer.extend_from_slice(piece);
+            &self.buffer[self.buffer.len() - len..]
+        };
+        let dialect = self.origin.dialect;
+        outcome.err().unwrap_or_else(|| SyntaxError {
+            kind: SyntaxErrorKind::stray(token, dialect),
+            dialect,
+            location: (dialect >= Dialect::Qemu11_1).then_some(location),
+        })
+    }
+
+    /// After an error other than a lexical one, the rest of the message is skipped in 11.1.
+    fn drop_message(&mut self) {
+        self.spent = true;
+        self.skipping = self.origin.dialect >= Dialect::Qemu11_1 && self.count.is_open();
+    }
+
+    /// Keeps what has been read of the current message: `bytes` from `start` on, without white space
+    /// but for one byte between two tokens.
+    #[inline(never)]
+    fn keep(&mut self, bytes: &[u8], mut start: usize) {
+        let partial = self.lexer.carried();
+        if self.tokens.is_empty() && self.buffer.is_empty() {
+            start = bytes.len() - partial;
+        }
+        let piece = &bytes[start..];
+        let before = self.buffer.len();
+        let mut end = self.tokens[..self.earlier].last().map_or(0, |token| token.end);
+        let mut copied = 0;
+        let mut removed = 0;
+        let buffer = &mut self.buffer;
+        let mut shorten = |from: usize, to: usize| {
+            if to > from + 1 {
+                buffer.extend_from_slice(&piece[copied..from + 1 - before]);
+                copied = to - before;
+                removed += to - from - 1;
+            }
+            removed
+        };
+        for token in &mut self.tokens[self.earlier..] {
+            let removed = shorten(end, token.start);
+            end = token.end;
+            token.start -= removed;
+            token.end -= removed;
+        }
+        if !self.tokens.is_empty() {
+            shorten(end, before + piece.len() - partial);
+        }
+        self.buffer.extend_from_slice(&piece[copied..]);
+        self.earlier = self.tokens.len();
+        self.origin.offset = self.buffer.len() - partial;
+        self.origin.location = self.lexer.location(bytes.len(), partial);
     }
 
     /// Whether nothing of a message has been read that is not complete.
@@ -207,7 +360,7 @@ impl Reader {
     /// assert!(reader.is_idle());
     /// ```
     pub fn is_idle(&self) -> bool {
-        (self.spent || self.tokens.is_empty()) && self.lexer.is_between_tokens()
+        (self.spent || self.tokens.is_empty()) && self.lexer.is_between_tokens() && !self.skipping
     }
 
     /// How many bytes are kept of a message that is not complete, what is known of its tokens
@@ -222,26 +375,23 @@ impl Reader {
     /// assert_eq!(reader.kept(), 0);
     /// ```
     pub fn kept(&self) -> usize {
-        match self.spent {
-            true => 0,
-            false => self.buffer.len() + size_of_val(self.tokens.as_slice()),
-        }
+        let tokens = size_of_val(self.tokens.as_slice());
+        if self.spent { 0 } else { self.buffer.len() + tokens + self.checker.kept() }
     }
 
     fn clear(&mut self) {
-        self.count = Count::default();
+        if !self.skipping {
+            self.count = Count::default();
+        }
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BYTES);
         self.tokens.clear();
         self.tokens.shrink_to(KEPT_TOKENS);
-    }
-
-    /// The text of the token at the end of `buffer` and then `piece`, up to its first NUL.
-    fn last_token(&mut self, piece: &[u8], len: usize) -> String {
-        self.buffer.extend_from_slice(piece);
-        let token = &self.buffer[self.buffer.len() - len..];
-        let end = token.iter().position(|&byte| byte == 0);
-        decode_lossy(&token[..end.unwrap_or(len)])
+        self.earlier = 0;
+        if self.checker.position() > 0 {
+            self.checker.clear(KEPT_TOKENS);
+        }
+        self.origin.offset = 0;
     }
 }
 
@@ -251,25 +401,26 @@ impl Reader {
 /// or [`ServerMessage::parse`](crate::ServerMessage::parse).
 ///
 /// ```
-/// use qmp_proto::{Reader, SyntaxError};
+/// use qmp_proto::{Reader, SyntaxErrorKind};
 ///
 /// let mut reader = Reader::default();
 /// let mut input: &[u8] = b"{'id' 1} {'id': 2}";
 /// let first = reader.read(&mut input).unwrap()?;
-/// assert_eq!(first.to_value(), Err(SyntaxError::MissingColon));
+/// assert_eq!(first.to_value().unwrap_err().kind, SyntaxErrorKind::MissingColon);
 /// let second = reader.read(&mut input).unwrap()?;
 /// assert_eq!(second.to_value()?.to_string(), r#"{"id": 2}"#);
-/// # Ok::<(), SyntaxError>(())
+/// # Ok::<(), qmp_proto::SyntaxError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'r> {
     text: &'r [u8],
     tokens: &'r [Token],
+    origin: &'r Origin,
 }
 
 impl<'r> Message<'r> {
-    /// The message as it came, for passing it on. White space is as in the input, except that very
-    /// long runs of it may have been shortened.
+    /// The message as it came, for passing it on. White space between two tokens is as in the input, or
+    /// has been shortened to its first byte.
     ///
     /// ```
     /// let mut reader = qmp_proto::Reader::default();
@@ -288,13 +439,23 @@ impl<'r> Message<'r> {
     ///
     /// [`SyntaxError`] for the first thing that is wrong with it.
     pub fn to_value(&self) -> Result<Value, SyntaxError> {
-        self.parser().value::<Tree>()
+        self.parser().value().map_err(|Malformed| self.error())
+    }
+
+    /// The first thing that is wrong with a message that has been found to be malformed.
+    #[cold]
+    pub(crate) fn error(&self) -> SyntaxError {
+        let text = Text { kept: self.text, rest: &[] };
+        let mut checker = Checker::default();
+        let outcome = checker.run(self.origin.dialect, text, self.tokens);
+        let kind = outcome.err().unwrap_or(SyntaxErrorKind::ExpectingValue);
+        self.origin.error(kind, text, self.tokens, checker.position())
     }
 
     /// The value where `parser`, which is one of this message, stands.
-    pub(crate) fn json(&self, parser: &mut Parser<'_>) -> Result<Json, SyntaxError> {
+    pub(crate) fn json(&self, parser: &mut Parser<'_>) -> Result<Json, Malformed> {
         let from = parser.position();
-        parser.value::<Check>()?;
+        parser.skip_value()?;
         Ok(self.json_of(from..parser.position()))
     }
 
@@ -325,12 +486,37 @@ mod tests {
     }
 
     #[track_caller]
+    fn check_in(dialect: Dialect, input: &[u8], expected: &[&str]) {
+        let reader = || Reader::new(dialect, Limits::default());
+        assert_eq!(read_all(&mut reader(), input), expected, "{dialect}, in one piece");
+        let mut bytes = reader();
+        let seen: Vec<String> =
+            input.iter().flat_map(|byte| read_all(&mut bytes, &[*byte])).collect();
+        assert_eq!(seen, expected, "{dialect}, byte by byte");
+        for cut in 1..input.len() {
+            let mut pieces = reader();
+            let mut seen = read_all(&mut pieces, &input[..cut]);
+            seen.extend(read_all(&mut pieces, &input[cut..]));
+            assert_eq!(seen, expected, "{dialect}, cut at {cut}");
+        }
+    }
+
+    /// In 10.0; what is not an error of syntax is the same in 11.1.
+    #[track_caller]
     fn check(input: &[u8], expected: &[&str]) {
-        assert_eq!(read_all(&mut Reader::default(), input), expected, "in one piece");
-        let mut reader = Reader::default();
-        let bytewise: Vec<String> =
-            input.iter().flat_map(|byte| read_all(&mut reader, &[*byte])).collect();
-        assert_eq!(bytewise, expected, "byte by byte");
+        check_in(Dialect::Qemu10_0, input, expected);
+        if !expected.iter().any(|line| line.starts_with("JSON")) {
+            check_in(Dialect::Qemu11_1, input, expected);
+        }
+    }
+
+    #[track_caller]
+    fn check_new(input: &[u8], expected: &[&str]) {
+        check_in(Dialect::Qemu11_1, input, expected);
+    }
+
+    fn limited(dialect: Dialect, limits: Limits) -> Reader {
+        Reader::new(dialect, limits)
     }
 
     #[test]
@@ -383,16 +569,17 @@ mod tests {
         let nesting = Limits { nesting: 2, ..Limits::default() };
         let limit = "JSON nesting depth limit exceeded";
         let value = "JSON parse error, expecting value";
-        assert_eq!(read_all(&mut Reader::new(nesting), b"[[[]]]"), [limit, value, value, value]);
+        let old = Dialect::Qemu10_0;
+        assert_eq!(read_all(&mut limited(old, nesting), b"[[[]]]"), [limit, value, value, value]);
 
         let tokens = Limits { tokens: 3, ..Limits::default() };
         let limit = "JSON token count limit exceeded";
-        assert_eq!(read_all(&mut Reader::new(tokens), b"[1][1, 2]"), ["[1]", limit, value]);
+        assert_eq!(read_all(&mut limited(old, tokens), b"[1][1, 2]"), ["[1]", limit, value]);
 
         let size = Limits { token_bytes: 6, ..Limits::default() };
         let limit = "JSON token size limit exceeded";
-        assert_eq!(read_all(&mut Reader::new(size), b"'abc''abcd'"), ["\"abc\"", limit]);
-        assert_eq!(read_all(&mut Reader::new(size), b"'abcde12 "), [limit, "2"]);
+        assert_eq!(read_all(&mut limited(old, size), b"'abc''abcd'"), ["\"abc\"", limit]);
+        assert_eq!(read_all(&mut limited(old, size), b"'abcde12 "), [limit, "2"]);
     }
 
     #[test]
@@ -402,8 +589,106 @@ mod tests {
         for len in [1000, 1, 2, 3, 31, 32, 33].repeat(100) {
             assert_eq!(read_all(&mut reader, &[b' '].repeat(len)), [""; 0]);
         }
-        assert!(reader.buffer.len() < 1000, "{}", reader.buffer.len());
+        assert_eq!(reader.buffer, b"[1 ");
         assert_eq!(read_all(&mut reader, b", 2]"), ["[1, 2]"]);
+        for piece in [&b"  [  1  ,\t\t'a b  "[..], b"  c'   ", b" , 2\n\n, n", b"ull    ]"] {
+            let mut input = piece;
+            let message = reader.read(&mut input).transpose().unwrap();
+            match message {
+                None => assert!(!reader.buffer.windows(2).any(|pair| pair == b"\t\t")),
+                Some(message) => {
+                    assert_eq!(message.as_bytes(), b"[ 1 ,\t'a b    c' , 2\n, null    ]");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_is_located_at_its_token() {
+        check_new(b"{'a' 1}", &["1:6: JSON parse error, expecting ':'"]);
+        check_new(b"\n\r\n [1, \n\t 2 'b']", &["4:5: JSON parse error, expected ',' or ']'"]);
+        check_new(b"{}\n{'\xC3\xA9':\n1 2}", &["{}", "3:3: JSON parse error, expected ',' or '}'"]);
+        check_new(
+            b"['a\n'b\nc",
+            &["1:2: JSON parse error, stray ''a\n'", "3:1: JSON parse error, invalid keyword 'c'"]
+                [..1],
+        );
+    }
+
+    #[test]
+    fn a_token_whose_first_byte_ended_another_is_one_column_too_far() {
+        let value = |place: &str| format!("{place}: JSON parse error, expecting value");
+        check_new(b"\n[1}", &["2:4: JSON parse error, expected ',' or ']'"]);
+        check_new(b"\n[1 }", &["2:4: JSON parse error, expected ',' or ']'"]);
+        check_new(b"1,:", &["1", &value("1:3"), &value("1:3")]);
+        check_new(b"@,", &["1:1: JSON parse error, stray '@'", &value("1:3")]);
+        check_new(b"@ ,", &["1:1: JSON parse error, stray '@'", &value("1:4")]);
+        check_new(b"@\n,", &["1:1: JSON parse error, stray '@'", &value("2:1")]);
+        check_new(b"1@", &["1", "1:3: JSON parse error, stray '@'"]);
+        check_new(b"[1@", &["1:4: JSON parse error, stray '@'"]);
+    }
+
+    #[test]
+    fn an_error_comes_at_once_and_the_rest_is_skipped() {
+        let error = "1:4: JSON parse error, expected ',' or ']'";
+        let ignored = ["[1 2 , {} 'a' nul @", "[1 2 [[{}]]", "[1 2 '\\q'", "[1 2 {'execute': 'x'}"];
+        for text in ignored {
+            check_new(text.as_bytes(), &[error]);
+        }
+        check_new(b"[1 2 [] ] {}", &[error, "{}"]);
+        check_new(b"[1 2 } {}", &[error, "{}"]);
+        check_new(b"[1 2 \xFF\n {}", &[error, "{}"]);
+        check_new(b"[1 2 @ ] {}", &[error, "1:9: JSON parse error, expecting value", "{}"]);
+        check_new(b"[1 @ 2 {}", &["1:4: JSON parse error, stray '@'", "{}"]);
+        check_new(b"[}{}", &["1:2: JSON parse error, expecting value", "{}"]);
+    }
+
+    #[test]
+    fn an_earlier_error_beats_a_limit() {
+        let limits = Limits { token_bytes: 20, tokens: 6, nesting: 3 };
+        let read = |text: &str| {
+            let mut bytes = limited(Dialect::Qemu11_1, limits);
+            let seen: Vec<_> =
+                text.bytes().flat_map(|byte| read_all(&mut bytes, &[byte])).collect();
+            let whole = read_all(&mut limited(Dialect::Qemu11_1, limits), text.as_bytes());
+            assert_eq!(seen, whole, "byte by byte: {text}");
+            whole
+        };
+        let error = "1:4: JSON parse error, expected ',' or ']'";
+        let depth = "JSON nesting depth limit exceeded";
+        assert_eq!(read("[1 2 [[[[[]]]]] ] 3 "), [error, "3"]);
+        assert_eq!(read("[1 2 ,,,,,,,,,,,] 3 "), [error, "3"]);
+        assert_eq!(read("[1 2 'aaaaaaaaaaaaaaaaaaaaaaaaaa ''] 3 "), [error, "3"]);
+        assert_eq!(
+            read("[[[[ [[]] @ ] 3 "),
+            [depth, "1:14: JSON parse error, expecting value", "3"]
+        );
+        assert_eq!(read("[[[[]]]] 3 "), [depth, "3"]);
+        assert_eq!(read("[1,2,3,4] 3 "), ["JSON token count limit exceeded", "3"]);
+    }
+
+    #[test]
+    fn what_follows_a_token_that_is_too_long_is_located_where_that_began() {
+        let limits = Limits { token_bytes: 6, ..Limits::default() };
+        let size = "JSON token size limit exceeded";
+        for pieces in [1, 2, 100] {
+            let mut reader = limited(Dialect::Qemu11_1, limits);
+            let seen: Vec<String> = b"\n 'abcdeff,, ,"
+                .chunks(pieces)
+                .flat_map(|piece| read_all(&mut reader, piece))
+                .collect();
+            let at = |place: &str| format!("{place}: JSON parse error, expecting value");
+            assert_eq!(
+                seen,
+                [
+                    size,
+                    "2:2: JSON parse error, invalid keyword 'f'",
+                    &at("2:11"),
+                    &at("2:11"),
+                    &at("2:13")
+                ]
+            );
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::ops::Range;
 
 use crate::lexer::Kind;
-use crate::parser::Tree;
 use crate::reader::Message;
 use crate::{Error, Json, Object, SyntaxError, Value};
 
@@ -285,7 +284,7 @@ impl Members {
                 _ => return None,
             };
             let from = parser.position();
-            if member.replace(parser.value::<Tree>().ok()?).is_some() {
+            if member.replace(parser.value().ok()?).is_some() {
                 return None;
             }
             if new == "arguments" {

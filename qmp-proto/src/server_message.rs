@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use crate::lexer::Kind;
-use crate::parser::{Check, DistinctNames, Tree};
+use crate::parser::Malformed;
 use crate::reader::Message;
 use crate::{
     Capability, DecodeError, Error, ErrorClass, Event, Greeting, Json, Object, Response,
@@ -91,7 +91,11 @@ impl ServerMessage {
     ///
     /// [`ServerMessageError`] says what the message lacks.
     pub fn parse(message: &Message<'_>) -> Result<ServerMessage, ServerMessageError> {
-        let members = Members::parse(message)?;
+        let members = match Members::parse(message) {
+            Ok(Some(members)) => members,
+            Ok(None) => return Err(ServerMessageError::NotAnObject),
+            Err(Malformed) => return Err(message.error().into()),
+        };
         if let Some(greeting) = members.greeting {
             return parse_greeting(greeting).map(ServerMessage::Greeting);
         }
@@ -114,30 +118,41 @@ impl ServerMessage {
 }
 
 impl Members {
-    fn parse(message: &Message<'_>) -> Result<Members, ServerMessageError> {
+    /// `None` if the message is not an object.
+    fn parse(message: &Message<'_>) -> Result<Option<Members>, Malformed> {
         let mut members = Members::default();
         let mut parser = message.parser();
         if parser.peek() != Some(Kind::OpenBrace) {
-            message.to_value()?;
-            return Err(ServerMessageError::NotAnObject);
+            parser.skip_value()?;
+            return Ok(None);
         }
-        let mut names = DistinctNames::new(&parser);
+        let mut others = false;
         let mut name = parser.first_name()?;
         while let Some(new) = name {
-            match &*new {
-                "QMP" => members.greeting = Some(parser.value::<Tree>()?),
-                "return" => members.result = Some(message.json(&mut parser)?),
-                "error" => members.error = Some(parser.value::<Tree>()?),
-                "event" => members.event = Some(parser.value::<Tree>()?),
-                "id" => members.id = Some(parser.value::<Tree>()?),
-                "data" => members.data = Some(message.json(&mut parser)?),
-                "timestamp" => members.timestamp = Some(parser.value::<Tree>()?),
-                _ => parser.value::<Check>()?,
+            let is_new = match &*new {
+                "QMP" => members.greeting.replace(parser.value()?).is_none(),
+                "return" => members.result.replace(message.json(&mut parser)?).is_none(),
+                "error" => members.error.replace(parser.value()?).is_none(),
+                "event" => members.event.replace(parser.value()?).is_none(),
+                "id" => members.id.replace(parser.value()?).is_none(),
+                "data" => members.data.replace(message.json(&mut parser)?).is_none(),
+                "timestamp" => members.timestamp.replace(parser.value()?).is_none(),
+                _ => {
+                    parser.skip_value()?;
+                    others = true;
+                    true
+                }
+            };
+            if !is_new {
+                return Err(Malformed);
             }
-            names.add(&mut parser, new)?;
             name = parser.next_name()?;
         }
-        Ok(members)
+        if others {
+            // There may be two of the same name.
+            message.parser().skip_value()?;
+        }
+        Ok(Some(members))
     }
 }
 
@@ -184,7 +199,7 @@ impl From<Failure> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Reader;
+    use crate::{Reader, SyntaxErrorKind};
 
     fn parse(text: &str) -> Result<ServerMessage, ServerMessageError> {
         let mut reader = Reader::default();
@@ -205,7 +220,14 @@ mod tests {
     #[test]
     fn what_is_no_message_of_a_server_is_refused() {
         assert_eq!(parse("[1]"), Err(ServerMessageError::NotAnObject));
-        assert_eq!(parse("[,]"), Err(SyntaxError::ExpectingValue.into()));
+        assert!(matches!(
+            parse("[,]"),
+            Err(ServerMessageError::Syntax(error)) if error.kind == SyntaxErrorKind::ExpectingValue
+        ));
+        assert!(matches!(
+            parse("{'return': 1, 'a': {'b': 1}, 'a': 2}"),
+            Err(ServerMessageError::Syntax(error)) if error.kind == SyntaxErrorKind::DuplicateKey
+        ));
         assert_eq!(parse("{'id': 1}"), Err(ServerMessageError::UnknownKind));
         assert_eq!(parse("{'return': 1, 'error': 1}"), Err(ServerMessageError::BothOutcomes));
     }

@@ -4,8 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use qmp_proto::{
-    Band, Error, ErrorClass, Event, Json, Layout, Number, Object, Reader, Request, Response,
-    ServerMessage, Timestamp, Value,
+    Band, Dialect, Error, ErrorClass, Event, Json, Layout, Limits, Number, Object, Reader, Request,
+    Response, ServerMessage, Timestamp, Value,
 };
 
 /// Bytes that are close enough to JSON to get past the lexer now and then.
@@ -51,8 +51,8 @@ fn nearly_json() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// What a server would find in the pieces, one entry per message.
-fn outcomes<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
-    let mut reader = Reader::default();
+fn outcomes<'a>(dialect: Dialect, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+    let mut reader = Reader::new(dialect, Limits::default());
     let mut seen = Vec::new();
     for mut piece in pieces {
         while let Some(message) = reader.read(&mut piece) {
@@ -93,6 +93,10 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
+fn dialect() -> impl Strategy<Value = Dialect> {
+    proptest::sample::select(Dialect::ALL.to_vec())
+}
+
 fn layout() -> impl Strategy<Value = Layout> {
     proptest::sample::select(vec![Layout::Compact, Layout::Pretty])
 }
@@ -106,22 +110,37 @@ fn server_message(text: &str) -> ServerMessage {
 
 proptest! {
     #[test]
-    fn how_the_stream_is_split_does_not_matter(bytes in nearly_json(), mut cuts in vec(any::<prop::sample::Index>(), 0..8)) {
-        let whole = outcomes([&bytes[..]]);
-        prop_assert_eq!(&outcomes(bytes.chunks(1)), &whole, "byte by byte");
+    fn how_the_stream_is_split_does_not_matter(dialect in dialect(), bytes in nearly_json(), mut cuts in vec(any::<prop::sample::Index>(), 0..8)) {
+        let whole = outcomes(dialect, [&bytes[..]]);
+        prop_assert_eq!(&outcomes(dialect, bytes.chunks(1)), &whole, "byte by byte");
 
         let mut at: Vec<usize> = cuts.drain(..).map(|cut| cut.index(bytes.len() + 1)).collect();
         at.extend([0, bytes.len()]);
         at.sort_unstable();
         let pieces = at.windows(2).map(|cut| &bytes[cut[0]..cut[1]]);
-        prop_assert_eq!(outcomes(pieces), whole, "cut at {:?}", at);
+        prop_assert_eq!(outcomes(dialect, pieces), whole, "cut at {:?}", at);
     }
 
     #[test]
     fn after_ff_and_a_newline_the_reader_is_as_new(bytes in nearly_json(), more in nearly_json()) {
-        let fresh = outcomes([&more[..]]);
-        let resynchronised = outcomes([&bytes, &b"\xFF\n"[..], &more]);
+        let fresh = outcomes(Dialect::Qemu10_0, [&more[..]]);
+        let resynchronised = outcomes(Dialect::Qemu10_0, [&bytes, &b"\xFF\n"[..], &more]);
         prop_assert!(resynchronised.ends_with(&fresh));
+    }
+
+    /// Without limits being passed.
+    #[test]
+    fn the_dialects_accept_the_same_messages(bytes in nearly_json()) {
+        let accepted = |dialect| {
+            let mut reader = Reader::new(dialect, Limits::default());
+            let mut input = &bytes[..];
+            let mut accepted = Vec::new();
+            while let Some(message) = reader.read(&mut input) {
+                accepted.extend(message.and_then(|message| message.to_value()));
+            }
+            accepted
+        };
+        prop_assert_eq!(accepted(Dialect::Qemu10_0), accepted(Dialect::Qemu11_1));
     }
 
     #[test]

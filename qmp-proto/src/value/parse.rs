@@ -9,11 +9,12 @@ use crate::{Reader, SyntaxError};
 /// A text is not one JSON value.
 ///
 /// ```
-/// use qmp_proto::{ParseValueError, SyntaxError, Value};
+/// use qmp_proto::{ParseValueError, Value};
 ///
 /// assert_eq!("[1".parse::<Value>(), Err(ParseValueError::Incomplete));
 /// assert_eq!("[1] 2".parse::<Value>(), Err(ParseValueError::Trailing));
-/// assert_eq!("[1,]".parse::<Value>(), Err(SyntaxError::ExpectingValue.into()));
+/// let error = "[1,]".parse::<Value>().unwrap_err();
+/// assert_eq!(error.to_string(), "1:4: JSON parse error, expecting value");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -235,14 +235,16 @@ impl<'a> Copying<'a> {
 /// What is wrong with input that cannot be read, without the piece of it that is quoted: nobody knows
 /// whether that is of a secret.
 pub(super) fn without_quotation(desc: &str) -> String {
-    for start in ["JSON parse error, stray '", "JSON parse error, invalid keyword '"] {
-        if desc.starts_with(start) {
-            return format!("{start}{HIDDEN}'");
+    const START: &str = "JSON parse error, ";
+    let Some((place, message)) = desc.split_once(START) else { return desc.to_owned() };
+    for start in ["stray '", "invalid keyword '"] {
+        if message.starts_with(start) {
+            return format!("{place}{START}{start}{HIDDEN}'");
         }
     }
     let end = " is not a valid Unicode character";
-    match desc.ends_with(end) {
-        true => format!("JSON parse error, {HIDDEN}{end}"),
+    match message.ends_with(end) {
+        true => format!("{place}{START}{HIDDEN}{end}"),
         false => desc.to_owned(),
     }
 }
@@ -276,7 +278,7 @@ fn normal(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::proto::SyntaxError;
+    use qmp_dispatch::proto::{Dialect, Location, SyntaxError, SyntaxErrorKind};
 
     use super::*;
 
@@ -379,25 +381,31 @@ mod tests {
 
     #[test]
     fn input_that_cannot_be_read_is_not_quoted() {
-        let stray = SyntaxError::Stray("\"hunter2\t".to_owned());
-        let like_another =
-            SyntaxError::Stray("hunter2 is not a valid Unicode character".to_owned());
+        let stray = |text: &str| SyntaxErrorKind::Stray(text.into());
         let stray_hidden = "JSON parse error, stray '***'";
-        for (error, expected) in [
-            (stray, stray_hidden),
-            (like_another, stray_hidden),
+        for (kind, expected) in [
+            (stray("\"hunter2\t"), stray_hidden),
+            (stray("hunter2 is not a valid Unicode character"), stray_hidden),
+            (stray("JSON parse error, hunter2"), stray_hidden),
             (
-                SyntaxError::InvalidKeyword("x".repeat(2000)),
+                SyntaxErrorKind::InvalidKeyword("x".repeat(2000).into()),
                 "JSON parse error, invalid keyword '***'",
             ),
             (
-                SyntaxError::InvalidCharacter(r"\u12'".to_owned()),
+                SyntaxErrorKind::InvalidCharacter(r"\u12'".into()),
                 "JSON parse error, *** is not a valid Unicode character",
             ),
-            (SyntaxError::MissingColon, "JSON parse error, missing : in object pair"),
-            (SyntaxError::TokenSizeLimit, "JSON token size limit exceeded"),
+            (SyntaxErrorKind::ExpectingValue, "JSON parse error, expecting value"),
+            (SyntaxErrorKind::TokenSizeLimit, "JSON token size limit exceeded"),
         ] {
-            assert_eq!(without_quotation(&error.to_string()), expected);
+            for dialect in Dialect::ALL {
+                let location = Location { line: 1, column: 20 };
+                for (location, place) in [(None, ""), (Some(location), "1:20: ")] {
+                    let error = SyntaxError { kind: kind.clone(), dialect, location };
+                    let expected = format!("{place}{expected}");
+                    assert_eq!(without_quotation(&error.to_string()), expected);
+                }
+            }
         }
     }
 

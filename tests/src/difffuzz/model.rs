@@ -149,7 +149,7 @@ pub fn is_comparable(input: &[u8], mode: Mode, commands: &[String]) -> bool {
         name => !commands.iter().any(|command| command == name),
     };
     [false, true].into_iter().all(|oob| {
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(Dialect::Qemu10_0, Limits::default());
         [input, RESYNC].concat().chunks(1).all(|mut byte| {
             let mut requests = Vec::new();
             while let Some(message) = reader.read(&mut byte) {

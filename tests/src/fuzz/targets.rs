@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What must hold for any input.
 
-use qmp_proto::{Json, Layout, Limits, Reader, Request, Response, ServerMessage, Value};
+use qmp_proto::{Dialect, Json, Layout, Limits, Reader, Request, Response, ServerMessage, Value};
 
 use crate::inputs::Random;
 use crate::json;
@@ -34,15 +34,23 @@ fn reader(input: &[u8]) {
         tokens: limit(usual.tokens),
         nesting: limit(usual.nesting),
     };
-    let whole = outcomes(limits, [input]);
-    assert_eq!(outcomes(limits, input.chunks(1)), whole, "byte by byte, {limits:?}");
     let len = 1 + random.below(20);
-    assert_eq!(outcomes(limits, input.chunks(len)), whole, "{len} bytes at a time, {limits:?}");
+    for dialect in Dialect::ALL {
+        let whole = outcomes(dialect, limits, [input]);
+        for len in [1, len] {
+            let pieces = outcomes(dialect, limits, input.chunks(len));
+            assert_eq!(pieces, whole, "{len} bytes at a time, {dialect}, {limits:?}");
+        }
+    }
 }
 
 /// What a reader with these limits finds in the pieces.
-fn outcomes<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
-    let mut reader = Reader::new(limits);
+fn outcomes<'a>(
+    dialect: Dialect,
+    limits: Limits,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<String> {
+    let mut reader = Reader::new(dialect, limits);
     let mut outcomes = Vec::new();
     for mut piece in pieces {
         while let Some(message) = reader.read(&mut piece) {
