@@ -4,11 +4,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use qmp_proto::Dialect;
 use tests::difffuzz::{Options, Outcome, arguments, messages};
+use tests::oracle::{MACHINE, Oracle};
 
 /// Send random inputs to QEMU and to our server, and compare all answers.
 ///
-/// Any messages go to QEMU's storage daemon. Commands with any arguments go to qemu-system-x86_64, if it is there.
+/// Any messages go to the storage daemon of QEMU 10.0 and of QEMU 11.1. Commands with any arguments go to their
+/// qemu-system-x86_64, if it is there.
 ///
 /// Exits with 0 if there is no difference, with 1 if there is one, and with 2 if the comparison fails.
 #[derive(Debug, Parser)]
@@ -26,20 +29,43 @@ struct Arguments {
     /// Leave our server out: compare how qmp-proto reads messages, and no arguments
     #[arg(long)]
     proto: bool,
+    /// Number of arguments, if another
+    #[arg(long, value_name = "N")]
+    arguments: Option<u64>,
+    /// Compare only in this dialect; may be repeated
+    #[arg(long, value_name = "VERSION")]
+    dialect: Vec<Dialect>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { count, seed, jobs, proto } = Arguments::parse();
+    let arguments = Arguments::parse();
+    let dialects = match arguments.dialect[..] {
+        [] => &Dialect::ALL[..],
+        [..] => &arguments.dialect,
+    };
+    for &dialect in dialects {
+        let code = compare(dialect, &arguments);
+        if code != ExitCode::SUCCESS {
+            return code;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn compare(dialect: Dialect, arguments: &Arguments) -> ExitCode {
+    let &Arguments { count, seed, jobs, proto, .. } = arguments;
     let options = Options { count, seed, jobs };
-    let code = report("messages", seed, messages::run(&options, !proto));
+    let what = format!("messages of {dialect}");
+    let code = report(&what, seed, messages::run(dialect, &options, !proto));
     if code != ExitCode::SUCCESS || proto {
         return code;
     }
-    if let Some(obstacle) = arguments::obstacle() {
-        println!("arguments: left out, {obstacle}");
+    if let Err(obstacle) = Oracle::find(dialect, MACHINE) {
+        println!("arguments of {dialect}: left out, {obstacle}");
         return code;
     }
-    report("arguments", seed, arguments::run(&options))
+    let options = Options { count: arguments.arguments.unwrap_or(count), ..options };
+    report(&format!("arguments of {dialect}"), seed, arguments::run(dialect, &options))
 }
 
 fn report(what: &str, seed: u64, result: Result<Outcome, String>) -> ExitCode {

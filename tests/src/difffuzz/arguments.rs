@@ -1,32 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Comparing what our server and QEMU think of arguments.
 
-use std::process::Command;
+use qmp_proto::Dialect;
 
 use super::answers::every_time;
 use super::batches::{Batch, Options, Outcome, share_out};
 use super::model::Mode;
-use super::peer::{MACHINE, Peer};
+use super::peer::Peer;
 use super::shrink::shrink;
 use crate::inputs::{Random, arguments};
 use crate::json::Json;
+use crate::oracle::{MACHINE, Oracle};
 use crate::schema::{Schema, is_downstream};
-
-/// The version of QEMU whose errors are ours.
-const VERSION: &str = "QEMU emulator version 10.0.";
-
-/// Why nothing can be compared on this computer, if so.
-#[must_use]
-pub fn obstacle() -> Option<String> {
-    match Command::new(MACHINE).arg("--version").output() {
-        Err(error) => Some(format!("{MACHINE} does not run: {error}")),
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let line = text.lines().next().unwrap_or_default();
-            (!line.starts_with(VERSION)).then(|| format!("{MACHINE} is another one: {line}"))
-        }
-    }
-}
 
 /// Whether QEMU and our server must answer the request with the same words, and remain as they are: it names a command
 /// of the schema, and its arguments keep that from doing or telling anything that is not common to both.
@@ -58,8 +43,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn start() -> Result<Self, String> {
-        let (theirs, ours) = (Peer::machine()?, Peer::our_server()?);
+    fn start(oracle: &Oracle) -> Result<Self, String> {
+        let (theirs, ours) = (Peer::machine(oracle)?, Peer::our_server(oracle.dialect())?);
         let lines = ours.answers(Mode::Negotiated, b"{'execute': 'query-qmp-schema'}")?.concat();
         let answer = Json::parse(lines.trim_end()).map_err(|error| error.to_string())?;
         let schema = Schema::new(answer.get("return").ok_or("our server tells no schema")?);
@@ -125,15 +110,15 @@ fn first_difference(
 ///
 /// # Errors
 ///
-/// Fails if there is an [`obstacle`], or if a peer cannot be started or gives up answering.
-pub fn run(options: &Options) -> Result<Outcome, String> {
-    if let Some(obstacle) = obstacle() {
-        return Err(obstacle);
-    }
+/// Fails if there is no oracle of the dialect with a machine, or if a peer cannot be started or gives up answering.
+pub fn run(dialect: Dialect, options: &Options) -> Result<Outcome, String> {
+    let oracle = Oracle::find(dialect, MACHINE)?;
     let random = Random::new(options.seed);
-    share_out(options, Pair::start, |pair, Batch { index, len }| {
-        pair.compare(pair.generate(&mut random.fork(index), len))
-    })
+    share_out(
+        options,
+        || Pair::start(&oracle),
+        |pair, Batch { index, len }| pair.compare(pair.generate(&mut random.fork(index), len)),
+    )
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Comparing how the peers read messages.
 
+use qmp_proto::Dialect;
+
 use super::answers::{every_time, mismatch};
 use super::batches::{Batch, Options, Outcome, share_out};
 use super::model::{Answer, Mode, Model, RESYNC, is_comparable};
 use super::peer::Peer;
 use super::shrink::shrink;
 use crate::inputs::{Inputs, Random, seeds};
+use crate::oracle::{Oracle, STORAGE_DAEMON};
 
 /// Some inputs on one connection, each brought to its end by [`RESYNC`].
 #[derive(Clone, Debug)]
 struct Trial {
+    dialect: Dialect,
     mode: Mode,
     /// The model is given so many bytes at a time.
     piece: usize,
@@ -19,14 +23,20 @@ struct Trial {
 
 impl Trial {
     /// One of those that belong to `random`.
-    fn generate(random: &Random, batch: Batch, seeds: &[Vec<u8>], commands: &[String]) -> Self {
+    fn generate(
+        dialect: Dialect,
+        random: &Random,
+        batch: Batch,
+        seeds: &[Vec<u8>],
+        commands: &[String],
+    ) -> Self {
         let mut inputs = Inputs::new(random.fork(batch.index), seeds);
         let mode = inputs.random().pick(&Mode::ALL);
         let piece = inputs.random().pick(&[1, 2, 3, 7, 30, 1000, usize::MAX]);
-        let mut trial = Self { mode, piece, inputs: Vec::new() };
+        let mut trial = Self { dialect, mode, piece, inputs: Vec::new() };
         while (trial.inputs.len() as u64) < batch.len {
             let input = inputs.next_input();
-            if is_comparable(&input, mode, commands) {
+            if is_comparable(dialect, &input, mode, commands) {
                 trial.inputs.push(input);
             }
         }
@@ -38,7 +48,7 @@ impl Trial {
     }
 
     fn expected(&self) -> Vec<Answer> {
-        let mut model = Model::default();
+        let mut model = Model::new(self.dialect);
         model.feed(self.mode.negotiation());
         self.bytes().chunks(self.piece).flat_map(|piece| model.feed(piece)).collect()
     }
@@ -71,13 +81,13 @@ impl Trial {
     }
 
     fn report(&self, peer: &Peer, mismatch: &str) -> String {
-        let Self { mode, piece, inputs } = self;
+        let Self { dialect, mode, piece, inputs } = self;
         let sent: String = inputs
             .iter()
             .map(|input| format!("  sent     \"{}\"\n", input.escape_ascii()))
             .collect();
         format!(
-            "{} differs, connection {mode:?}, model fed {piece} bytes at a time\n{sent}{mismatch}",
+            "{} differs, dialect {dialect}, connection {mode:?}, model fed {piece} bytes at a time\n{sent}{mismatch}",
             peer.name()
         )
     }
@@ -88,14 +98,15 @@ impl Trial {
 ///
 /// # Errors
 ///
-/// Fails if a peer cannot be started or gives up answering.
-pub fn run(options: &Options, with_server: bool) -> Result<Outcome, String> {
+/// Fails if there is no oracle of the dialect, or if a peer cannot be started or gives up answering.
+pub fn run(dialect: Dialect, options: &Options, with_server: bool) -> Result<Outcome, String> {
+    let oracle = Oracle::find(dialect, STORAGE_DAEMON)?;
     let random = Random::new(options.seed);
     let seeds = seeds::from_cases()?;
     let equip = || {
-        let mut peers = vec![Peer::storage_daemon()?];
+        let mut peers = vec![Peer::storage_daemon(&oracle)?];
         if with_server {
-            peers.push(Peer::our_server()?);
+            peers.push(Peer::our_server(dialect)?);
         }
         let mut commands = Vec::new();
         for peer in &peers {
@@ -104,6 +115,6 @@ pub fn run(options: &Options, with_server: bool) -> Result<Outcome, String> {
         Ok((peers, commands))
     };
     share_out(options, equip, |(peers, commands), batch| {
-        Trial::generate(&random, batch, &seeds, commands).compare(peers)
+        Trial::generate(dialect, &random, batch, &seeds, commands).compare(peers)
     })
 }

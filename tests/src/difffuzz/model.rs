@@ -2,7 +2,8 @@
 //! What a server must answer, foretold by `qmp-proto` and the rules of negotiation.
 
 use qmp_proto::{
-    Band, Error, ErrorClass, Json, Layout, Reader, Request, RequestError, Response, Value,
+    Band, Dialect, Error, ErrorClass, Json, Layout, Limits, Reader, Request, RequestError,
+    Response, Value,
 };
 
 /// Brings a connection back to a clean state, whatever came before: one lexical error.
@@ -44,7 +45,7 @@ pub struct Answer {
 }
 
 /// A server that knows two commands, and none that does anything.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Model {
     reader: Reader,
     negotiated: bool,
@@ -52,6 +53,12 @@ pub struct Model {
 }
 
 impl Model {
+    /// A new connection.
+    #[must_use]
+    pub fn new(dialect: Dialect) -> Self {
+        Self { reader: Reader::new(dialect, Limits::default()), negotiated: false, oob: false }
+    }
+
     /// Takes some input, and answers.
     pub fn feed(&mut self, mut input: &[u8]) -> Vec<Answer> {
         let mut answers = Vec::new();
@@ -139,7 +146,7 @@ fn enabled(enable: Option<&Value>) -> Result<bool, Error> {
 /// Whether `input`, read from a clean state, is fit for a comparison: it runs no command of `commands`, except in a way
 /// that every server refuses with the same words, and does not kill QEMU.
 #[must_use]
-pub fn is_comparable(input: &[u8], mode: Mode, commands: &[String]) -> bool {
+pub fn is_comparable(dialect: Dialect, input: &[u8], mode: Mode, commands: &[String]) -> bool {
     let harmless = |request: &Request| match request.command.as_str() {
         // Which of several unexpected arguments is reported is no matter of qmp-proto.
         "qmp_capabilities" => {
@@ -149,7 +156,7 @@ pub fn is_comparable(input: &[u8], mode: Mode, commands: &[String]) -> bool {
         name => !commands.iter().any(|command| command == name),
     };
     [false, true].into_iter().all(|oob| {
-        let mut reader = Reader::new(Dialect::Qemu10_0, Limits::default());
+        let mut reader = Reader::new(dialect, Limits::default());
         [input, RESYNC].concat().chunks(1).all(|mut byte| {
             let mut requests = Vec::new();
             while let Some(message) = reader.read(&mut byte) {
@@ -159,7 +166,7 @@ pub fn is_comparable(input: &[u8], mode: Mode, commands: &[String]) -> bool {
                         .and_then(|message| Request::parse(&message, oob)),
                 );
             }
-            // With oob, QEMU 10.0 fails an assertion where one byte completes two messages and seven are waiting.
+            // With oob, QEMU fails an assertion where one byte completes two messages and seven are waiting.
             (mode == Mode::Negotiated || requests.len() < 2)
                 && requests.iter().flatten().all(harmless)
         })

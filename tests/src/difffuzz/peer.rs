@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use qmp_proto::Dialect;
 use tempfile::TempDir;
 
 use super::model::Mode;
 use crate::endpoint::retry;
+use crate::oracle::{MACHINE, Oracle, STORAGE_DAEMON};
 use crate::process::Process;
 use crate::server::{LIMIT, qmp_server};
 
@@ -21,8 +23,6 @@ const LAST_ANSWER: &[u8] =
 
 /// The name of the reference machine.
 const NAME: &str = "confvm";
-/// QEMU with a machine.
-pub(super) const MACHINE: &str = "qemu-system-x86_64";
 
 /// A running server.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ impl Peer {
     /// # Errors
     ///
     /// Fails if it does not start.
-    pub fn storage_daemon() -> Result<Self, String> {
-        Self::start("qemu-storage-daemon", |socket| {
-            let mut command = Command::new("qemu-storage-daemon");
+    pub fn storage_daemon(oracle: &Oracle) -> Result<Self, String> {
+        Self::start(STORAGE_DAEMON, |socket| {
+            let mut command = oracle.command(STORAGE_DAEMON);
             command
                 .arg("--chardev")
                 .arg(format!("socket,id=c,path={},server=on,wait=off", socket.display()));
@@ -55,9 +55,9 @@ impl Peer {
     /// # Errors
     ///
     /// Fails if it does not start.
-    pub fn machine() -> Result<Self, String> {
+    pub fn machine(oracle: &Oracle) -> Result<Self, String> {
         Self::start(MACHINE, |socket| {
-            let mut command = Command::new(MACHINE);
+            let mut command = oracle.command(MACHINE);
             command.args(["-machine", "none", "-nodefaults", "-nographic", "-S"]);
             command.args(["-name", NAME, "-qmp"]);
             command.arg(format!("unix:{},server=on,wait=off", socket.display()));
@@ -70,10 +70,20 @@ impl Peer {
     /// # Errors
     ///
     /// Fails if it does not start.
-    pub fn our_server() -> Result<Self, String> {
+    pub fn our_server(dialect: Dialect) -> Result<Self, String> {
         Self::start("qmp-server", |socket| {
             let listen = format!("unix:{}", socket.display());
-            qmp_server(["serve", "--paused", "--name", NAME, "--listen", &listen])
+            let dialect = dialect.name();
+            qmp_server([
+                "serve",
+                "--dialect",
+                dialect,
+                "--paused",
+                "--name",
+                NAME,
+                "--listen",
+                &listen,
+            ])
         })
     }
 
