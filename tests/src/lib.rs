@@ -8,7 +8,7 @@
 //! - [`chaos`] sends our server clients of every bad sort; the program `soak` is its command line.
 //! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program
 //!   `conformance` is its command line.
-//! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU, the [`oracle`] of its dialect.
+//! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU.
 //! - [`schema`] reads what `query-qmp-schema` returns, [`exposition`] what Prometheus would.
 //! - [`bench`] measures our server beside others, [`report`] makes one report of all benchmarks.
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
@@ -27,7 +27,6 @@ pub mod exposition;
 pub mod fuzz;
 pub mod inputs;
 pub mod json;
-pub mod oracle;
 pub mod process;
 pub mod programs;
 pub mod relay;

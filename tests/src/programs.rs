@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use qmp_proto::Dialect;
+
 use crate::server::target_dir;
 
 /// The versions of the Python packages that the tests are for.
@@ -48,6 +50,12 @@ pub enum Oracle {
 }
 
 impl Oracle {
+    /// Returns the one that speaks this dialect.
+    #[must_use]
+    pub fn of(dialect: Dialect) -> Self {
+        if dialect >= Dialect::Qemu11_1 { Self::V11_1 } else { Self::V10_0 }
+    }
+
     /// Finds a program of this release: `qemu-system-x86_64`, `qemu-storage-daemon`, `qemu-img`, `qemu-io` or `qemu-nbd`.
     /// `None` means that the calling test is to be skipped.
     ///

@@ -12,7 +12,7 @@ use super::foreign::{Foreign, Item, Preamble};
 use super::pending::{Ids, Pending};
 use super::size::{self, RequestTooLarge};
 use crate::{
-    Band, Capability, Error, Event, Greeting, Json, Limits, Reader, RequestText, Response,
+    Band, Capability, Dialect, Error, Event, Greeting, Json, Limits, Reader, RequestText, Response,
     ServerMessage, ServerMessageError, Value,
 };
 
@@ -107,7 +107,8 @@ impl<T> Session<T> {
     pub fn with_limits(ids: Ids, capabilities: Vec<Capability>, limits: Limits) -> Session<T> {
         Session {
             state: State::Greeting(Preamble::default()),
-            reader: Reader::new(limits),
+            // What a server sends is looked at when it is complete, whatever dialect the server speaks.
+            reader: Reader::new(Dialect::Qemu10_0, limits),
             limits,
             capabilities,
             ids,
@@ -565,8 +566,8 @@ mod tests {
         let list = Value::Array(vec![0.into(); (1 << 20) - 1]);
         let arguments = Json::from(&crate::Object::from_iter([("x", list)]));
         let refused = session.request("b", Some(&arguments), Band::InBand, "b");
-        let limit = crate::SyntaxError::TokenCountLimit;
-        assert_eq!(refused, Err(RequestTooLarge { request: "b", limit }));
+        let RequestTooLarge { request, limit } = refused.unwrap_err();
+        assert_eq!((request, limit.kind), ("b", crate::SyntaxErrorKind::TokenCountLimit));
         assert_eq!(session.transmit().as_deref(), Some("{\"execute\":\"a\",\"id\":3}\n"));
         assert_eq!(session.pending_count(Band::InBand), 1);
     }

@@ -10,7 +10,6 @@ use super::peer::Peer;
 use super::shrink::shrink;
 use crate::inputs::{Random, arguments};
 use crate::json::Json;
-use crate::oracle::{MACHINE, Oracle};
 use crate::schema::{Schema, is_downstream};
 
 /// Whether QEMU and our server must answer the request with the same words, and remain as they are: it names a command
@@ -43,8 +42,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(oracle: &Oracle) -> Result<Self, String> {
-        let (theirs, ours) = (Peer::machine(oracle)?, Peer::our_server(oracle.dialect())?);
+    fn start(dialect: Dialect) -> Result<Self, String> {
+        let (theirs, ours) = (Peer::machine(dialect)?, Peer::our_server(dialect)?);
         let lines = ours.answers(Mode::Negotiated, b"{'execute': 'query-qmp-schema'}")?.concat();
         let answer = Json::parse(lines.trim_end()).map_err(|error| error.to_string())?;
         let schema = Schema::new(answer.get("return").ok_or("our server tells no schema")?);
@@ -110,13 +109,12 @@ fn first_difference(
 ///
 /// # Errors
 ///
-/// Fails if there is no oracle of the dialect with a machine, or if a peer cannot be started or gives up answering.
+/// Fails if there is no QEMU of the dialect, or if a peer cannot be started or gives up answering.
 pub fn run(dialect: Dialect, options: &Options) -> Result<Outcome, String> {
-    let oracle = Oracle::find(dialect, MACHINE)?;
     let random = Random::new(options.seed);
     share_out(
         options,
-        || Pair::start(&oracle),
+        || Pair::start(dialect),
         |pair, Batch { index, len }| pair.compare(pair.generate(&mut random.fork(index), len)),
     )
 }

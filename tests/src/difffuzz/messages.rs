@@ -9,7 +9,6 @@ use super::model::{Answer, Mode, Model, RESYNC, is_comparable};
 use super::peer::Peer;
 use super::shrink::shrink;
 use crate::inputs::{Inputs, Random, seeds};
-use crate::oracle::{Oracle, STORAGE_DAEMON};
 
 /// Some inputs on one connection, each brought to its end by [`RESYNC`].
 #[derive(Clone, Debug)]
@@ -98,13 +97,12 @@ impl Trial {
 ///
 /// # Errors
 ///
-/// Fails if there is no oracle of the dialect, or if a peer cannot be started or gives up answering.
+/// Fails if there is no QEMU of the dialect, or if a peer cannot be started or gives up answering.
 pub fn run(dialect: Dialect, options: &Options, with_server: bool) -> Result<Outcome, String> {
-    let oracle = Oracle::find(dialect, STORAGE_DAEMON)?;
     let random = Random::new(options.seed);
     let seeds = seeds::from_cases()?;
     let equip = || {
-        let mut peers = vec![Peer::storage_daemon(&oracle)?];
+        let mut peers = vec![Peer::storage_daemon(dialect)?];
         if with_server {
             peers.push(Peer::our_server(dialect)?);
         }

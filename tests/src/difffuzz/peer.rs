@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use super::model::Mode;
 use crate::endpoint::retry;
-use crate::oracle::{MACHINE, Oracle, STORAGE_DAEMON};
 use crate::process::Process;
+use crate::programs::Oracle;
 use crate::server::{LIMIT, qmp_server};
 
 /// A request without command, whose answer shows that all before it have been answered.
@@ -21,8 +21,17 @@ const LAST: &[u8] = b"{\"id\": \"the last one\"}";
 const LAST_ANSWER: &[u8] =
     b"{\"id\": \"the last one\", \"error\": {\"class\": \"GenericError\", \"desc\": \"QMP input lacks member 'execute'\"}}\r\n";
 
+/// QEMU's smallest program with a monitor.
+const STORAGE_DAEMON: &str = "qemu-storage-daemon";
+/// QEMU with a machine.
+const MACHINE: &str = "qemu-system-x86_64";
+
 /// The name of the reference machine.
 const NAME: &str = "confvm";
+
+fn oracle(dialect: Dialect, name: &str) -> Result<PathBuf, String> {
+    Oracle::of(dialect).program(name).ok_or_else(|| format!("no {name} of QEMU {dialect}"))
+}
 
 /// A running server.
 #[derive(Debug)]
@@ -39,9 +48,10 @@ impl Peer {
     /// # Errors
     ///
     /// Fails if it does not start.
-    pub fn storage_daemon(oracle: &Oracle) -> Result<Self, String> {
+    pub fn storage_daemon(dialect: Dialect) -> Result<Self, String> {
+        let program = oracle(dialect, STORAGE_DAEMON)?;
         Self::start(STORAGE_DAEMON, |socket| {
-            let mut command = oracle.command(STORAGE_DAEMON);
+            let mut command = Command::new(&program);
             command
                 .arg("--chardev")
                 .arg(format!("socket,id=c,path={},server=on,wait=off", socket.display()));
@@ -55,9 +65,10 @@ impl Peer {
     /// # Errors
     ///
     /// Fails if it does not start.
-    pub fn machine(oracle: &Oracle) -> Result<Self, String> {
+    pub fn machine(dialect: Dialect) -> Result<Self, String> {
+        let program = oracle(dialect, MACHINE)?;
         Self::start(MACHINE, |socket| {
-            let mut command = oracle.command(MACHINE);
+            let mut command = Command::new(&program);
             command.args(["-machine", "none", "-nodefaults", "-nographic", "-S"]);
             command.args(["-name", NAME, "-qmp"]);
             command.arg(format!("unix:{},server=on,wait=off", socket.display()));
