@@ -78,7 +78,7 @@ impl Dispatcher {
     ) -> Dispatcher {
         let shared = Shared {
             registry,
-            greeting: Mutex::new(Greeting { version, capabilities: vec![Capability::OOB] }),
+            greeting: Mutex::new(Greeting::new(version, vec![Capability::OOB])),
             clock: Box::new(clock),
             schema: OnceLock::new(),
             preconfig: AtomicBool::new(false),

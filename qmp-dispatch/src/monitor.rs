@@ -6,7 +6,7 @@ use std::mem::take;
 use std::sync::{Arc, OnceLock};
 
 use qmp_proto::{
-    Band, Capability, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError,
+    Band, Bands, Capability, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError,
     Response, SyntaxError, Value,
 };
 
@@ -233,11 +233,11 @@ impl Monitor {
     /// If the result is [in-band](Pending::band), it is to be queued and executed in its turn. If it is
     /// out-of-band, it is to be executed at once.
     pub fn receive(&self, message: Result<Message<'_>, SyntaxError>) -> Pending {
-        let oob = self.is_oob_enabled();
+        let bands = if self.is_oob_enabled() { Bands::Both } else { Bands::InBand };
         let forwards = self.dispatcher.registry().forwarder().is_some();
         let parsed = match &message {
-            Ok(message) if forwards => Request::parse_with_text(message, oob),
-            Ok(message) => Request::parse(message, oob).map(|request| (request, None)),
+            Ok(message) if forwards => Request::parse_with_text(message, bands),
+            Ok(message) => Request::parse(message, bands).map(|request| (request, None)),
             Err(error) => Err(error.clone().into()),
         };
         if let Ok(message) = message
@@ -433,7 +433,7 @@ impl Monitor {
         if result.is_ok() && command.is_some_and(|command| !command.has_success_response()) {
             return;
         }
-        let text = Response { id, result }.into_text(self.layout);
+        let text = Response::new(id, result).into_text(self.layout);
         trace::monitor_qmp_respond(self.id, &text);
         match negotiated {
             None => self.output.transmit(&text),

@@ -222,7 +222,7 @@ mod tests {
 
     fn event(number: usize) -> Event {
         let timestamp = Timestamp { seconds: number as i64, microseconds: 0 };
-        Event { name: "E".into(), data: None, timestamp }
+        Event::new("E", None, timestamp)
     }
 
     fn similar(key: &str) -> Similar {

@@ -36,7 +36,7 @@ pub(crate) fn command(monitor: MonitorId, request: &Request) {
 
 /// What is no request is about to be answered.
 pub(crate) fn refused(monitor: MonitorId, refused: &RequestError) {
-    let RequestError { error, id, band, unreadable } = refused;
+    let RequestError { error, id, band, unreadable, .. } = refused;
     match band {
         Band::InBand if *unreadable => trace_point!("monitor_qmp_err_in_band", %monitor,
             desc = &*error.desc),

@@ -172,7 +172,7 @@ fn a_request_that_is_abandoned_is_done_without_an_answer() {
 fn clients_are_greeted_as_was_last_set() {
     let proxy = proxy(|_| ());
     assert!(said(&proxy.connect().1).contains("\"capabilities\": [\"oob\"]"));
-    let mut greeting = Greeting { version: version(), capabilities: Vec::new() };
+    let mut greeting = Greeting::new(version(), Vec::new());
     greeting.version.qemu.major = 10;
     proxy.dispatcher.set_greeting(greeting);
     let (monitor, screen) = proxy.connect();
@@ -190,11 +190,7 @@ fn events_are_relayed_as_they_are_to_who_has_negotiated() {
     let (_first, first) = proxy.negotiated("{}");
     let (_second, second) = proxy.connect();
     said(&second);
-    let event = Event {
-        name: "STOP".into(),
-        data: None,
-        timestamp: Timestamp { seconds: 1, microseconds: 2 },
-    };
+    let event = Event::new("STOP", None, Timestamp { seconds: 1, microseconds: 2 });
     proxy.dispatcher.relay(&event);
     proxy.dispatcher.relay(&event);
     let line = "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"STOP\"}\r\n";

@@ -44,7 +44,7 @@ fn events_are_counted_and_so_are_those_that_are_held_back() {
         dispatcher.emit(&AT_ONCE, &()).unwrap();
         dispatcher.emit(&LIMITED, &()).unwrap();
     }
-    dispatcher.relay(&Event { name: "RELAYED".into(), data: None, timestamp: Default::default() });
+    dispatcher.relay(&Event::new("RELAYED", None, Default::default()));
     let stats = dispatcher.stats();
     assert_eq!((stats.events, stats.events_held_back), (7, 2));
 }

@@ -6,7 +6,7 @@ mod figures;
 mod samples;
 
 use figures::record;
-use qmp_proto::{Reader, Request};
+use qmp_proto::{Bands, Reader, Request};
 
 fn main() {
     println!("allocations per command, with its parts kept:");
@@ -18,7 +18,7 @@ fn main() {
         let mut request = None;
         let allocated = allocation_counter::measure(|| {
             let message = reader.read(&mut input).expect("complete").expect("well-formed");
-            request = Request::parse(&message, true).ok();
+            request = Request::parse(&message, Bands::Both).ok();
         });
         assert!(request.is_some());
         println!("  {}  {message}", allocated.count_total);

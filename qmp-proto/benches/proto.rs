@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use figures::{Spread, record};
-use qmp_proto::{Json, Layout, Reader, Request, ServerMessage, Value};
+use qmp_proto::{Bands, Json, Layout, Reader, Request, ServerMessage, Value};
 
 const ROUNDS: usize = 101;
 const QUICK_ROUNDS: usize = 21;
@@ -137,7 +137,8 @@ fn requests(reader: &mut Reader, stream: &[u8], count: usize) {
     let mut input = black_box(stream);
     let mut read = 0;
     while let Some(message) = reader.read(&mut input) {
-        let request = Request::parse(&message.expect("well-formed"), true).expect("a request");
+        let request =
+            Request::parse(&message.expect("well-formed"), Bands::Both).expect("a request");
         drop(black_box(request));
         read += 1;
     }
@@ -148,7 +149,7 @@ fn read_request(message: &str) -> Request {
     let mut input = message.as_bytes();
     let mut reader = Reader::default();
     let message = reader.read(&mut input).expect("complete").expect("well-formed");
-    Request::parse(&message, true).expect("a request")
+    Request::parse(&message, Bands::Both).expect("a request")
 }
 
 fn read_server_message(message: &[u8]) -> ServerMessage {

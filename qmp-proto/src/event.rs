@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What servers tell without having been asked.
+//! What servers send without a request.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,14 +10,6 @@ use crate::{Json, Layout};
 
 /// The wall-clock time at which an event occurred: the seconds since 1970 (UTC), and the
 /// microseconds within that second.
-///
-/// ```
-/// use std::time::Duration;
-/// use qmp_proto::Timestamp;
-///
-/// let timestamp = Timestamp::from_unix(Duration::from_micros(1_500_000));
-/// assert_eq!(timestamp, Timestamp { seconds: 1, microseconds: 500_000 });
-/// ```
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -32,7 +24,7 @@ impl Timestamp {
     /// The timestamp of a server that could not tell the time.
     pub const UNKNOWN: Timestamp = Timestamp { seconds: -1, microseconds: -1 };
 
-    /// The timestamp of a time since 1970. Anything smaller than a microsecond is cut off.
+    /// Converts the time since 1970; fractions of a microsecond are cut off.
     pub fn from_unix(since_1970: Duration) -> Timestamp {
         Timestamp {
             seconds: i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX),
@@ -41,24 +33,23 @@ impl Timestamp {
     }
 }
 
-/// Something that happened, told to every client that has completed negotiation.
+/// Something that happened; sent to every client that has completed negotiation.
 ///
 /// ```
-/// use qmp_proto::{Event, Json, Layout, Timestamp};
+/// use std::time::Duration;
 ///
-/// let event = Event {
-///     name: "STOP".into(),
-///     data: None,
-///     timestamp: Timestamp { seconds: 1, microseconds: 2 },
-/// };
+/// use qmp_proto::{Event, Layout, Timestamp};
+///
+/// let timestamp = Timestamp::from_unix(Duration::from_micros(1_000_002));
 /// let mut out = String::new();
-/// event.write(Layout::Compact, &mut out);
+/// Event::new("STOP", None, timestamp).write(Layout::Compact, &mut out);
 /// assert_eq!(
 ///     out,
 ///     "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"STOP\"}\r\n"
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Event {
     /// The name, in capitals by convention.
     pub name: Cow<'static, str>,
@@ -69,6 +60,15 @@ pub struct Event {
 }
 
 impl Event {
+    /// Creates an event with these members.
+    pub fn new(
+        name: impl Into<Cow<'static, str>>,
+        data: Option<Json>,
+        timestamp: Timestamp,
+    ) -> Event {
+        Event { name: name.into(), data, timestamp }
+    }
+
     /// Appends the event as QEMU writes it, ended by CR LF.
     pub fn write(&self, layout: Layout, out: &mut String) {
         let from = out.len();

@@ -9,25 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Json, Layout};
 
-/// A version, as QAPI's `VersionInfo`: what `query-version` returns. Displays as in `qemu --version`;
-/// one that a server did not state is 0.0.0 and displays as unknown.
+/// A version: QAPI's `VersionInfo`, which `query-version` returns.
 ///
-/// ```
-/// use qmp_proto::Version;
-///
-/// let version = Version::new(10, 0, 2, "Debian");
-/// assert_eq!(version.to_string(), "10.0.2 (Debian)");
-/// ```
+/// Displays as in `qemu --version`. A version that a server did not state is 0.0.0 and displays as
+/// unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// The three numbers.
     pub qemu: VersionTriple,
-    /// What the one who packaged it wants to add; may be empty.
+    /// What the distributor adds, such as `Debian 1:10.0.2+ds-1`; may be empty.
     pub package: Cow<'static, str>,
 }
 
 impl Version {
-    /// `major.minor.micro`, and what the one who packaged it wants to add; may be empty.
+    /// Creates the version `major.minor.micro`, with what the distributor adds.
     pub fn new(
         major: i64,
         minor: i64,
@@ -51,17 +46,10 @@ impl fmt::Display for Version {
     }
 }
 
-/// Three numbers, as QAPI's `VersionTriple`, from which they have their order on the wire. Later
-/// versions are greater.
-///
-/// ```
-/// use qmp_proto::VersionTriple;
-///
-/// let bookworm = VersionTriple { major: 7, minor: 2, micro: 17 };
-/// assert!(bookworm < VersionTriple { major: 10, minor: 0, micro: 0 });
-/// ```
+/// The three numbers of a version: QAPI's `VersionTriple`. Later versions are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VersionTriple {
+    // In QEMU's order on the wire.
     /// Changes with every release.
     pub micro: i64,
     /// Changes when something is added.
@@ -83,14 +71,7 @@ impl PartialOrd for VersionTriple {
     }
 }
 
-/// Something that a server offers and a client may enable, by its name on the wire.
-///
-/// ```
-/// use qmp_proto::Capability;
-///
-/// assert_eq!(Capability::from("oob"), Capability::OOB);
-/// assert_eq!(Capability::from("novelty").name(), "novelty");
-/// ```
+/// The name of something that a server offers and a client may enable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Capability(Cow<'static, str>);
@@ -99,7 +80,7 @@ impl Capability {
     /// Out-of-band execution.
     pub const OOB: Capability = Capability(Cow::Borrowed("oob"));
 
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -123,22 +104,24 @@ impl From<String> for Capability {
     }
 }
 
-/// The first message of a connection: who serves, and what can be enabled.
+/// The first message of a connection: the server's version, and what can be enabled.
 ///
 /// ```
 /// use qmp_proto::{Capability, Greeting, Layout, Version};
 ///
-/// let greeting =
-///     Greeting { version: Version::new(10, 0, 2, ""), capabilities: vec![Capability::OOB] };
+/// let greeting = Greeting::new(Version::new(10, 0, 2, "Debian"), vec![Capability::OOB]);
 /// let mut out = String::new();
 /// greeting.write(Layout::Compact, &mut out);
 /// assert_eq!(
 ///     out,
 ///     "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 2, \"minor\": 0, \"major\": 10}, \
-///      \"package\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n"
+///      \"package\": \"Debian\"}, \"capabilities\": [\"oob\"]}}\r\n"
 /// );
+/// assert_eq!(greeting.version.to_string(), "10.0.2 (Debian)");
+/// assert_eq!(Capability::from("oob"), Capability::OOB);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Greeting {
     /// The version of the server.
     pub version: Version,
@@ -147,13 +130,36 @@ pub struct Greeting {
 }
 
 impl Greeting {
+    /// Creates the greeting of a server that offers these capabilities.
+    pub fn new(version: Version, capabilities: Vec<Capability>) -> Greeting {
+        Greeting { version, capabilities }
+    }
+
     /// Appends the greeting as QEMU writes it, ended by CR LF.
     pub fn write(&self, layout: Layout, out: &mut String) {
         let from = out.len();
         out.push_str("{\"QMP\": ");
-        // Nothing in a greeting can fail to be written.
+        // Text and numbers cannot fail to be written.
         out.push_str(Json::encode(self).unwrap_or(Json::EMPTY_OBJECT).as_str());
         out.push('}');
         layout.finish(out, from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_have_their_order_by_the_largest_number_first() {
+        let triple = |major, minor, micro| Version::new(major, minor, micro, "").qemu;
+        assert!(triple(7, 2, 17) < triple(10, 0, 0));
+        assert!(triple(10, 0, 9) < triple(10, 1, 0));
+    }
+
+    #[test]
+    fn a_version_displays_what_is_known_of_it() {
+        assert_eq!(Version::new(11, 1, 0, "").to_string(), "11.1.0");
+        assert_eq!(Version::new(0, 0, 0, "x").to_string(), "unknown version (x)");
     }
 }

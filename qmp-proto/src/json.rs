@@ -9,9 +9,10 @@ mod tree;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 
 pub use layout::Layout;
 pub use ser::EncodeError;
@@ -20,17 +21,17 @@ use crate::lexer::{Kind, Token};
 use crate::parser::parse_well_formed;
 use crate::{DecodeError, Object, Value, from_value};
 
-/// Room for most results and the rest of their responses, so that they are written without moving.
+/// Initial capacity in bytes; most responses never reallocate.
 pub(crate) const USUAL_SIZE: usize = 256;
 
-/// The text of one JSON value, well-formed, in ASCII and on one line.
+/// The text of one JSON value: well-formed, in ASCII and on one line.
 ///
-/// What [`encode`](Json::encode) makes is spelt as QEMU spells it: `", "` and `": "` as separators,
-/// characters outside of printable ASCII as `\uXXXX`, doubles as by C's `%.17g`. Members keep the
-/// order in which their type serializes them; those of a [`Value`] come in QEMU's order.
+/// [`encode`](Json::encode) writes as QEMU does: `", "` and `": "` as separators, characters outside of
+/// printable ASCII as `\uXXXX`, doubles like C's `%.17g`. Members keep the order in which their type
+/// serializes them; those of a [`Value`] are in QEMU's order. Text that was received keeps its spelling.
 ///
 /// JSON has no infinite numbers. QEMU prints `inf`, which no client can read; here they become the
-/// largest finite double with that sign, and what is not a number becomes `null`.
+/// largest finite double with that sign, and NaN becomes `null`.
 ///
 /// ```
 /// use qmp_proto::Json;
@@ -43,22 +44,25 @@ pub(crate) const USUAL_SIZE: usize = 256;
 ///
 /// let json = Json::encode(&StatusInfo { status: "running", running: true })?;
 /// assert_eq!(json.as_str(), r#"{"status": "running", "running": true}"#);
-/// assert_eq!(Json::encode(&("é", 0.1))?.as_str(), r#"["\u00E9", 0.10000000000000001]"#);
+/// let json = Json::encode(&("é", 0.1))?;
+/// assert_eq!(json.as_str(), r#"["\u00E9", 0.10000000000000001]"#);
+/// assert_eq!(json.decode(), Ok(("é".to_owned(), 0.1)));
+/// assert_eq!(json.retain_elements(|index| index > 0).as_str(), "[0.10000000000000001]");
 /// # Ok::<(), qmp_proto::EncodeError>(())
 /// ```
 #[derive(Clone)]
 pub struct Json {
     text: Cow<'static, str>,
-    /// Where the value begins: behind [`RETURN`], or at once.
+    /// Where the value begins in the text: after [`RETURN`], or at 0.
     start: usize,
 }
 
-/// What comes before the result of a successful command. Values are written behind it, so that those
-/// that are results need not move.
+/// The start of a successful response. Values are written after it, so that a result need not be moved
+/// when it becomes a response.
 pub(crate) const RETURN: &str = "{\"return\": ";
 
 impl Json {
-    /// The empty object, which is the result of a command that returns nothing.
+    /// The empty object: the result of a command that returns nothing.
     pub const EMPTY_OBJECT: Json = Json { text: Cow::Borrowed("{}"), start: 0 };
 
     /// Writes `value` in QEMU's form.
@@ -66,19 +70,19 @@ impl Json {
     /// # Errors
     ///
     /// [`EncodeError`] if the type's own serialization fails, or a map has keys that are neither
-    /// text nor numbers nor truth values.
+    /// text nor numbers nor Booleans.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Json, EncodeError> {
-        let mut text = behind_return();
+        let mut text = after_return();
         value.serialize(&mut ser::Serializer::new(&mut text))?;
         Ok(Json { text: text.into(), start: RETURN.len() })
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.text[self.start..]
     }
 
-    /// The text behind [`RETURN`].
+    /// Returns the text with [`RETURN`] before it.
     #[inline]
     pub(crate) fn into_return(self) -> String {
         match self.text {
@@ -88,14 +92,14 @@ impl Json {
                 text
             }
             Cow::Borrowed(value) => {
-                let mut text = behind_return();
+                let mut text = after_return();
                 text.push_str(value);
                 text
             }
         }
     }
 
-    /// Parses the text as any value.
+    /// Parses the text.
     pub fn to_value(&self) -> Value {
         parse_well_formed(self.as_str().as_bytes())
     }
@@ -105,42 +109,26 @@ impl Json {
     /// # Errors
     ///
     /// [`DecodeError`] if the value has another shape.
-    ///
-    /// ```
-    /// use qmp_proto::Json;
-    ///
-    /// let json = Json::encode(&[1, 2])?;
-    /// assert_eq!(json.decode::<Vec<u8>>().unwrap(), [1, 2]);
-    /// # Ok::<(), qmp_proto::EncodeError>(())
-    /// ```
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         from_value(self.to_value())
     }
 
-    /// Leaves out elements of an array: those for whose indices `keep` returns false. The text of the
-    /// others stays as it is. What is no array stays as it is, too.
-    ///
-    /// ```
-    /// use qmp_proto::Json;
-    ///
-    /// let json = Json::encode(&["a", "b", "c"])?;
-    /// assert_eq!(json.retain_elements(|index| index != 1).as_str(), r#"["a", "c"]"#);
-    /// # Ok::<(), qmp_proto::EncodeError>(())
-    /// ```
+    /// Returns the array without the elements for whose indices `keep` returns false. The other elements
+    /// keep their text. A value that is not an array is returned unchanged.
     #[must_use]
     pub fn retain_elements(&self, keep: impl FnMut(usize) -> bool) -> Json {
         elements::retain(self.as_str(), keep)
             .map_or_else(|| self.clone(), |text| Json { text: text.into(), start: 0 })
     }
 
-    /// Takes over the value that these tokens of `text` make. Its text is kept if it is plain JSON
-    /// in ASCII on one line, and is written anew otherwise.
+    /// Creates the value that consists of these tokens of `text`, which have been checked. Text that is not
+    /// plain JSON in ASCII on one line is rewritten.
     pub(crate) fn from_checked(text: &[u8], tokens: &[Token]) -> Json {
         let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
             return Json::from(&Value::Null);
         };
         let value = &text[first.start..last.end];
-        // No short cut in this loop: like this it looks at many bytes at a time.
+        // No early exit, so that the loop vectorises.
         let on_one_line = value.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
         let strict = |token: &Token| match token.kind {
             Kind::PlainString => text[token.start] == b'"',
@@ -191,7 +179,7 @@ impl fmt::Display for Json {
 
 impl From<&Value> for Json {
     fn from(value: &Value) -> Json {
-        let mut text = behind_return();
+        let mut text = after_return();
         tree::write_value(value, &mut text);
         Json { text: text.into(), start: RETURN.len() }
     }
@@ -199,13 +187,19 @@ impl From<&Value> for Json {
 
 impl From<&Object> for Json {
     fn from(object: &Object) -> Json {
-        let mut text = behind_return();
+        let mut text = after_return();
         tree::write_object(object, &mut text);
         Json { text: text.into(), start: RETURN.len() }
     }
 }
 
-/// By its text.
+impl AsRef<str> for Json {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// By the text: values that are spelt differently are different.
 impl PartialEq for Json {
     fn eq(&self, other: &Json) -> bool {
         self.as_str() == other.as_str()
@@ -214,8 +208,61 @@ impl PartialEq for Json {
 
 impl Eq for Json {}
 
-fn behind_return() -> String {
+impl Hash for Json {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+/// As the value, with its members in the order of the text.
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        AsWritten(&self.to_value()).serialize(serializer)
+    }
+}
+
+struct AsWritten<'a>(&'a Value);
+
+impl Serialize for AsWritten<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(array) => serializer.collect_seq(array.iter().map(AsWritten)),
+            Value::Object(object) => {
+                serializer.collect_map(object.iter().map(|(name, value)| (name, AsWritten(value))))
+            }
+            scalar => scalar.serialize(serializer),
+        }
+    }
+}
+
+fn after_return() -> String {
     let mut text = String::with_capacity(USUAL_SIZE);
     text.push_str(RETURN);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Reader, ServerMessage};
+
+    #[test]
+    fn text_is_serialized_as_its_value_in_its_own_order() {
+        let text = r#"{"return": {"major":1, "micro": [{"b":"\u00E9","a":-1.50}, null]}}"#;
+        let mut reader = Reader::default();
+        let message = reader.read(&mut text.as_bytes()).unwrap().unwrap();
+        let Ok(ServerMessage::Response(response)) = ServerMessage::parse(&message) else {
+            panic!()
+        };
+        let expected = r#"[{"major": 1, "micro": [{"b": "\u00E9", "a": -1.5}, null]}]"#;
+        assert_eq!(Json::encode(&[response.result.unwrap()]).unwrap().as_str(), expected);
+    }
+
+    #[test]
+    fn equal_text_is_equal_however_it_was_made() {
+        let written = Json::encode(&Vec::<u8>::new()).unwrap();
+        let cut = Json::encode(&[1]).unwrap().retain_elements(|_| false);
+        assert_eq!((&written, written.as_ref()), (&cut, "[]"));
+        assert_eq!(std::collections::HashSet::from([written, cut]).len(), 1);
+    }
 }

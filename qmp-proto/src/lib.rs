@@ -32,7 +32,7 @@
 //! A server that knows one command, without its socket:
 //!
 //! ```
-//! use qmp_proto::{Error, Json, Layout, Reader, Request, Response};
+//! use qmp_proto::{Bands, Error, Json, Layout, Reader, Request, Response};
 //!
 //! fn respond(request: Request) -> Response {
 //!     let result = match request.command.as_str() {
@@ -40,18 +40,18 @@
 //!             .map_err(|error| Error::generic(error.to_string())),
 //!         name => Err(Error::command_not_found(name)),
 //!     };
-//!     Response { id: request.id, result }
+//!     Response::new(request.id, result)
 //! }
 //!
 //! let mut reader = Reader::default();
 //! let mut input: &[u8] = b"{'execute': 'query-name', 'id': 1} {'execute': 'x'} @";
 //! let mut out = String::new();
-//! let oob = false; // The client has not enabled out-of-band execution.
 //! while let Some(message) = reader.read(&mut input) {
-//!     let request = message.map_err(Into::into).and_then(|message| Request::parse(&message, oob));
+//!     let request =
+//!         message.map_err(Into::into).and_then(|message| Request::parse(&message, Bands::InBand));
 //!     let response = match request {
 //!         Ok(request) => respond(request),
-//!         Err(refused) => Response { id: refused.id, result: Err(refused.error) },
+//!         Err(refused) => Response::new(refused.id, Err(refused.error)),
 //!     };
 //!     response.write(Layout::Compact, &mut out);
 //! }
@@ -89,13 +89,13 @@ pub use greeting::{Capability, Greeting, Version, VersionTriple};
 pub use json::{EncodeError, Json, Layout};
 pub use limits::Limits;
 pub use reader::{Message, Reader};
-pub use request::{Band, Request, RequestError, RequestText};
+pub use request::{Band, Bands, Request, RequestError, RequestText};
 pub use response::Response;
 pub use server_message::{ServerMessage, ServerMessageError};
 pub use syntax::{Location, SyntaxError, SyntaxErrorKind};
 pub use value::object;
 pub use value::{
-    DecodeError, DecodeProblem, Number, Object, ParseValueError, Value, from_object, from_value,
+    DecodeError, DecodeErrorKind, Number, Object, ParseValueError, Value, from_object, from_value,
 };
 
 /// All of it can be sent to another thread, and shared.

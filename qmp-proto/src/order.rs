@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The order in which QEMU writes the members of an object: that of its 512-bucket hash table
+//! The order in which QEMU writes the members of an object: that of its hash table with 512 buckets
 //! (`qobject/qdict.c`), where the member added last comes first within a bucket.
 
 use std::cmp::Reverse;
 
-/// What the bytes of a name count, one after the other and over again. Sixteen bits are enough for
-/// what comes to 32 in QEMU: it takes the lowest nine in the end.
+/// The weights of the bytes of a name, repeated for longer names. QEMU computes with 32 bits; sixteen are
+/// enough, as it uses the lowest nine in the end.
 const WEIGHTS: [u16; 24] = {
     let mut weights = [0; 24];
     let mut index = 0;
@@ -16,7 +16,7 @@ const WEIGHTS: [u16; 24] = {
     weights
 };
 
-/// The bucket of a member with this name.
+/// Returns the bucket of a member with this name.
 #[inline]
 pub(crate) fn bucket(name: &str) -> u16 {
     let mut sum = 0u16;
@@ -33,7 +33,7 @@ pub(crate) fn bucket(name: &str) -> u16 {
     mix(sum, name.len())
 }
 
-/// Modified UTF-8: a NUL is hashed as the two bytes that QEMU keeps it in.
+/// Hashes a NUL as the two bytes that it has in QEMU's modified UTF-8.
 #[cold]
 fn bucket_with_nul(name: &str) -> u16 {
     let bytes = name.bytes().flat_map(|byte| if byte == 0 { vec![0xC0, 0x80] } else { vec![byte] });
@@ -49,9 +49,7 @@ fn mix(sum: u16, len: usize) -> u16 {
     (1_103_515_243_u32 as u16).wrapping_mul(mixed).wrapping_add(12_345) % 512
 }
 
-/// The indices of members in the order of QEMU's output.
-///
-/// Most objects are small; their order fits in here.
+/// The indices of members in the order of QEMU's output. That of a small object needs no allocation.
 pub(crate) enum Order {
     AsAdded { len: usize },
     Few { order: [u8; FEW], len: usize },
@@ -61,7 +59,7 @@ pub(crate) enum Order {
 const FEW: usize = 16;
 
 impl Order {
-    /// `buckets` are those of the members, in the order of insertion.
+    /// Takes the buckets of the members in the order of insertion.
     #[inline]
     pub(crate) fn of(buckets: impl ExactSizeIterator<Item = u16> + Clone) -> Order {
         let len = buckets.len();
@@ -95,7 +93,7 @@ impl Order {
         }
     }
 
-    /// The index of the member that comes at this place.
+    /// Returns the index of the member at this place.
     #[inline]
     pub(crate) fn at(&self, place: usize) -> usize {
         match self {

@@ -10,66 +10,62 @@ use crate::{Error, Json, Object, SyntaxError, Value};
 /// Whether a command waits for its turn or is executed at once.
 ///
 /// Section "Out-of-band execution" of the QMP specification: `execute` or `exec-oob`.
-///
-/// ```
-/// use qmp_proto::{Band, Request};
-///
-/// let mut out = String::new();
-/// Request { band: Band::OutOfBand, ..Request::new("migrate-pause") }.write(&mut out);
-/// assert_eq!(out, "{\"exec-oob\": \"migrate-pause\"}\r\n");
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Band {
     /// In the order of the queue, one after the other.
     #[default]
     InBand,
-    /// As soon as it has been read, past whatever is queued or being executed.
+    /// As soon as it has been read, ahead of whatever is queued or being executed.
     OutOfBand,
+}
+
+/// The kinds of requests that a client may send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Bands {
+    /// Only `execute`; `exec-oob` is an unexpected member like any other.
+    #[default]
+    InBand,
+    /// `exec-oob`, too: the client has enabled [`Capability::OOB`](crate::Capability::OOB).
+    Both,
 }
 
 /// A command as a client sends it: checked as a message, not yet against what the command takes.
 ///
 /// ```
-/// use qmp_proto::{Reader, Request};
+/// use qmp_proto::{Band, Bands, Reader, Request};
 ///
 /// let mut reader = Reader::default();
 /// let mut input: &[u8] = b"{'execute': 'closefd', 'arguments': {'fdname': 'a'}, 'id': [1]}";
 /// let message = reader.read(&mut input).unwrap()?;
-/// let request = Request::parse(&message, false).unwrap();
+/// let mut request = Request::parse(&message, Bands::InBand).unwrap();
 /// assert_eq!(request.command, "closefd");
 /// assert_eq!(request.arguments.get("fdname").and_then(|name| name.as_str()), Some("a"));
-/// assert_eq!(request.id.unwrap().to_string(), "[1]");
+///
+/// request.band = Band::OutOfBand;
+/// let mut out = String::new();
+/// request.write(&mut out);
+/// assert_eq!(out, "{\"exec-oob\":\"closefd\",\"arguments\":{\"fdname\": \"a\"},\"id\":[1]}\n");
 /// # Ok::<(), qmp_proto::SyntaxError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Request {
     /// The name of the command.
     pub command: String,
-    /// Its arguments; none is the same as an empty object.
+    /// The arguments; none is the same as an empty object.
     pub arguments: Object,
-    /// What the client wants back with the response: any value, `null` included, or nothing.
+    /// What the response carries back: any value, `null` included, or nothing.
     pub id: Option<Value>,
     /// Whether it is to be executed in-band or out-of-band.
     pub band: Band,
 }
 
-/// A message that is no valid request, and what its response must carry.
+/// A message is not a valid request; has what its response must carry.
 ///
 /// Out-of-band requests are refused out-of-band; what is not even an object counts as in-band.
-///
-/// ```
-/// use qmp_proto::{Reader, Request, Response};
-///
-/// let mut reader = Reader::default();
-/// let message = reader.read(&mut &b"{'exec': 'stop', 'id': 1}"[..]).unwrap()?;
-/// let refused = Request::parse(&message, false).unwrap_err();
-/// assert_eq!(refused.to_string(), "GenericError: QMP input member 'exec' is unexpected");
-/// let response = Response { id: refused.id, result: Err(refused.error) };
-/// assert_eq!(response.id, Some(1.into()));
-/// # Ok::<(), qmp_proto::SyntaxError>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{error}")]
+#[non_exhaustive]
 pub struct RequestError {
     /// What is wrong.
     pub error: Error,
@@ -88,174 +84,147 @@ impl From<SyntaxError> for RequestError {
 }
 
 impl Request {
-    /// An in-band request without arguments and id, to be filled in.
-    ///
-    /// ```
-    /// use qmp_proto::{Band, Request};
-    ///
-    /// let request = Request { id: Some(1.into()), ..Request::new("stop") };
-    /// assert!(request.arguments.is_empty());
-    /// assert_eq!(request.band, Band::InBand);
-    /// ```
+    /// Creates an in-band request without arguments and id.
     pub fn new(command: impl Into<String>) -> Request {
         Request { command: command.into(), ..Request::default() }
     }
 
-    /// Parses a message and checks that it is a request, in QEMU's order (`qapi/qmp-dispatch.c`);
-    /// `oob` says whether the client has enabled out-of-band execution, without which `exec-oob` is
-    /// a member like any that does not belong there.
+    /// Parses a message and checks that it is a request, in QEMU's order (`qapi/qmp-dispatch.c`).
     ///
     /// # Errors
     ///
     /// [`RequestError`] with QEMU's description of the first thing that is wrong.
-    pub fn parse(message: &Message<'_>, oob: bool) -> Result<Request, RequestError> {
-        match Members::parse(message).and_then(|members| members.into_ordinary(oob)) {
-            Some(request) => Ok(request),
-            None => Request::from_value(message.to_value()?, oob),
-        }
+    pub fn parse(message: &Message<'_>, bands: Bands) -> Result<Request, RequestError> {
+        Request::parse_with_tokens(message, bands).map(|(request, _)| request)
     }
 
-    /// As [`parse`](Request::parse), with the text of the arguments for passing them on: as it came, if
-    /// that is plain JSON in ASCII on one line; `None` if there are none.
-    ///
-    /// ```
-    /// use qmp_proto::{Reader, Request};
-    ///
-    /// let mut reader = Reader::default();
-    /// let mut input: &[u8] = br#"{"execute": "balloon", "arguments": {"value":1073741824}}"#;
-    /// let message = reader.read(&mut input).unwrap()?;
-    /// let (request, text) = Request::parse_with_text(&message, false).unwrap();
-    /// assert_eq!(request.command, "balloon");
-    /// assert_eq!(text.unwrap().as_str(), r#"{"value":1073741824}"#);
-    /// # Ok::<(), qmp_proto::SyntaxError>(())
-    /// ```
+    /// Like [`parse`](Request::parse), and returns the arguments' raw text for forwarding, if there are
+    /// any. Text that is not plain JSON in ASCII on one line is rewritten.
     ///
     /// # Errors
     ///
-    /// As [`parse`](Request::parse).
+    /// Like [`parse`](Request::parse).
     pub fn parse_with_text(
         message: &Message<'_>,
-        oob: bool,
+        bands: Bands,
     ) -> Result<(Request, Option<Json>), RequestError> {
-        let ordinary = Members::parse(message).and_then(|members| {
-            let tokens = members.text.clone();
-            let request = members.into_ordinary(oob)?;
-            Some((request, tokens.map(|tokens| message.json_of(tokens))))
-        });
-        match ordinary {
-            Some(both) => Ok(both),
-            None => Request::from_value(message.to_value()?, oob).map(|request| (request, None)),
+        let (request, tokens) = Request::parse_with_tokens(message, bands)?;
+        Ok((request, tokens.map(|tokens| message.json_of(tokens))))
+    }
+
+    /// Returns the tokens of the arguments, too. What is wrong is found the slow way: there is hardly
+    /// ever anything.
+    #[inline]
+    fn parse_with_tokens(
+        message: &Message<'_>,
+        bands: Bands,
+    ) -> Result<(Request, Option<Range<usize>>), RequestError> {
+        match Members::parse(message).and_then(|members| members.into_request(bands)) {
+            Some(request) => Ok(request),
+            None => Err(refuse(message, bands)),
         }
     }
 
-    fn from_value(value: Value, oob: bool) -> Result<Request, RequestError> {
-        let Value::Object(mut object) = value else {
-            let error = Error::generic("QMP input must be a JSON object");
-            return Err(RequestError { error, id: None, band: Band::InBand, unreadable: false });
-        };
-        let out_of_band = oob && object.contains("exec-oob") && !object.contains("execute");
-        let band = if out_of_band { Band::OutOfBand } else { Band::InBand };
-        let checked = check_members(&object, oob);
-        let id = object.remove("id");
-        if let Err(error) = checked {
-            return Err(RequestError { error, id, band, unreadable: false });
-        }
-        let name = object.remove("execute").or_else(|| object.remove("exec-oob"));
-        let Some(Value::String(command)) = name else {
-            let error = Error::generic("QMP input lacks member 'execute'");
-            return Err(RequestError { error, id, band, unreadable: false });
-        };
-        let arguments = match object.remove("arguments") {
-            Some(Value::Object(arguments)) => arguments,
-            _ => Object::new(),
-        };
-        Ok(Request { command, arguments, id, band })
-    }
-
-    /// Appends the request, as a client sends it: one line, ended by CR LF.
+    /// Appends the request as one line, ended by LF. Has no needless blanks: QEMU reads byte by byte.
     pub fn write(&self, out: &mut String) {
-        out.push_str(match self.band {
-            Band::InBand => "{\"execute\": ",
-            Band::OutOfBand => "{\"exec-oob\": ",
-        });
-        Json::write_string(&self.command, out);
-        if !self.arguments.is_empty() {
-            out.push_str(", \"arguments\": ");
-            Json::write_object(&self.arguments, out);
-        }
-        if let Some(id) = &self.id {
-            out.push_str(", \"id\": ");
-            Json::write_value(id, out);
-        }
-        out.push_str("}\r\n");
+        let arguments = (!self.arguments.is_empty())
+            .then_some(|out: &mut String| Json::write_object(&self.arguments, out));
+        let id = self.id.as_ref().map(|id| |out: &mut String| Json::write_value(id, out));
+        write(&self.command, arguments, id, self.band, out);
     }
 }
 
-/// A request that is sent on: its arguments are text already.
-///
-/// ```
-/// use qmp_proto::{Band, RequestText};
-///
-/// let mut out = String::new();
-/// RequestText { command: "stop", arguments: None, id: 7, band: Band::InBand }.write(&mut out);
-/// assert_eq!(out, "{\"execute\":\"stop\",\"id\":7}\n");
-/// ```
+/// A request whose arguments are text already, for proxies.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestText<'a> {
     /// The name of the command.
     pub command: &'a str,
-    /// Its arguments, an object, if there are any.
+    /// The arguments, an object, if there are any.
     pub arguments: Option<&'a Json>,
-    /// What comes back with the response.
+    /// What the response carries back.
     pub id: u64,
     /// Whether it is to be executed in-band or out-of-band.
     pub band: Band,
 }
 
 impl RequestText<'_> {
-    /// Appends the request: one line, ended by LF, and without blanks, as QEMU reads byte by byte.
+    /// Appends the request, like [`Request::write`].
     pub fn write(&self, out: &mut String) {
-        out.push_str(match self.band {
-            Band::InBand => "{\"execute\":",
-            Band::OutOfBand => "{\"exec-oob\":",
-        });
-        Json::write_string(self.command, out);
-        if let Some(arguments) = self.arguments {
-            out.push_str(",\"arguments\":");
-            out.push_str(arguments.as_str());
-        }
-        out.push_str(",\"id\":");
-        out.push_str(&self.id.to_string());
-        out.push_str("}\n");
+        let arguments = self.arguments.map(|json| |out: &mut String| out.push_str(json.as_str()));
+        let id = Some(|out: &mut String| out.push_str(itoa::Buffer::new().format(self.id)));
+        write(self.command, arguments, id, self.band, out);
     }
 }
 
-/// Checks each member by itself, in the order of QEMU's hash table.
-fn check_members(object: &Object, oob: bool) -> Result<(), Error> {
+fn write(
+    command: &str,
+    arguments: Option<impl FnOnce(&mut String)>,
+    id: Option<impl FnOnce(&mut String)>,
+    band: Band,
+    out: &mut String,
+) {
+    out.push_str(match band {
+        Band::InBand => "{\"execute\":",
+        Band::OutOfBand => "{\"exec-oob\":",
+    });
+    Json::write_string(command, out);
+    if let Some(arguments) = arguments {
+        out.push_str(",\"arguments\":");
+        arguments(out);
+    }
+    if let Some(id) = id {
+        out.push_str(",\"id\":");
+        id(out);
+    }
+    out.push_str("}\n");
+}
+
+/// Returns what is wrong with a message that is not a request.
+#[cold]
+fn refuse(message: &Message<'_>, bands: Bands) -> RequestError {
+    let refused = |error, id, band| RequestError { error, id, band, unreadable: false };
+    let mut object = match message.to_value() {
+        Ok(Value::Object(object)) => object,
+        Ok(_) => {
+            let error = Error::generic("QMP input must be a JSON object");
+            return refused(error, None, Band::InBand);
+        }
+        Err(error) => return error.into(),
+    };
+    let out_of_band =
+        bands == Bands::Both && object.contains("exec-oob") && !object.contains("execute");
+    let band = if out_of_band { Band::OutOfBand } else { Band::InBand };
+    let error = first_error(&object, bands);
+    refused(error, object.remove("id"), band)
+}
+
+/// Checks each member by itself, in the order of QEMU's hash table. If nothing is wrong with those that are
+/// there, the name of the command is missing.
+fn first_error(object: &Object, bands: Bands) -> Error {
     let member =
         |name: &str, what: &str| Error::generic(format!("QMP input member '{name}' {what}"));
     let mut named = false;
     for (name, value) in object.iter_in_qemu_order() {
         match name {
-            "execute" | "exec-oob" if oob || name == "execute" => {
+            "execute" | "exec-oob" if bands == Bands::Both || name == "execute" => {
                 if value.as_str().is_none() {
-                    return Err(member(name, "must be a string"));
+                    return member(name, "must be a string");
                 }
                 if std::mem::replace(&mut named, true) {
-                    return Err(member("execute", "clashes with 'exec-oob'"));
+                    return member("execute", "clashes with 'exec-oob'");
                 }
             }
             "arguments" if value.as_object().is_none() => {
-                return Err(member(name, "must be an object"));
+                return member(name, "must be an object");
             }
             "arguments" | "id" => {}
-            _ => return Err(member(name, "is unexpected")),
+            _ => return member(name, "is unexpected"),
         }
     }
-    Ok(())
+    Error::generic("QMP input lacks member 'execute'")
 }
 
-/// The members of an ordinary request, read without building the object that holds them.
+/// The members of a request, read without building the object that holds them.
 #[derive(Default)]
 struct Members {
     execute: Option<Value>,
@@ -267,7 +236,7 @@ struct Members {
 }
 
 impl Members {
-    /// `None` if there is anything wrong, or a member that does not belong there.
+    /// Returns `None` if anything is wrong, or a member does not belong there.
     fn parse(message: &Message<'_>) -> Option<Members> {
         let mut members = Members::default();
         let mut parser = message.parser();
@@ -295,11 +264,14 @@ impl Members {
         Some(members)
     }
 
-    /// `None` if one of the checks would fail.
-    fn into_ordinary(self, oob: bool) -> Option<Request> {
+    /// Returns the request and the tokens of its arguments, or `None` if one of the checks would fail.
+    #[inline]
+    fn into_request(self, bands: Bands) -> Option<(Request, Option<Range<usize>>)> {
         let (command, band) = match (self.execute, self.exec_oob) {
             (Some(Value::String(command)), None) => (command, Band::InBand),
-            (None, Some(Value::String(command))) if oob => (command, Band::OutOfBand),
+            (None, Some(Value::String(command))) if bands == Bands::Both => {
+                (command, Band::OutOfBand)
+            }
             _ => return None,
         };
         let arguments = match self.arguments {
@@ -307,7 +279,7 @@ impl Members {
             Some(Value::Object(arguments)) => arguments,
             Some(_) => return None,
         };
-        Some(Request { command, arguments, id: self.id, band })
+        Some((Request { command, arguments, id: self.id, band }, self.text))
     }
 }
 
@@ -320,7 +292,7 @@ mod tests {
         let mut reader = Reader::default();
         let mut input = text.as_bytes();
         let message = reader.read(&mut input).expect("a message")?;
-        Request::parse(&message, oob)
+        Request::parse(&message, if oob { Bands::Both } else { Bands::InBand })
     }
 
     #[track_caller]
@@ -376,8 +348,8 @@ mod tests {
             let mut reader = Reader::default();
             let mut input = text.as_bytes();
             let message = reader.read(&mut input).unwrap().unwrap();
-            let (request, text) = Request::parse_with_text(&message, true).unwrap();
-            assert_eq!(Request::parse(&message, true), Ok(request));
+            let (request, text) = Request::parse_with_text(&message, Bands::Both).unwrap();
+            assert_eq!(Request::parse(&message, Bands::Both), Ok(request));
             text.map(|text| text.to_string())
         };
         assert_eq!(text("{'execute': 'a'}"), None);
@@ -400,7 +372,7 @@ mod tests {
         request.write(&mut text);
         assert_eq!(
             text,
-            "{\"exec-oob\": \"yank\", \"arguments\": {\"instances\": []}, \"id\": \"\\u00E9\"}\r\n"
+            "{\"exec-oob\":\"yank\",\"arguments\":{\"instances\": []},\"id\":\"\\u00E9\"}\n"
         );
         assert_eq!(parse(&text, true), Ok(request));
     }

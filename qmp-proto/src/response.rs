@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What servers answer to a command.
+//! What servers send in answer to a command.
 
 use crate::json::{RETURN, USUAL_SIZE};
 use crate::{Error, Json, Layout, Value};
@@ -13,8 +13,8 @@ use crate::{Error, Json, Layout, Value};
 /// use qmp_proto::{Error, Json, Layout, Response};
 ///
 /// let mut out = String::new();
-/// Response { id: Some(7.into()), result: Ok(Json::EMPTY_OBJECT) }.write(Layout::Compact, &mut out);
-/// Response { id: None, result: Err(Error::generic("no medium")) }.write(Layout::Compact, &mut out);
+/// Response::new(Some(7.into()), Ok(Json::EMPTY_OBJECT)).write(Layout::Compact, &mut out);
+/// Response::new(None, Err(Error::generic("no medium"))).write(Layout::Compact, &mut out);
 /// assert_eq!(
 ///     out,
 ///     "{\"return\": {}, \"id\": 7}\r\n\
@@ -22,6 +22,7 @@ use crate::{Error, Json, Layout, Value};
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Response {
     /// The id of the request.
     pub id: Option<Value>,
@@ -30,6 +31,11 @@ pub struct Response {
 }
 
 impl Response {
+    /// Creates the response to a request with this id, or without one.
+    pub fn new(id: Option<Value>, result: Result<Json, Error>) -> Response {
+        Response { id, result }
+    }
+
     /// Appends the response as QEMU writes it, ended by CR LF.
     pub fn write(&self, layout: Layout, out: &mut String) {
         let from = out.len();
@@ -44,15 +50,8 @@ impl Response {
         layout.finish(out, from);
     }
 
-    /// The text that [`write`](Response::write) appends, made of that of the result, which is not
-    /// copied to another place if there is room for the rest behind it.
-    ///
-    /// ```
-    /// use qmp_proto::{Json, Layout, Response};
-    ///
-    /// let response = Response { id: None, result: Ok(Json::EMPTY_OBJECT) };
-    /// assert_eq!(response.into_text(Layout::Compact), "{\"return\": {}}\r\n");
-    /// ```
+    /// Like [`write`](Response::write), but reuses the result's buffer, which usually has room for the
+    /// rest.
     #[inline]
     pub fn into_text(self, layout: Layout) -> String {
         let mut text = match self.result {
@@ -72,7 +71,7 @@ impl Response {
     }
 }
 
-/// Writes what comes behind the result of a successful command.
+/// Writes what follows the result of a successful command.
 #[inline]
 fn write_end(id: Option<&Value>, out: &mut String) {
     if let Some(id) = id {
@@ -95,4 +94,27 @@ fn write_error(id: Option<&Value>, error: &Error, out: &mut String) {
     out.push_str("\", \"desc\": ");
     Json::write_string(&error.desc, out);
     out.push_str("}}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_buffer_has_the_text_that_is_written() {
+        let results = [
+            Ok(Json::EMPTY_OBJECT),
+            Ok(Json::encode(&vec!["x"; 100]).unwrap()),
+            Ok(Json::encode(&[1, 2]).unwrap().retain_elements(|index| index > 0)),
+            Err(Error::generic("d")),
+        ];
+        for result in results {
+            for layout in [Layout::Compact, Layout::Pretty] {
+                let response = Response::new(Some("id".into()), result.clone());
+                let mut text = String::new();
+                response.write(layout, &mut text);
+                assert_eq!(response.into_text(layout), text);
+            }
+        }
+    }
 }

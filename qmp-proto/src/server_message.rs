@@ -28,23 +28,13 @@ use crate::{
 pub enum ServerMessage {
     /// The first message of a connection.
     Greeting(Greeting),
-    /// The answer to a request.
+    /// The response to a request.
     Response(Response),
     /// Something that happened.
     Event(Event),
 }
 
-/// A message is none that a server sends.
-///
-/// ```
-/// use qmp_proto::{Reader, ServerMessage};
-///
-/// let mut reader = Reader::default();
-/// let message = reader.read(&mut &b"{'error': {'class': 'GenericError'}}"[..]).unwrap()?;
-/// let error = ServerMessage::parse(&message).unwrap_err();
-/// assert_eq!(error.to_string(), "member 'error': missing field `desc`");
-/// # Ok::<(), qmp_proto::SyntaxError>(())
-/// ```
+/// Why a message is not one that a server sends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerMessageError {
@@ -70,7 +60,7 @@ pub enum ServerMessageError {
     },
 }
 
-/// The members that tell the kinds of messages apart, and belong to them.
+/// The members by which the kinds of messages differ, and those that belong to them.
 #[derive(Default)]
 struct Members {
     greeting: Option<Value>,
@@ -156,7 +146,7 @@ impl Members {
     }
 }
 
-/// Reads what is there of a version.
+/// Reads a greeting, of whose version any part may be missing.
 fn parse_greeting(greeting: Value) -> Result<Greeting, ServerMessageError> {
     #[derive(Deserialize)]
     struct Parts {
@@ -183,7 +173,7 @@ fn decode<T: serde::de::DeserializeOwned>(
     from_value(value).map_err(|reason| ServerMessageError::Member { member, reason })
 }
 
-/// An error as it comes: of any class.
+/// An error of any class.
 #[derive(Deserialize)]
 struct Failure {
     class: String,
@@ -218,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_of_a_server_is_refused() {
+    fn what_is_not_a_message_of_a_server_is_refused() {
         assert_eq!(parse("[1]"), Err(ServerMessageError::NotAnObject));
         assert!(matches!(
             parse("[,]"),
@@ -230,6 +220,8 @@ mod tests {
         ));
         assert_eq!(parse("{'id': 1}"), Err(ServerMessageError::UnknownKind));
         assert_eq!(parse("{'return': 1, 'error': 1}"), Err(ServerMessageError::BothOutcomes));
+        let error = parse("{'error': {'class': 'GenericError'}}").unwrap_err();
+        assert_eq!(error.to_string(), "member 'error': missing field `desc`");
     }
 
     #[test]
@@ -260,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_error_class_is_none_of_its_own() {
+    fn an_unknown_error_class_is_generic() {
         let message = parse("{'error': {'class': 'Novel', 'desc': 'd', 'more': 1}}");
         let response = Response { id: None, result: Err(Error::generic("d")) };
         assert_eq!(message, Ok(ServerMessage::Response(response)));

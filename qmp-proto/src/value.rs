@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! JSON values as QEMU holds them: exact 64-bit integers, doubles, text, and objects without
-//! duplicate keys.
+//! JSON values as QEMU has them: exact 64-bit integers, doubles, text, and objects without duplicate
+//! names.
 
 mod de;
 mod decode_error;
@@ -12,7 +12,7 @@ mod ser;
 use std::fmt;
 
 pub use de::{from_object, from_value};
-pub use decode_error::{DecodeError, DecodeProblem};
+pub use decode_error::{DecodeError, DecodeErrorKind};
 pub use number::Number;
 pub use object::Object;
 pub(crate) use object::ObjectBuilder;
@@ -23,15 +23,22 @@ pub use parse::ParseValueError;
 /// Equality of objects does not depend on the order of their members. Mirrors `QObject`.
 ///
 /// ```
-/// use qmp_proto::{Object, Value};
+/// use qmp_proto::{Object, Value, from_object};
 ///
 /// let mut object = Object::new();
 /// object.insert("device", "disk0");
 /// object.insert("size", 1i64 << 40);
-/// let value = Value::from(object);
+/// let value = Value::from(object.clone());
 /// assert_eq!(value.get("size").and_then(Value::as_i64), Some(1 << 40));
 /// assert_eq!(value.to_string(), r#"{"device": "disk0", "size": 1099511627776}"#);
 /// assert_eq!("{'size': 1099511627776, 'device': 'disk0'}".parse(), Ok(value));
+///
+/// #[derive(Debug, serde::Deserialize)]
+/// struct Resize {
+///     size: i8,
+/// }
+/// let error = from_object::<Resize>(object).unwrap_err();
+/// assert_eq!(error.path(), "size");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
@@ -42,7 +49,7 @@ pub enum Value {
     Bool(bool),
     /// An integer or a double.
     Number(Number),
-    /// Text. NUL is allowed, noncharacters never come from the parser.
+    /// Text. May have NULs. The parser accepts no noncharacters.
     String(String),
     /// An array.
     Array(Vec<Value>),
@@ -51,7 +58,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Bytes that the value has allocated, about: what a queue of values takes, for whoever bounds it. Takes time linear
+    /// Returns about how many bytes the value has allocated: what a queue of values takes, for whoever bounds it. Takes time linear
     /// in the number of values.
     pub fn heap_size(&self) -> usize {
         match self {
@@ -65,12 +72,12 @@ impl Value {
         }
     }
 
-    /// The member `name`, if this is an object that has it.
+    /// Returns the member `name`, if this is an object that has it.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.as_object()?.get(name)
     }
 
-    /// The object, if this is one.
+    /// Returns the object, if this is one.
     pub fn as_object(&self) -> Option<&Object> {
         match self {
             Value::Object(object) => Some(object),
@@ -78,7 +85,7 @@ impl Value {
         }
     }
 
-    /// The elements, if this is an array.
+    /// Returns the elements, if this is an array.
     pub fn as_array(&self) -> Option<&[Value]> {
         match self {
             Value::Array(array) => Some(array),
@@ -86,7 +93,7 @@ impl Value {
         }
     }
 
-    /// The text, if this is a string.
+    /// Returns the text, if this is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Value::String(text) => Some(text),
@@ -94,12 +101,12 @@ impl Value {
         }
     }
 
-    /// Whether this is `null`.
+    /// Returns `true` if this is `null`.
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Null)
     }
 
-    /// The truth value, if this is one.
+    /// Returns the Boolean, if this is one.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Value::Bool(value) => Some(*value),
@@ -107,7 +114,7 @@ impl Value {
         }
     }
 
-    /// The number, if this is one.
+    /// Returns the number, if this is one.
     pub fn as_number(&self) -> Option<Number> {
         match self {
             Value::Number(number) => Some(*number),
@@ -115,24 +122,24 @@ impl Value {
         }
     }
 
-    /// The integer, if this is one in the range of `i64`. A double is never an integer, not even
+    /// Returns the integer, if this is one in the range of `i64`. A double is never an integer, not even
     /// `1.0`.
     pub fn as_i64(&self) -> Option<i64> {
         self.as_number()?.as_i64()
     }
 
-    /// The integer, if this is one in the range of `u64`.
+    /// Returns the integer, if this is one in the range of `u64`.
     pub fn as_u64(&self) -> Option<u64> {
         self.as_number()?.as_u64()
     }
 
-    /// The nearest double, if this is a number.
+    /// Returns the nearest double, if this is a number.
     pub fn as_f64(&self) -> Option<f64> {
         Some(self.as_number()?.as_f64())
     }
 }
 
-/// The value as QEMU would write it, on one line.
+/// As QEMU would write it, on one line.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();

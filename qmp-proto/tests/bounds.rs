@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use qmp_proto::{
-    Dialect, Json, Limits, Message, Object, Reader, Request, SyntaxError, SyntaxErrorKind, Value,
-    from_value,
+    Bands, Dialect, Json, Limits, Message, Object, Reader, Request, SyntaxError, SyntaxErrorKind,
+    Value, from_value,
 };
 
 const MIB: u64 = 1 << 20;
@@ -208,7 +208,7 @@ fn objects_of_very_many_members_take_linear_time() {
             let mut reader = Reader::default();
             let message = reader.read(&mut text.as_bytes()).unwrap().unwrap();
             time(|| {
-                let arguments = Request::parse(&message, false).unwrap().arguments;
+                let arguments = Request::parse(&message, Bands::InBand).unwrap().arguments;
                 assert_eq!(arguments.len(), count);
                 let copy: Object =
                     arguments.iter().map(|(name, value)| (name, value.clone())).collect();
@@ -326,7 +326,7 @@ fn the_deepest_message_fits_a_small_stack() {
             let mut reader = Reader::default();
             let message = reader.read(&mut text.as_bytes()).unwrap().unwrap();
             let value = message.to_value().unwrap();
-            assert!(Request::parse(&message, false).is_err());
+            assert!(Request::parse(&message, Bands::InBand).is_err());
             assert_eq!(value.clone(), value);
             assert_eq!(Json::from(&value).to_value(), value);
             assert!(!format!("{value:?}").is_empty());

@@ -4,8 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use qmp_proto::{
-    Band, Dialect, Error, ErrorClass, Event, Json, Layout, Limits, Number, Object, Reader, Request,
-    Response, ServerMessage, Timestamp, Value,
+    Band, Bands, Dialect, Error, ErrorClass, Event, Json, Layout, Limits, Number, Object, Reader,
+    Request, Response, ServerMessage, Timestamp, Value,
 };
 
 /// Bytes that are close enough to JSON to get past the lexer now and then.
@@ -56,8 +56,9 @@ fn outcomes<'a>(dialect: Dialect, pieces: impl IntoIterator<Item = &'a [u8]>) ->
     let mut seen = Vec::new();
     for mut piece in pieces {
         while let Some(message) = reader.read(&mut piece) {
-            let request =
-                message.map_err(Into::into).and_then(|message| Request::parse(&message, true));
+            let request = message
+                .map_err(Into::into)
+                .and_then(|message| Request::parse(&message, Bands::Both));
             seen.push(format!("{request:?}"));
         }
     }
@@ -146,7 +147,7 @@ proptest! {
     #[test]
     fn a_value_reads_as_it_was_written(value in value(), layout in layout()) {
         let mut text = String::new();
-        let response = Response { id: Some(value.clone()), result: Ok(Json::from(&value)) };
+        let response = Response::new(Some(value.clone()), Ok(Json::from(&value)));
         response.write(layout, &mut text);
         prop_assert!(text.is_ascii() && text.ends_with("\r\n"));
         if layout == Layout::Compact {
@@ -173,16 +174,13 @@ proptest! {
         layout in layout(),
     ) {
         let mut text = String::new();
-        let response = Response { id, result: Err(Error::new(class, desc.clone())) };
+        let response = Response::new(id, Err(Error::new(class, desc.clone())));
         response.write(layout, &mut text);
         prop_assert_eq!(server_message(&text), ServerMessage::Response(response));
 
         let mut text = String::new();
-        let event = Event {
-            name: desc.into(),
-            data: data.as_ref().map(Json::from),
-            timestamp: Timestamp { seconds, microseconds: 1 },
-        };
+        let timestamp = Timestamp { seconds, microseconds: 1 };
+        let event = Event::new(desc, data.as_ref().map(Json::from), timestamp);
         event.write(layout, &mut text);
         let ServerMessage::Event(read) = server_message(&text) else { panic!("an event") };
         prop_assert_eq!(read.data.map(|data| data.to_value()), data);
@@ -199,12 +197,13 @@ proptest! {
         prop_assume!(!command.contains(|c: char| u32::from(c) & 0xFFFE == 0xFFFE || ('\u{FDD0}'..='\u{FDEF}').contains(&c)));
         let arguments: Object = arguments.into_iter().collect();
         let band = if oob { Band::OutOfBand } else { Band::InBand };
-        let request = Request { command, arguments, id, band };
+        let mut request = Request::new(command);
+        (request.arguments, request.id, request.band) = (arguments, id, band);
         let mut text = String::new();
         request.write(&mut text);
         let mut reader = Reader::default();
         let mut input = text.as_bytes();
         let message = reader.read(&mut input).unwrap().unwrap();
-        prop_assert_eq!(Request::parse(&message, true), Ok(request));
+        prop_assert_eq!(Request::parse(&message, Bands::Both), Ok(request));
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a type refuses although its schema allows it, in QEMU's words.
 
-use qmp_proto::{DecodeError, DecodeProblem, Error, Object, from_object};
+use qmp_proto::{DecodeError, DecodeErrorKind, Error, Object, from_object};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 /// Deserializes arguments that have been checked.
@@ -53,29 +53,29 @@ const NO_BRANCH: &str = "data did not match any variant of untagged enum";
 
 #[cold]
 fn describe(error: &DecodeError) -> String {
-    let place = error.place();
+    let place = error.path();
     let member = |name: &str| match place.is_empty() {
         true => name.to_owned(),
         false => format!("{place}.{name}"),
     };
-    match error.problem() {
-        DecodeProblem::MissingMember(name) => format!("Parameter '{}' is missing", member(name)),
-        DecodeProblem::UnknownMember(name) => {
+    match error.kind() {
+        DecodeErrorKind::MissingMember(name) => format!("Parameter '{}' is missing", member(name)),
+        DecodeErrorKind::UnknownMember(name) => {
             format!("Parameter '{}' is unexpected", member(name))
         }
-        DecodeProblem::UnknownVariant(name) => {
+        DecodeErrorKind::UnknownVariant(name) => {
             format!("Parameter '{}' does not accept value '{name}'", bare(&place))
         }
-        DecodeProblem::WrongType { expected } => {
+        DecodeErrorKind::WrongType { expected } => {
             format!("Invalid parameter type for '{}', expected: {expected}", or_null(&place))
         }
-        DecodeProblem::WrongValue { expected } => {
+        DecodeErrorKind::WrongValue { expected } => {
             format!("Parameter '{}' expects {expected}", bare(&place))
         }
-        DecodeProblem::Other(text) if text.starts_with(NO_BRANCH) => {
+        DecodeErrorKind::Other(text) if text.starts_with(NO_BRANCH) => {
             format!("Invalid parameter '{}'", or_null(&place))
         }
-        DecodeProblem::Other(text) if !place.is_empty() => {
+        DecodeErrorKind::Other(text) if !place.is_empty() => {
             format!("Invalid parameter '{place}': {text}")
         }
         // Of the arguments as a whole, or of we know not which.

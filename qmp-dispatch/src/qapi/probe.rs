@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use qmp_proto::{DecodeError, DecodeProblem, Object, Value, from_object};
+use qmp_proto::{DecodeError, DecodeErrorKind, Object, Value, from_object};
 use serde::de::DeserializeOwned;
 
 use super::check::branch_of;

@@ -254,7 +254,7 @@ impl<T> Session<T> {
         let from = self.unsent.len();
         let id = self.pending.next_id();
         RequestText { command, arguments, id, band }.write(&mut self.unsent);
-        if let Err(limit) = size::check(&self.unsent[from..]) {
+        if let Err(limit) = size::check(&self.unsent[from..], &Limits::default()) {
             self.unsent.truncate(from);
             return Err(RequestTooLarge { request, limit });
         }
@@ -560,9 +560,6 @@ mod tests {
     fn a_request_beyond_the_limits_of_a_server_is_not_sent() {
         let mut session = ready();
         session.request("a", None, Band::InBand, "a").unwrap();
-        let list = format!("{{\"x\":[{}0]}}", "0,".repeat(1 << 20));
-        let list = list.parse::<Value>().map(|_| ());
-        assert!(list.is_err(), "beyond our own limits, too");
         let list = Value::Array(vec![0.into(); (1 << 20) - 1]);
         let arguments = Json::from(&crate::Object::from_iter([("x", list)]));
         let refused = session.request("b", Some(&arguments), Band::InBand, "b");

@@ -16,9 +16,8 @@ pub struct RequestTooLarge<T> {
     pub limit: SyntaxError,
 }
 
-/// Checks a well-formed message as it would be sent. Needs no memory.
-pub(super) fn check(text: &str) -> Result<(), SyntaxError> {
-    let limits = Limits::default();
+/// Checks a well-formed message, as it would be sent. Allocates nothing.
+pub(super) fn check(text: &str, limits: &Limits) -> Result<(), SyntaxError> {
     // A token has at least one byte, and nesting needs two of them for each level.
     if text.len() / 2 < limits.nesting {
         return Ok(());
@@ -63,19 +62,21 @@ mod tests {
         let list = |len: usize| format!("[{}0]", "0,".repeat(len - 1));
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let text = |len: usize| format!("[\"{}\"]", "x".repeat(len));
-        let largest = (2 << 20) / 2 - 1;
+        let limits = Limits { token_bytes: 1000, tokens: 101, nesting: 20 };
         for (message, fits) in [
-            (list(largest), true),
-            (list(largest + 1), false),
-            (nested(1024), true),
-            (nested(1025), false),
-            (text((64 << 20) - 5), true),
-            (text((64 << 20) - 4), false),
+            (list(50), true),
+            (list(51), false),
+            (nested(20), true),
+            (nested(21), false),
+            (text(995), true),
+            (text(996), false),
+            (text(1001), false),
         ] {
-            let mut reader = Reader::default();
+            let mut reader = Reader::new(Dialect::Qemu10_0, limits);
             let read = reader.read(&mut message.as_bytes()).unwrap();
-            assert_eq!(check(&message), read.map(drop));
-            assert_eq!(check(&message).is_ok(), fits);
+            let kind = |error: SyntaxError| error.kind;
+            assert_eq!(check(&message, &limits).map_err(kind), read.map(drop).map_err(kind));
+            assert_eq!(check(&message, &limits).is_ok(), fits, "{message}");
         }
     }
 }

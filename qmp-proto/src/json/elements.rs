@@ -3,7 +3,7 @@
 
 use super::layout::string_len;
 
-/// The text of an array without the elements that are not to be kept; `None` if it is no array.
+/// Returns the text of an array without the elements that are not to be kept; `None` if it is not an array.
 pub(super) fn retain(text: &str, mut keep: impl FnMut(usize) -> bool) -> Option<String> {
     let mut rest = text.strip_prefix('[')?.trim_start_matches(' ');
     let mut kept = String::with_capacity(text.len());
@@ -22,7 +22,7 @@ pub(super) fn retain(text: &str, mut keep: impl FnMut(usize) -> bool) -> Option<
     Some(kept)
 }
 
-/// The length of the element at the start of `text`, up to the comma or bracket behind it.
+/// Returns the length of the element at the start of `text`, up to the comma or bracket after it.
 fn element_len(text: &str) -> usize {
     let bytes = text.as_bytes();
     let mut level = 0;
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_keep_their_text() {
+    fn elements_that_are_kept_keep_their_text() {
         let text = r#"[1,  {"a":[",", 2] },"]\"}",[ ]]"#;
         check(text, &[], r#"[1, {"a":[",", 2] }, "]\"}", [ ]]"#);
         check(text, &[0, 2], r#"[{"a":[",", 2] }, [ ]]"#);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn there_may_be_nothing_to_leave_out() {
+    fn empty_arrays_and_other_values() {
         check("[]", &[], "[]");
         check("[ ]", &[], "[]");
         assert_eq!(retain(r#"{"a": [1]}"#, |_| false), None);

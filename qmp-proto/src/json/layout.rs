@@ -1,30 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How messages are laid out on the wire.
 
-/// Whether messages take one line each, or one line for every member and element.
-///
-/// The latter is QEMU's `pretty=on`. Clients that read line by line cannot read it.
-///
-/// ```
-/// use qmp_proto::{Json, Layout, Response};
-///
-/// let response = Response { id: None, result: Ok(Json::EMPTY_OBJECT) };
-/// let mut out = String::new();
-/// response.write(Layout::Pretty, &mut out);
-/// assert_eq!(out, "{\r\n    \"return\": {\r\n    }\r\n}\r\n");
-/// ```
+/// Whether a message takes one line, or one line for each member and element.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// One message, one line.
+    /// One line for each message.
     #[default]
     Compact,
-    /// Four blanks per level of nesting, and CR LF at every line end.
+    /// QEMU's `pretty=on`: four blanks per level of nesting, and CR LF after each line. Clients that read line
+    /// by line cannot read it.
     Pretty,
 }
 
 impl Layout {
-    /// Ends the message in `text`, which starts at `from` and is compact, with CR LF, and lays it
-    /// out.
+    /// Completes the message that starts at `from` in `text`, and is compact: lays it out, and appends CR LF.
     #[inline]
     pub(crate) fn finish(self, text: &mut String, from: usize) {
         if self == Layout::Pretty {
@@ -52,7 +41,7 @@ fn write_pretty(compact: &str, out: &mut String) {
             "{" | "[" => {
                 level += 1;
                 out.push_str(token);
-                // An empty one gets one line break, before its closer.
+                // In an empty one, the only line break is that before its closer.
                 if !tail.trim_start_matches(' ').starts_with(['}', ']']) {
                     line(out, level);
                 }
@@ -74,7 +63,7 @@ fn write_pretty(compact: &str, out: &mut String) {
     }
 }
 
-/// The length of the string at the start of `text`, with its quotes.
+/// Returns the length of the string at the start of `text`, with its quotes.
 pub(super) fn string_len(text: &str) -> usize {
     let mut escaped = false;
     for (index, byte) in text.bytes().enumerate().skip(1) {

@@ -24,7 +24,7 @@ pub(super) fn write_inside(text: &str, out: &mut String) {
     }
 }
 
-/// Writes the inside of a string that does not consist of plain bytes only; so many lead it.
+/// Writes the inside of a string that has other than plain bytes, after its first `plain` bytes.
 #[cold]
 fn write_specials(mut text: &str, mut plain: usize, out: &mut String) {
     loop {
@@ -48,7 +48,7 @@ fn write_escape(character: char, out: &mut String) {
         '\r' => "\\r",
         '\t' => "\\t",
         _ => {
-            // QEMU has no noncharacters in its strings; a Rust string may.
+            // A Rust string may have noncharacters, which QEMU does not accept.
             let character = scalar(u32::from(character)).unwrap_or(char::REPLACEMENT_CHARACTER);
             for unit in character.encode_utf16(&mut [0; 2]) {
                 write_unit(*unit, out);
@@ -71,7 +71,7 @@ pub(super) fn write_integer(value: impl itoa::Integer, out: &mut String) {
     out.push_str(itoa::Buffer::new().format(value));
 }
 
-/// As by C's `%.17g`. JSON has neither infinities nor NaN: the former become the largest double of
+/// Writes like C's `%.17g`. JSON has neither infinities nor NaN: the former become the largest double of
 /// their sign, the latter `null`.
 pub(super) fn write_double(value: f64, out: &mut String) {
     if value.is_nan() {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_are_written_as_by_c() {
+    fn doubles_are_written_like_in_c() {
         for (value, expected) in [
             (0.0, "0"),
             (-0.0, "-0"),

@@ -35,7 +35,7 @@ impl<'a> Serializer<'a> {
         Compound { serializer: self, first: true, closers }
     }
 
-    /// Opens the object of one member in which serde keeps the content of an enum's variant.
+    /// Opens the object of one member that holds the content of an enum's variant.
     fn variant(&mut self, variant: &str) {
         self.out.push('{');
         write_string(variant, self.out);
@@ -43,7 +43,7 @@ impl<'a> Serializer<'a> {
     }
 }
 
-/// An array or object that has been opened.
+/// An open array or object.
 pub(super) struct Compound<'s, 'a> {
     serializer: &'s mut Serializer<'a>,
     first: bool,
@@ -64,7 +64,7 @@ impl Compound<'_, '_> {
 
     fn member<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), EncodeError> {
         let out = &mut *self.serializer.out;
-        // Few and short pieces: most of what is written are names of members.
+        // In as few pieces as possible: most of what is written are names of members.
         match std::mem::take(&mut self.first) {
             true => out.push('"'),
             false => out.push_str(", \""),
@@ -282,7 +282,7 @@ impl ser::SerializeMap for Compound<'_, '_> {
     type Ok = ();
     type Error = EncodeError;
 
-    /// Writes the key as any value. Text is a name as it is, numbers and truth values are with quotes.
+    /// Writes the key like any value. Text is a name already; numbers and Booleans get quotes.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
         self.separate();
         let from = self.serializer.out.len();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_text_numbers_and_truth_values() {
+    fn keys_are_text_numbers_and_booleans() {
         fn encode<K: Serialize + Ord>(key: K) -> Result<String, EncodeError> {
             Json::encode(&BTreeMap::from([(key, ())])).map(|json| json.to_string())
         }

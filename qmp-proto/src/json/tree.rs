@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Writes values, as the serializer would, but with less ado.
+//! Writes values like the serializer, but faster: without its generic calls.
 
 use super::scalar::{write_double, write_integer, write_string};
 use crate::{Object, Value};
@@ -45,7 +45,7 @@ mod tests {
     use crate::{Json, Reader};
 
     #[test]
-    fn trees_are_written_as_the_serializer_writes_them() {
+    fn trees_are_written_like_the_serializer_writes_them() {
         let text = br#"{"minor": [], "micro": {}, "a": [null, true, false, -1, 18446744073709551615, 1.5, "\u00E9"]}"#;
         let mut reader = Reader::default();
         let value = reader.read(&mut &text[..]).unwrap().unwrap().to_value().unwrap();

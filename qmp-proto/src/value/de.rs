@@ -12,43 +12,21 @@ use super::number::Repr;
 use super::object::Member;
 use super::{DecodeError, Number, Object, ObjectBuilder, Value};
 
-/// Turns a value into any type that serde can deserialize.
+/// Converts a value to any type that serde can deserialize.
 ///
 /// # Errors
 ///
 /// [`DecodeError`] if the value has another shape.
-///
-/// ```
-/// use qmp_proto::{Value, from_value};
-///
-/// let list = Value::Array(vec![1.into(), 2.into()]);
-/// assert_eq!(from_value::<Vec<u8>>(list.clone()), Ok(vec![1, 2]));
-/// assert!(from_value::<String>(list).is_err());
-/// ```
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, DecodeError> {
     T::deserialize(value)
 }
 
-/// Turns the members of an object, such as the arguments of a command, into any type that serde
-/// can deserialize. The unit type takes an object without members.
+/// Converts the members of an object, such as the arguments of a command, to any type that serde can
+/// deserialize. The unit type takes an object without members.
 ///
 /// # Errors
 ///
-/// [`DecodeError`] if the members are others.
-///
-/// ```
-/// use qmp_proto::{Object, from_object};
-///
-/// #[derive(serde::Deserialize)]
-/// struct Balloon {
-///     value: u64,
-/// }
-///
-/// let arguments = Object::from_iter([("value", 1u64 << 30)]);
-/// assert_eq!(from_object::<Balloon>(arguments)?.value, 1 << 30);
-/// assert_eq!(from_object::<()>(Object::new()), Ok(()));
-/// # Ok::<(), qmp_proto::DecodeError>(())
-/// ```
+/// [`DecodeError`] if the object has other members.
 pub fn from_object<T: DeserializeOwned>(object: Object) -> Result<T, DecodeError> {
     T::deserialize(Value::Object(object))
 }
@@ -214,8 +192,8 @@ impl<'de> Deserializer<'de> for Value {
     }
 }
 
-/// What serde brings for arrays and objects does the same, with so much more stack for each level of
-/// nesting that a client could exhaust it.
+/// Like serde's own `SeqDeserializer`, which needs so much more stack for each level of nesting that a
+/// client could exhaust it.
 struct Elements {
     rest: std::vec::IntoIter<Value>,
     taken: usize,
@@ -251,11 +229,12 @@ impl<'de> SeqAccess<'de> for Elements {
     }
 }
 
-/// Members stay where they are, with their names, and without the values that have been asked for: to
-/// move them would take longer than most visitors do.
+/// Like serde's own `MapDeserializer`, with less stack. Takes the values out of the members, which stay
+/// where they are: to move them would take longer than most visitors do.
 struct Members {
     all: Vec<Member>,
-    /// How many names have been asked for.
+    /// The number of members whose names have been asked for; the values before the last of them have been
+    /// taken.
     asked: usize,
 }
 
@@ -301,7 +280,7 @@ impl<'de> MapAccess<'de> for Members {
     }
 }
 
-/// serde's own shape of an enum: the name of the variant, or an object of its name and content.
+/// An enum in serde's form: the name of the variant, or an object of its name and content.
 struct Variant {
     variant: String,
     content: Option<Value>,

@@ -5,35 +5,19 @@ use std::fmt;
 
 use serde::de::{self, Expected, Unexpected};
 
-/// A value does not have the shape of the type that was asked for.
+/// A value does not have the shape of a type.
 ///
 /// Displays as serde's text. QEMU's own words for wrong arguments come from the layer that knows the
-/// command; [`problem`](DecodeError::problem) and [`place`](DecodeError::place) are for it.
-///
-/// ```
-/// use qmp_proto::{DecodeProblem, Object, Value, from_object};
-///
-/// #[derive(Debug, serde::Deserialize)]
-/// struct Resize {
-///     #[allow(dead_code)]
-///     sizes: Vec<std::num::NonZeroI8>,
-/// }
-///
-/// let object = Object::from_iter([("sizes", Value::Array(vec![1.into(), 0.into()]))]);
-/// let error = from_object::<Resize>(object).unwrap_err();
-/// assert_eq!(error.place(), "sizes[1]");
-/// assert_eq!(error.problem(), &DecodeProblem::WrongValue { expected: "a nonzero i8".into() });
-/// assert_eq!(error.to_string(), "invalid value: integer `0`, expected a nonzero i8");
-/// ```
+/// command; [`kind`](DecodeError::kind) and [`path`](DecodeError::path) are for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeError(Box<Details>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Details {
-    problem: DecodeProblem,
-    /// As serde says it.
+    kind: DecodeErrorKind,
+    /// serde's own.
     text: String,
-    /// From the value up.
+    /// From the innermost step to the outermost.
     path: Vec<Step>,
 }
 
@@ -43,25 +27,18 @@ enum Step {
     Element(usize),
 }
 
-/// What a type has against a value: [`DecodeError::problem`].
-///
-/// ```
-/// use qmp_proto::{DecodeProblem, Value, from_value};
-///
-/// let error = from_value::<bool>(Value::from("on")).unwrap_err();
-/// assert_eq!(error.problem(), &DecodeProblem::WrongType { expected: "a boolean".into() });
-/// ```
+/// Why a type rejects a value: [`DecodeError::kind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum DecodeProblem {
-    /// It is of another type.
+pub enum DecodeErrorKind {
+    /// The value is of another type.
     WrongType {
-        /// What the type would take, in its own words.
+        /// What the type accepts, in its own words.
         expected: String,
     },
     /// The type is right, and the value is not.
     WrongValue {
-        /// What the type would take, in its own words.
+        /// What the type accepts, in its own words.
         expected: String,
     },
     /// An enum has no such variant.
@@ -70,37 +47,37 @@ pub enum DecodeProblem {
     UnknownMember(String),
     /// A member is missing.
     MissingMember(&'static str),
-    /// Anything else, in the type's own words.
+    /// Another reason, in the type's own words.
     Other(String),
 }
 
 impl DecodeError {
     #[cold]
-    fn new(problem: DecodeProblem, text: String) -> DecodeError {
-        DecodeError(Box::new(Details { problem, text, path: Vec::new() }))
+    fn new(kind: DecodeErrorKind, text: String) -> DecodeError {
+        DecodeError(Box::new(Details { kind, text, path: Vec::new() }))
     }
 
-    /// What is wrong.
-    pub fn problem(&self) -> &DecodeProblem {
-        &self.0.problem
+    /// Returns what is wrong.
+    pub fn kind(&self) -> &DecodeErrorKind {
+        &self.0.kind
     }
 
-    /// Where, such as `list[1].id`; empty if it is the value as a whole. Values within an enum with content,
-    /// and within what is flattened, are not told apart from it.
-    pub fn place(&self) -> String {
-        let mut place = String::new();
+    /// Returns where it is wrong, such as `list[1].id`; empty for the value as a whole. Does not go into
+    /// enums with content, nor into flattened members.
+    pub fn path(&self) -> String {
+        let mut path = String::new();
         for step in self.0.path.iter().rev() {
             match step {
                 Step::Member(name) => {
-                    if !place.is_empty() {
-                        place.push('.');
+                    if !path.is_empty() {
+                        path.push('.');
                     }
-                    place.push_str(name);
+                    path.push_str(name);
                 }
-                Step::Element(index) => place.push_str(&format!("[{index}]")),
+                Step::Element(index) => path.push_str(&format!("[{index}]")),
             }
         }
-        place
+        path
     }
 
     #[cold]
@@ -127,36 +104,36 @@ impl std::error::Error for DecodeError {}
 impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> DecodeError {
         let text = message.to_string();
-        DecodeError::new(DecodeProblem::Other(text.clone()), text)
+        DecodeError::new(DecodeErrorKind::Other(text.clone()), text)
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> DecodeError {
         let text = format!("invalid type: {unexpected}, expected {expected}");
-        DecodeError::new(DecodeProblem::WrongType { expected: expected.to_string() }, text)
+        DecodeError::new(DecodeErrorKind::WrongType { expected: expected.to_string() }, text)
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> DecodeError {
         let text = format!("invalid value: {unexpected}, expected {expected}");
-        DecodeError::new(DecodeProblem::WrongValue { expected: expected.to_string() }, text)
+        DecodeError::new(DecodeErrorKind::WrongValue { expected: expected.to_string() }, text)
     }
 
     fn invalid_length(length: usize, expected: &dyn Expected) -> DecodeError {
         let text = format!("invalid length {length}, expected {expected}");
-        DecodeError::new(DecodeProblem::WrongValue { expected: expected.to_string() }, text)
+        DecodeError::new(DecodeErrorKind::WrongValue { expected: expected.to_string() }, text)
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> DecodeError {
         let text = format!("unknown variant `{variant}`, there are {}", Listed(expected));
-        DecodeError::new(DecodeProblem::UnknownVariant(variant.to_owned()), text)
+        DecodeError::new(DecodeErrorKind::UnknownVariant(variant.to_owned()), text)
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> DecodeError {
         let text = format!("unknown field `{field}`, there are {}", Listed(expected));
-        DecodeError::new(DecodeProblem::UnknownMember(field.to_owned()), text)
+        DecodeError::new(DecodeErrorKind::UnknownMember(field.to_owned()), text)
     }
 
     fn missing_field(field: &'static str) -> DecodeError {
-        DecodeError::new(DecodeProblem::MissingMember(field), format!("missing field `{field}`"))
+        DecodeError::new(DecodeErrorKind::MissingMember(field), format!("missing field `{field}`"))
     }
 
     fn duplicate_field(field: &'static str) -> DecodeError {
@@ -173,5 +150,32 @@ impl fmt::Display for Listed {
         }
         let quoted: Vec<String> = self.0.iter().map(|name| format!("`{name}`")).collect();
         f.write_str(&quoted.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Object, Value, from_object, from_value};
+
+    #[test]
+    fn what_is_wrong_is_found_with_its_path() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Resize {
+            #[allow(dead_code)]
+            sizes: Vec<std::num::NonZeroI8>,
+        }
+        let object = Object::from_iter([("sizes", Value::Array(vec![1.into(), 0.into()]))]);
+        let error = from_object::<Resize>(object).unwrap_err();
+        assert_eq!(error.path(), "sizes[1]");
+        assert_eq!(error.kind(), &DecodeErrorKind::WrongValue { expected: "a nonzero i8".into() });
+        assert_eq!(error.to_string(), "invalid value: integer `0`, expected a nonzero i8");
+
+        let error = from_value::<bool>(Value::from("on")).unwrap_err();
+        assert_eq!(error.path(), "");
+        assert_eq!(error.kind(), &DecodeErrorKind::WrongType { expected: "a boolean".into() });
+
+        assert_eq!(from_object::<()>(Object::new()), Ok(()));
+        assert!(from_object::<()>(Object::from_iter([("x", 1)])).is_err());
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Objects, whose members have no order of their own but one in which QEMU writes them.
+//! Objects.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,10 +7,9 @@ use std::fmt;
 use super::Value;
 use crate::order::{Order, bucket};
 
-/// The members of an object, each name once, in the order in which they were added.
+/// The members of an object, in the order in which they were added. Names are unique.
 ///
-/// Written in QEMU's order, which is that of a hash table and not that of insertion. Mirrors
-/// `QDict`.
+/// Objects are written in QEMU's order, which is that of a hash table. Mirrors `QDict`.
 ///
 /// ```
 /// use qmp_proto::{Object, Value};
@@ -31,7 +30,7 @@ pub struct Object {
 
 #[derive(Clone)]
 pub(super) struct Member {
-    /// Of QEMU's hash table, which decides on the order in which members are written.
+    /// The bucket in QEMU's hash table, which determines the order in which members are written.
     bucket: u16,
     pub(super) name: String,
     pub(super) value: Value,
@@ -45,40 +44,41 @@ impl Member {
 }
 
 impl Object {
-    /// An object without members.
+    /// Creates an object without members.
     pub const fn new() -> Object {
         Object { members: Vec::new() }
     }
 
-    /// The number of members.
+    /// Returns the number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Bytes that the members have allocated, about; see [`Value::heap_size`].
+    /// Returns about how many bytes the members have allocated; see [`Value::heap_size`].
     pub fn heap_size(&self) -> usize {
         let own = self.members.capacity() * size_of::<Member>();
         let of = |member: &Member| member.name.capacity() + member.value.heap_size();
         self.members.iter().fold(own, |sum, member| sum + of(member))
     }
 
-    /// Whether there are no members.
+    /// Returns `true` if there are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// The value of the member `name`. Looks at one member after the other.
+    /// Returns the value of the member `name`. Takes time linear in the number of members.
     pub fn get(&self, name: &str) -> Option<&Value> {
         let member = self.members.iter().find(|member| member.name == name)?;
         Some(&member.value)
     }
 
-    /// Whether there is a member `name`.
+    /// Returns `true` if there is a member `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// Adds a member, or replaces the value of the one of that name and returns the former value.
+    /// Adds a member, or replaces the value of the member of that name and returns the former value. Takes time
+    /// linear in the number of members; to add many, [extend](Extend) the object.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         let new = Member::new(name.into(), value.into());
         let same = |old: &&mut Member| old.bucket == new.bucket && old.name == new.name;
@@ -91,7 +91,7 @@ impl Object {
         }
     }
 
-    /// Takes the member `name` out.
+    /// Removes the member `name` and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         let index = self.members.iter().position(|member| member.name == name)?;
         Some(self.members.remove(index).value)
@@ -101,13 +101,13 @@ impl Object {
         self.members
     }
 
-    /// The members in the order in which they were added.
+    /// Returns the members in the order in which they were added.
     pub fn iter(&self) -> Iter<'_> {
         Iter(self.members.iter())
     }
 
-    /// The members in the order in which QEMU writes and checks them: by the buckets of its hash
-    /// table, and the one added last first within a bucket.
+    /// Returns the members in the order in which QEMU writes and checks them: by the buckets of its hash
+    /// table, and within a bucket the member added last comes first.
     pub fn iter_in_qemu_order(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         let order = Order::of(self.members.iter().map(|member| member.bucket));
         (0..order.len()).map(move |place| {
@@ -117,7 +117,7 @@ impl Object {
     }
 }
 
-/// The object as QEMU would write it, on one line.
+/// As QEMU would write it, on one line.
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
@@ -161,14 +161,7 @@ impl IntoIterator for Object {
     }
 }
 
-/// The members of an [`Object`], in the order in which they were added: [`Object::iter`].
-///
-/// ```
-/// use qmp_proto::Object;
-///
-/// let object = Object::from_iter([("b", 1), ("a", 2)]);
-/// assert_eq!(object.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["b", "a"]);
-/// ```
+/// The members of an [`Object`] in the order in which they were added: [`Object::iter`].
 #[derive(Clone)]
 pub struct Iter<'a>(std::slice::Iter<'a, Member>);
 
@@ -192,15 +185,7 @@ impl<'a> Iterator for Iter<'a> {
 
 impl ExactSizeIterator for Iter<'_> {}
 
-/// The members of an [`Object`] that has been taken apart, in the order in which they were added.
-///
-/// ```
-/// use qmp_proto::{Object, Value};
-///
-/// let object = Object::from_iter([("device", "disk0")]);
-/// let members: Vec<(String, Value)> = object.into_iter().collect();
-/// assert_eq!(members, [("device".to_owned(), "disk0".into())]);
-/// ```
+/// The members of an [`Object`] that was consumed, in the order in which they were added.
 pub struct IntoIter(std::vec::IntoIter<Member>);
 
 impl fmt::Debug for IntoIter {
@@ -232,7 +217,7 @@ impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Object {
     }
 }
 
-/// As [`Object::insert`].
+/// Like [`Object::insert`] for each member, in linear time.
 impl<N: Into<String>, V: Into<Value>> Extend<(N, V)> for Object {
     fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, members: I) {
         let mut object = ObjectBuilder { object: std::mem::take(self), index: None };
@@ -243,19 +228,19 @@ impl<N: Into<String>, V: Into<Value>> Extend<(N, V)> for Object {
     }
 }
 
-/// Puts an object together. Unlike [`Object::insert`], which looks at all members, it takes about
-/// the same time for each of very many members.
+/// Builds an object. Unlike [`Object::insert`], which looks at all members, it takes constant time for each
+/// of very many members.
 #[derive(Default)]
 pub(crate) struct ObjectBuilder {
     object: Object,
-    /// Where the members are, as soon as there are more than a few.
+    /// The indices of the members by name, once there are more than a few.
     index: Option<HashMap<String, usize>>,
 }
 
 impl ObjectBuilder {
     const FEW: usize = 16;
 
-    /// As [`Object::insert`].
+    /// Like [`Object::insert`].
     #[inline]
     pub(crate) fn insert(&mut self, name: String, value: Value) -> Option<Value> {
         if self.object.len() < Self::FEW {
@@ -264,7 +249,7 @@ impl ObjectBuilder {
         self.insert_among_many(name, value)
     }
 
-    // Kept out of the parser, which recurses: this would take much of its stack.
+    // Not inlined into the parser, which recurses: the index would take much of its stack.
     #[inline(never)]
     fn insert_among_many(&mut self, name: String, value: Value) -> Option<Value> {
         let index = self.index.get_or_insert_with(|| {
@@ -291,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_added_replaces_members_of_the_same_name() {
+    fn a_later_member_replaces_an_earlier_one_of_the_same_name() {
         let numbered = |numbers: std::ops::Range<i32>, value: i32| {
             numbers.map(move |number| (number.to_string(), value))
         };

@@ -6,31 +6,22 @@ use std::str::FromStr;
 use super::Value;
 use crate::{Reader, SyntaxError};
 
-/// A text is not one JSON value.
-///
-/// ```
-/// use qmp_proto::{ParseValueError, Value};
-///
-/// assert_eq!("[1".parse::<Value>(), Err(ParseValueError::Incomplete));
-/// assert_eq!("[1] 2".parse::<Value>(), Err(ParseValueError::Trailing));
-/// let error = "[1,]".parse::<Value>().unwrap_err();
-/// assert_eq!(error.to_string(), "1:4: JSON parse error, expecting value");
-/// ```
+/// Why a text is not one JSON value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseValueError {
-    /// It is not JSON as QEMU understands it, or too large.
+    /// It is not JSON in QEMU's dialect, or too large.
     #[error(transparent)]
     Syntax(#[from] SyntaxError),
-    /// It ends before the value does, or there is none.
-    #[error("the value is not complete")]
+    /// The text ends within a value, or before one.
+    #[error("incomplete value")]
     Incomplete,
-    /// There is more than white space behind the value.
-    #[error("there is something behind the value")]
+    /// The value is followed by more than white space.
+    #[error("trailing characters after the value")]
     Trailing,
 }
 
-/// In QEMU's dialect, and within its limits, as a [`Reader`] reads it.
+/// Reads QEMU's dialect within its limits, like a [`Reader`].
 impl FromStr for Value {
     type Err = ParseValueError;
 
@@ -39,7 +30,7 @@ impl FromStr for Value {
         let mut input = text.as_bytes();
         let value = match reader.read(&mut input) {
             Some(message) => message?.to_value()?,
-            // A number or a word at the end is complete when something else follows.
+            // A number or word at the end of the text is complete only when something else follows.
             None => match reader.read(&mut &b" "[..]) {
                 Some(message) => message?.to_value()?,
                 None => return Err(ParseValueError::Incomplete),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Values as serde sees them when they are written: members in QEMU's order.
+//! Values as a source of serde's serialization, with their members in QEMU's order.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 

@@ -84,7 +84,7 @@ impl Client {
             let deadline = Instant::now() + self.timeout;
             match self.next(deadline)? {
                 // Without an id it is about something that the server could not read.
-                Some(ServerMessage::Response(Response { id: got, result }))
+                Some(ServerMessage::Response(Response { id: got, result, .. }))
                     if got.is_none() || got.as_ref() == Some(&id) =>
                 {
                     break result;

@@ -139,7 +139,7 @@ impl<'a> Connection<'a> {
                     dispatcher.relay(&event);
                     Ok(())
                 }
-                ServerMessage::Response(Response { id, result }) => {
+                ServerMessage::Response(Response { id, result, .. }) => {
                     let id = id.as_ref().and_then(Value::as_u64);
                     ending |= result.is_ok() && id.is_some_and(|id| upstream.is_quit(id));
                     id.and_then(|id| upstream.answered(id, result))

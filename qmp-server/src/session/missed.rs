@@ -33,11 +33,8 @@ pub struct EventsMissed {
 
 /// The text of the event.
 pub(crate) fn notice(count: u64, layout: Layout) -> String {
-    let event = Event {
-        name: EVENTS_MISSED.name().into(),
-        data: Json::encode(&EventsMissed { count }).ok(),
-        timestamp: crate::system_time().wall,
-    };
+    let data = Json::encode(&EventsMissed { count }).ok();
+    let event = Event::new(EVENTS_MISSED.name(), data, crate::system_time().wall);
     let mut text = String::new();
     event.write(layout, &mut text);
     text

@@ -2,7 +2,7 @@
 //! What a server must answer, foretold by `qmp-proto` and the rules of negotiation.
 
 use qmp_proto::{
-    Band, Dialect, Error, ErrorClass, Json, Layout, Limits, Reader, Request, RequestError,
+    Band, Bands, Dialect, Error, ErrorClass, Json, Layout, Limits, Reader, Request, RequestError,
     Response, Value,
 };
 
@@ -63,10 +63,10 @@ impl Model {
     pub fn feed(&mut self, mut input: &[u8]) -> Vec<Answer> {
         let mut answers = Vec::new();
         while let Some(message) = self.reader.read(&mut input) {
-            let oob = self.oob;
+            let bands = bands(self.oob);
             let request = message
                 .map_err(RequestError::from)
-                .and_then(|message| Request::parse(&message, oob));
+                .and_then(|message| Request::parse(&message, bands));
             answers.push(self.answer(request));
         }
         answers
@@ -81,8 +81,8 @@ impl Model {
             Err(refused) => (refused.id, refused.band, Err(refused.error)),
         };
         let mut line = String::new();
-        Response { id, result: result.map(|()| Json::EMPTY_OBJECT) }
-            .write(Layout::Compact, &mut line);
+        let response = Response::new(id, result.map(|()| Json::EMPTY_OBJECT));
+        response.write(Layout::Compact, &mut line);
         Answer { band, line }
     }
 
@@ -143,6 +143,10 @@ fn enabled(enable: Option<&Value>) -> Result<bool, Error> {
     Ok(!capabilities.is_empty())
 }
 
+fn bands(oob: bool) -> Bands {
+    if oob { Bands::Both } else { Bands::InBand }
+}
+
 /// Whether `input`, read from a clean state, is fit for a comparison: it runs no command of `commands`, except in a way
 /// that every server refuses with the same words, and does not kill QEMU.
 #[must_use]
@@ -163,7 +167,7 @@ pub fn is_comparable(dialect: Dialect, input: &[u8], mode: Mode, commands: &[Str
                 requests.push(
                     message
                         .map_err(RequestError::from)
-                        .and_then(|message| Request::parse(&message, oob)),
+                        .and_then(|message| Request::parse(&message, bands(oob))),
                 );
             }
             // With oob, QEMU fails an assertion where one byte completes two messages and seven are waiting.

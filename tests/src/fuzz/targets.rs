@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What must hold for any input.
 
-use qmp_proto::{Dialect, Json, Layout, Limits, Reader, Request, Response, ServerMessage, Value};
+use qmp_proto::{
+    Bands, Dialect, Json, Layout, Limits, Reader, Request, Response, ServerMessage, Value,
+};
 
 use crate::inputs::Random;
 use crate::json;
@@ -71,8 +73,8 @@ fn request(input: &[u8]) {
     while let Some(message) = reader.read(&mut input) {
         let Ok(message) = message else { continue };
         let value = message.to_value();
-        for oob in [false, true] {
-            match Request::parse(&message, oob) {
+        for bands in [Bands::InBand, Bands::Both] {
+            match Request::parse(&message, bands) {
                 Ok(request) => {
                     let value = value.as_ref().expect("a request is a value");
                     let arguments = value.get("arguments").and_then(Value::as_object).cloned();
@@ -100,7 +102,7 @@ fn writer(input: &[u8]) {
     let (mut reader, mut input) = (Reader::default(), input);
     while let Some(message) = reader.read(&mut input) {
         let Ok(value) = message.and_then(|message| message.to_value()) else { continue };
-        let response = Response { id: Some(value.clone()), result: Ok(Json::from(&value)) };
+        let response = Response::new(Some(value.clone()), Ok(Json::from(&value)));
         for (layout, checked) in
             [(Layout::Compact, json::Layout::Compact), (Layout::Pretty, json::Layout::Pretty)]
         {
@@ -135,7 +137,7 @@ fn check_settles(text: &str, rewrite: impl Fn(&str) -> String) {
 
 fn rewrite_request(text: &str) -> String {
     let mut again = String::new();
-    let request = with_message(text, |message| Request::parse(&message, true));
+    let request = with_message(text, |message| Request::parse(&message, Bands::Both));
     request.expect("a request").write(&mut again);
     again
 }
