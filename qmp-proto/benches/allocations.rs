@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How many allocations it takes to read a small command.
 
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "benchmarks read the clock and their command line"
+)]
+
 #[allow(dead_code, reason = "nothing is measured in rounds")]
 mod figures;
 mod samples;

@@ -5,6 +5,12 @@
 //! machine does hits both alike. A ratio above 1 means that this crate is faster. An argument selects the
 //! comparisons whose name contains it; `--quick` makes do with few rounds.
 
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "benchmarks read the clock and their command line"
+)]
+
 mod figures;
 mod samples;
 

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What input of any size may cost, at QEMU's limits.
 
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "only the crate itself is without clocks"
+)]
+
 use std::time::{Duration, Instant};
 
 use qmp_proto::{
