@@ -8,6 +8,7 @@ use std::process::Command;
 
 use crate::command::{Outcome, cargo, no_arguments, run as run_command, step};
 use crate::files;
+use crate::metadata::metadata;
 use crate::packed::{Packed, pack_into};
 use crate::workspace::{root, target_dir};
 
@@ -16,7 +17,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let place = target_dir().join("consumers");
     let mut crates = Vec::new();
     step("pack", || {
-        crates = pack_into(&place.join("packed"))?;
+        crates = pack_into(&place.join("packed"), &metadata()?)?;
         Ok(())
     })?;
     for taken in &crates {
@@ -100,11 +101,11 @@ impl<'a> Project<'a> {
 
     /// The manifest of the stranger, with our crates, which may not be published yet, from where they were unpacked.
     fn manifest(&self, variant: Variant) -> Outcome<String> {
-        let Packed { name, manifest, .. } = self.taken;
+        let Packed { name, package, .. } = self.taken;
         let plain = self.template.lines().find(|line| line.starts_with(&format!("{name} = ")));
         let plain = plain.ok_or_else(|| format!("the consumer of {name} does not take it"))?;
         let version = plain.rsplit(" = ").next().unwrap_or_default();
-        let all: Vec<_> = manifest.keys("features").map(|feature| format!("{feature:?}")).collect();
+        let all: Vec<_> = package.features.keys().map(|feature| format!("{feature:?}")).collect();
         let features = match variant {
             Variant::Default => String::new(),
             Variant::NoFeatures => ", default-features = false".to_owned(),

@@ -11,6 +11,10 @@ pub(crate) fn read(path: &Path) -> Outcome<String> {
     fs::read_to_string(path).map_err(|error| failure(path, &error))
 }
 
+pub(crate) fn read_toml(path: &Path) -> Outcome<toml::Table> {
+    read(path)?.parse().map_err(|error| Failure::Task(format!("{}: {error}", path.display())))
+}
+
 pub(crate) fn read_bytes(path: &Path) -> Outcome<Vec<u8>> {
     fs::read(path).map_err(|error| failure(path, &error))
 }

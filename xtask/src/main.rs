@@ -13,8 +13,6 @@ mod fuzz;
 mod git;
 mod help;
 mod install;
-mod json;
-mod manifest;
 mod metadata;
 mod oracles;
 mod packed;

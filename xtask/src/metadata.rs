@@ -1,77 +1,57 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What Cargo knows of all packages that are part of this workspace, or that it depends on, here on Linux.
+//! Cargo's knowledge of the packages in this workspace and of those that they depend on, for this machine's target.
 
-use std::path::PathBuf;
+use cargo_metadata::{CargoOpt, Metadata, MetadataCommand, Package};
 
 use crate::command::{Failure, Outcome, cargo, output_of};
-use crate::json::Json;
+use crate::workspace::root;
 
-/// A package in one version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Package {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    /// An SPDX expression.
-    pub(crate) licence: Option<String>,
-    /// The oldest Rust that it says to build with.
-    pub(crate) rust_version: Option<String>,
-    /// Where its manifest is.
-    pub(crate) directory: PathBuf,
+/// All packages, with all features and including those for tests.
+pub(crate) fn metadata() -> Outcome<Metadata> {
+    let mut command = MetadataCommand::new();
+    command.current_dir(root()).features(CargoOpt::AllFeatures);
+    command.other_options(["--locked", "--filter-platform", &host()?].map(str::to_owned));
+    command.exec().map_err(|error| Failure::Task(error.to_string()))
 }
 
-/// All packages, for tests and with all features, too.
-pub(crate) fn packages() -> Outcome<Vec<Package>> {
-    let arguments = ["metadata", "--locked", "--all-features", "--format-version", "1"];
-    let platform = ["--filter-platform", &host()?];
-    parse(&output_of(cargo(arguments).args(platform))?)
-}
-
-/// The target that programs are built for, unless one says otherwise.
+/// The target that programs are built for by default.
 pub(crate) fn host() -> Outcome<String> {
     let said = output_of(&mut cargo(["--version", "--verbose"]))?;
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).ok_or_else(|| Failure::Task("Cargo names no host".to_owned()))
 }
 
-fn parse(text: &str) -> Outcome<Vec<Package>> {
-    let metadata = Json::parse(text)?;
-    let packages = metadata.get("packages").map(Json::items).unwrap_or_default();
-    packages
-        .iter()
-        .map(|package| {
-            let field = |name: &str| package.get(name).and_then(Json::text).map(str::to_owned);
-            let required = |name: &str| {
-                field(name).ok_or_else(|| Failure::Task(format!("Cargo tells no {name}")))
-            };
-            let mut directory = PathBuf::from(required("manifest_path")?);
-            directory.pop();
-            Ok(Package {
-                name: required("name")?,
-                version: required("version")?,
-                licence: field("license"),
-                rust_version: field("rust_version"),
-                directory,
-            })
-        })
-        .collect()
+/// A member of the workspace.
+pub(crate) fn member<'a>(metadata: &'a Metadata, name: &str) -> Outcome<&'a Package> {
+    let mut members = metadata.workspace_packages().into_iter();
+    members
+        .find(|package| package.name == name)
+        .ok_or_else(|| Failure::Task(format!("no member is called {name}")))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The version of all crates.
+pub(crate) fn version() -> Outcome<String> {
+    Ok(member(&metadata()?, "qmp-proto")?.version.to_string())
+}
 
-    #[test]
-    fn what_cargo_prints_is_understood() {
-        let text = r#"{"packages": [{"name": "a", "version": "1.2.3", "license": "MIT", "rust_version": null,
-            "manifest_path": "/x/a-1.2.3/Cargo.toml"}], "version": 1}"#;
-        let expected = Package {
-            name: "a".to_owned(),
-            version: "1.2.3".to_owned(),
-            licence: Some("MIT".to_owned()),
-            rust_version: None,
-            directory: "/x/a-1.2.3".into(),
-        };
-        assert_eq!(parse(text).unwrap(), [expected]);
-        assert!(parse(r#"{"packages": [{"name": "a"}]}"#).is_err());
+/// A package as Cargo would describe it: with these fields, and a name.
+#[cfg(test)]
+pub(crate) fn package(name: &str, fields: serde_json::Value) -> Package {
+    let mut package = serde_json::json!({
+        "name": name, "version": "1.0.0", "id": name, "dependencies": [], "targets": [], "features": {},
+        "manifest_path": "/Cargo.toml", "license": "MIT",
+    });
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        package[field] = value.clone();
     }
+    serde_json::from_value(package).expect("a package")
+}
+
+/// A dependency as Cargo would describe it; the kind is `null`, `dev` or `build`.
+#[cfg(test)]
+pub(crate) fn dependency(name: &str, version: &str, kind: serde_json::Value) -> serde_json::Value {
+    serde_json::json!({
+        "name": name, "req": version, "kind": kind, "optional": false, "uses_default_features": true,
+        "features": [], "target": null, "rename": null,
+    })
 }

@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use crate::command::{Failure, Outcome, cargo, output_of, run as run_command, step};
 use crate::files;
 use crate::git::{git, uncommitted};
-use crate::manifest::Manifest;
-use crate::packed::version;
-use crate::workspace::{LIBRARIES, PUBLISHED, directory, root, target_dir};
+use crate::metadata::{member, metadata, version};
+use crate::workspace::{LIBRARIES, PUBLISHED, root, target_dir};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let release = Release::parse(arguments)?;
@@ -83,12 +82,13 @@ impl Release {
 /// These crates and those of ours that they are built on, lowest first: they are packed together, so that each is built
 /// with what the others have packed.
 fn with_those_below(crates: &[&'static str]) -> Outcome<Vec<&'static str>> {
+    let metadata = metadata()?;
     let mut needed = crates.to_vec();
     for name in PUBLISHED.into_iter().rev() {
         if needed.contains(&name) {
-            let manifest = Manifest::of(&root().join(directory(name)))?;
-            let below = manifest.dependencies(&["dependencies"]);
-            needed.extend(PUBLISHED.into_iter().filter(|other| below.contains_key(*other)));
+            let below = &member(&metadata, name)?.dependencies;
+            let is_below = |other: &&str| below.iter().any(|dependency| dependency.name == *other);
+            needed.extend(PUBLISHED.into_iter().filter(is_below));
         }
     }
     Ok(PUBLISHED.into_iter().filter(|name| needed.contains(name)).collect())

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask tidy`: the rules of the workspace that no compiler knows.
 //!
-//! Every check is a function from texts to complaints; only this file reads any.
+//! Every check is a function from texts or packages to complaints; only this file reads any.
 
 mod dependencies;
 mod layering;
-mod licence;
 mod packaging;
 mod source;
 mod tree;
@@ -13,9 +12,9 @@ mod tree;
 use std::fs;
 
 use crate::command::{Failure, Outcome, no_arguments};
+use crate::files::read_toml;
 use crate::git;
-use crate::manifest::Manifest;
-use crate::metadata::packages;
+use crate::metadata::{member, metadata};
 use crate::workspace::{directory, members, root};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
@@ -34,14 +33,21 @@ fn check_all() -> Outcome<Vec<String>> {
     let root = root();
     let files = git::files()?;
     let mut complaints = tree::check(&files);
-    let workspace = Manifest::of(&root)?;
-    complaints.extend(packaging::check_workspace(&workspace));
-    let rust_version = workspace.get("workspace.package", "rust-version").unwrap_or_default();
-    complaints.extend(dependencies::check(&packages()?, rust_version));
+    complaints.extend(packaging::check_lints(&read_toml(&root.join("Cargo.toml"))?));
+    let metadata = metadata()?;
+    let rust_version = member(&metadata, "qmp-proto")?.rust_version.clone();
+    let rust_version = rust_version.ok_or_else(|| "no Rust version is promised".to_owned())?;
+    let config = read_toml(&root.join("xtask/deny.toml"))?;
+    let licences = config.get("licenses").and_then(|licenses| licenses.get("allow")?.as_array());
+    let licences =
+        licences.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned()));
+    let licences: Vec<_> = licences.collect();
+    complaints.extend(dependencies::check(&metadata.packages, &licences, &rust_version));
     for name in members() {
-        let manifest = Manifest::of(&root.join(directory(name)))?;
-        complaints.extend(packaging::check_package(name, &manifest));
-        complaints.extend(layering::check(name, &manifest));
+        let package = member(&metadata, name)?;
+        let manifest = read_toml(&root.join(directory(name)).join("Cargo.toml"))?;
+        complaints.extend(packaging::check(package, &manifest));
+        complaints.extend(layering::check(package));
     }
     for file in &files {
         // What is no text cannot be checked, and what has been deleted but not committed is not there.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::manifest::Manifest;
+use cargo_metadata::semver::VersionReq;
+use cargo_metadata::{DependencyKind, Package};
+
 use crate::packed::Packed;
 
 /// A table of dependencies that leaves Cargo no choice but the lower bound of each direct dependency of one of our
@@ -11,8 +13,7 @@ use crate::packed::Packed;
 pub(super) fn pins(crate_name: &'static str, crates: &[Packed]) -> String {
     let mut table = "[target.'cfg(any())'.dependencies]\n".to_owned();
     for (name, bound) in bounds(crate_name, crates) {
-        table +=
-            &format!("{name} = {{ version = \"={}\", default-features = false }}\n", exact(&bound));
+        table += &format!("{name} = {{ version = \"={bound}\", default-features = false }}\n");
     }
     table
 }
@@ -22,7 +23,7 @@ fn bounds(crate_name: &'static str, crates: &[Packed]) -> BTreeMap<String, Strin
     let mut todo = vec![crate_name];
     while let Some(name) = todo.pop() {
         let Some(taken) = crates.iter().find(|packed| packed.name == name) else { continue };
-        for (dependency, bound) in bounds_of(&taken.manifest) {
+        for (dependency, bound) in bounds_of(&taken.package) {
             match crates.iter().find(|packed| packed.name == dependency) {
                 Some(ours) => todo.push(ours.name),
                 None => _ = bounds.insert(dependency, bound),
@@ -32,42 +33,35 @@ fn bounds(crate_name: &'static str, crates: &[Packed]) -> BTreeMap<String, Strin
     bounds
 }
 
-fn bounds_of(manifest: &Manifest) -> impl Iterator<Item = (String, String)> {
-    let dependencies = manifest.dependencies(&["dependencies"]);
-    dependencies.into_iter().filter_map(|(name, said)| {
-        let version = said.split("version = ").nth(1)?;
-        let version = version.trim_start_matches(['"', '^']);
-        let end = version.find(|character| character != '.' && !char::is_ascii_digit(&character));
-        Some((name, version[..end.unwrap_or(version.len())].to_owned()))
-    })
+fn bounds_of(package: &Package) -> impl Iterator<Item = (String, String)> {
+    let run_time = package.dependencies.iter().filter(|other| other.kind == DependencyKind::Normal);
+    run_time.filter_map(|other| Some((other.name.clone(), lower_bound(&other.req)?)))
 }
 
-/// A bound in full: `1.2` is 1.2.0.
-fn exact(bound: &str) -> String {
-    let missing = 2_usize.saturating_sub(bound.matches('.').count());
-    bound.to_owned() + &".0".repeat(missing)
+/// The oldest version that meets a requirement such as `^1.2`: here, 1.2.0.
+fn lower_bound(requirement: &VersionReq) -> Option<String> {
+    let first = requirement.comparators.first()?;
+    Some(format!("{}.{}.{}", first.major, first.minor.unwrap_or(0), first.patch.unwrap_or(0)))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::metadata::{dependency, package};
 
     #[test]
-    fn lower_bounds_are_found_as_cargo_writes_them() {
-        let manifest = Manifest::parse(
-            "[dependencies.serde]\nversion = \"1.0.219\"\nfeatures = [\"derive\"]\n\
-             [dependencies.nix]\nversion = \"^0.30\"\n[dev-dependencies.regex]\nversion = \"1\"\n\
-             [dependencies]\nitoa = { version = \"1.0.15\", optional = true }\n",
-        );
-        let found: Vec<_> = bounds_of(&manifest).collect();
-        let expected = [("itoa", "1.0.15"), ("nix", "0.30"), ("serde", "1.0.219")];
+    fn run_time_dependencies_have_lower_bounds() {
+        let dependencies = json!([
+            dependency("serde", "^1.0.219", json!(null)),
+            dependency("nix", "^0.30", json!(null)),
+            dependency("regex", "^1", json!("dev")),
+            dependency("slab", "^1", json!(null)),
+        ]);
+        let package = package("a", json!({"dependencies": dependencies}));
+        let found: Vec<_> = bounds_of(&package).collect();
+        let expected = [("serde", "1.0.219"), ("nix", "0.30.0"), ("slab", "1.0.0")];
         assert_eq!(found, expected.map(|(name, bound)| (name.to_owned(), bound.to_owned())));
-    }
-
-    #[test]
-    fn bounds_are_completed() {
-        assert_eq!(exact("1"), "1.0.0");
-        assert_eq!(exact("0.30"), "0.30.0");
-        assert_eq!(exact("1.0.219"), "1.0.219");
     }
 }

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use crate::command::{Outcome, output_of};
 use crate::git::{git, uncommitted};
-use crate::metadata::host;
-use crate::packed::version;
+use crate::metadata::{host, version};
 
 pub(super) struct Origin {
     pub(super) version: String,

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use super::origin::Origin;
 use crate::command::{Failure, Outcome, cargo, output_of, run};
-use crate::metadata::packages;
-use crate::workspace::{PROGRAM, members};
+use crate::metadata::metadata;
+use crate::workspace::PROGRAM;
 
 /// Builds it and makes sure that it says what it was built from.
 pub(super) fn build(source: &Path, target_directory: &Path, origin: &Origin) -> Outcome<PathBuf> {
@@ -48,8 +48,9 @@ fn flags(source: &Path, target_directory: &Path) -> Outcome<String> {
 
 /// Where Cargo has put the crates of others. How these directories are called depends on where it gets them from.
 fn registries() -> Outcome<Vec<(PathBuf, &'static str)>> {
-    let packages = packages()?;
-    let others = packages.iter().filter(|package| members().all(|member| member != package.name));
-    let parents: BTreeSet<_> = others.filter_map(|package| package.directory.parent()).collect();
-    Ok(parents.into_iter().map(|directory| (directory.to_owned(), "/crates")).collect())
+    let metadata = metadata()?;
+    let others = metadata.packages.iter().filter(|package| package.source.is_some());
+    let directories = others.filter_map(|package| package.manifest_path.parent()?.parent());
+    let directories: BTreeSet<_> = directories.collect();
+    Ok(directories.into_iter().map(|directory| (directory.into(), "/crates")).collect())
 }

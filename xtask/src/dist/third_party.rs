@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
-use crate::command::{Failure, Outcome, cargo, output_of};
-use crate::metadata::{self, Package};
+use cargo_metadata::Package;
+
+use crate::command::{Outcome, cargo, output_of};
+use crate::files;
+use crate::metadata::metadata;
 use crate::workspace::PROGRAM;
 
 /// How files with licences begin.
@@ -18,12 +20,13 @@ pub(super) fn text() -> Outcome<String> {
     let wanted = ["tree", "--locked", "--package", PROGRAM, "--edges", "normal"];
     let plain = ["--prefix", "none", "--no-dedupe", "--format", "{p}"];
     let tree = output_of(cargo(wanted).args(plain))?;
-    let packages = metadata::packages()?;
+    let packages = metadata()?.packages;
     let mut crates = built_from(&tree)
         .into_iter()
         .map(|(name, version)| {
-            let found =
-                packages.iter().find(|found| found.name == name && found.version == version);
+            let found = packages
+                .iter()
+                .find(|found| found.name == name && found.version.to_string() == version);
             Crate::new(found.ok_or_else(|| format!("nothing is known of {name} {version}"))?)
         })
         .collect::<Outcome<Vec<_>>>()?;
@@ -54,26 +57,24 @@ struct Crate {
 
 impl Crate {
     fn new(package: &Package) -> Outcome<Self> {
+        let directory = package.manifest_path.parent();
+        let directory = directory.ok_or_else(|| format!("{} has no directory", package.name))?;
         Ok(Self {
-            name: package.name.clone(),
-            version: package.version.clone(),
-            licence: package.licence.clone().unwrap_or_default(),
-            texts: licence_texts(&package.directory)?,
+            name: package.name.to_string(),
+            version: package.version.to_string(),
+            licence: package.license.clone().unwrap_or_default(),
+            texts: licence_texts(directory.as_std_path())?,
         })
     }
 }
 
 fn licence_texts(directory: &Path) -> Outcome<Vec<String>> {
-    let failure =
-        |error: std::io::Error| Failure::Task(format!("{}: {error}", directory.display()));
-    let entries = fs::read_dir(directory).map_err(failure)?.collect::<Result<Vec<_>, _>>();
-    let mut paths: Vec<_> = entries.map_err(failure)?.iter().map(fs::DirEntry::path).collect();
+    let mut paths = files::entries(directory)?;
     paths.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
         path.is_file() && LICENCE_FILES.iter().any(|start| name.starts_with(start))
     });
-    paths.sort();
-    paths.into_iter().map(|path| fs::read_to_string(path).map_err(failure)).collect()
+    paths.iter().map(|path| files::read(path)).collect()
 }
 
 /// A list of crates that refers to a list of texts.

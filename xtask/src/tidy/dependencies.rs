@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What may be depended on, directly or not: licences, versions, and the oldest Rust. What is said about maintenance and
-//! security is not in Cargo's metadata but in databases, which `cargo xtask audit` asks.
+//! What may be depended on, directly or not: licences, versions, and the oldest Rust. Advisories are not in Cargo's metadata:
+//! `cargo xtask audit` looks them up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::licence::is_permissive;
-use crate::metadata::Package;
+use cargo_metadata::Package;
+use cargo_metadata::semver::Version;
+use spdx::{Expression, ParseMode};
 
-/// Crates that are there in more than one incompatible version, and why that is so.
+/// Crates that are there in more than one incompatible version, and the reason for it.
 const TWICE: [(&str, &str); 6] = [
     ("base64", "for tests only: qapi-spec has an old one, pem a new one"),
     ("bitflags", "for an example only: vmm-sys-util has an old one, rustix a new one"),
@@ -20,26 +21,35 @@ const TWICE: [(&str, &str); 6] = [
     ),
 ];
 
-/// Checks all packages, those of the workspace included.
-pub(super) fn check(packages: &[Package], rust_version: &str) -> Vec<String> {
+/// Checks all packages, those of the workspace included. `allowed` are licences.
+pub(super) fn check(packages: &[Package], allowed: &[String], promised: &Version) -> Vec<String> {
     let mut complaints = Vec::new();
-    for Package { name, version, licence, rust_version: needs, .. } in packages {
-        let licence = licence.as_deref().unwrap_or("unknown");
-        if !is_permissive(licence) {
+    for Package { name, version, license, rust_version, .. } in packages {
+        let licence = license.as_deref().unwrap_or("unknown");
+        if !is_allowed(licence, allowed) {
             complaints.push(format!("{name} {version}: its licence is {licence}"));
         }
-        if let Some(needs) = needs.as_deref().filter(|needs| is_newer(needs, rust_version)) {
-            complaints.push(format!(
-                "{name} {version}: it needs Rust {needs}, we promise {rust_version}"
-            ));
+        if let Some(needs) = rust_version.as_ref().filter(|needs| *needs > promised) {
+            complaints
+                .push(format!("{name} {version}: it needs Rust {needs}, we promise {promised}"));
         }
     }
     complaints.extend(check_twice(packages, &TWICE));
     complaints
 }
 
+/// Whether the terms of an SPDX expression can be met with these licences alone. An exception only allows more.
+fn is_allowed(expression: &str, allowed: &[String]) -> bool {
+    Expression::parse_mode(expression, ParseMode::LAX).is_ok_and(|expression| {
+        expression.evaluate(|required| {
+            let licence = required.license.id();
+            licence.is_some_and(|licence| allowed.iter().any(|name| name == licence.name))
+        })
+    })
+}
+
 fn check_twice(packages: &[Package], reasons: &[(&str, &str)]) -> Vec<String> {
-    let mut versions = BTreeMap::<&str, BTreeSet<String>>::new();
+    let mut versions = BTreeMap::<&str, BTreeSet<_>>::new();
     for Package { name, version, .. } in packages {
         versions.entry(name).or_default().insert(compatible(version));
     }
@@ -55,76 +65,60 @@ fn check_twice(packages: &[Package], reasons: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// What all compatible versions have in common: `1` of 1.2.3, `0.2` of 0.2.3.
-fn compatible(version: &str) -> String {
-    let significant = numbers(version).iter().take_while(|number| **number == 0).count() + 1;
-    version.split(['.', '-', '+']).take(significant).collect::<Vec<_>>().join(".")
-}
-
-/// Whether one version comes after the other: 1.88.0 does not come after 1.88.
-fn is_newer(one: &str, other: &str) -> bool {
-    let (one, other) = (numbers(one), numbers(other));
-    let padded = |numbers: Vec<u64>| numbers.into_iter().chain(std::iter::repeat(0)).take(3);
-    padded(one).gt(padded(other))
-}
-
-/// The parts of a version, but for what is behind its last number.
-fn numbers(version: &str) -> Vec<u64> {
-    let end = version.find(['-', '+']).unwrap_or(version.len());
-    version[..end].split('.').map_while(|part| part.parse().ok()).collect()
+fn compatible(version: &Version) -> String {
+    match version {
+        Version { major: 0, minor: 0, patch, .. } => format!("0.0.{patch}"),
+        Version { major: 0, minor, .. } => format!("0.{minor}"),
+        Version { major, .. } => major.to_string(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-
-    fn package(name: &str, version: &str) -> Package {
-        let (name, version) = (name.to_owned(), version.to_owned());
-        Package { name, version, licence: Some("MIT".to_owned()), ..Package::default() }
-    }
-
-    /// Those that have to be there because their reasons are.
-    fn twice() -> Vec<Package> {
-        let names = TWICE.iter().map(|(name, _)| name);
-        names.flat_map(|name| [package(name, "1.0.0"), package(name, "2.0.0")]).collect()
-    }
+    use crate::metadata::package;
 
     #[track_caller]
-    fn check_complaints(more: Package, expected: &[&str]) {
-        let packages = [twice(), vec![more]].concat();
-        assert_eq!(check(&packages, "1.88"), expected);
+    fn check_complaint(fields: serde_json::Value, expected: Option<&str>) {
+        let complaints =
+            check(&[package("a", fields)], &["MIT".to_owned()], &Version::new(1, 88, 0));
+        // The reasons for what is not there are superfluous.
+        let own: Vec<_> = complaints.iter().filter(|text| text.starts_with("a ")).collect();
+        assert_eq!(own, Vec::from_iter(expected));
     }
 
     #[test]
-    fn licences_are_permissive() {
-        check_complaints(package("a", "1.0.0"), &[]);
-        let licence = Some("AGPL-3.0-only".to_owned());
-        check_complaints(
-            Package { licence, ..package("a", "1.0.0") },
-            &["a 1.0.0: its licence is AGPL-3.0-only"],
+    fn licences_are_allowed_and_nothing_needs_a_newer_rust() {
+        check_complaint(json!({}), None);
+        check_complaint(json!({"license": null}), Some("a 1.0.0: its licence is unknown"));
+        check_complaint(
+            json!({"license": "AGPL-3.0-only"}),
+            Some("a 1.0.0: its licence is AGPL-3.0-only"),
         );
-        check_complaints(
-            Package { licence: None, ..package("a", "1.0.0") },
-            &["a 1.0.0: its licence is unknown"],
+        check_complaint(json!({"rust_version": "1.88"}), None);
+        check_complaint(
+            json!({"rust_version": "1.88.1"}),
+            Some("a 1.0.0: it needs Rust 1.88.1, we promise 1.88.0"),
         );
     }
 
     #[test]
-    fn nothing_needs_a_newer_rust_than_we() {
-        for (needs, expected) in [
-            ("1.88", &[][..]),
-            ("1.88.0", &[]),
-            ("1.9", &[]),
-            ("1.88.1", &["a 1.0.0: it needs Rust 1.88.1, we promise 1.88"]),
-            ("1.100", &["a 1.0.0: it needs Rust 1.100, we promise 1.88"]),
-        ] {
-            let rust_version = Some(needs.to_owned());
-            check_complaints(Package { rust_version, ..package("a", "1.0.0") }, expected);
+    fn expressions_are_evaluated() {
+        let allowed = ["MIT", "Apache-2.0"].map(str::to_owned);
+        for good in ["MIT/Apache-2.0", "MIT OR GPL-3.0-only", "Apache-2.0 WITH LLVM-exception"] {
+            assert!(is_allowed(good, &allowed), "{good}");
+        }
+        for bad in ["MIT AND GPL-3.0-only", "(MIT OR ISC) AND MPL-2.0", "", "MIT OR"] {
+            assert!(!is_allowed(bad, &allowed), "{bad}");
         }
     }
 
     #[test]
     fn two_versions_need_a_reason() {
-        let packages = ["0.2.1", "0.2.9", "0.3.0-rc.1"].map(|version| package("a", version));
+        let packages = ["0.2.1", "0.2.9", "0.3.0-rc.1"]
+            .map(|version| package("a", json!({"version": version})));
         let complaints = check_twice(&packages, &[]);
         assert_eq!(complaints.len(), 1);
         assert!(complaints[0].starts_with("a: versions 0.2 and 0.3, without a reason"));
@@ -134,11 +128,5 @@ mod tests {
             check_twice(&packages[..2], &[("a", "because")]),
             ["a is not there twice any more"]
         );
-    }
-
-    #[test]
-    fn the_first_number_that_is_not_0_counts() {
-        let versions = ["1.2.3", "0.2.17", "0.0.5", "1.2.1+spec-1.1.0", "10.0.0-rc.1"];
-        assert_eq!(versions.map(compatible), ["1", "0.2", "0.0.5", "1", "10"]);
     }
 }

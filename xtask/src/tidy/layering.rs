@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which crate may know which: an arrow only ever points down.
 
-use crate::manifest::Manifest;
+use cargo_metadata::{Dependency, DependencyKind, Package};
+
 use crate::workspace::members;
 
 /// What a crate may depend on.
 struct Layer {
     name: &'static str,
-    /// Members of this workspace, in whatever way.
+    /// Members of this workspace, for tests too.
     members: &'static [&'static str],
     /// Other packages at run time; `None` for any.
     others: Option<&'static [&'static str]>,
@@ -47,7 +48,7 @@ const LAYERS: [Layer; 7] = [
         members: &["qmp-proto", "qmp-queue", "qmp-dispatch", "qmp-server"],
         others: None,
     },
-    Layer { name: "xtask", members: &[], others: Some(&[]) },
+    Layer { name: "xtask", members: &[], others: None },
     Layer {
         name: "tests",
         members: &["qmp-proto", "qmp-queue", "qmp-dispatch", "qmp-server"],
@@ -55,74 +56,59 @@ const LAYERS: [Layer; 7] = [
     },
 ];
 
-pub(super) fn check(name: &str, manifest: &Manifest) -> Vec<String> {
+pub(super) fn check(package: &Package) -> Vec<String> {
+    let name = package.name.as_str();
     let Some(layer) = LAYERS.iter().find(|layer| layer.name == name) else {
         return vec![format!("{name} has no place among the layers")];
     };
-    let is_member = |dependency: &str| members().any(|member| member == dependency);
-    let all = manifest.dependencies(&["dependencies", "dev-dependencies", "build-dependencies"]);
-    let run_time = manifest.dependencies(&["dependencies", "build-dependencies"]);
-    let wrong_members = all.keys().filter(|dependency| {
-        is_member(dependency) && !layer.members.contains(&dependency.as_str())
-    });
-    let wrong_others = run_time.keys().filter(|dependency| {
-        !is_member(dependency)
-            && layer.others.is_some_and(|others| !others.contains(&dependency.as_str()))
-    });
-    wrong_members
-        .map(|dependency| format!("{name} must not know {dependency}"))
-        .chain(
-            wrong_others
-                .map(|dependency| format!("{name} has no use for {dependency} at run time")),
-        )
-        .collect()
+    let complaint = |dependency: &Dependency| {
+        let other = dependency.name.as_str();
+        if members().any(|member| member == other) {
+            (!layer.members.contains(&other)).then(|| format!("{name} must not know {other}"))
+        } else {
+            let allowed = dependency.kind == DependencyKind::Development
+                || layer.others.is_none_or(|others| others.contains(&other));
+            (!allowed).then(|| format!("{name} has no use for {other} at run time"))
+        }
+    };
+    package.dependencies.iter().filter_map(complaint).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::metadata::{dependency, package};
 
     #[track_caller]
-    fn check_complaints(name: &str, manifest: &str, expected: &[&str]) {
-        assert_eq!(check(name, &Manifest::parse(manifest)), expected);
+    fn check_complaints(name: &str, other: &str, kind: Value, expected: &[&str]) {
+        let dependencies = json!([dependency(other, "^1", kind)]);
+        assert_eq!(check(&package(name, json!({"dependencies": dependencies}))), expected);
     }
 
     #[test]
     fn arrows_point_down() {
-        check_complaints("qmp-dispatch", "[dependencies]\nqmp-proto.workspace = true\n", &[]);
-        check_complaints(
-            "qmp-proto",
-            "[dependencies]\nqmp-dispatch.workspace = true\n",
-            &["qmp-proto must not know qmp-dispatch"],
-        );
-        check_complaints(
-            "qmp-queue",
-            "[dev-dependencies]\nproto = { path = \"../qmp-proto\", package = \"qmp-proto\" }\n",
-            &["qmp-queue must not know qmp-proto"],
-        );
+        check_complaints("qmp-dispatch", "qmp-proto", json!(null), &[]);
+        for kind in [json!(null), json!("dev"), json!("build")] {
+            let expected = ["qmp-proto must not know qmp-dispatch"];
+            check_complaints("qmp-proto", "qmp-dispatch", kind, &expected);
+        }
     }
 
     #[test]
     fn run_time_dependencies_are_few() {
-        check_complaints("qmp-queue", "[dev-dependencies]\nproptest.workspace = true\n", &[]);
-        check_complaints(
-            "qmp-queue",
-            "[dependencies]\ntokio = \"1\"\n",
-            &["qmp-queue has no use for tokio at run time"],
-        );
-        check_complaints(
-            "xtask",
-            "[dependencies.clap]\nworkspace = true\n",
-            &["xtask has no use for clap at run time"],
-        );
-        check_complaints("qmp-server", "[dependencies]\nrustls = \"1\"\n", &[]);
+        check_complaints("qmp-queue", "proptest", json!("dev"), &[]);
+        check_complaints("qmp-server", "rustls", json!(null), &[]);
+        let expected = ["qmp-queue has no use for tokio at run time"];
+        check_complaints("qmp-queue", "tokio", json!(null), &expected);
     }
 
     #[test]
     fn a_new_member_needs_a_place() {
-        assert_eq!(check("qmp-extra", &Manifest::default()).len(), 1);
+        assert_eq!(check(&package("qmp-extra", json!({}))).len(), 1);
         for member in members() {
-            assert_eq!(check(member, &Manifest::default()), [""; 0]);
+            assert_eq!(check(&package(member, json!({}))), [""; 0]);
         }
     }
 }

@@ -1,164 +1,151 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the manifests share, so that each crate can be published and used alone.
 
-use crate::manifest::Manifest;
-use crate::workspace::{LIBRARIES, SUPPORT, members};
+use cargo_metadata::Package;
+use cargo_metadata::semver::VersionReq;
+use toml::{Table, Value};
+
+use crate::workspace::SUPPORT;
 
 const INHERITED: [&str; 4] = ["version", "edition", "rust-version", "license"];
+/// crates.io takes no more and no longer ones.
+const KEYWORDS: usize = 5;
+const LETTERS: usize = 20;
 
-/// The manifest of the workspace: internal dependencies carry path and version, and code that the compiler cannot vouch
-/// for is forbidden.
-pub(super) fn check_workspace(manifest: &Manifest) -> Vec<String> {
+/// Checks what Cargo knows of a member, and its manifest for what it inherits.
+pub(super) fn check(package: &Package, manifest: &Table) -> Vec<String> {
+    let name = package.name.as_str();
     let mut complaints = Vec::new();
-    let dependencies = manifest.dependencies(&["dependencies"]);
-    for name in LIBRARIES {
-        let said = dependencies.get(name).map_or("", String::as_str);
-        if !(said.contains(&format!("path = \"{name}\"")) && said.contains("version = \"")) {
-            complaints
-                .push(format!("the workspace's dependency {name} lacks its path or its version"));
-        }
-    }
-    let keywords = manifest.get("workspace.package", "keywords").unwrap_or_default();
-    let keywords: Vec<&str> = keywords.split('"').skip(1).step_by(2).collect();
-    if keywords.len() > 5 || keywords.iter().any(|keyword| keyword.len() > 20) {
-        complaints.push("crates.io takes five keywords of twenty letters, no more".to_owned());
-    }
-    if manifest.get("workspace.lints.rust", lint()) != Some("forbid") {
-        complaints.push(format!("the workspace does not forbid {}", lint()));
-    }
-    complaints
-}
-
-/// The manifest of a member.
-pub(super) fn check_package(name: &str, manifest: &Manifest) -> Vec<String> {
-    let mut complaints = Vec::new();
-    let mut require = |met: bool, rule: String| {
+    let mut require = |met: bool, rule: &str| {
         if !met {
             complaints.push(format!("{name}/Cargo.toml: {rule}"));
         }
     };
-    let inherits =
-        |field: &str| manifest.get("package", &format!("{field}.workspace")) == Some("true");
-    require(
-        manifest.get("package", "name") == Some(name),
-        "the package is called otherwise".to_owned(),
-    );
+    let inherits = |table: &str, field: &str| {
+        let value = manifest.get(table).and_then(|table| table.get(field)?.get("workspace"));
+        value == Some(&Value::Boolean(true))
+    };
     for field in INHERITED {
-        require(inherits(field), format!("{field} is not inherited from the workspace"));
+        require(
+            inherits("package", field),
+            &format!("{field} is not inherited from the workspace"),
+        );
     }
-    require(
-        manifest.get("lints", "workspace") == Some("true"),
-        "the lints are not inherited".to_owned(),
-    );
-    require(manifest.get("package", "description").is_some(), "there is no description".to_owned());
-    let published = manifest.get("package", "publish") != Some("false");
+    let lints = manifest.get("lints").and_then(|lints| lints.get("workspace"));
+    require(lints == Some(&Value::Boolean(true)), "the lints are not inherited");
+    require(package.description.is_some(), "there is no description");
+    // `Some([])` is Cargo's word for `publish = false`.
+    let published = package.publish.is_none();
     if SUPPORT.contains(&name) {
-        require(!published, "publish = false is missing".to_owned());
-    } else {
-        require(published, "the crate is to be published".to_owned());
-        require(
-            manifest.get("package", "categories").is_some(),
-            "there are no categories".to_owned(),
-        );
-        require(inherits("keywords"), "keywords is not inherited from the workspace".to_owned());
-        require(
-            manifest.get("package", "readme") == Some("README.md"),
-            "readme is not README.md".to_owned(),
-        );
-        let documentation = format!("https://docs.rs/{name}");
-        require(
-            manifest.get("package", "documentation") == Some(&documentation),
-            format!("documentation is not {documentation}"),
-        );
+        require(!published, "publish = false is missing");
+        return complaints;
     }
-    for (dependency, said) in manifest.dependencies(&["dependencies"]) {
-        let inherited = said.contains("workspace = true");
-        let complete = said.contains("path = ") && said.contains("version = ");
-        if members().any(|member| member == dependency) {
-            require(inherited || complete, format!("{dependency} lacks its path or its version"));
-        }
+    require(published, "the crate is to be published");
+    require(!package.categories.is_empty(), "there are no categories");
+    require(inherits("package", "keywords"), "keywords is not inherited from the workspace");
+    let keywords = &package.keywords;
+    let fit = keywords.len() <= KEYWORDS && keywords.iter().all(|word| word.len() <= LETTERS);
+    require(fit, "crates.io takes five keywords of twenty letters, no more");
+    require(
+        package.readme.as_ref().is_some_and(|readme| readme == "README.md"),
+        "readme is not README.md",
+    );
+    let documentation = format!("https://docs.rs/{name}");
+    require(
+        package.documentation.as_deref() == Some(&documentation),
+        &format!("documentation is not {documentation}"),
+    );
+    for dependency in &package.dependencies {
+        let without_version = dependency.path.is_some() && dependency.req == VersionReq::STAR;
+        require(!without_version, &format!("{} lacks its version", dependency.name));
     }
     complaints
 }
 
-fn lint() -> &'static str {
-    concat!("un", "safe_code")
+/// Checks that the workspace forbids code that the compiler cannot vouch for. The members inherit that.
+pub(super) fn check_lints(manifest: &Table) -> Vec<String> {
+    let lints = manifest.get("workspace").and_then(|table| table.get("lints")?.get("rust"));
+    match lints.and_then(|lints| lints.get(LINT)?.as_str()) {
+        Some("forbid") => Vec::new(),
+        _ => vec![format!("the workspace does not forbid {LINT}")],
+    }
 }
+
+const LINT: &str = "unsafe_code";
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::{Value, json};
 
-    const GOOD: &str = "[package]\nname = \"qmp-queue\"\ndescription = \"d\"\nversion.workspace = true\n\
-        edition.workspace = true\nrust-version.workspace = true\nlicense.workspace = true\n\
-        keywords.workspace = true\ncategories = []\nreadme = \"README.md\"\n\
-        documentation = \"https://docs.rs/qmp-queue\"\n[dependencies]\nqmp-proto.workspace = true\n\
-        [lints]\nworkspace = true\n";
+    use super::*;
+    use crate::metadata::{dependency, package};
+
+    const MANIFEST: &str = "[package]\nversion.workspace = true\nedition.workspace = true\nrust-version.workspace = true\n\
+        license.workspace = true\nkeywords.workspace = true\n[lints]\nworkspace = true\n";
 
     #[track_caller]
-    fn check_complaint(name: &str, manifest: &str, expected: &str) {
-        let complaints = check_package(name, &Manifest::parse(manifest));
-        assert!(complaints.iter().any(|complaint| complaint.contains(expected)), "{complaints:?}");
+    fn check_complaints(fields: Value, manifest: &str, expected: &[&str]) {
+        let mut good = json!({
+            "description": "d", "categories": ["c"], "readme": "README.md",
+            "documentation": "https://docs.rs/qmp-queue", "publish": null,
+        });
+        for (field, value) in fields.as_object().unwrap() {
+            good[field] = value.clone();
+        }
+        let complaints = check(&package("qmp-queue", good), &manifest.parse().unwrap());
+        let expected = expected.iter().map(|rule| format!("qmp-queue/Cargo.toml: {rule}"));
+        assert_eq!(complaints, Vec::from_iter(expected));
     }
 
     #[test]
-    fn a_good_manifest_gives_no_cause_for_complaint() {
-        assert_eq!(check_package("qmp-queue", &Manifest::parse(GOOD)), [""; 0]);
-    }
-
-    #[test]
-    fn what_is_not_inherited_is_found() {
+    fn good_manifests_inherit() {
+        check_complaints(json!({}), MANIFEST, &[]);
         for field in INHERITED {
-            let bad =
-                GOOD.replace(&format!("{field}.workspace = true\n"), &format!("{field} = \"1\"\n"));
-            check_complaint("qmp-queue", &bad, field);
+            let bad = MANIFEST.replace(&format!("\n{field}.workspace = true\n"), "\n");
+            let rule = format!("{field} is not inherited from the workspace");
+            check_complaints(json!({}), &bad, &[&rule]);
         }
-        check_complaint("qmp-queue", &GOOD.replace("[lints]\nworkspace = true\n", ""), "lints");
+        let bad = MANIFEST.replace("[lints]\nworkspace = true\n", "");
+        check_complaints(json!({}), &bad, &["the lints are not inherited"]);
     }
 
     #[test]
-    fn internal_dependencies_can_be_published() {
-        let by_path = "qmp-proto = { path = \"../qmp-proto\" }";
-        check_complaint(
-            "qmp-queue",
-            &GOOD.replace("qmp-proto.workspace = true", by_path),
-            "qmp-proto lacks",
-        );
-        let complete = "qmp-proto = { path = \"../qmp-proto\", version = \"0.1.0\" }";
-        let manifest = GOOD.replace("qmp-proto.workspace = true", complete);
-        assert_eq!(check_package("qmp-queue", &Manifest::parse(&manifest)), [""; 0]);
-    }
-
-    #[test]
-    fn support_crates_stay_here_and_libraries_do_not() {
-        check_complaint("xtask", GOOD, "publish = false");
-        check_complaint(
-            "qmp-queue",
-            &GOOD.replace("readme =", "publish = false\nreadme ="),
-            "to be published",
-        );
-    }
-
-    #[test]
-    fn the_workspace_names_path_and_version_and_forbids() {
-        let dependencies: String = LIBRARIES
-            .iter()
-            .map(|name| format!("{name} = {{ path = \"{name}\", version = \"1\" }}\n"))
-            .collect();
-        let good = format!(
-            "[workspace.dependencies]\n{dependencies}[workspace.lints.rust]\n{} = \"forbid\"\n",
-            lint()
-        );
-        assert_eq!(check_workspace(&Manifest::parse(&good)), [""; 0]);
-        for keywords in ["1,2,3,4,5,6", "one-that-is-much-too-long"] {
-            let keywords: Vec<_> = keywords.split(',').map(|word| format!("{word:?}")).collect();
-            let package = format!("[workspace.package]\nkeywords = [{}]\n", keywords.join(", "));
-            assert_eq!(check_workspace(&Manifest::parse(&(good.clone() + &package))).len(), 1);
+    fn published_crates_are_described() {
+        for (fields, rule) in [
+            (json!({"description": null}), "there is no description"),
+            (json!({"publish": []}), "the crate is to be published"),
+            (json!({"categories": []}), "there are no categories"),
+            (json!({"readme": "x.md"}), "readme is not README.md"),
+            (
+                json!({"keywords": ["1", "2", "3", "4", "5", "6"]}),
+                "crates.io takes five keywords of twenty letters, no more",
+            ),
+            (json!({"documentation": null}), "documentation is not https://docs.rs/qmp-queue"),
+        ] {
+            check_complaints(fields, MANIFEST, &[rule]);
         }
-        assert_eq!(check_workspace(&Manifest::parse(&good.replace("forbid", "deny"))).len(), 1);
-        assert_eq!(
-            check_workspace(&Manifest::parse(&good.replace(", version = \"1\"", ""))).len(),
-            LIBRARIES.len()
-        );
+    }
+
+    #[test]
+    fn internal_dependencies_have_versions() {
+        let mut ours = dependency("qmp-proto", "*", json!(null));
+        ours["path"] = json!("/qmp-proto");
+        let fields = json!({"dependencies": [ours]});
+        check_complaints(fields, MANIFEST, &["qmp-proto lacks its version"]);
+    }
+
+    #[test]
+    fn support_crates_stay_here() {
+        let manifest = MANIFEST.parse().unwrap();
+        let complaints = check(&package("xtask", json!({"description": "d"})), &manifest);
+        assert_eq!(complaints, ["xtask/Cargo.toml: publish = false is missing"]);
+    }
+
+    #[test]
+    fn the_lint_is_forbidden_not_denied() {
+        let lints =
+            |level| format!("[workspace.lints.rust]\n{LINT} = \"{level}\"\n").parse().unwrap();
+        assert_eq!(check_lints(&lints("forbid")), [""; 0]);
+        assert_eq!(check_lints(&lints("deny")).len(), 1);
     }
 }
