@@ -16,9 +16,11 @@ use qmp_server::TracePoints;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::OptionalWriter;
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -72,9 +74,10 @@ pub(crate) fn start(
     trace_points: Arc<TracePoints>,
 ) -> io::Result<Guard> {
     let limiter = Arc::<Limiter>::default();
-    let wanted = Wanted { filter: filter.0, trace_points, limiter: Arc::clone(&limiter) };
     let lines = Lines::default();
-    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    let wanted = Wanted { filter: filter.0, trace_points };
+    let limited = Limited { lines: lines.clone(), limiter: Arc::clone(&limiter) };
+    let layer = tracing_subscriber::fmt::layer().with_writer(limited);
     let layer = match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().boxed(),
@@ -89,7 +92,6 @@ pub(crate) fn start(
 struct Wanted {
     filter: Targets,
     trace_points: Arc<TracePoints>,
-    limiter: Arc<Limiter>,
 }
 
 impl Wanted {
@@ -102,10 +104,6 @@ impl Wanted {
 impl<S: Subscriber> Filter<S> for Wanted {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         self.wants(metadata)
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
-        self.limiter.admits(event.metadata(), Instant::now())
     }
 
     /// Kept by each place that logs, so that one which is not wanted costs next to nothing. Asked
@@ -122,9 +120,73 @@ impl<S: Subscriber> Filter<S> for Wanted {
     }
 }
 
+/// Where lines are written, if their place in the code has not logged too often.
+///
+/// Not a filter: of those, one alone that refuses an event (`event_enabled`) leaves the state of its thread wrong.
+struct Limited {
+    lines: Lines,
+    limiter: Arc<Limiter>,
+}
+
+impl MakeWriter<'_> for Limited {
+    type Writer = OptionalWriter<Lines>;
+
+    fn make_writer(&self) -> OptionalWriter<Lines> {
+        OptionalWriter::some(self.lines.clone())
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> OptionalWriter<Lines> {
+        match self.limiter.admits(metadata, Instant::now()) {
+            true => self.make_writer(),
+            false => OptionalWriter::none(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::time::Duration;
+
     use super::*;
+
+    /// What is logged meanwhile. For one test alone: callsites learn from all subscribers of the process.
+    fn logged(what: impl FnOnce(&Limiter)) -> String {
+        let (limiter, lines) = (Arc::<Limiter>::default(), Lines::default());
+        let (mut reader, writer) = io::pipe().unwrap();
+        let guard = lines.start(writer, |_| None).unwrap();
+        let trace_points = Arc::new(TracePoints::default());
+        let filter = "trace".parse::<LogFilter>().unwrap().0;
+        let wanted = Wanted { filter, trace_points };
+        let limited = Limited { lines, limiter: Arc::clone(&limiter) };
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(limited);
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(wanted));
+        tracing::subscriber::with_default(subscriber, || what(&limiter));
+        drop(guard);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn one_place_logs_so_many_lines_in_a_minute() {
+        let text = logged(|limiter| {
+            for number in 0..300 {
+                tracing::warn!(number, "a stranger knocks");
+            }
+            tracing::warn!("something else");
+            let next = limiter.report(Instant::now()).unwrap();
+            limiter.report(next + Duration::from_secs(1));
+            tracing::warn!("a stranger knocks");
+            // Somebody wants to see this in full.
+            (0..300).for_each(|_| tracing::debug!("a step"));
+        });
+        assert_eq!(text.matches("a step").count(), 300);
+        assert_eq!(text.matches("a stranger knocks").count(), 61);
+        assert!(text.contains("something else"));
+        let left_out = "240 more lines of WARN qmp_server::log::tests in a minute are left out";
+        assert!(text.contains(left_out), "{text}");
+    }
 
     #[test]
     fn levels_of_targets_are_understood() {

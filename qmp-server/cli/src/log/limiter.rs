@@ -23,17 +23,19 @@ pub(super) struct Limiter {
 struct Window {
     began: Instant,
     lines: u64,
-    metadata: &'static Metadata<'static>,
+    level: Level,
+    target: String,
 }
 
 impl Limiter {
     /// Whether a line may be written. Debugging and trace points, which somebody has asked for, always may.
-    pub(super) fn admits(&self, metadata: &'static Metadata<'static>, now: Instant) -> bool {
+    pub(super) fn admits(&self, metadata: &Metadata<'_>, now: Instant) -> bool {
         if *metadata.level() > Level::INFO {
             return true;
         }
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Window { began: now, lines: 0, metadata };
+        let (level, target) = (*metadata.level(), metadata.target());
+        let new = || Window { began: now, lines: 0, level, target: target.to_owned() };
         let window = windows.entry(metadata.callsite()).or_insert_with(new);
         window.lines += 1;
         window.lines <= MOST_LINES
@@ -46,15 +48,14 @@ impl Limiter {
         windows.retain(|_, window| {
             let is_over = window.began + WINDOW <= now;
             if is_over && window.lines > MOST_LINES {
-                over.push((window.metadata, window.lines - MOST_LINES));
+                over.push((window.lines - MOST_LINES, window.level, window.target.clone()));
             }
             !is_over
         });
         let next = windows.values().map(|window| window.began + WINDOW).min();
         // To log takes the lock again.
         drop(windows);
-        for (metadata, lines) in over {
-            let (level, target) = (metadata.level(), metadata.target());
+        for (lines, level, target) in over {
             tracing::warn!("{lines} more lines of {level} {target} in a minute are left out");
         }
         next
