@@ -45,6 +45,14 @@ impl Dialect {
         }
     }
 
+    /// The version of QEMU that the dialect has been compared with.
+    pub const fn version(self) -> VersionTriple {
+        match self {
+            Dialect::Qemu10_0 => VersionTriple { major: 10, minor: 0, micro: 2 },
+            Dialect::Qemu11_1 => VersionTriple { major: 11, minor: 1, micro: 3 },
+        }
+    }
+
     /// Returns the dialect that this version of QEMU speaks.
     ///
     /// ```

@@ -2,7 +2,7 @@
 //! The reference machine: a simulated guest that a QMP client can drive like QEMU's `-machine none`.
 //!
 //! It has a run state, a name, descriptors, trace points and sockets that can be yanked, with the
-//! arguments, results, errors, events and rules of QEMU 10.0, but no devices and no guest.
+//! arguments, results, errors, events and rules of QEMU, but no devices and no guest.
 
 mod descriptor_commands;
 mod human;
@@ -13,6 +13,7 @@ mod yank;
 
 use std::sync::Arc;
 
+use qmp_dispatch::proto::Dialect;
 use qmp_dispatch::{RegisterError, Registry};
 
 use crate::TracePoints;
@@ -41,6 +42,8 @@ pub struct MachineOptions {
     pub uuid: Option<String>,
     /// Whether the machine waits for `cont`, in run state `prelaunch`; QEMU's `-S`.
     pub paused: bool,
+    /// The QEMU whose commands and types the machine has.
+    pub dialect: Dialect,
     /// What the trace commands switch.
     pub trace_points: Arc<TracePoints>,
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qmp_dispatch::proto::Layout;
+use qmp_dispatch::proto::{Dialect, Layout};
 use qmp_dispatch::{Dispatcher, Locals};
 
 pub use self::control::Control;
@@ -82,6 +82,7 @@ impl Server {
                 limits: Limits::default(),
                 shutdown_deadline: SHUTDOWN_DEADLINE,
                 stay: false,
+                dialect: Some(Dialect::default()),
             },
             observed: Observed::new(),
             refusal_hook: None,
@@ -156,6 +157,19 @@ impl Server {
         self
     }
 
+    /// Chooses in which QEMU's dialect errors in messages are found and worded; by default that of 11.1.
+    pub fn dialect(mut self, dialect: Dialect) -> Server {
+        self.options.dialect = Some(dialect);
+        self
+    }
+
+    /// Speaks to each client in the dialect of the version in its greeting, as a proxy does for a QEMU whose greeting it
+    /// [passes on](Dispatcher::set_greeting).
+    pub fn dialect_of_greeting(mut self) -> Server {
+        self.options.dialect = None;
+        self
+    }
+
     /// Says how much clients may take, in place of the default [`Limits`].
     pub fn limits(mut self, limits: Limits) -> Server {
         self.options.limits = limits;
@@ -182,7 +196,7 @@ impl Server {
     /// ```
     /// use std::net::TcpListener;
     ///
-    /// use qmp_dispatch::proto::Layout;
+    /// use qmp_dispatch::proto::{Dialect, Layout};
     /// # use qmp_dispatch::{Dispatcher, Registry};
     /// # use qmp_server::{Server, system_time, version};
     ///
@@ -203,7 +217,7 @@ impl Server {
     /// use std::io::Read;
     /// use std::os::unix::net::UnixStream;
     ///
-    /// use qmp_dispatch::proto::Layout;
+    /// use qmp_dispatch::proto::{Dialect, Layout};
     /// # use qmp_dispatch::{Dispatcher, Registry};
     /// # use qmp_server::{Server, system_time, version};
     ///

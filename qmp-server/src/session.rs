@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use qmp_dispatch::proto::{Band, Limits};
+use qmp_dispatch::proto::{Band, Dialect, Limits};
 use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Queue};
 
@@ -92,7 +92,6 @@ pub(crate) struct Session {
     client: Arc<Client>,
     transport: Arc<dyn Transport>,
     state: State,
-    limits: Limits,
     input: Input,
     /// For what `input` keeps.
     kept: Charge,
@@ -132,6 +131,7 @@ pub(crate) struct Parts {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) discipline: Discipline,
+    pub(crate) dialect: Dialect,
     pub(crate) limits: Limits,
 }
 
@@ -160,8 +160,7 @@ impl Session {
             client: Arc::new(client),
             transport,
             state: State::Negotiating,
-            limits: parts.limits,
-            input: Input::new(parts.limits),
+            input: Input::new(parts.dialect, parts.limits),
             kept,
             readable: true,
             read_closed: false,
@@ -523,7 +522,7 @@ impl Session {
     }
 
     fn forget_input(&mut self) {
-        self.input.clear(self.limits);
+        self.input.clear();
         self.kept.set_bytes(0);
     }
 

@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::arguments::MuxOptions;
+use crate::options::QemuDialect;
 use crate::{Failure, clients};
 
 pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
@@ -38,6 +39,10 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     // Before there is a socket to remove.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
     let server = Server::new(dispatcher.clone()).discipline(Discipline::OnePerMonitor);
+    let server = match options.mux.dialect {
+        Some(QemuDialect(dialect)) => server.dialect(dialect),
+        None => server.dialect_of_greeting(),
+    };
     let server = clients::allow(server, options, audit.as_deref())?;
     let server = clients::listen(server, options)?;
     let metrics = server.metrics();

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use qmp_dispatch::proto::{Dialect, UnknownDialect};
 use qmp_server::{Access, Address, Limits, Listen, TracePoints};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -159,6 +160,10 @@ pub(crate) struct MachineOptions {
     /// Do not start the machine, wait for `cont`
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) paused: Option<bool>,
+    /// The QEMU that the machine takes after, in its errors and its version: 10.0 or 11.1 (this is
+    /// the default)
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) dialect: Option<QemuDialect>,
 }
 
 impl MachineOptions {
@@ -168,6 +173,7 @@ impl MachineOptions {
             name: self.name.or(other.name),
             uuid: self.uuid.or(other.uuid),
             paused: self.paused.or(other.paused),
+            dialect: self.dialect.or(other.dialect),
         }
     }
 }
@@ -179,12 +185,19 @@ pub(crate) struct UpstreamOptions {
     /// The server to share: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, or a path with a slash
     #[arg(long, value_name = "ADDR")]
     pub(crate) upstream: Option<Address>,
+    /// The QEMU whose errors clients get for what is no message: 10.0 or 11.1; by default the one
+    /// that the server is, or is next to
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) dialect: Option<QemuDialect>,
 }
 
 impl UpstreamOptions {
     /// What is said here, and for the rest what is said there.
     pub(crate) fn or(self, other: UpstreamOptions) -> UpstreamOptions {
-        UpstreamOptions { upstream: self.upstream.or(other.upstream) }
+        UpstreamOptions {
+            upstream: self.upstream.or(other.upstream),
+            dialect: self.dialect.or(other.dialect),
+        }
     }
 }
 
@@ -212,6 +225,18 @@ impl FromStr for Deadline {
             Duration::ZERO => Err("every command takes some time".to_owned()),
             after => Ok(Deadline { command, after }),
         }
+    }
+}
+
+/// A dialect, by its name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QemuDialect(pub(crate) Dialect);
+
+impl FromStr for QemuDialect {
+    type Err = UnknownDialect;
+
+    fn from_str(text: &str) -> Result<QemuDialect, UnknownDialect> {
+        text.parse().map(QemuDialect)
     }
 }
 
@@ -317,6 +342,7 @@ deserialize_as_parsed!(
     Deadline,
     Limit,
     LogFilter,
+    QemuDialect,
     TracePattern,
     Uuid
 );

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use qmp_dispatch::proto::Version;
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
     Address, Audit, Control, Listen, MachineOptions, SHUTDOWN, Server, Shutdown, ShutdownCause,
@@ -15,6 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::arguments::ServeOptions;
+use crate::options::QemuDialect;
 use crate::{Failure, clients};
 
 /// Where to listen if nothing else is said.
@@ -37,16 +39,20 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     machine.uuid = options.serve.uuid.clone().map(String::from);
     machine.paused = options.serve.paused.unwrap_or_default();
     machine.trace_points = trace_points;
+    let dialect = options.serve.dialect.map(|QemuDialect(dialect)| dialect).unwrap_or_default();
+    machine.dialect = dialect;
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
     register_status(&mut registry).map_err(Failure::usage)?;
     register_metrics(&mut registry).map_err(Failure::usage)?;
     clients::set_deadlines(&mut registry, &options);
     clients::set_roles(&mut registry, &options)?;
-    let dispatcher = Dispatcher::new(registry, version(), system_time);
+    let version = Version { qemu: dialect.version(), ..version() };
+    let dispatcher = Dispatcher::new(registry, version, system_time);
 
     // Before there is a socket to remove.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
-    let server = clients::allow(Server::new(dispatcher.clone()), &options, audit.as_deref())?;
+    let server = Server::new(dispatcher.clone()).dialect(dialect);
+    let server = clients::allow(server, &options, audit.as_deref())?;
     let server = clients::listen(server, &options)?;
     let metrics = clients::serve_metrics(&server.metrics(), &options)?;
     clients::announce(&server, metrics.as_ref(), &options);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use qmp_dispatch::proto::Dialect;
 use qmp_dispatch::{Dispatcher, Locals, MonitorId};
 use qmp_queue::{Popped, Queue, Ticket};
 
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) shutdown_deadline: Duration,
     /// Goes on without clients, even if it listens nowhere.
     pub(crate) stay: bool,
+    /// `None` for that of the version in the greeting.
+    pub(crate) dialect: Option<Dialect>,
 }
 
 /// What every client's monitor is given by the server, besides what the core gives.
@@ -159,12 +162,19 @@ impl Hosted {
             ledger,
             counters: Arc::clone(&self.counters),
             discipline: self.options.discipline,
+            dialect: self.dialect(),
             limits: self.options.limits.message,
         };
         let session = Session::new(parts, &self.queue);
         let client = session.client();
         self.clients().insert(client.monitor.id(), Arc::clone(client));
         session
+    }
+
+    /// The dialect of a client that connects now.
+    fn dialect(&self) -> Dialect {
+        let of_greeting = || Dialect::of_version(self.dispatcher.version().qemu);
+        self.options.dialect.unwrap_or_else(of_greeting)
     }
 
     /// Identifies a client, and connects it. `Ok(Err)` is one whose handshake goes on.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::{
-    Band, Capability, Event, Greeting, Json, Message, Reader, RequestText, Response, ServerMessage,
-    SyntaxError, Value,
+    Band, Capability, Dialect, Event, Greeting, Json, Limits, Message, Reader, RequestText,
+    Response, ServerMessage, SyntaxError, Value,
 };
 
 use super::link::Link;
@@ -63,7 +63,8 @@ impl<'a> Connection<'a> {
         Ok(Connection {
             upstream,
             link: Arc::new(Link::connect(address).map_err(End::broken)?),
-            reader: Reader::default(),
+            // What a server sends is looked at when it is complete, whatever dialect the server speaks.
+            reader: Reader::new(Dialect::Qemu10_0, Limits::default()),
             buffer: vec![0; BUFFER_SIZE],
             ending: false,
             is_closing,

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use qmp_dispatch::proto::{Limits, Reader};
+use qmp_dispatch::proto::{Dialect, Limits, Reader};
 
 use super::descriptors::Descriptor;
 
@@ -23,9 +23,9 @@ pub(super) struct Input {
 const ENOUGH: u8 = 16;
 
 impl Input {
-    pub(super) fn new(limits: Limits) -> Input {
+    pub(super) fn new(dialect: Dialect, limits: Limits) -> Input {
         Input {
-            reader: Reader::new(limits),
+            reader: Reader::new(dialect, limits),
             unread: Vec::new(),
             at: 0,
             descriptors: Vec::new(),
@@ -64,8 +64,8 @@ impl Input {
         self.reader.kept() + self.unread.capacity()
     }
 
-    /// Forgets all of it.
-    pub(super) fn clear(&mut self, limits: Limits) {
-        *self = Input::new(limits);
+    /// Forgets all of it. Nothing more is read.
+    pub(super) fn clear(&mut self) {
+        *self = Input { reader: Reader::default(), unread: Vec::new(), at: 0, descriptors: Vec::new(), ..*self };
     }
 }
