@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use qmp_proto::Dialect;
+
 use crate::process::Process;
-use crate::programs;
+use crate::programs::{self, Oracle};
 use crate::server::Server;
 
 /// The name of its socket, in the directory of the mux.
@@ -40,33 +42,45 @@ impl Program {
     /// If it is the storage daemon, is absent, and `CI=true` is set.
     #[must_use]
     pub fn command(self, socket: &str) -> Option<Vec<String>> {
-        let options = format!("path={socket},server=on,wait=off");
-        let monitor = match self {
-            Self::StorageDaemon => {
-                programs::find(self.name(), "apt-get install qemu-utils")?;
-                vec!["--chardev".to_owned(), format!("socket,id=monitor,{options}")]
-            }
-            Self::Emulator => {
-                programs::find_optional(self.name())?;
-                vec!["-chardev".to_owned(), format!("socket,id=monitor,{options}")]
-            }
+        match self {
+            Self::StorageDaemon => drop(programs::find(self.name(), "apt-get install qemu-utils")?),
+            Self::Emulator => drop(programs::find_optional(self.name())?),
+        }
+        Some(self.command_line(self.name().to_owned(), socket))
+    }
+
+    fn command_line(self, program: String, socket: &str) -> Vec<String> {
+        let chardev = format!("socket,id=monitor,path={socket},server=on,wait=off");
+        let (option, rest): (_, &[&str]) = match self {
+            Self::StorageDaemon => ("--chardev", &["--monitor", "chardev=monitor"]),
+            Self::Emulator => (
+                "-chardev",
+                &[
+                    "-machine",
+                    "none",
+                    "-nodefaults",
+                    "-nographic",
+                    "-S",
+                    "-name",
+                    "confvm",
+                    "-mon",
+                    "chardev=monitor,mode=control",
+                ],
+            ),
         };
-        let rest: &[&str] = match self {
-            Self::StorageDaemon => &["--monitor", "chardev=monitor"],
-            Self::Emulator => &[
-                "-machine",
-                "none",
-                "-nodefaults",
-                "-nographic",
-                "-S",
-                "-name",
-                "confvm",
-                "-mon",
-                "chardev=monitor,mode=control",
-            ],
-        };
-        let words = [self.name().to_owned()].into_iter().chain(monitor);
-        Some(words.chain(rest.iter().map(|&word| word.to_owned())).collect())
+        let words = [program, option.to_owned(), chardev].into_iter();
+        words.chain(rest.iter().map(|&word| word.to_owned())).collect()
+    }
+
+    /// The same of the QEMU that speaks this dialect; `None` if the calling test is to be skipped.
+    ///
+    /// # Panics
+    ///
+    /// If it is absent, and `CI=true` is set.
+    #[must_use]
+    pub fn command_of(self, dialect: Dialect, socket: &str) -> Option<Vec<String>> {
+        let program = Oracle::of(dialect).program(self.name())?;
+        Some(self.command_line(program.to_string_lossy().into_owned(), socket))
     }
 
     /// Starts it in a directory, where its socket will be; `None` if the calling test is to be skipped.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser, ValueEnum};
+use qmp_proto::Dialect;
 use tests::conformance::our_server::{OurServer, Transport};
 use tests::conformance::runner::{self, Options};
 use tests::conformance::selection::{Flavor, Glob, Selection};
@@ -37,7 +38,10 @@ struct Arguments {
     /// How that is to be reached
     #[arg(long, value_enum, default_value = "unix", requires = "ours")]
     over: Transport,
-    /// Directory or file of cases
+    /// The QEMU whose answers are right, which our server takes after
+    #[arg(long, value_name = "VERSION", default_value_t)]
+    dialect: Dialect,
+    /// Directory or file of cases, in place of those of the dialect
     #[arg(long, value_name = "PATH")]
     cases: Vec<PathBuf>,
     /// File of cases that replace those of the same category/name
@@ -89,7 +93,9 @@ impl Arguments {
     fn into_options(self) -> Options {
         let launch = match (self.connect, self.ours, self.spawn) {
             (Some(main), ..) => Launch::Connect { main, pretty: self.pretty },
-            (None, Some(program), _) => Launch::Ours(OurServer { program, over: self.over }),
+            (None, Some(program), _) => {
+                Launch::Ours(OurServer { program, over: self.over, dialect: self.dialect })
+            }
             (None, None, command) => {
                 let words = command.map(|Command(words)| words).unwrap_or_default();
                 match self.through {
@@ -103,9 +109,14 @@ impl Arguments {
             FlavorName::Qemu => Flavor::Qemu,
             FlavorName::Qsd => Flavor::StorageDaemon,
         };
-        let defaults = Options::new(launch);
+        let defaults = Options::new(self.dialect, launch);
+        let (cases, newer) = match self.cases.is_empty() {
+            true => (defaults.cases, defaults.newer),
+            false => (self.cases, Vec::new()),
+        };
         Options {
-            cases: if self.cases.is_empty() { defaults.cases } else { self.cases },
+            cases,
+            newer,
             deviations: self.deviations,
             selection: Selection {
                 only: self.only,

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use qmp_proto::Dialect;
+
 use super::target::Running;
 use crate::certificates::Authority;
 use crate::channel::TlsClient;
@@ -65,6 +67,8 @@ pub struct OurServer {
     pub program: PathBuf,
     /// What carries the bytes.
     pub over: Transport,
+    /// The QEMU that it takes after.
+    pub dialect: Dialect,
 }
 
 impl OurServer {
@@ -108,8 +112,10 @@ impl OurServer {
             Transport::Stdio => {
                 let [main, pretty] = ["stdio", "stdio,pretty=on"].map(|address| {
                     let program = self.program.display().to_string();
-                    let options = ["serve", "--name", "confvm", "--paused", "--listen", address];
-                    let options = options.into_iter().map(str::to_owned);
+                    let dialect = self.dialect.name();
+                    let machine = ["serve", "--dialect", dialect, "--name", "confvm", "--paused"];
+                    let options = machine.into_iter().chain(["--listen", address]);
+                    let options = options.map(str::to_owned);
                     Endpoint::Program([program].into_iter().chain(options).collect())
                 });
                 Ok(Running { main, pretty: Some(pretty), process: None, mux: None })
@@ -120,7 +126,7 @@ impl OurServer {
     fn serve(&self, main: &str, pretty: &str, stdin: Stdio, stdout: Stdio) -> io::Result<Process> {
         let pretty = format!("{pretty},pretty=on");
         let mut command = Command::new(&self.program);
-        command.args(["serve", "--name", "confvm", "--paused"]);
+        command.args(["serve", "--dialect", self.dialect.name(), "--name", "confvm", "--paused"]);
         command.args(["--listen", main, "--listen", &pretty]);
         Process::start(command.stdin(stdin).stdout(stdout))
     }

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use qmp_proto::Dialect;
+
 use super::case::{self, Case};
 use super::case_run::{Monitors, run_case};
 use super::selection::{Selected, Selection};
@@ -24,6 +26,8 @@ pub struct Options {
     pub launch: Launch,
     /// Files and directories of cases.
     pub cases: Vec<PathBuf>,
+    /// The same, of a newer QEMU: they take the place of those of the same title, and others are added.
+    pub newer: Vec<PathBuf>,
     /// Files of cases that take the place of those of the same title: where the server is meant to differ from QEMU.
     pub deviations: Vec<PathBuf>,
     /// Which of them.
@@ -37,10 +41,20 @@ pub struct Options {
 }
 
 impl Options {
-    /// The directory of the cases that come with this crate.
+    /// The directory of the cases that come with this crate, as QEMU 10.0 answers them.
     #[must_use]
     pub fn own_cases() -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/cases")
+    }
+
+    /// The directories of those that a QEMU of this dialect answers otherwise, or that are new.
+    #[must_use]
+    pub fn newer_cases(dialect: Dialect) -> Vec<PathBuf> {
+        let directory = |version| {
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("conformance/cases-{version}"))
+        };
+        let newer = Dialect::ALL.into_iter().skip(1).filter(|&newer| newer <= dialect);
+        newer.map(directory).collect()
     }
 
     /// The file of the cases in which our server is meant to differ from QEMU.
@@ -49,12 +63,13 @@ impl Options {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/deviations.jsonl")
     }
 
-    /// All cases but the slow ones on a server that is none of QEMU's.
+    /// All cases of this dialect but the slow ones, on a server that is none of QEMU's.
     #[must_use]
-    pub fn new(launch: Launch) -> Self {
+    pub fn new(dialect: Dialect, launch: Launch) -> Self {
         Self {
             launch,
             cases: vec![Self::own_cases()],
+            newer: Self::newer_cases(dialect),
             deviations: Vec::new(),
             selection: Selection::default(),
             step_limit: Duration::from_secs(5),
@@ -86,6 +101,12 @@ impl Options {
             }
         }
         let mut cases = case::load(&self.cases)?;
+        for newer in case::load(&self.newer)? {
+            match cases.iter_mut().find(|case| case.title() == newer.title()) {
+                Some(case) => *case = newer,
+                None => cases.push(newer),
+            }
+        }
         for deviation in case::load(&self.deviations)? {
             match cases.iter_mut().find(|case| case.title() == deviation.title()) {
                 Some(case) => *case = deviation,

@@ -75,6 +75,8 @@ impl Glob {
 pub struct Selection {
     /// Only cases whose title fits one of these; all if there are none.
     pub only: Vec<Glob>,
+    /// No cases whose title fits one of these.
+    pub except: Vec<Glob>,
     /// The kind of server.
     pub flavor: Flavor,
     /// Also the slow cases.
@@ -111,7 +113,8 @@ impl Selection {
         }
         let mut selected = Selected::default();
         for case in cases {
-            if !self.only.is_empty() && !self.only.iter().any(|glob| glob.matches(&case.title())) {
+            let fits = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(&case.title()));
+            if fits(&self.except) || !(self.only.is_empty() || fits(&self.only)) {
                 continue;
             }
             let missing: BTreeSet<_> =

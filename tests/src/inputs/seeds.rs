@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the conformance cases send.
 
+use qmp_proto::Dialect;
+
 use crate::conformance::case;
 use crate::conformance::runner::Options;
 use crate::conformance::step::{Action, Payload};
@@ -14,7 +16,9 @@ const LONGEST: usize = 400;
 ///
 /// Fails if the cases cannot be read.
 pub fn from_cases() -> Result<Vec<Vec<u8>>, String> {
-    let steps = case::load(&[Options::own_cases()])?.into_iter().flat_map(|case| case.steps);
+    let mut cases = vec![Options::own_cases()];
+    cases.extend(Options::newer_cases(Dialect::default()));
+    let steps = case::load(&cases)?.into_iter().flat_map(|case| case.steps);
     let sent = steps.filter_map(|step| match step.action {
         Action::Send(send) => match send.payload {
             Payload::Bytes(bytes) => Some(bytes),
