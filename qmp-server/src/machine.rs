@@ -70,7 +70,7 @@ pub fn register_machine(
 ) -> Result<(), RegisterError> {
     let identity = Arc::new(identity::Identity::new(options.name, options.uuid));
     let run_state = Arc::new(run_state::Machine::new(options.paused));
-    identity::register(registry, &identity)?;
+    identity::register(registry, options.dialect, &identity)?;
     run_state::register(registry, &run_state)?;
     descriptor_commands::register(registry)?;
     yank::register(registry)?;
