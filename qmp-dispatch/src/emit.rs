@@ -76,7 +76,7 @@ impl Dispatcher {
         let key = (!interval.is_zero()).then(|| declared.key(data));
         self.counters().events.count();
         let Time { wall, monotonic } = self.now();
-        let event = Event { name: name.into(), data: encoded, timestamp: wall };
+        let event = Event::new(name, encoded, wall);
         trace::monitor_protocol_event_queue(&event, interval);
         let Some(key) = key else {
             self.audience().deliver(&event);

@@ -6,8 +6,8 @@ use std::mem::take;
 use std::sync::{Arc, OnceLock};
 
 use qmp_proto::{
-    Band, Bands, Capability, Error, ErrorClass, Greeting, Json, Layout, Message, Request, RequestError,
-    Response, SyntaxError, Value,
+    Band, Bands, Capability, Error, ErrorClass, Greeting, Json, Layout, Message, Request,
+    RequestError, Response, SyntaxError, Value,
 };
 
 use crate::command::NEGOTIATION;

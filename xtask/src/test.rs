@@ -7,12 +7,10 @@ use std::time::Instant;
 
 use crate::command::{Outcome, cargo, no_arguments, output_of, run as run_command, step};
 use crate::install::install_test_tools;
-use crate::manifest::Manifest;
+use crate::metadata::{member, metadata};
 use crate::oracles;
 use crate::tidy;
-use crate::workspace::{
-    LIBRARIES, PROGRAM, debug_examples, debug_server, directory, members, root,
-};
+use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, members};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("test", arguments)?;
@@ -50,9 +48,10 @@ fn lint() -> Outcome {
 
 /// Each feature is built alone, and so is the crate without any: with all of them, one would compile thanks to another.
 fn check_features() -> Outcome {
+    let metadata = metadata()?;
     for name in LIBRARIES {
-        let manifest = Manifest::of(&root().join(directory(name)))?;
-        for feature in manifest.keys("features").filter(|feature| *feature != "default") {
+        let features = member(&metadata, name)?.features.keys();
+        for feature in features.filter(|feature| *feature != "default") {
             step(&format!("check {name} with {feature}"), || check_feature(name, Some(feature)))?;
         }
         step(&format!("check {name} without features"), || check_feature(name, None))?;

@@ -45,18 +45,18 @@ fn refusal<T: DeserializeOwned>(sample: Value) -> Option<DecodeError> {
 }
 
 fn explain(error: DecodeError) -> String {
-    match error.place() {
+    match error.path() {
         place if place.is_empty() => error.to_string(),
         place => format!("at {place}, {error}"),
     }
 }
 
 fn is_about_shape(model: &Model, root: &TypeRef, sample: &Value, error: &DecodeError) -> bool {
-    match error.problem() {
-        DecodeProblem::WrongType { .. }
-        | DecodeProblem::UnknownMember(_)
-        | DecodeProblem::MissingMember(_) => true,
-        DecodeProblem::UnknownVariant(variant) => {
+    match error.kind() {
+        DecodeErrorKind::WrongType { .. }
+        | DecodeErrorKind::UnknownMember(_)
+        | DecodeErrorKind::MissingMember(_) => true,
+        DecodeErrorKind::UnknownVariant(variant) => {
             let enums = model.definitions.iter().filter_map(|definition| match &definition.kind {
                 Kind::Enum(values) => Some(values),
                 Kind::Object(_) | Kind::Alternate(_) => None,

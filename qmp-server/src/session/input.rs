@@ -66,6 +66,12 @@ impl Input {
 
     /// Forgets all of it. Nothing more is read.
     pub(super) fn clear(&mut self) {
-        *self = Input { reader: Reader::default(), unread: Vec::new(), at: 0, descriptors: Vec::new(), ..*self };
+        *self = Input {
+            reader: Reader::default(),
+            unread: Vec::new(),
+            at: 0,
+            descriptors: Vec::new(),
+            ..*self
+        };
     }
 }
