@@ -10,7 +10,7 @@ use crate::install::install_test_tools;
 use crate::metadata::{member, metadata};
 use crate::oracles;
 use crate::tidy;
-use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, members};
+use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, members, root};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("test", arguments)?;
