@@ -214,8 +214,7 @@ impl Recorder {
 
     fn command(&self, call: &Call<'_>, outcome: Option<&Result<Json, Error>>, duration: Duration) {
         let mut record = Record::of("command", call.monitor);
-        record.request(call.request, &self.secrets);
-        record.outcome(outcome, call.request, &self.secrets);
+        record.request(call.request, outcome, &self.secrets);
         record.duration(duration);
         self.write(&record);
     }

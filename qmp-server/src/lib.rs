@@ -103,6 +103,7 @@ mod observe;
 mod roles;
 mod server;
 mod session;
+mod steps;
 mod transport;
 
 use std::sync::LazyLock;

@@ -8,7 +8,7 @@ use qmp_dispatch::Monitor;
 use qmp_dispatch::proto::{Band, Error, Json, Request, RequestError, Value};
 use serde::Serialize;
 
-use super::secrets::{Secrets, fits, without_quotation};
+use super::secrets::{Redacted, Secrets, without_quotation};
 use crate::Peer;
 use crate::access::{DoorRole, GivenRole};
 use crate::observe::Refusal;
@@ -33,9 +33,9 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     oob: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<Cow<'a, Value>>,
+    id: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<Cow<'a, str>>,
+    command: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ impl<'a> Record<'a> {
     /// Somebody has not become a client.
     pub(super) fn connection_refused(peer: Option<&Peer>, why: Refusal, desc: &str) -> Record<'a> {
         Record {
-            peer: peer.map(Peer::to_string),
+            peer: peer.map(name_of),
             reason: Some(why.name()),
             desc: Some(cut(desc).into_owned()),
             ..Record::new("connection-refused")
@@ -87,7 +87,7 @@ impl<'a> Record<'a> {
     pub(super) fn of(kind: &'static str, monitor: &'a Monitor) -> Record<'a> {
         Record {
             monitor: Some(monitor.id().into()),
-            peer: monitor.local::<Peer>().map(Peer::to_string),
+            peer: monitor.local::<Peer>().map(name_of),
             role: Some(role_of(monitor)),
             ..Record::new(kind)
         }
@@ -98,42 +98,37 @@ impl<'a> Record<'a> {
         Record { count: Some(count), ..Record::new("lost") }
     }
 
-    pub(super) fn request(&mut self, request: &'a Request, secrets: &Secrets) {
-        self.oob = (request.band == Band::OutOfBand).then_some(true);
-        self.id = request.id.as_ref().map(kept_id);
-        self.command = Some(cut(&request.command));
-        let arguments = &request.arguments;
-        self.arguments = Some(secrets.replaced(&request.command, arguments));
-    }
-
-    /// `None` if there will be none.
-    pub(super) fn outcome(
+    /// A request and its outcome; `None` if there will be none.
+    pub(super) fn request(
         &mut self,
-        outcome: Option<&Result<Json, Error>>,
         request: &Request,
+        outcome: Option<&Result<Json, Error>>,
         secrets: &Secrets,
     ) {
+        let redacted = secrets.redact(request);
         match outcome {
             None => self.outcome = Some("none"),
             Some(Ok(_)) => self.outcome = Some("ok"),
-            Some(Err(error)) => {
-                let desc = secrets.described(&request.command, &request.arguments, &error.desc);
-                self.error(error, &desc);
-            }
+            Some(Err(error)) => self.error(error, &redacted.described(secrets, &error.desc)),
         }
+        let Redacted { command, arguments, id, .. } = redacted;
+        self.oob = (request.band == Band::OutOfBand).then_some(true);
+        self.id = id;
+        self.command = Some(command.into_owned());
+        self.arguments = Some(arguments);
     }
 
     pub(super) fn duration(&mut self, duration: Duration) {
         self.duration_us = Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn refused(&mut self, refused: &'a RequestError, secrets: &Secrets) {
+    pub(super) fn refused(&mut self, refused: &RequestError, secrets: &Secrets) {
         self.oob = (refused.band == Band::OutOfBand).then_some(true);
-        self.id = refused.id.as_ref().map(kept_id);
+        self.id = refused.id.as_ref().map(|id| secrets.id(id));
         let RequestError { error, unreadable, .. } = refused;
         let desc = match unreadable {
             true => without_quotation(&error.desc),
-            false => secrets.clean(&error.desc),
+            false => secrets.described(&error.desc),
         };
         self.error(error, &desc);
     }
@@ -162,13 +157,9 @@ fn now() -> String {
     humantime::format_rfc3339_micros(SystemTime::now()).to_string()
 }
 
-/// An id as it is, unless it is beyond reason.
-fn kept_id(id: &Value) -> Cow<'_, Value> {
-    let mut left = LONGEST_TEXT;
-    match fits(id, &mut left) {
-        true => Cow::Borrowed(id),
-        false => Cow::Owned("(too long)".into()),
-    }
+/// Of a peer with many names, the first ones.
+fn name_of(peer: &Peer) -> String {
+    cut(&peer.to_string()).into_owned()
 }
 
 fn cut(text: &str) -> Cow<'_, str> {
@@ -195,8 +186,6 @@ mod tests {
         let long = "é".repeat(5000);
         assert_eq!(cut(&long).chars().count(), LONGEST_TEXT + 3);
         assert_eq!(cut("short"), "short");
-        assert_eq!(*kept_id(&long.into()), Value::from("(too long)"));
-        assert_eq!(*kept_id(&1.into()), Value::from(1));
     }
 
     #[test]

@@ -1,235 +1,372 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Arguments without what nobody else should know.
+//! Requests without what nobody else should know.
+//!
+//! The tables of [`names`] say what is a secret; here, values are copied without it. What has been hidden is
+//! [`found`], and then not written down where it turns up again: in the id, in an error.
 
-use qmp_dispatch::proto::{Object, Value};
+mod found;
+mod names;
+mod text;
 
+use std::borrow::Cow;
+
+use qmp_dispatch::proto::{Object, Request, Value};
+
+use self::found::{Found, Hider};
+use self::names::{
+    COMMAND_LINES, COMMANDS, IDS, Members, OF_OBJECTS, OF_SECRET_OBJECTS, OF_SECRET_PROPERTIES,
+    SECRET_TYPE, SECRETS,
+};
+use self::text::Source;
 use crate::glob::{self, PatternError};
+use crate::steps;
 
 /// What stands for a secret.
 const HIDDEN: &str = "***";
 
-/// What stands for arguments that have more than [`LONGEST`].
-const TOO_LONG: &str = "(too long)";
+/// What stands for what is longer than is written down.
+pub(super) const TOO_LONG: &str = "(too long)";
 
-/// How much of arguments is kept, in bytes of names and texts.
+/// Most bytes of arguments that are written down, as they are written.
 const LONGEST: usize = 16 << 10;
 
-/// Names of members that are secrets, in small letters and with `-`.
-const SECRETS: &[&str] = &[
-    "*password*",
-    "*passwd*",
-    "*passphrase*",
-    "*secret*",
-    "*credential*",
-    "*token*",
-    "*private*",
-    "*cookie",
-    "key",
-    "*-key",
-    "*apikey*",
-];
+/// Most bytes of an id, and of the name of a command.
+const LONGEST_ID: usize = 1 << 10;
 
-/// Names that look like it, but in QEMU's commands are those of members that hold the id of a `secret` object.
-const IDS: &[&str] = &[
-    "cookie-secret",
-    "key-secret",
-    "new-secret",
-    "old-secret",
-    "password-secret",
-    "passwordid",
-    "proxy-password-secret",
-];
+/// How often JSON in a text is looked at that is itself in a text in JSON.
+const DEEPEST_TEXT: usize = 4;
 
-/// Members of QEMU's commands that are secrets, or may be what somebody types, whatever their names.
-const OF_COMMANDS: &[(&str, &[&str])] =
-    &[("send-key", &["keys"]), ("input-send-event", &["events"]), ("ringbuf-write", &["data"])];
-
-/// Ends a value within a text such as `rbd:pool/image:key=VALUE:id=x`.
-const SEPARATORS: &[char] = &[',', ':', ';', '&', '"', '\'', ' ', '\t', '\n'];
-
-/// Which members are secrets.
+/// Which names stand for secrets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Secrets {
-    /// Besides those that are always.
+    /// Patterns besides those of the tables.
     more: Vec<String>,
 }
 
-/// What is done with arguments: they are copied, and what is hidden is noted.
-struct Copying<'a> {
-    secrets: &'a Secrets,
-    /// How much more is kept.
-    left: usize,
-    hidden: Vec<&'a str>,
+/// A request without its secrets.
+pub(super) struct Redacted<'a> {
+    pub(super) command: Cow<'a, str>,
+    pub(super) arguments: Value,
+    pub(super) id: Option<Value>,
+    /// Hides the secrets elsewhere; `None` if there is too much to look for them all.
+    hider: Option<Hider>,
 }
 
 impl Secrets {
     pub(super) fn hide(&mut self, pattern: &str) -> Result<(), PatternError> {
         glob::check(pattern)?;
-        self.more.push(normal(pattern));
+        self.more.push(flat(pattern));
         Ok(())
     }
 
-    /// The arguments of a command, with secrets replaced.
-    pub(super) fn replaced(&self, command: &str, arguments: &Object) -> Value {
-        let mut copying = Copying { secrets: self, left: LONGEST, hidden: Vec::new() };
-        copying.arguments(command, arguments).unwrap_or_else(|| TOO_LONG.into())
+    pub(super) fn redact<'a>(&self, request: &'a Request) -> Redacted<'a> {
+        let mut found = Found::default();
+        if request.command.len() > LONGEST_ID {
+            let id = request.id.as_ref().map(|id| self.id(id));
+            return Redacted {
+                command: TOO_LONG.into(),
+                arguments: TOO_LONG.into(),
+                id,
+                hider: None,
+            };
+        }
+        let command = name_alone(&request.command, &mut found);
+        let mut copying = Copying::new(self, LONGEST, &mut found);
+        let arguments = copying.arguments(&request.command, &request.arguments);
+        let id = request.id.as_ref().map(|id| self.id_with(id, &mut found));
+        let Some(arguments) = arguments else {
+            return Redacted { command, arguments: TOO_LONG.into(), id, hider: None };
+        };
+        let hider = found.into_hider();
+        let id = id.map(|id| without(id, &hider));
+        Redacted { command, arguments, id, hider: Some(hider) }
     }
 
-    /// What an error says, with the secrets of the arguments replaced.
-    pub(super) fn described(&self, command: &str, arguments: &Object, desc: &str) -> String {
-        let mut copying = Copying { secrets: self, left: LONGEST, hidden: Vec::new() };
-        if copying.arguments(command, arguments).is_none() {
-            // Who knows what else is in them.
+    /// The id of what is no request.
+    pub(super) fn id(&self, id: &Value) -> Value {
+        self.id_with(id, &mut Found::default())
+    }
+
+    fn id_with(&self, id: &Value, found: &mut Found) -> Value {
+        let copy = Copying::new(self, LONGEST_ID, found).value(id, Members::Usual);
+        copy.unwrap_or_else(|| TOO_LONG.into())
+    }
+
+    /// An error that is about no request.
+    pub(super) fn described(&self, desc: &str) -> String {
+        if desc.len() > LONGEST {
             return TOO_LONG.to_owned();
         }
-        copying.hidden.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-        let secrets = copying.hidden.iter().filter(|secret| !secret.is_empty());
-        let desc = secrets.fold(desc.to_owned(), |desc, secret| desc.replace(secret, HIDDEN));
-        self.clean(&desc)
+        let mut found = Found::default();
+        self.clean(desc, Source::Server, DEEPEST_TEXT, &mut found).into_owned()
     }
 
     fn is_secret(&self, name: &str) -> bool {
-        let name = normal(name);
-        let matches = |pattern: &str| glob::matches(pattern, &name);
+        let (normal, flat) = (normal(name), flat(name));
+        let matches = |pattern: &str| {
+            glob::matches(pattern, &normal) || (flat != normal && glob::matches(pattern, &flat))
+        };
         self.more.iter().any(|pattern| matches(pattern))
-            || (!IDS.contains(&&*name) && SECRETS.iter().any(|pattern| matches(pattern)))
+            || (!IDS.contains(&&*normal) && SECRETS.iter().any(|pattern| matches(pattern)))
     }
 
-    /// A text without the passwords of URLs, and without what is said of members that are secrets.
-    pub(super) fn clean(&self, text: &str) -> String {
-        // QEMU takes all options of a block device as a name, in JSON.
-        if let Some(options) = text.strip_prefix("json:") {
-            return if options.is_empty() { text.to_owned() } else { format!("json:{HIDDEN}") };
+    /// Notes the secrets in JSON that is not written down.
+    fn note_json(&self, text: &str, depth: usize, found: &mut Found) {
+        if let Some(depth) = depth.checked_sub(1)
+            && let Ok(value) = text.parse()
+        {
+            let mut copying = Copying { depth, ..Copying::new(self, LONGEST, found) };
+            // What is too long is hidden as a whole.
+            let _ = copying.value(&value, Members::Usual);
         }
-        let mut clean = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(at) = rest.find(['=', '/']) {
-            let (before, after) = rest.split_at(at);
-            clean.push_str(before);
-            if let Some(authority) = after.strip_prefix("//").filter(|_| before.ends_with(':')) {
-                let end = authority.find(['/', '?', '#', ' ']).unwrap_or(authority.len());
-                let user = authority[..end].rfind('@').map_or("", |at| &authority[..at]);
-                clean.push_str("//");
-                rest = authority;
-                if let Some((name, password)) = user.split_once(':') {
-                    clean.push_str(&format!("{name}:{HIDDEN}"));
-                    rest = &authority[name.len() + 1 + password.len()..];
-                }
-                continue;
-            }
-            clean.push_str(&after[..1]);
-            rest = &after[1..];
-            let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-            let name = before.rsplit(|c| !is_of_name(c)).next().unwrap_or_default();
-            if after.starts_with('=') && !name.is_empty() && self.is_secret(name) {
-                let end = rest.find(SEPARATORS).unwrap_or(rest.len());
-                clean.push_str(HIDDEN);
-                rest = &rest[end..];
-            }
-        }
-        clean.push_str(rest);
-        clean
+        found.add_piece(text);
     }
 }
 
-impl<'a> Copying<'a> {
-    /// `None` if they are too long.
-    fn arguments(&mut self, command: &str, arguments: &'a Object) -> Option<Value> {
-        let text = |name: &str| arguments.get(name).and_then(Value::as_str);
-        let of_command = OF_COMMANDS.iter().find(|(of, _)| *of == command);
-        let mut also = of_command.map_or(&[][..], |(_, names)| names);
-        if command == "qom-set" {
-            let property = text("property").unwrap_or_default();
-            if property == "data" || self.secrets.is_secret(property) {
-                also = &["value"];
+impl Redacted<'_> {
+    /// What an error says of this request.
+    pub(super) fn described(&self, secrets: &Secrets, desc: &str) -> String {
+        match &self.hider {
+            Some(hider) if desc.len() <= LONGEST => {
+                secrets.described(&hider.hide_in(desc.to_owned()))
             }
+            // What it quotes may be a secret that has not been found.
+            _ => TOO_LONG.to_owned(),
         }
-        if command == "human-monitor-command" {
-            return self.human(arguments);
-        }
-        self.object(arguments, also)
+    }
+}
+
+/// Copies values, and notes what it hides.
+struct Copying<'a> {
+    secrets: &'a Secrets,
+    /// How much more is written down.
+    left: usize,
+    found: &'a mut Found,
+    /// How often JSON in a text may have JSON in a text.
+    depth: usize,
+}
+
+/// All of these functions return `None` if there is more than is written down.
+impl<'a> Copying<'a> {
+    fn new(secrets: &'a Secrets, left: usize, found: &'a mut Found) -> Copying<'a> {
+        Copying { secrets, left, found, depth: DEEPEST_TEXT }
     }
 
-    /// Of a line for people only its first word is kept, but for `info`: what else is there a secret, only the
-    /// command itself knows.
-    fn human(&mut self, arguments: &'a Object) -> Option<Value> {
-        let mut copy = Object::new();
-        for (name, value) in arguments {
-            let value = match (name, value) {
-                ("command-line", Value::String(line)) => {
-                    let line = line.trim_start();
-                    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-                    match rest.trim() {
-                        "" => self.value(value, &[])?,
-                        _ if word == "info" => self.value(value, &[])?,
-                        rest => {
-                            self.hidden.push(rest);
-                            self.keep(word.len())?;
-                            format!("{word} {HIDDEN}").into()
-                        }
-                    }
-                }
-                _ => self.value(value, &[])?,
-            };
-            self.keep(name.len())?;
-            copy.insert(name, value);
-        }
-        Some(copy.into())
+    fn arguments(&mut self, command: &str, arguments: &Object) -> Option<Value> {
+        let command = normal(command);
+        let members = match COMMANDS.iter().find(|(of, _)| *of == command) {
+            Some((_, members)) => *members,
+            None if command == "object-add" => of_object(arguments).unwrap_or(OF_SECRET_OBJECTS),
+            None if command == "qom-set" && self.sets_secret(arguments) => OF_SECRET_PROPERTIES,
+            None => Members::Usual,
+        };
+        self.object(arguments, members)
     }
 
-    /// `also` are names of members that are secrets here.
-    fn object(&mut self, object: &'a Object, also: &[&str]) -> Option<Value> {
-        // Those for `object-add`, wherever they are.
-        let kind = object.get("qom-type").and_then(Value::as_str).unwrap_or_default();
-        let also = if kind.starts_with("secret") { &["data"] } else { also };
-        let mut copy = Vec::new();
+    /// Whether `qom-set` sets a secret, or what is not known.
+    fn sets_secret(&self, arguments: &Object) -> bool {
+        let property = arguments.get("property").and_then(Value::as_str);
+        property.is_none_or(|property| {
+            let end = property.find(|c| !is_of_name(c)).unwrap_or(property.len());
+            let name = property[..end].rsplit('.').next().unwrap_or_default();
+            name.is_empty() || normal(name) == "data" || self.secrets.is_secret(name)
+        })
+    }
+
+    fn object(&mut self, object: &Object, members: Members) -> Option<Value> {
+        let members = match members {
+            Members::Usual | Members::AllBut(_) => of_object(object).unwrap_or(members),
+            Members::Only(_) | Members::Lines => members,
+        };
+        let executes = |(name, value): (&str, &Value)| {
+            normal(name) == "transport" && value.as_str().is_some_and(|way| flat(way) == "exec")
+        };
+        let executes = object.iter().any(executes);
+        let mut copy = Vec::with_capacity(object.len());
         for (name, value) in object {
-            self.keep(name.len())?;
-            let value = match also.contains(&name) || self.secrets.is_secret(name) {
-                true => {
-                    self.note(value);
-                    HIDDEN.into()
-                }
-                false => self.value(value, also)?,
+            self.keep(written(name))?;
+            let key = normal(name);
+            let value = if self.is_hidden(&key, name, members) {
+                self.note(value)?;
+                HIDDEN.into()
+            } else if COMMAND_LINES.contains(&&*key) || (executes && key == "args") {
+                self.command_line(value)?
+            } else {
+                let is_number = matches!((members, &*key), (Members::Lines, "cpu-index"));
+                self.value(value, if is_number { Members::Usual } else { members })?
             };
-            copy.push((name, value));
+            copy.push((name_alone(name, self.found).into_owned(), value));
         }
         Some(Value::Object(copy.into_iter().collect()))
     }
 
-    fn value(&mut self, value: &'a Value, also: &[&str]) -> Option<Value> {
+    fn is_hidden(&self, key: &str, name: &str, members: Members) -> bool {
+        let is_secret = self.secrets.is_secret(name);
+        match members {
+            Members::Usual | Members::Lines => is_secret,
+            Members::AllBut(names) => is_secret || names.contains(&key),
+            Members::Only(names) => is_secret || !names.contains(&key),
+        }
+    }
+
+    fn value(&mut self, value: &Value, members: Members) -> Option<Value> {
         self.keep(1)?;
-        match value {
-            Value::Object(object) => self.object(object, also),
-            Value::Array(array) => {
-                let copy = array.iter().map(|element| self.value(element, also));
+        match (value, members) {
+            (Value::Object(object), _) => self.object(object, members),
+            (Value::Array(array), _) => {
+                let copy = array.iter().map(|element| self.value(element, members));
                 copy.collect::<Option<Vec<_>>>().map(Value::Array)
             }
-            Value::String(text) => {
-                self.keep(text.len())?;
-                let clean = self.secrets.clean(text);
-                if clean != *text {
-                    self.hidden.push(text);
-                }
-                Some(clean.into())
+            (Value::String(line), Members::Lines) => self.line(line),
+            (Value::String(text), _) => self.text(text),
+            (Value::Number(_), Members::Lines) => {
+                self.note(value)?;
+                Some(HIDDEN.into())
             }
-            other => Some(other.clone()),
+            (Value::Number(number), _) => {
+                self.keep(number.to_string().len())?;
+                Some(value.clone())
+            }
+            (Value::Null | Value::Bool(_), _) => Some(value.clone()),
         }
+    }
+
+    fn text(&mut self, text: &str) -> Option<Value> {
+        // What is longer is not gone through.
+        self.keep(written(text))?;
+        if text.trim_start().starts_with(['{', '['])
+            && let Ok(value) = text.parse()
+        {
+            let Some(depth) = self.depth.checked_sub(1) else {
+                self.found.add_piece(text);
+                return Some(HIDDEN.into());
+            };
+            let before = std::mem::replace(&mut self.depth, depth);
+            let copy = self.value(&value, Members::Usual);
+            self.depth = before;
+            let copy = copy?;
+            return Some(if copy == value { text.into() } else { copy.to_string().into() });
+        }
+        Some(self.secrets.clean(text, Source::Client, self.depth, self.found).as_ref().into())
+    }
+
+    /// Of a line for people only the first word is kept, but for `info`: what else is there a secret, only the
+    /// command itself knows.
+    fn line(&mut self, line: &str) -> Option<Value> {
+        self.keep(written(line))?;
+        let line = line.trim_start();
+        let end = line.find(|c| !is_of_name(c)).unwrap_or(line.len());
+        let (word, rest) = line.split_at(end);
+        if rest.trim().is_empty() {
+            return Some(word.into());
+        }
+        if word == "info" && rest.starts_with(char::is_whitespace) {
+            return Some(
+                self.secrets.clean(line, Source::Client, self.depth, self.found).as_ref().into(),
+            );
+        }
+        self.found.add_line(rest);
+        Some(format!("{word} {HIDDEN}").trim_start().into())
+    }
+
+    /// Of a command line only the program is kept.
+    fn command_line(&mut self, value: &Value) -> Option<Value> {
+        let Some((Value::String(program), arguments)) =
+            value.as_array().and_then(<[_]>::split_first)
+        else {
+            self.note(value)?;
+            return Some(HIDDEN.into());
+        };
+        self.keep(written(program))?;
+        let mut copy = vec![Value::from(Secrets::program(program, self.found))];
+        for argument in arguments {
+            self.note(argument)?;
+            copy.push(HIDDEN.into());
+        }
+        Some(Value::Array(copy))
     }
 
     fn keep(&mut self, size: usize) -> Option<()> {
-        take(&mut self.left, size).then_some(())
+        let less = self.left.checked_sub(size);
+        self.left = less.unwrap_or_default();
+        less.map(|_| ())
     }
 
-    /// Notes the texts in what is hidden.
-    fn note(&mut self, value: &'a Value) {
+    /// Notes the names, texts and numbers in what is hidden. It counts as if it were written down: all of it is looked for
+    /// elsewhere.
+    fn note(&mut self, value: &Value) -> Option<()> {
+        self.keep(HIDDEN.len())?;
         match value {
-            Value::String(text) => self.hidden.push(text),
-            Value::Array(array) => array.iter().for_each(|value| self.note(value)),
-            Value::Object(object) => object.iter().for_each(|(_, value)| self.note(value)),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            Value::String(text) => {
+                self.keep(written(text))?;
+                self.found.add(text);
+                if text.contains(char::is_whitespace) {
+                    self.found.add_line(text);
+                }
+            }
+            Value::Number(number) => self.found.add_piece(&number.to_string()),
+            Value::Array(array) => return array.iter().try_for_each(|value| self.note(value)),
+            Value::Object(object) => {
+                for (name, value) in object {
+                    self.keep(written(name))?;
+                    self.found.add_piece(name);
+                    self.note(value)?;
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
+        }
+        Some(())
+    }
+}
+
+/// What is kept of an object of QOM that is added; `None` if it names no type.
+fn of_object(object: &Object) -> Option<Members> {
+    let names_type = |name: &str| matches!(&*normal(name), "qom-type" | "qomtype");
+    let is_other =
+        |kind: &str| kind.chars().all(is_of_name) && !flat(kind).starts_with(SECRET_TYPE);
+    let mut types = object.iter().filter(|(name, _)| names_type(name)).peekable();
+    types.peek()?;
+    let is_known =
+        |(name, kind): (&str, &Value)| name == "qom-type" && kind.as_str().is_some_and(is_other);
+    Some(if types.all(is_known) { OF_OBJECTS } else { OF_SECRET_OBJECTS })
+}
+
+/// A value without secrets that were found elsewhere.
+fn without(value: Value, hider: &Hider) -> Value {
+    match value {
+        Value::String(text) => hider.hide_in(text).into(),
+        Value::Number(number) => {
+            let text = number.to_string();
+            let clean = hider.hide_in(text.clone());
+            if clean == text { number.into() } else { clean.into() }
+        }
+        Value::Array(array) => {
+            Value::Array(array.into_iter().map(|value| without(value, hider)).collect())
+        }
+        Value::Object(object) => {
+            let members = object.into_iter();
+            let members = members.map(|(name, value)| (hider.hide_in(name), without(value, hider)));
+            Value::Object(members.collect())
+        }
+        Value::Null | Value::Bool(_) => value,
+    }
+}
+
+/// A name as it is; of what is none, the beginning that may be one.
+fn name_alone<'t>(text: &'t str, found: &mut Found) -> Cow<'t, str> {
+    steps::count(text.len());
+    match text.find(|c| !is_of_name(c)) {
+        None => text.into(),
+        Some(end) => {
+            let (name, rest) = text.split_at(end);
+            found.add_line(rest);
+            format!("{name}{HIDDEN}").into()
         }
     }
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
 /// What is wrong with input that cannot be read, without the piece of it that is quoted: nobody knows
@@ -249,50 +386,81 @@ pub(super) fn without_quotation(desc: &str) -> String {
     }
 }
 
-/// Whether a value has no more than `left` bytes of names and texts, about.
-pub(super) fn fits(value: &Value, left: &mut usize) -> bool {
-    let size = match value {
-        Value::String(text) => text.len(),
-        _ => 1,
-    };
-    take(left, size)
-        && match value {
-            Value::Array(array) => array.iter().all(|value| fits(value, left)),
-            Value::Object(object) => {
-                object.iter().all(|(name, value)| take(left, name.len()) && fits(value, left))
-            }
-            _ => true,
-        }
+/// How many bytes a text takes in JSON, about.
+fn written(text: &str) -> usize {
+    steps::count(text.len());
+    let plain = |c: &char| (' '..='~').contains(c) && !matches!(c, '"' | '\\');
+    2 + text.chars().map(|c| if plain(&c) { 1 } else { 6 * c.len_utf16() }).sum::<usize>()
 }
 
-fn take(left: &mut usize, size: usize) -> bool {
-    let less = left.checked_sub(size);
-    *left = less.unwrap_or_default();
-    less.is_some()
-}
-
-/// As patterns are compared.
-fn normal(name: &str) -> String {
+/// As tables are written: in small letters and with `-`.
+fn flat(name: &str) -> String {
+    steps::count(name.len());
     name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// The same, with `-` where words begin with capital letters, as in `sslKey`.
+fn normal(name: &str) -> String {
+    let mut parted = String::with_capacity(name.len() + 8);
+    let mut before = '-';
+    let mut rest = name.chars().peekable();
+    while let Some(c) = rest.next() {
+        let is_next_small = rest.peek().is_some_and(char::is_ascii_lowercase);
+        let begins = !before.is_ascii_uppercase() || is_next_small;
+        if c.is_ascii_uppercase() && before.is_ascii_alphanumeric() && begins {
+            parted.push('-');
+        }
+        parted.push(c);
+        before = c;
+    }
+    flat(&parted)
+}
+
+fn names_match(patterns: &[&str], name: &str) -> bool {
+    patterns.iter().any(|pattern| glob::matches(pattern, name))
 }
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::proto::{Dialect, Location, SyntaxError, SyntaxErrorKind};
+    use qmp_dispatch::proto::{Band, Dialect, Location, SyntaxError, SyntaxErrorKind};
 
     use super::*;
 
-    fn object(text: &str) -> Object {
-        let Ok(Value::Object(object)) = text.parse() else { panic!("an object") };
-        object
+    fn request(text: &str) -> Request {
+        let Ok(Value::Object(mut members)) = text.parse() else { panic!("no object: {text}") };
+        let command = members.remove("execute").and_then(|name| name.as_str().map(str::to_owned));
+        let arguments = match members.remove("arguments") {
+            Some(Value::Object(arguments)) => arguments,
+            _ => Object::new(),
+        };
+        let id = members.remove("id");
+        Request { command: command.unwrap_or("x".to_owned()), arguments, band: Band::InBand, id }
+    }
+
+    fn secrets() -> Secrets {
+        let mut secrets = Secrets::default();
+        secrets.hide("*_PIN").unwrap();
+        secrets
+    }
+
+    /// Everything that is written down of a request, and of an error that quotes it.
+    fn written_down(text: &str, desc: &str) -> String {
+        let request = request(text);
+        let redacted = secrets().redact(&request);
+        let desc = redacted.described(&secrets(), desc);
+        let Redacted { command, arguments, id, .. } = redacted;
+        format!("{command} {arguments} {id:?} {desc}")
     }
 
     #[track_caller]
     fn check(command: &str, arguments: &str, expected: &str) {
-        let mut secrets = Secrets::default();
-        secrets.hide("*_PIN").unwrap();
-        let replaced = secrets.replaced(command, &object(arguments));
-        assert_eq!(replaced, Value::Object(object(expected)), "{command} {arguments}");
+        let request = request(&format!("{{'execute': '{command}', 'arguments': {arguments}}}"));
+        let redacted = secrets().redact(&request);
+        assert_eq!(redacted.arguments, expected.parse().unwrap(), "{command} {arguments}");
+    }
+
+    fn clean(text: &str) -> String {
+        secrets().clean(text, Source::Client, DEEPEST_TEXT, &mut Found::default()).into_owned()
     }
 
     #[test]
@@ -303,8 +471,12 @@ mod tests {
             "{'a': [{'New_Password': 'b'}, {'c': {'card-pin': 4, 'key': [1], 'keys': 'd'}}]}",
             "{'a': [{'New_Password': '***'}, {'c': {'card-pin': '***', 'key': '***', 'keys': 'd'}}]}",
         );
-        check("x", "{'api-key': 'a', 'apiKey': 'b'}", "{'api-key': '***', 'apiKey': '***'}");
-        let ids = "{'key-secret': 'sec0', 'key-offset': 1, 'keyid': 'master', 'monkey': 1}";
+        check(
+            "x",
+            "{'api-key': 'a', 'apiKey': 'b', 'sslKey': 1, 'SSLKey': 2, 'authorization': 'c'}",
+            "{'api-key': '***', 'apiKey': '***', 'sslKey': '***', 'SSLKey': '***', 'authorization': '***'}",
+        );
+        let ids = "{'key-secret': 'sec0', 'keySecret': 'sec0', 'key-offset': 1, 'keyid': 'master', 'monkey': 1}";
         check("x", ids, ids);
     }
 
@@ -312,21 +484,44 @@ mod tests {
     fn secrets_of_qemus_commands_are_known() {
         check(
             "object-add",
-            "{'qom-type': 'secret', 'id': 's', 'data': 'a', 'format': 'raw'}",
-            "{'qom-type': 'secret', 'id': 's', 'data': '***', 'format': 'raw'}",
+            "{'qom-type': 'secret', 'id': 's', 'data': 'a', 'format': 'raw', 'keyid': 'k', 'iv': 'AA=='}",
+            "{'qom-type': 'secret', 'id': 's', 'data': '***', 'format': 'raw', 'keyid': 'k', 'iv': 'AA=='}",
         );
         check(
             "object-add",
             "{'qom-type': 'secret', 'id': 's', 'props': {'data': 'a'}}",
             "{'qom-type': 'secret', 'id': 's', 'props': {'data': '***'}}",
         );
-        check("object-add", "{'qom-type': 'x', 'data': 'a'}", "{'qom-type': 'x', 'data': 'a'}");
+        for kind in ["'Secret'", "['secret']", "'secret_keyring'", "' secret'", "{'a': 'b'}", "1"] {
+            let request = request(&format!(
+                "{{'execute': 'object-add', 'arguments': {{'qom-type': {kind}, 'DATA': 'hunter2', 'dat': 'hunter3'}}}}"
+            ));
+            let hidden = secrets().redact(&request);
+            assert!(
+                !hidden.arguments.to_string().contains("hunter"),
+                "{kind}: {}",
+                hidden.arguments
+            );
+        }
+        check(
+            "object_add",
+            "{'qomType': 'secret', 'data': 'a'}",
+            "{'qomType': 'secret', 'data': '***'}",
+        );
+        let other = "{'qom-type': 'rng-random', 'id': 'r', 'filename': '/dev/urandom'}";
+        check("object-add", other, other);
+        let data = "{'type': 'file', 'data': {'out': '/tmp/x'}}";
+        check("chardev-add", data, data);
         check("change-vnc-password", "{'password': 'a'}", "{'password': '***'}");
+        check("change-vnc-password", "{'pasword': 'a'}", "{'pasword': '***'}");
         check(
             "set_password",
             "{'protocol': 'vnc', 'password': 'a', 'connected': 'keep'}",
             "{'protocol': 'vnc', 'password': '***', 'connected': 'keep'}",
         );
+        let expiry = "{'protocol': 'vnc', 'time': '+60'}";
+        check("expire_password", expiry, expiry);
+        check("block_passwd", "{'device': 'd', 'pass': 1234}", "{'device': 'd', 'pass': '***'}");
         check("send-key", "{'keys': [{'data': 'a'}]}", "{'keys': '***'}");
         check(
             "qom-set",
@@ -335,8 +530,20 @@ mod tests {
         );
         check(
             "qom-set",
-            "{'path': 'b', 'property': 'size', 'value': 1}",
-            "{'path': 'b', 'property': 'size', 'value': 1}",
+            "{'path': '/x', 'Property': 'password', 'value': 'a'}",
+            "{'path': '/x', 'Property': 'password', 'value': '***'}",
+        );
+        check(
+            "qom-set",
+            "{'path': '/x', 'property': 'password', 'Value': 'a', 'vaule': 'b'}",
+            "{'path': '/x', 'property': 'password', 'Value': '***', 'vaule': '***'}",
+        );
+        let size = "{'path': 'b', 'property': 'size', 'value': 1}";
+        check("qom-set", size, size);
+        check(
+            "migrate",
+            "{'channels': [{'addr': {'transport': 'exec', 'args': ['/bin/sh', '-c', 'a']}}]}",
+            "{'channels': [{'addr': {'transport': 'exec', 'args': ['/bin/sh', '***', '***']}}]}",
         );
     }
 
@@ -348,35 +555,139 @@ mod tests {
             ("info block -v", "info block -v"),
             ("set_password vnc a", "set_password ***"),
             ("  change  vnc password a", "change ***"),
+            ("\\tset_password\\tvnc\\ta", "set_password ***"),
+            ("set_password/x vnc a", "set_password ***"),
+            ("\\\"set_password\\\" vnc a", "***"),
+            ("info x password=a", "info x password=***"),
         ] {
             check("human-monitor-command", &line(given), &line(kept));
         }
+        check(
+            "human-monitor-command",
+            "{'command-line': ['set_password vnc a'], 'command_line': {'a': 'b c'}, 'x': 1234}",
+            "{'command-line': ['set_password ***'], 'command_line': {'a': 'b ***'}, 'x': '***'}",
+        );
     }
 
     #[test]
     fn secrets_within_texts_are_found() {
         for (given, kept) in [
-            ("http://u:p@h/x?token=t&y=1", "http://u:***@h/x?token=***&y=1"),
+            ("http://u:p@h/x?token=t&y=1", "http://***@h/x?token=***&y=1"),
+            ("http://u:a/p@h/x", "http://***@h/x"),
+            ("http://u:a p@h/x", "http://***@h/x"),
+            ("HTTP:/u:p@h/x", "HTTP:/***@h/x"),
+            ("https://token@h/x", "https://***@h/x"),
+            ("iscsi://bob%p@h/iqn.x/1", "iscsi://***@h/iqn.x/1"),
+            ("file.url=ftp://u:p@h/x,node-name=n", "file.url=ftp://***@h/x,node-name=n"),
+            (
+                "https://h/x?X-Amz-Signature=a&X-Amz-Date=b",
+                "https://h/x?X-Amz-Signature=***&X-Amz-Date=b",
+            ),
             ("nbd://h:1/x", "nbd://h:1/x"),
+            ("nbd+unix:///x?socket=/run/a.sock", "nbd+unix:///x?socket=/run/a.sock"),
+            ("nfs://h/x?uid=1&readahead=2", "nfs://h/x?uid=1&readahead=2"),
             ("ssh://u@h/x", "ssh://u@h/x"),
+            ("ssh://u:p@h/x", "ssh://***@h/x"),
             ("a=b,file.password=p,c=/d//e", "a=b,file.password=***,c=/d//e"),
+            ("password=a,,b,c=d", "password=***,c=d"),
+            ("password=a,b,c=d", "password=***,c=d"),
+            ("password=a b,c=d", "password=***,c=d"),
+            ("password = a", "password = ***"),
+            ("x --password='a b', c=d", "x --password=***, c=d"),
+            ("x --password a", "x --password ***"),
+            ("encrypt.key-secret=sec0,file.x=y", "encrypt.key-secret=sec0,file.x=y"),
+            ("secret,id=s,data=a,format=raw", "secret,id=s,data=***,format=raw"),
             ("rbd:p/i:id=a:key=QUJD==:conf=c", "rbd:p/i:id=a:key=***:conf=c"),
+            ("rbd:p/i:key=a\\:b=c:id=x", "rbd:p/i:key=***:id=x"),
+            ("Authorization: Bearer a", "Authorization: ***"),
+            ("a 'Cookie: b=c; d=e'", "a 'Cookie: ***"),
+            ("exec:cat", "exec:cat"),
+            ("exec:curl -H 'X: a' b", "exec:curl ***"),
+            ("exec: TOKEN=a curl", "exec:***"),
+            ("user,guestfwd=tcp:10.0.2.1:80-cmd:sh a", "user,guestfwd=tcp:10.0.2.1:80-cmd:sh ***"),
             ("json:{}", "json:***"),
+            (" json: {'a': 1}", " json:***"),
+            ("x json:{'a': '}'} y", "x json:*** y"),
+            ("JSON:{'a", "JSON:***"),
+            ("x 'password': 'a, b', 'c': 1", "x 'password': ***, 'c': 1"),
+            ("-----BEGIN RSA PRIVATE KEY-----\nabc", "-----BEGIN***"),
+            ("tcp:localhost:4444,server=on", "tcp:localhost:4444,server=on"),
+            ("/var/lib/images/disk.qcow2", "/var/lib/images/disk.qcow2"),
             ("=", "="),
             ("é=é/é", "é=é/é"),
+            ("password=é", "password=***"),
         ] {
-            assert_eq!(Secrets::default().clean(given), kept);
+            assert_eq!(clean(given), kept, "{given}");
         }
     }
 
     #[test]
-    fn errors_do_not_repeat_secrets() {
-        let secrets = Secrets::default();
-        let arguments = object("{'password': 'hunter2', 'b': 'c'}");
-        assert_eq!(secrets.described("x", &arguments, "no 'hunter2' c"), "no '***' c");
-        let line = object("{'command-line': 'change vnc password hunter2'}");
-        let desc = "unknown: vnc password hunter2";
-        assert_eq!(secrets.described("human-monitor-command", &line, desc), "unknown: ***");
+    fn json_in_a_text_is_looked_into() {
+        check(
+            "x",
+            r#"{"a": "{\"b\": 1, \"p\\u0061ssword\": \"hunter2\"}", "c": "[1, {}]"}"#,
+            r#"{"a": "{\"b\": 1, \"password\": \"***\"}", "c": "[1, {}]"}"#,
+        );
+    }
+
+    #[test]
+    fn secrets_turn_up_nowhere_else() {
+        let text = "{'execute': 'x', 'arguments': {'password': 'hunter2', 'b': 'c'}, 'id': ['a hunter2', {'token': 12}]}";
+        assert_eq!(
+            written_down(text, "no 'hunter2' c"),
+            r#"x {"b": "c", "password": "***"} Some(Array([String("a ***"), Object({"token": String("***")})])) no '***' c"#
+        );
+        for (text, desc) in [
+            (
+                "{'execute': 'human-monitor-command', 'arguments': {'command-line': 'change vnc hunter2'}}",
+                "unknown: 'hunter2'",
+            ),
+            (
+                "{'execute': 'set_password vnc hunter2'}",
+                "The command set_password vnc hunter2 has not been found",
+            ),
+            (
+                "{'arguments': {'password hunter2': 1}}",
+                "Parameter 'password hunter2' is unexpected",
+            ),
+            (
+                "{'arguments': {'password': {'hunter2': 1}}}",
+                "Parameter 'password.hunter2' is unexpected",
+            ),
+            ("{'arguments': {'password': 7312345}, 'id': 7312345}", "bad value 7312345"),
+            ("{'arguments': {'file': 'http://u:hun%74er2@h'}}", "cannot log in with 'hunter2'"),
+            ("{'arguments': {'file': 'x:password=hun,,ter2'}}", "bad password 'hun,ter2'"),
+            (
+                "{'arguments': {'file': 'json:{\"password\": \"hunter2\", \"x\": 1}'}}",
+                "bad password 'hunter2'",
+            ),
+            ("{}", "Could not open 'http://bob:hunter2@h/x': no route to bob@h"),
+            ("{}", "Could not open 'json:{\"a\": {\"password\": \"hunter2\"}}': No such file"),
+            ("{}", "Cannot read x,password=hunter2"),
+            ("{}", "GET with 'Authorization: Basic hunter2'"),
+        ] {
+            let written = written_down(text, desc);
+            for secret in ["hunter2", "hun%74er2", "hun,,ter2", "hun,ter2", "7312345"] {
+                assert!(!written.contains(secret), "{text} {desc}: {written}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_server_says_is_kept() {
+        for desc in [
+            "Could not open 'http://h/x': Permission denied for bob@h",
+            "Unable to load private key: No such file",
+            "Parameter 'key-secret' is missing",
+            "No secret with id 'sec0'",
+            "json: cannot parse",
+            "Failed to exec: No such file",
+            "The command X has been disabled for this instance",
+        ] {
+            assert_eq!(secrets().described(desc), desc);
+        }
+        let ended = "Could not open 'json:***': No such file";
+        assert_eq!(secrets().described("Could not open 'json:{\"a\": 1}': No such file"), ended);
     }
 
     #[test]
@@ -410,10 +721,107 @@ mod tests {
     }
 
     #[test]
-    fn arguments_without_end_are_left_out() {
-        let mut arguments = Object::new();
-        arguments.insert("a", "x".repeat(LONGEST));
-        assert_eq!(Secrets::default().replaced("x", &arguments), TOO_LONG.into());
-        assert_eq!(Secrets::default().described("x", &arguments, "y"), TOO_LONG);
+    fn what_is_too_long_is_left_out() {
+        let long = "x".repeat(LONGEST);
+        for arguments in [
+            format!("{{'a': '{long}'}}"),
+            format!("{{'password': '{long}'}}"),
+            format!("{{'{long}': 1}}"),
+        ] {
+            let request = request(&format!("{{'arguments': {arguments}, 'id': 1}}"));
+            let redacted = secrets().redact(&request);
+            assert_eq!(redacted.arguments, TOO_LONG.into());
+            assert_eq!(redacted.id, Some(1.into()));
+            assert_eq!(redacted.described(&secrets(), "y"), TOO_LONG);
+        }
+        let request = request(&format!("{{'execute': '{long}', 'id': '{long}'}}"));
+        let redacted = secrets().redact(&request);
+        assert_eq!((&*redacted.command, redacted.id), (TOO_LONG, Some(TOO_LONG.into())));
+        assert_eq!(secrets().described(&"é".repeat(LONGEST)), TOO_LONG);
+    }
+
+    /// How many steps a request takes.
+    fn steps_of(request: &Request, desc: &str) -> u64 {
+        let secrets = secrets();
+        steps::during(|| secrets.redact(request).described(&secrets, desc)).1
+    }
+
+    #[test]
+    fn secrets_within_secrets_take_steps_in_proportion() {
+        let request = |count: usize| Request {
+            command: "*".to_owned(),
+            arguments: Object::from_iter([("password", Value::Array(vec!["*".into(); count]))]),
+            band: Band::InBand,
+            id: None,
+        };
+        let desc = "The command * has not been found";
+        assert!(steps_of(&request(2000), desc) <= 2 * steps_of(&request(1000), desc));
+        let redacted_request = request(20);
+        let redacted = secrets().redact(&redacted_request);
+        assert_eq!(redacted.described(&secrets(), desc), "The command *** has not been found");
+    }
+
+    #[test]
+    fn texts_take_steps_in_proportion_to_their_length() {
+        for unit in [
+            "a",
+            "=",
+            ":",
+            "@",
+            ",",
+            ",,",
+            "://",
+            "http://",
+            "://@",
+            "a:b@",
+            "key=",
+            "key=a,",
+            "key=a,b=",
+            "key:",
+            "'",
+            "\"key\":",
+            "json:",
+            "json:{",
+            "json:{}",
+            "{",
+            "[",
+            "exec:",
+            "-cmd:",
+            "?key=",
+            "&key=",
+            "rbd:key=",
+            "\\",
+            "\\'",
+            " ",
+            " key =",
+            "data=",
+            "secret,data=",
+            "-----BEGIN ",
+            "--key ",
+            "bearer ",
+            "é",
+            "a.",
+            ".0",
+            "aA",
+            "password='a",
+            "key=\\\"",
+            "x-a: ",
+            "key=,  ",
+        ] {
+            for source in [Source::Client, Source::Server] {
+                let steps = |count: usize| {
+                    let text = unit.repeat(count);
+                    let secrets = secrets();
+                    let mut found = Found::default();
+                    steps::during(|| secrets.clean(&text, source, DEEPEST_TEXT, &mut found).len()).1
+                };
+                let (once, twice) = (steps(1000), steps(2000));
+                assert!(twice <= 2 * once + 100, "{unit:?} {source:?}: {once}, {twice}");
+                assert!(
+                    once <= 1000 * 200 * unit.len() as u64 + 1000,
+                    "{unit:?} {source:?}: {once}"
+                );
+            }
+        }
     }
 }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which names stand for secrets: all that the audit knows of QEMU is in these tables.
+//!
+//! Names are compared in small letters and with `-`, however clients spell them.
+
+/// Names of members, options and parameters that are secrets.
+pub(super) const SECRETS: &[&str] = &[
+    "*password*",
+    "*passwd*",
+    "*passphrase*",
+    "*passcode*",
+    "*passkey*",
+    "pass",
+    "*-pass",
+    "pw",
+    "pwd",
+    "*secret*",
+    "*credential*",
+    "*token*",
+    "*private*",
+    "*privkey*",
+    "*cookie",
+    "key",
+    "*-key",
+    "*apikey*",
+    "*accesskey*",
+    "*authkey*",
+    "*sslkey*",
+    "*authorization*",
+    "auth",
+    "*signature*",
+    "sig",
+    "psk",
+    "*-psk",
+    "jwt",
+];
+
+/// Names that look like it, but in QEMU's commands are those of members that hold the id of a `secret` object.
+pub(super) const IDS: &[&str] = &[
+    "cookie-secret",
+    "key-secret",
+    "new-secret",
+    "old-secret",
+    "password-secret",
+    "passwordid",
+    "proxy-password-secret",
+];
+
+/// Headers of HTTP, which also errors may quote.
+pub(super) const HEADERS: &[&str] = &["*authorization*", "*cookie", "x-*"];
+
+/// What is kept of the members of an object, at any depth in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Members {
+    /// Those whose names are none of secrets.
+    Usual,
+    /// Of these, all but a few that are secrets whatever their names, or may be what somebody types.
+    AllBut(&'static [&'static str]),
+    /// These. The others are secrets, or may be under a misspelt name.
+    Only(&'static [&'static str]),
+    /// Lines for people, in all texts.
+    Lines,
+}
+
+/// Commands of QEMU, its guest agent included, that take secrets which the names of members do not tell. `object-add`
+/// and `qom-set` are not among them: there it depends on what is added or set.
+pub(super) const COMMANDS: &[(&str, Members)] = &[
+    ("block-passwd", Members::Only(&["device", "node-name"])),
+    ("change", Members::Only(&["device", "target"])),
+    ("change-vnc-password", Members::Only(&[])),
+    ("guest-exec", Members::AllBut(&["arg", "env", "input-data"])),
+    ("guest-file-write", Members::AllBut(&["buf-b64"])),
+    ("guest-set-user-password", Members::Only(&["username", "crypted"])),
+    ("human-monitor-command", Members::Lines),
+    ("input-send-event", Members::AllBut(&["events"])),
+    ("ringbuf-write", Members::AllBut(&["data"])),
+    ("send-key", Members::AllBut(&["keys"])),
+    ("set-password", Members::Only(&["protocol", "connected", "display"])),
+    ("sev-inject-launch-secret", Members::Only(&["packet-header", "gpa"])),
+];
+
+/// The type of an object begins with this if the object holds a secret.
+pub(super) const SECRET_TYPE: &str = "secret";
+
+/// What is kept of an object that holds a secret.
+pub(super) const OF_SECRET_OBJECTS: Members = Members::Only(&[
+    "qom-type", "id", "format", "keyid", "iv", "file", "loaded", "serial", "props",
+]);
+
+/// What is kept of all other objects. Were the type misspelt, this would be the secret.
+pub(super) const OF_OBJECTS: Members = Members::AllBut(&["data"]);
+
+/// What is kept where `qom-set` sets a secret.
+pub(super) const OF_SECRET_PROPERTIES: Members = Members::Only(&["path", "property"]);
+
+/// Members that hold a command line, as a list: what in it is a secret, only the program knows.
+pub(super) const COMMAND_LINES: &[&str] = &["cpr-exec-command"];
+
+/// What stands before a command line in a text.
+pub(super) const BEFORE_COMMAND_LINES: &[&str] = &["exec", "-cmd"];
+
+/// Schemes of URLs with a user who is somebody's login and not a token.
+pub(super) const LOGIN_SCHEMES: &[&str] = &["ssh", "sftp", "scp"];
+
+/// Schemes of URLs that are taken as such with one slash, too.
+pub(super) const URL_SCHEMES: &[&str] =
+    &["http", "https", "ftp", "ftps", "sftp", "scp", "ssh", "iscsi", "nfs", "smb", "tftp"];
