@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::request::{LONGEST, respond};
+use super::request::{Incoming, LONGEST};
 use super::{Metrics, no_listener};
 use crate::io::Waker;
 use crate::listen::open;
@@ -198,7 +198,7 @@ struct Client {
     transport: Box<dyn Transport>,
     deadline: Instant,
     ready_for_request: bool,
-    request: Vec<u8>,
+    request: Incoming,
     response: Option<String>,
     /// How much of the response has been sent.
     sent: usize,
@@ -210,7 +210,7 @@ impl Client {
             transport,
             deadline: Instant::now() + DEADLINE,
             ready_for_request: false,
-            request: Vec::new(),
+            request: Incoming::default(),
             response: None,
             sent: 0,
         }
@@ -236,7 +236,7 @@ impl Client {
         }
         while self.response.is_none() {
             self.receive()?;
-            self.response = respond(&self.request, || metrics.text());
+            self.response = self.request.respond(|| metrics.text());
         }
         let response = self.response.as_deref().unwrap_or_default().as_bytes();
         while self.sent < response.len() {
@@ -253,11 +253,11 @@ impl Client {
 
     fn receive(&mut self) -> io::Result<()> {
         let mut buffer = [0; LONGEST];
-        let room = &mut buffer[..LONGEST - self.request.len()];
+        let room = &mut buffer[..self.request.room()];
         match self.transport.receive(room, &mut Vec::new()) {
             Ok(Received { bytes: 0, .. }) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(Received { bytes, .. }) => {
-                self.request.extend_from_slice(&room[..bytes]);
+                self.request.add(&room[..bytes]);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),

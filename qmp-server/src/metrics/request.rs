@@ -3,14 +3,60 @@
 
 use httparse::{EMPTY_HEADER, Status};
 
+use crate::steps;
+
 /// No request that anybody needs is longer, or has more headers.
 pub(super) const LONGEST: usize = 8 << 10;
 const MOST_HEADERS: usize = 64;
 
 const PATH: &str = "/metrics";
 
+/// A request of which more may come.
+///
+/// It is parsed from its beginning each time. Whatever the pieces in which it comes, that takes time in proportion to its
+/// length: it is parsed when it is twice as long as before, and when it may be complete.
+#[derive(Default)]
+pub(super) struct Incoming {
+    received: Vec<u8>,
+    /// How long it was when it was last parsed.
+    parsed: usize,
+    /// There is more than the line ends that may precede a request.
+    begun: bool,
+    /// After that came an empty line, which ends the request or is a mistake: there is no second one.
+    may_be_complete: bool,
+}
+
+impl Incoming {
+    /// How much more is taken.
+    pub(super) fn room(&self) -> usize {
+        LONGEST - self.received.len()
+    }
+
+    pub(super) fn add(&mut self, more: &[u8]) {
+        let searched = self.received.len().saturating_sub(2);
+        self.received.extend_from_slice(more);
+        self.begun |= more.iter().any(|byte| !b"\r\n".contains(byte));
+        let new = &self.received[searched..];
+        let is_empty_line = |line: &[u8]| line.starts_with(b"\n\n") || line == b"\n\r\n";
+        self.may_be_complete |=
+            self.begun && (0..new.len()).any(|at| is_empty_line(&new[at..new.len().min(at + 3)]));
+        steps::count(new.len());
+    }
+
+    /// As [`respond`], to what has come so far.
+    pub(super) fn respond(&mut self, metrics: impl FnOnce() -> String) -> Option<String> {
+        let is_much_longer = self.received.len() >= 2 * self.parsed;
+        if !is_much_longer && !self.may_be_complete && self.room() > 0 {
+            return None;
+        }
+        steps::count(self.received.len());
+        self.parsed = self.received.len();
+        respond(&self.received, metrics)
+    }
+}
+
 /// The whole response to what has come so far; `None` as long as the request is not complete.
-pub(super) fn respond(received: &[u8], metrics: impl FnOnce() -> String) -> Option<String> {
+fn respond(received: &[u8], metrics: impl FnOnce() -> String) -> Option<String> {
     let mut headers = [EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(received) {
@@ -93,6 +139,38 @@ mod tests {
         let large = "431 Request Header Fields Too Large; there is /metrics\n";
         check(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(LONGEST)), "431", large);
         check(&format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(MOST_HEADERS + 1)), "431", large);
+    }
+
+    #[test]
+    fn a_request_may_come_in_pieces() {
+        for before in ["", "\r\n", "\n\n\n"] {
+            let request = format!("{before}GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+            for size in 1..request.len() {
+                let mut incoming = Incoming::default();
+                let mut pieces = request.as_bytes().chunks(size).peekable();
+                while let Some(piece) = pieces.next() {
+                    incoming.add(piece);
+                    let response = incoming.respond(|| "a 1\n".to_owned());
+                    assert_eq!(response.is_some(), pieces.peek().is_none(), "{size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_take_no_more_steps_than_the_whole() {
+        for piece in ["x", "\r", "\n", "\r\n", "a: b\r\n", "GET / HTTP/1.1\r\n"] {
+            let mut incoming = Incoming::default();
+            let ((), steps) = steps::during(|| {
+                while incoming.room() >= piece.len() {
+                    incoming.add(piece.as_bytes());
+                    if incoming.respond(|| unreachable!()).is_some() {
+                        break;
+                    }
+                }
+            });
+            assert!(steps <= 6 * LONGEST as u64, "{piece:?}: {steps}");
+        }
     }
 
     #[test]
