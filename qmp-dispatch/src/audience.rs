@@ -41,7 +41,7 @@ impl Audience {
         let mut monitors: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
         let mut texts = Texts { event, compact: None, pretty: None };
         monitors.retain(|monitor| {
-            let wants = monitor.wants(&event.name);
+            let wants = monitor.accepts_event(&event.name);
             if wants {
                 trace::monitor_qmp_respond(monitor.id(), texts.in_layout(monitor.layout()));
             }

@@ -53,10 +53,10 @@ pub struct Call<'a> {
 /// ```
 pub trait Interceptor: Send + Sync + 'static {
     /// Called when a client has connected, before it is greeted. Can set the filters of the
-    /// [commands](Monitor::set_command_filter) that it may execute and of the
-    /// [events](Monitor::set_event_filter) that it gets.
+    /// [commands](Monitor::add_command_filter) that it may execute and of the
+    /// [events](Monitor::add_event_filter) that it gets.
     ///     fn connected(&self, monitor: &Monitor) {
-    ///         monitor.set_command_filter(|command| command.starts_with("query-"));
+    ///         monitor.add_command_filter(|command| command.starts_with("query-"));
     ///     }
     /// }
     ///

@@ -106,6 +106,7 @@ mod context;
 mod dispatcher;
 mod emit;
 mod event;
+mod filters;
 mod forward;
 mod handler;
 mod intercept;

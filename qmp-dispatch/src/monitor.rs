@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::mem::take;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use qmp_proto::{
     Band, Bands, Capability, Error, ErrorClass, Greeting, Json, Layout, Message, Request,
@@ -12,6 +12,7 @@ use qmp_proto::{
 
 use crate::command::NEGOTIATION;
 use crate::context::with_current;
+use crate::filters::Filters;
 use crate::handler::ErasedHandler;
 use crate::intercept::{self, Intercepted};
 use crate::last_command::LastCommand;
@@ -115,13 +116,10 @@ pub struct Monitor {
     layout: Layout,
     locals: Locals,
     state: AtomicState,
-    command_filter: OnceLock<Filter>,
-    event_filter: OnceLock<Filter>,
+    command_filters: Filters,
+    event_filters: Filters,
     last_command: LastCommand,
 }
-
-/// Whether the client may have what has this name.
-type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A request that has been received and not executed, or the error that is to be answered in its place.
 #[must_use = "a client waits for the answer"]
@@ -172,8 +170,8 @@ impl Monitor {
             layout,
             locals,
             state: AtomicState::new(),
-            command_filter: OnceLock::new(),
-            event_filter: OnceLock::new(),
+            command_filters: Filters::default(),
+            event_filters: Filters::default(),
             last_command: LastCommand::none(),
         }
     }
@@ -209,23 +207,63 @@ impl Monitor {
         self.last_command.name(self.dispatcher.registry())
     }
 
-    /// Refuses commands whose names the filter does not accept, as if they were
-    /// [disabled](Dispatcher::set_enabled): after negotiation, in-band and out-of-band,
-    /// [forwarded](crate::Forwarder) commands included, and before arguments are checked. `qmp_capabilities` is
-    /// never refused. Only the first filter is kept. Returns whether this one was.
-    pub fn set_command_filter(
-        &self,
-        filter: impl Fn(&str) -> bool + Send + Sync + 'static,
-    ) -> bool {
-        self.command_filter.set(Box::new(filter)).is_ok()
+    /// Refuses the client's requests for commands whose names the filter does not accept, as if they
+    /// had been [disabled](Dispatcher::set_enabled): after negotiation, in-band and out-of-band alike,
+    /// [forwarded](crate::Forwarder) commands included, and before arguments are looked at. Only
+    /// `qmp_capabilities` is never refused.
+    ///
+    /// Filters combine: a command has to pass all of them. None can be taken away.
+    ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// client.monitor().add_command_filter(|name| name != "query-version");
+    /// client.monitor().add_command_filter(|name| name != "query-commands");
+    /// for name in ["query-version", "query-commands"] {
+    ///     let said = client.ask(&format!("{{'execute': '{name}'}}"));
+    ///     assert!(said[0].contains("has been disabled for this instance"));
+    /// }
+    /// ```
+    pub fn add_command_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.command_filters.add(Box::new(filter));
     }
 
-    /// Sends only those events to the client whose names the filter accepts. Only the first filter is kept. Returns
-    /// whether this one was.
+    /// Sends only those events to the client whose names the filter accepts. Filters combine: an event
+    /// has to pass all of them.
     ///
     /// The filter is called on each thread that emits an event, which waits for it.
-    pub fn set_event_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) -> bool {
-        self.event_filter.set(Box::new(filter)).is_ok()
+    ///
+    /// ```
+    /// use qmp_dispatch::{EventType, LocalClient, Registry};
+    ///
+    /// const NOISE: EventType<()> = EventType::new("NOISE");
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.event(&NOISE)?;
+    /// let client = LocalClient::new(registry);
+    /// client.monitor().add_event_filter(|name| name != "NOISE");
+    /// client.monitor().dispatcher().emit(&NOISE, &()).unwrap();
+    /// assert!(client.ask("").is_empty());
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
+    pub fn add_event_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.event_filters.add(Box::new(filter));
+    }
+
+    /// Whether the [event filters](Monitor::add_event_filter) accept events of this name: for events
+    /// that do not come from the dispatcher, but from the embedder alone.
+    ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// client.monitor().add_event_filter(|name| name != "NOISE");
+    /// assert!(client.monitor().accepts_event("STOP"));
+    /// assert!(!client.monitor().accepts_event("NOISE"));
+    /// ```
+    pub fn accepts_event(&self, name: &str) -> bool {
+        self.event_filters.accept(name)
     }
 
     /// Receives a message of the client, or the error that the reader returned in its place.
@@ -397,9 +435,9 @@ impl Monitor {
         Ok(Some(command))
     }
 
-    /// Whether the command filter lets the command through.
+    /// Whether the command filters let the command through.
     fn permits(&self, name: &str) -> bool {
-        name == NEGOTIATION || self.command_filter.get().is_none_or(|permits| permits(name))
+        name == NEGOTIATION || self.command_filters.accept(name)
     }
 
     /// Runs a handler with this as the current monitor. Returns an error if it panics.
@@ -466,11 +504,6 @@ impl Monitor {
         trace::monitor_qmp_respond(self.id, &text);
         self.output.transmit(&text);
         self.output.flush();
-    }
-
-    /// Whether the event filter lets the event through.
-    pub(crate) fn wants(&self, event: &str) -> bool {
-        self.event_filter.get().is_none_or(|wants| wants(event))
     }
 
     pub(crate) fn layout(&self) -> Layout {

@@ -51,7 +51,7 @@ impl Usher {
 impl Interceptor for Usher {
     fn connected(&self, monitor: &Monitor) {
         self.note(format!("{} comes in", badge(monitor)));
-        monitor.set_event_filter(|name| name == "LOUD");
+        monitor.add_event_filter(|name| name == "LOUD");
     }
 
     fn disconnected(&self, monitor: &Monitor) {
@@ -172,8 +172,8 @@ fn filtered_commands_are_refused_like_disabled_ones() {
     for dispatcher in both_kinds() {
         let screen = Arc::new(Screen::default());
         let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
-        assert!(monitor.set_command_filter(|name| name == "x-fail"));
-        assert!(!monitor.set_command_filter(|_| true), "one is enough");
+        monitor.add_command_filter(|_| true);
+        monitor.add_command_filter(|name| name == "x-fail");
         feed(&monitor, "{'execute': 'x-badge'}");
         let enable = "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}";
         feed(&monitor, enable);
@@ -196,7 +196,7 @@ fn filtered_commands_are_refused_like_disabled_ones() {
     }
     let [dispatcher, _] = both_kinds();
     let (monitor, screen) = connect(&dispatcher);
-    monitor.set_command_filter(|_| false);
+    monitor.add_command_filter(|_| false);
     feed(&monitor, "{'execute': 'x-nothing'}");
     let said = screen.take().concat();
     assert!(said.contains("The command x-nothing has not been found"), "{said}");

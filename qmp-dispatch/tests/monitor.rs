@@ -185,7 +185,7 @@ fn a_filter_that_blocks_holds_up_only_the_thread_that_emits() {
     let (asked, is_asked) = mpsc::channel();
     let (permit, permitted) = mpsc::channel();
     let permitted = Mutex::new(permitted);
-    slow.set_event_filter(move |_| {
+    slow.add_event_filter(move |_| {
         asked.send(()).unwrap();
         permitted.lock().unwrap().recv().unwrap()
     });
@@ -227,7 +227,7 @@ fn filters_and_subscribers_may_emit_events() {
     let (_listener, heard) = negotiated(&dispatcher);
     let (filtered, _screen) = negotiated(&dispatcher);
     let echo = Echo(dispatcher.clone());
-    filtered.set_event_filter(move |_| {
+    filtered.add_event_filter(move |_| {
         echo.emit("filtered");
         true
     });
@@ -441,7 +441,7 @@ fn limited_events_are_held_back_until_time_has_passed() {
     assert!(dispatcher.set_timeout_hook(move || *hook.lock().unwrap() += 1));
     let (monitor, screen) = negotiated(&dispatcher);
     let (filtered, nothing) = negotiated(&dispatcher);
-    assert!(filtered.set_event_filter(|name| name != "LIMITED"));
+    filtered.add_event_filter(|name| name != "LIMITED");
 
     assert_eq!(dispatcher.timeout(), None);
     for what in ["first", "second", "third"] {

@@ -2,10 +2,12 @@
 //! What each client may do, and which clients have which role.
 
 mod introspection;
+mod monitors;
 mod ready_made;
 mod role;
 mod subject;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ pub use role::Role;
 pub use subject::Subject;
 
 use self::introspection::Introspected;
+use self::monitors::adds_monitor;
 use crate::access::{DoorRole, GivenRole, Groups};
 use crate::{PatternError, Peer};
 
@@ -238,24 +241,36 @@ impl Roles {
     }
 }
 
-/// Has roles obeyed.
+/// Makes clients obey their roles.
 struct Guard;
 
 impl Interceptor for Guard {
     fn connected(&self, monitor: &Monitor) {
-        let Some(role) = monitor.local::<Arc<Role>>() else { return };
-        let mut filtered = true;
+        // A client without a role is one whose listener names a role that does not exist.
+        let Some(role) = monitor.local::<Arc<Role>>() else {
+            monitor.add_command_filter(|_| false);
+            monitor.add_event_filter(|_| false);
+            return;
+        };
         if !role.allows_all_commands() {
             let role = Arc::clone(role);
-            filtered &= monitor.set_command_filter(move |command| role.allows_command(command));
+            monitor.add_command_filter(move |command| role.allows_command(command));
         }
         if !role.allows_all_events() {
             let role = Arc::clone(role);
-            filtered &= monitor.set_event_filter(move |event| role.allows_event(event));
+            monitor.add_event_filter(move |event| role.allows_event(event));
         }
-        if !filtered {
-            tracing::error!(monitor = %monitor.id(), "a role is not obeyed: there is another filter");
+    }
+
+    fn before(&self, call: &Call<'_>) -> ControlFlow<Result<Json, Error>> {
+        let Some(role) = Role::of(call.monitor) else { return ControlFlow::Continue(()) };
+        // All else that is wrong with a request comes first: that is for the dispatcher.
+        let is_next = call.monitor.is_negotiated() && role.allows_command(&call.request.command);
+        if is_next && !role.adds_monitors() && adds_monitor(call.request) {
+            let desc = format!("Clients of the role '{}' may not add a monitor", role.name());
+            return ControlFlow::Break(Err(Error::generic(desc)));
         }
+        ControlFlow::Continue(())
     }
 
     fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, _: Duration) {

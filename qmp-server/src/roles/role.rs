@@ -38,6 +38,8 @@ pub struct Role {
     base: Option<Box<Role>>,
     commands: Rules,
     events: Rules,
+    /// Only in `admin`: in a monitor of one's own there are no roles.
+    adds_monitors: bool,
     introspections: Introspections,
 }
 
@@ -139,7 +141,7 @@ impl Role {
         Role { base: Some(Box::new(Role::observer())), ..operator }
     }
 
-    /// `admin`: everything.
+    /// `admin`: everything. Of all roles, it alone can add a monitor to QEMU (`object-add` of `monitor-qmp`).
     ///
     /// ```
     /// use qmp_server::Role;
@@ -147,7 +149,7 @@ impl Role {
     /// assert!(Role::admin().allows_command("quit"));
     /// ```
     pub fn admin() -> Role {
-        Role::made("admin", &["*"], &[])
+        Role { adds_monitors: true, ..Role::made("admin", &["*"], &[]) }
     }
 
     fn made(name: &str, allow: &[&str], deny: &[&str]) -> Role {
@@ -164,6 +166,7 @@ impl Role {
             base: None,
             commands: Rules::default(),
             events: Rules::default(),
+            adds_monitors: false,
             introspections: Introspections::default(),
         }
     }
@@ -250,6 +253,11 @@ impl Role {
     pub fn allows_event(&self, name: &str) -> bool {
         let base = || self.base.as_ref().is_some_and(|base| base.allows_event(name));
         self.events.decide(name).unwrap_or_else(base)
+    }
+
+    /// Whether the client may add monitors to QEMU, if it may add objects.
+    pub(super) fn adds_monitors(&self) -> bool {
+        self.adds_monitors
     }
 
     /// Whether there is no need to ask about commands.
