@@ -12,4 +12,4 @@ pub(crate) use admission::{Door, HANDSHAKE_DEADLINE, RefusalHook, Refused, Verdi
 pub use limits::{Limits, Quota};
 pub(crate) use origin::{DoorRole, GivenRole, Origin};
 pub use users::Access;
-pub(crate) use users::{Groups, group_id, groups_of, user_id};
+pub(crate) use users::{Groups, group_id, groups_of, is_mapped_group, is_nobody, user_id};

@@ -289,6 +289,7 @@ impl Interceptor for Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CertificateName;
 
     fn process(uid: u32, gid: u32) -> Peer {
         Peer::Process { pid: 1, uid, gid }
@@ -319,12 +320,16 @@ mod tests {
         check(process(4711, 4712), "admin");
         check(process(1, 4712), "operator");
         check(process(1, 1), "observer");
-        let names = ["a.example", "b.example"].map(str::to_owned).to_vec();
-        check(Peer::Certificate { names, address: "::1".to_owned() }, "operator");
-        check(
-            Peer::Certificate { names: vec!["c".to_owned()], address: "x".to_owned() },
-            "observer",
-        );
+        let with = |names: &[CertificateName]| Peer::Certificate {
+            names: names.to_vec(),
+            address: "::1".to_owned(),
+        };
+        let [a, b] = ["a.example", "b.example"].map(str::to_owned);
+        let common = CertificateName::Common(b.clone());
+        check(with(&[CertificateName::Dns(a.clone()), common]), "operator");
+        check(with(&[CertificateName::Dns(a.clone())]), "admin");
+        check(with(&[CertificateName::Uri(a), CertificateName::Uri(b)]), "observer");
+        check(with(&[]), "observer");
         check(Peer::Starter, "observer");
     }
 

@@ -3,6 +3,7 @@
 
 mod address;
 mod ancillary;
+mod certificate_name;
 pub(crate) mod inherited;
 mod peer;
 pub(crate) mod stdio;
@@ -17,6 +18,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use self::address::{Address, AddressError};
+pub use self::certificate_name::CertificateName;
+pub(crate) use self::certificate_name::ExpectedName;
 pub use self::peer::Peer;
 pub use self::tls_files::ListenTls;
 pub(crate) use self::unix::SocketFile;

@@ -2,7 +2,9 @@
 //! Users and groups of this machine: who may connect.
 
 use std::ffi::CString;
+use std::fs;
 use std::io;
+use std::sync::LazyLock;
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
@@ -73,9 +75,15 @@ impl Access {
     /// Decides without looking anything up.
     pub(crate) fn decide(&self, peer: &Peer) -> Decision {
         let &Peer::Process { uid, gid, .. } = peer else { return Decision::Yes };
+        if is_mapped_group(gid) && self.groups.contains(&gid) {
+            return Decision::Yes;
+        }
+        if is_nobody(uid) {
+            return Decision::No;
+        }
         let is_default = self.users.is_empty() && self.groups.is_empty();
         let is_own = uid == 0 || uid == Uid::effective().as_raw();
-        if (is_default && is_own) || self.users.contains(&uid) || self.groups.contains(&gid) {
+        if (is_default && is_own) || self.users.contains(&uid) {
             return Decision::Yes;
         }
         if self.groups.is_empty() { Decision::No } else { Decision::ByGroups(uid) }
@@ -110,27 +118,67 @@ pub(crate) fn groups_of(uid: u32) -> Vec<u32> {
 }
 
 pub(crate) fn user_id(user: &str) -> io::Result<u32> {
-    match user.parse() {
-        Ok(uid) => Ok(uid),
+    let uid = match user.parse() {
+        Ok(uid) => uid,
         Err(_) => match User::from_name(user)? {
-            Some(user) => Ok(user.uid.as_raw()),
-            None => Err(unknown("user", user)),
+            Some(user) => user.uid.as_raw(),
+            None => return Err(unknown("user", user)),
         },
-    }
+    };
+    if is_nobody(uid) { Err(unmapped("user", user)) } else { Ok(uid) }
 }
 
 pub(crate) fn group_id(group: &str) -> io::Result<u32> {
-    match group.parse() {
-        Ok(gid) => Ok(gid),
+    let gid = match group.parse() {
+        Ok(gid) => gid,
         Err(_) => match Group::from_name(group)? {
-            Some(group) => Ok(group.gid.as_raw()),
-            None => Err(unknown("group", group)),
+            Some(group) => group.gid.as_raw(),
+            None => return Err(unknown("group", group)),
         },
-    }
+    };
+    if is_mapped_group(gid) { Ok(gid) } else { Err(unmapped("group", group)) }
 }
 
 fn unknown(what: &str, name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("there is no {what} '{name}'"))
+}
+
+fn unmapped(what: &str, name: &str) -> io::Error {
+    let reason =
+        format!("{what} '{name}' stands for every {what} without a number in this user namespace");
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
+}
+
+/// The number that all users have here who have none in this user namespace (`user_namespaces(7)`): nobody in particular,
+/// whatever the name that the system's database has for it. `None` if all have one.
+static UNMAPPED_USERS: LazyLock<Option<u32>> = LazyLock::new(|| {
+    unmapped_id(&read("/proc/self/uid_map"), &read("/proc/sys/kernel/overflowuid"))
+});
+
+static UNMAPPED_GROUPS: LazyLock<Option<u32>> = LazyLock::new(|| {
+    unmapped_id(&read("/proc/self/gid_map"), &read("/proc/sys/kernel/overflowgid"))
+});
+
+/// Whether this is no user in particular.
+pub(crate) fn is_nobody(uid: u32) -> bool {
+    *UNMAPPED_USERS == Some(uid)
+}
+
+/// Whether this is one group in particular.
+pub(crate) fn is_mapped_group(gid: u32) -> bool {
+    *UNMAPPED_GROUPS != Some(gid)
+}
+
+/// Without `/proc` nothing is known, as if there were a user namespace.
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn unmapped_id(map: &str, overflow: &str) -> Option<u32> {
+    let mapped = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse().ok());
+    // The last number is that of nobody.
+    let all = mapped.fold(0u64, u64::saturating_add) >= u64::from(u32::MAX);
+    (!all).then(|| overflow.trim().parse().unwrap_or(65_534))
 }
 
 #[cfg(test)]
@@ -168,6 +216,16 @@ mod tests {
         // The user root is in the group root, whatever group the process has.
         assert!(access.admits(&process(0, 4242)));
         assert!(!access.admits(&process(4242, 4242)));
+    }
+
+    #[test]
+    fn who_has_no_number_is_nobody_in_particular() {
+        let everybody = "         0          0 4294967295\n";
+        assert_eq!(unmapped_id(everybody, "65534\n"), None);
+        assert_eq!(unmapped_id("0 0 1000\n1000 100000 4294966295\n", "65534\n"), None);
+        assert_eq!(unmapped_id("         0       1000          1\n", "65534\n"), Some(65_534));
+        assert_eq!(unmapped_id("0 100000 65536\n", "4242\n"), Some(4242));
+        assert_eq!(unmapped_id("", ""), Some(65_534), "without /proc");
     }
 
     #[test]

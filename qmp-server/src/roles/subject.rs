@@ -7,10 +7,15 @@ use std::str::FromStr;
 
 use super::RoleError;
 use crate::Peer;
-use crate::access::{Groups, group_id, groups_of, user_id};
+use crate::access::{Groups, group_id, groups_of, is_mapped_group, is_nobody, user_id};
+use crate::transport::ExpectedName;
 
 /// Those clients that are processes of one user, or of a group's members, or have a certificate with
-/// some name. Written `user:NAME`, `group:NAME` or `name:NAME`; users and groups by name or number.
+/// some name.
+///
+/// Written `user:NAME` or `group:NAME`, by name or number, or as the name of a certificate: `dns:NAME`, `uri:URI`,
+/// `cn:NAME` for the common name, or `name:NAME` for a DNS name or, in certificates without alternative names, the common
+/// name.
 ///
 /// ```
 /// use qmp_server::Subject;
@@ -30,13 +35,19 @@ pub struct Subject {
 enum Who {
     User(u32),
     Group(u32),
-    Name(String),
+    Name(ExpectedName),
 }
+
+/// How clients are written.
+const EXPECTED: &str = "expected user:NAME, group:NAME, dns:NAME, uri:URI, cn:NAME or name:NAME";
 
 impl Subject {
     /// Whether the peer is a process of this user.
     pub(super) fn is_user(&self, peer: &Peer) -> bool {
-        matches!((&self.who, peer), (Who::User(user), Peer::Process { uid, .. }) if user == uid)
+        match (&self.who, peer) {
+            (Who::User(user), Peer::Process { uid, .. }) => user == uid && !is_nobody(*uid),
+            _ => false,
+        }
     }
 
     /// Whether the peer is a process of this group's members, or has this name.
@@ -45,13 +56,15 @@ impl Subject {
     pub(super) fn is_group_or_name(&self, peer: &Peer, groups: Option<&Groups>) -> bool {
         match (&self.who, peer) {
             (Who::Group(group), &Peer::Process { uid, gid, .. }) => {
-                *group == gid
-                    || match groups {
-                        Some(Groups(groups)) => groups.contains(group),
-                        None => groups_of(uid).contains(group),
-                    }
+                let is_member = || match groups {
+                    Some(Groups(groups)) => groups.contains(group),
+                    None => groups_of(uid).contains(group),
+                };
+                (*group == gid && is_mapped_group(gid)) || (!is_nobody(uid) && is_member())
             }
-            (Who::Name(name), Peer::Certificate { names, .. }) => names.contains(name),
+            (Who::Name(expected), Peer::Certificate { names, .. }) => {
+                names.iter().any(|name| expected.is(name))
+            }
             _ => false,
         }
     }
@@ -84,8 +97,9 @@ impl FromStr for Subject {
             Some(("group", group)) => {
                 Who::Group(group_id(group).map_err(|error| wrong(error.to_string()))?)
             }
-            Some(("name", name)) => Who::Name(name.to_owned()),
-            _ => return Err(wrong("expected user:NAME, group:NAME or name:NAME".to_owned())),
+            Some(("name", name)) => Who::Name(ExpectedName::new(name)),
+            Some(("dns" | "uri" | "cn", _)) => Who::Name(ExpectedName::new(text)),
+            _ => return Err(wrong(EXPECTED.to_owned())),
         };
         Ok(Subject { text: text.to_owned(), who })
     }
@@ -109,8 +123,9 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        check_error("bob", "expected user:NAME, group:NAME or name:NAME");
-        check_error("role:bob", "expected user:NAME, group:NAME or name:NAME");
+        check_error("bob", EXPECTED);
+        check_error("role:bob", EXPECTED);
+        check_error("uri:", "the name is missing");
         check_error("name:", "the name is missing");
         check_error("user:no such user", "there is no user 'no such user'");
         check_error("group:no such group", "there is no group 'no such group'");

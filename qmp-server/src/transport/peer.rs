@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::CertificateName;
+
 /// Who is at the other end of a connection, as far as the transport can tell. A
 /// [local](qmp_dispatch::Monitor::local) of every monitor of a [`Server`](crate::Server).
 ///
@@ -26,8 +28,8 @@ pub enum Peer {
     },
     /// A TLS client with a certificate that has been verified.
     Certificate {
-        /// The names in it: DNS names, URIs, and the common name, in this order.
-        names: Vec<String>,
+        /// The names in it, in their order there.
+        names: Vec<CertificateName>,
         /// From where it connected.
         address: String,
     },
@@ -69,7 +71,10 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Process { pid, uid, gid } => write!(f, "pid {pid}, uid {uid}, gid {gid}"),
-            Peer::Certificate { names, address } => write!(f, "{} at {address}", names.join(", ")),
+            Peer::Certificate { names, address } => {
+                names.iter().try_for_each(|name| write!(f, "{name}, "))?;
+                write!(f, "at {address}")
+            }
             Peer::Address(address) => f.write_str(address),
             Peer::Starter => f.write_str("who started the server"),
         }

@@ -15,7 +15,7 @@ use rustls::{
 };
 
 pub(crate) use self::config::configure;
-use self::names::names_in;
+use self::names::Authorities;
 use super::{Listener, Received, Transport};
 use crate::transport::{Address, ListenTls, Peer};
 
@@ -23,15 +23,16 @@ use crate::transport::{Address, ListenTls, Peer};
 const MOST_AT_A_TIME: usize = 16 << 10;
 
 pub(crate) fn listen(host: &str, port: u16, options: &ListenTls) -> io::Result<Box<dyn Listener>> {
-    let config = Arc::new(configure(options)?);
+    let (config, authorities) = configure(options)?;
     let listener = TcpListener::bind((host, port))?;
     listener.set_nonblocking(true)?;
-    Ok(Box::new(TlsListener { listener, config }))
+    Ok(Box::new(TlsListener { listener, config: Arc::new(config), authorities }))
 }
 
 struct TlsListener {
     listener: TcpListener,
     config: Arc<ServerConfig>,
+    authorities: Arc<Authorities>,
 }
 
 impl AsFd for TlsListener {
@@ -46,7 +47,8 @@ impl Listener for TlsListener {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let tls = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
-        Ok(Box::new(TlsStream { state: Mutex::new(State { tls, encrypted: 0 }), stream }))
+        let state = Mutex::new(State { tls, encrypted: 0 });
+        Ok(Box::new(TlsStream { stream, authorities: Arc::clone(&self.authorities), state }))
     }
 
     fn address(&self) -> Address {
@@ -59,6 +61,7 @@ impl Listener for TlsListener {
 
 struct TlsStream {
     stream: TcpStream,
+    authorities: Arc<Authorities>,
     state: Mutex<State>,
 }
 
@@ -166,9 +169,8 @@ impl Transport for TlsStream {
     fn peer(&self) -> io::Result<Peer> {
         let address = self.stream.peer_addr()?.to_string();
         let state = self.state();
-        let certificate = state.tls.peer_certificates().and_then(<[_]>::first);
-        Ok(match certificate {
-            Some(certificate) => Peer::Certificate { names: names_in(certificate), address },
+        Ok(match state.tls.peer_certificates() {
+            Some(chain) => Peer::Certificate { names: self.authorities.names(chain), address },
             None => Peer::Address(address),
         })
     }
