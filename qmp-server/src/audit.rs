@@ -168,6 +168,14 @@ impl fmt::Debug for Audit {
     }
 }
 
+/// What is written down of a request that had an error, whoever sent it.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn line_of(request: &qmp_dispatch::proto::Request, error: Error) -> String {
+    let mut record = Record::new("command");
+    record.request(request, Some(&Err(error)), &Secrets::default());
+    record.to_line()
+}
+
 impl Server {
     /// Has an audit tell of those who are not let in, too, and why. What clients do is told by
     /// [registering](Audit::register) it.

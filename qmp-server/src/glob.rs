@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Patterns like those of a shell's file names.
 
+use crate::steps;
+
 /// No name of a command, an event or a member could match this.
 ///
 /// ```
@@ -63,6 +65,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
 fn strip<'t>(text: &'t str, part: &str) -> Option<&'t str> {
     let mut rest = text.chars();
     for wanted in part.chars() {
+        steps::count(1);
         let got = rest.next()?;
         if wanted != '?' && wanted != got {
             return None;
@@ -74,6 +77,20 @@ fn strip<'t>(text: &'t str, part: &str) -> Option<&'t str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Patterns are an operator's, and names a client's; of trace points, it is the other way round.
+    #[test]
+    fn it_takes_steps_in_proportion_to_the_name_and_to_the_pattern() {
+        for (pattern, text) in
+            [("*", "a"), ("*aaab", "a"), ("a*a*a*b", "a"), ("*a?a*b", "a"), ("**?*b*", "é")]
+        {
+            let of_text = |count| steps::during(|| matches(pattern, &text.repeat(count))).1;
+            assert!(of_text(2000) <= 2 * of_text(1000) + 20, "{pattern} {text}");
+            let name = "handle_qmp_command";
+            let of_pattern = |count| steps::during(|| matches(&pattern.repeat(count), name)).1;
+            assert!(of_pattern(2000) <= 2 * of_pattern(1000) + 20, "{pattern}");
+        }
+    }
 
     #[test]
     fn patterns_match_like_those_of_a_shell() {

@@ -89,6 +89,9 @@ mod access;
 #[cfg(feature = "audit")]
 mod audit;
 mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
 mod io;
 mod listen;

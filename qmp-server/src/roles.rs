@@ -288,6 +288,8 @@ impl Interceptor for Guard {
 
 #[cfg(test)]
 mod tests {
+    use qmp_dispatch::LocalClient;
+
     use super::*;
     use crate::CertificateName;
 
@@ -339,6 +341,17 @@ mod tests {
             |door: &str| Locals::default().with(process(4711, 1)).with(DoorRole(door.into()));
         assert_eq!(roles().role_of(&locals("operator")).unwrap().name(), "operator");
         assert!(roles().role_of(&locals("janitor")).is_none());
+    }
+
+    #[test]
+    fn who_has_no_role_may_do_nothing() {
+        let mut registry = Registry::new();
+        registry.each_monitor(|locals| locals.with(DoorRole("janitor".into())));
+        roles().register(&mut registry);
+        let client = LocalClient::new(registry);
+        let said = client.ask("{'execute': 'query-version'}");
+        assert!(said[0].contains("The command query-version has been disabled"), "{said:?}");
+        assert!(!client.monitor().accepts_event("STOP"));
     }
 
     #[test]

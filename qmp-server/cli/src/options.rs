@@ -41,7 +41,10 @@ pub(crate) struct ServerOptions {
     /// What clients may do that come through no listener with a role=NAME: those of a user, of a
     /// group's members, or with a name in their certificate; observer, operator, admin or a role of
     /// the file; may be given more than once
-    #[arg(long, value_name = "user:NAME=ROLE | group:NAME=ROLE | name:NAME=ROLE")]
+    #[arg(
+        long,
+        value_name = "user:NAME=ROLE | group:NAME=ROLE | dns:NAME=ROLE | uri:URI=ROLE | cn:NAME=ROLE"
+    )]
     pub(crate) role: Vec<Sourced<Assignment>>,
     /// What all other clients may do; everything by default, which is admin
     #[arg(long, value_name = "ROLE")]

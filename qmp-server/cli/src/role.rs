@@ -23,9 +23,9 @@ impl FromStr for Assignment {
 
     fn from_str(text: &str) -> Result<Assignment, String> {
         // Names in certificates may have such signs, those of roles do not.
-        let (subject, role) = text
-            .rsplit_once('=')
-            .ok_or("expected user:NAME=ROLE, group:NAME=ROLE or name:NAME=ROLE")?;
+        let (subject, role) = text.rsplit_once('=').ok_or(
+            "expected user:NAME=ROLE, group:NAME=ROLE, dns:NAME=ROLE, uri:URI=ROLE or cn:NAME=ROLE",
+        )?;
         let subject = subject.parse().map_err(|error: RoleError| error.to_string())?;
         Ok(Assignment { subject, role: role.to_owned() })
     }

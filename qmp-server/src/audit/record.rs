@@ -53,7 +53,7 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn new(kind: &'static str) -> Record<'a> {
+    pub(super) fn new(kind: &'static str) -> Record<'a> {
         Record {
             time: now(),
             kind,
@@ -128,7 +128,7 @@ impl<'a> Record<'a> {
         let RequestError { error, unreadable, .. } = refused;
         let desc = match unreadable {
             true => without_quotation(&error.desc),
-            false => secrets.described(&error.desc),
+            false => secrets.refused(&error.desc),
         };
         self.error(error, &desc);
     }
@@ -171,6 +171,8 @@ fn cut(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use qmp_dispatch::proto::Object;
+
     use super::*;
 
     #[test]
@@ -186,6 +188,27 @@ mod tests {
         let long = "é".repeat(5000);
         assert_eq!(cut(&long).chars().count(), LONGEST_TEXT + 3);
         assert_eq!(cut("short"), "short");
+    }
+
+    #[test]
+    fn lines_are_bounded() {
+        let texts = ["a", "\u{1}", "é", "\u{1F600}", "\"", "pw=a,b=c,", "[1,2,'", "token "];
+        let values = texts.map(|text| Value::from(text.repeat(100)));
+        let more = [Value::Null, 1.into(), Value::Array(Vec::new()), Value::Object(Object::new())];
+        for value in values.into_iter().chain(more) {
+            for count in [10, 100, 1000, 2000, 4000, 8000] {
+                let array = Value::Array(vec![value.clone(); count]);
+                let arguments = Object::from_iter([("a", array.clone())]);
+                let band = Band::InBand;
+                let id = Some(array.clone());
+                let request = Request { command: "x".to_owned(), arguments, band, id };
+                let outcome = Err(Error::generic(array.to_string()));
+                let mut record = Record::new("command");
+                record.request(&request, Some(&outcome), &Secrets::default());
+                let length = record.to_line().len();
+                assert!(length < 64 << 10, "{count} of {value}: {length}");
+            }
+        }
     }
 
     #[test]

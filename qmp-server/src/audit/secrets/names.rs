@@ -8,6 +8,7 @@ pub(super) const SECRETS: &[&str] = &[
     "*password*",
     "*passwd*",
     "*passphrase*",
+    "*pass-phrase*",
     "*passcode*",
     "*passkey*",
     "pass",
@@ -28,6 +29,14 @@ pub(super) const SECRETS: &[&str] = &[
     "*sslkey*",
     "*authorization*",
     "auth",
+    "*-auth",
+    "bearer",
+    "otp",
+    "pin",
+    "*-pin",
+    "session-id",
+    "sessionid",
+    "key-data",
     "*signature*",
     "sig",
     "psk",
@@ -92,6 +101,15 @@ pub(super) const OF_OBJECTS: Members = Members::AllBut(&["data"]);
 
 /// What is kept where `qom-set` sets a secret.
 pub(super) const OF_SECRET_PROPERTIES: Members = Members::Only(&["path", "property"]);
+
+/// Members that hold a line for people, whatever the command.
+pub(super) const LINES: &[&str] = &["command-line", "commandline"];
+
+/// Members that say what is in one of [`VALUES`] beside them.
+pub(super) const NAMES: &[&str] = &["name", "property", "option", "parameter", "header"];
+
+/// Members that are secrets if one of [`NAMES`] beside them says so.
+pub(super) const VALUES: &[&str] = &["value", "content"];
 
 /// Members that hold a command line, as a list: what in it is a secret, only the program knows.
 pub(super) const COMMAND_LINES: &[&str] = &["cpr-exec-command"];

@@ -120,16 +120,16 @@ impl Cleaning<'_, '_> {
         }
     }
 
-    /// Hides what follows a word such as `--password` or `Bearer`.
+    /// Hides what follows a word such as `--password`, `set_password` or `Bearer`.
     fn before_space(&mut self) {
         let word = &self.text[self.word.clone()];
         let is_key = word.starts_with("-----BEGIN");
         let space = self.byte(self.at).is_some_and(|byte| byte.is_ascii_whitespace());
-        let is_option = self.source == Source::Client
-            && word.starts_with('-')
-            && self.is_secret(word.trim_start_matches('-'));
-        let is_bearer = word.eq_ignore_ascii_case("bearer") && self.source == Source::Client;
-        if is_key || (space && (is_option || is_bearer)) {
+        let names_secret = || self.source == Source::Client && self.is_secret(word);
+        // A sign goes before a value, and not the value itself.
+        let is_followed =
+            || !matches!(self.byte(self.skip_space(self.at)), None | Some(b'=' | b':'));
+        if is_key || (space && names_secret() && is_followed()) {
             let start = if is_key { self.at } else { self.skip_space(self.at) };
             self.found.add_line(&self.text[start..]);
             self.hide(start, self.text.len());
@@ -143,10 +143,11 @@ impl Cleaning<'_, '_> {
         if word == "json" {
             let start = self.skip_space(rest);
             let is_object = self.byte(start) == Some(b'{');
-            if is_object || (self.source == Source::Client && start < self.text.len()) {
+            let is_client = self.source == Source::Client;
+            if is_object || (is_client && start < self.text.len()) {
                 let end = if is_object { self.end_of_brackets(start) } else { self.text.len() };
                 self.secrets.note_json(&self.text[start..end], self.depth, self.found);
-                self.hide(rest, end);
+                self.hide(rest, if is_client { self.text.len() } else { end });
                 return true;
             }
         }
@@ -235,13 +236,9 @@ impl Cleaning<'_, '_> {
         true
     }
 
-    /// The last part of a name such as `file.password` or `server.0.key`.
     fn is_secret(&self, name: &str) -> bool {
-        steps::count(name.len());
-        let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
-        let last = name.trim_matches('.').rsplit('.').find(|part| !is_number(part));
-        let last = last.unwrap_or_default().trim_start_matches('-');
-        self.secrets.is_secret(last) || (self.has_secret_object && normal(last) == "data")
+        let is_data = || normal(name.rsplit('.').next().unwrap_or_default()) == "data";
+        self.secrets.is_secret(name) || (self.has_secret_object && is_data())
     }
 
     /// A quote that stands right before the name of this length, in what the server has written: it quotes until the next.

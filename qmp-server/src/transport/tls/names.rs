@@ -155,7 +155,7 @@ pub(super) struct NamesVerifier {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("has none of the allowed names, but {0}")]
+#[error("{0}")]
 struct NameNotAllowed(String);
 
 impl NamesVerifier {
@@ -189,8 +189,11 @@ impl ClientCertVerifier for NamesVerifier {
             return Ok(verified);
         }
         let names: Vec<_> = names.iter().map(CertificateName::to_string).collect();
-        let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
-        let refused = OtherError(Arc::new(NameNotAllowed(names)));
+        let reason = match names.is_empty() {
+            true => "has no name that counts".to_owned(),
+            false => format!("has none of the allowed names, but {}", names.join(", ")),
+        };
+        let refused = OtherError(Arc::new(NameNotAllowed(reason)));
         Err(rustls::Error::InvalidCertificate(CertificateError::Other(refused)))
     }
 
