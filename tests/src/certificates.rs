@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyPair, NameConstraints, SanType, date_time_ymd,
 };
 
 /// A certificate and its key, each in a file.
@@ -35,6 +35,8 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     name: String,
     dir: PathBuf,
+    /// The certificates between those that it issues and the authority that was made first.
+    chain: String,
 }
 
 impl Authority {
@@ -44,12 +46,38 @@ impl Authority {
     ///
     /// If files cannot be written.
     pub fn new(dir: &Path, name: &str) -> io::Result<Authority> {
-        let mut params = CertificateParams::new([]).map_err(io::Error::other)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().map_err(io::Error::other)?;
+        let params = of_authority(name)?;
         let issuer = CertifiedIssuer::self_signed(params, key).map_err(io::Error::other)?;
-        let authority = Authority { issuer, name: name.to_owned(), dir: dir.to_owned() };
+        Authority::with(issuer, name, dir, String::new())
+    }
+
+    /// Makes one below this one, which may only certify these DNS names and those below them.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn constrained(&self, name: &str, permitted: &[&str]) -> io::Result<Authority> {
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let permitted = permitted.iter().map(|&name| GeneralSubtree::DnsName(name.to_owned()));
+        let mut params = of_authority(name)?;
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: permitted.collect(),
+            excluded_subtrees: Vec::new(),
+        });
+        let issuer =
+            CertifiedIssuer::signed_by(params, key, &self.issuer).map_err(io::Error::other)?;
+        let chain = issuer.pem() + &self.chain;
+        Authority::with(issuer, name, &self.dir, chain)
+    }
+
+    fn with(
+        issuer: CertifiedIssuer<'static, KeyPair>,
+        name: &str,
+        dir: &Path,
+        chain: String,
+    ) -> io::Result<Authority> {
+        let authority = Authority { issuer, name: name.to_owned(), dir: dir.to_owned(), chain };
         fs::write(authority.certificate(), authority.issuer.pem())?;
         Ok(authority)
     }
@@ -100,10 +128,17 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         let file = |end: &str| self.dir.join(format!("{name}.{}.{end}", self.name));
         let identity = Identity { cert: file("crt"), key: file("key") };
-        fs::write(&identity.cert, certificate.pem())?;
+        fs::write(&identity.cert, certificate.pem() + &self.chain)?;
         fs::write(&identity.key, key.serialize_pem())?;
         Ok(identity)
     }
+}
+
+fn of_authority(name: &str) -> io::Result<CertificateParams> {
+    let mut params = CertificateParams::new([]).map_err(io::Error::other)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(params)
 }
 
 impl std::fmt::Debug for Authority {

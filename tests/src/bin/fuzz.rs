@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Looks for input that `qmp-proto` cannot cope with.
+//! Looks for input that `qmp-proto` or `qmp-server` cannot cope with.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use clap::Parser;
 use tests::fuzz::{TARGETS, check, run};
 use tests::inputs::seeds;
 
-/// Feed the fuzz targets: reader, request, writer.
+/// Feed the fuzz targets: reader, request, writer, audit, roles, addresses, configuration.
 ///
 /// Exits with 0 if nothing was found, with 1 if something was, and with 2 if the inputs cannot be had.
 #[derive(Debug, Parser)]

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Looking for input that `qmp-proto` cannot cope with.
+//! Looking for input that `qmp-proto` or `qmp-server` cannot cope with.
 //!
 //! A [`Target`] is a function that takes any bytes and panics if something is not as promised. [`run`] feeds it with
 //! [inputs](crate::inputs) until the time is up, and watches how long it takes and how much memory.
 
+mod server;
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,7 +47,12 @@ pub fn run(
     let mut count = 0;
     while started.elapsed() < time {
         let mut inputs = Inputs::new(random.fork(count), seeds);
-        check(target, &stream(&mut inputs))?;
+        let has_words = !target.words.is_empty() && !inputs.random().one_in(4);
+        let input = match has_words {
+            true => words(target.words, inputs.random()),
+            false => stream(&mut inputs),
+        };
+        check(target, &input)?;
         count += 1;
     }
     Ok(count)
@@ -93,6 +99,17 @@ fn stream(inputs: &mut Inputs<'_>) -> Vec<u8> {
     stream
 }
 
+/// Some words in a row, some runs of them many times over.
+fn words(words: &[&str], random: &mut Random) -> Vec<u8> {
+    let mut text = Vec::new();
+    for _ in 0..=random.few(6) {
+        let run: String = (0..=random.few(6)).map(|_| random.pick(words)).collect();
+        let times = if random.one_in(10) { random.below(500) } else { 1 };
+        text.extend_from_slice(run.repeat(times).as_bytes());
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +129,7 @@ mod tests {
     #[test]
     fn a_target_that_fails_is_found_out() {
         let wasteful: fn(&[u8]) = |_| drop(std::hint::black_box(vec![0u8; 2 << 20]));
-        assert!(check(&Target { name: "wasteful", run: wasteful }, b"").is_err());
-        assert!(check(&Target { name: "ok", run: |_| {} }, b"").is_ok());
+        assert!(check(&Target { name: "wasteful", words: &[], run: wasteful }, b"").is_err());
+        assert!(check(&Target { name: "ok", words: &[], run: |_| {} }, b"").is_ok());
     }
 }

@@ -5,6 +5,7 @@ use qmp_proto::{
     Bands, Dialect, Json, Layout, Limits, Reader, Request, Response, ServerMessage, Value,
 };
 
+use super::server;
 use crate::inputs::Random;
 use crate::json;
 
@@ -13,15 +14,25 @@ use crate::json;
 pub struct Target {
     /// Its name on the command line.
     pub name: &'static str,
+    /// What inputs are made of besides messages.
+    pub words: &'static [&'static str],
     /// Takes any input, or panics.
     pub run: fn(&[u8]),
 }
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
-    Target { name: "reader", run: reader },
-    Target { name: "request", run: request },
-    Target { name: "writer", run: writer },
+    Target { name: "reader", words: &[], run: reader },
+    Target { name: "request", words: &[], run: request },
+    Target { name: "writer", words: &[], run: writer },
+    Target { name: "audit", words: server::AUDIT_WORDS, run: server::audit },
+    Target { name: "roles", words: server::ROLE_WORDS, run: server::roles },
+    Target { name: "addresses", words: server::ADDRESS_WORDS, run: server::addresses },
+    Target {
+        name: "configuration",
+        words: server::CONFIGURATION_WORDS,
+        run: server::configuration,
+    },
 ];
 
 /// How the input is cut into pieces does not matter, whatever the limits.

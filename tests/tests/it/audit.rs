@@ -136,6 +136,76 @@ fn everything_that_clients_do_is_written_down() {
     assert_eq!(desc, "JSON parse error, stray '***'");
 }
 
+/// Each has its secret in place of `SECRET`.
+const WITH_SECRETS: &[&str] = &[
+    r#"{"execute": "set_password", "arguments": {"protocol": "vnc", "password": "SECRET"}}"#,
+    r#"{"execute": "set_password", "arguments": {"protocol": "vnc", "pasword": ["SECRET"]}}"#,
+    r#"{"execute": "set_password", "arguments": {"protocol": "vnc", "password": {"SECRET": "SECRET"}}, "id": "SECRET"}"#,
+    r#"{"execute": "Change_VNC_Password", "arguments": {"pw": "SECRET"}}"#,
+    r#"{"execute": "blockdev-change-medium", "arguments": {"id": "cd", "filename": "iscsi://bob%SECRET@h/iqn.x/1"}}"#,
+    r#"{"execute": "blockdev-change-medium", "arguments": {"id": "cd", "filename": "http:/bob:pa/SECRET@h/x"}}"#,
+    r#"{"execute": "blockdev-change-medium", "arguments": {"id": "cd", "filename": "ssh://bob:pa SECRET@h/x"}}"#,
+    r#"{"execute": "blockdev-change-medium", "arguments": {"id": "cd", "filename": " JSON:{'file': {'key': 'SECRET'"}}"#,
+    r#"{"execute": "blockdev-change-medium", "arguments": {"id": "cd", "filename": "rbd:p/i:key=SE\\:SECRET:id=x"}}"#,
+    r#"{"execute": "blockdev-add", "arguments": {"driver": "https", "url": "https://SECRET@h/x?Token=SECRET&a=b"}}"#,
+    r#"{"execute": "blockdev-add", "arguments": {"driver": "https", "cookie": "a=SECRET", "url": "https://h"}}"#,
+    r#"{"execute": "migrate", "arguments": {"uri": "exec:sshpass -p SECRET ssh h"}}"#,
+    r#"{"execute": "migrate", "arguments": {"channels": [{"addr": {"transport": "exec", "args": ["sh", "SECRET"]}}]}}"#,
+    r#"{"execute": "x", "arguments": {"o": "secret,id=s,format=raw,data=SECRET"}}"#,
+    r#"{"execute": "x", "arguments": {"o": "{\"qom-type\": \"secret\", \"d\\u0061ta\": \"SECRET\"}"}}"#,
+    r#"{"execute": "x", "arguments": {"o": "password=a,,SECRET,id=x"}}"#,
+    r#"{"execute": "x", "arguments": {"o": "Authorization: Basic SECRET"}}"#,
+    r#"{"execute": "x", "arguments": {"sslKey": "SECRET", "id": "SECRET"}, "id": {"a": ["SECRET"]}}"#,
+    r#"{"execute": "x", "arguments": {"password SECRET": 1, "token": "SECRET"}}"#,
+    r#"{"execute": "set_password vnc SECRET"}"#,
+    r#"{"execute": "human-monitor-command", "arguments": {"command-line": "\tset_password\tvnc SECRET"}}"#,
+    r#"{"execute": "human-monitor-command", "arguments": {"commandline": ["set_password/x SECRET"]}}"#,
+    r#"{"execute": "object-add", "arguments": {"qom-type": ["secret"], "id": "s", "Data": "SECRET"}}"#,
+    r#"{"execute": "object-add", "arguments": {"qom-type": "Secret", "id": "s", "data": "SECRET"}}"#,
+    r#"{"execute": "qom-set", "arguments": {"path": "/x", "Property": "password", "value": "SECRET"}}"#,
+    r#"{"execute": "qom-set", "arguments": {"path": "/x", "property": "data", "value": ["SECRET"]}}"#,
+    r#"{"execute": "query-name", "id": {"password": "SECRET"}}"#,
+    r#"{"execute": "query-name", "password=SECRET": 1}"#,
+];
+
+#[test]
+fn no_secret_is_written_down() {
+    let (server, path) = audited(&[]);
+    let mut client = server.negotiated();
+    let secret = |number: usize| format!("hunTER{number:02}");
+    for (number, request) in WITH_SECRETS.iter().enumerate() {
+        // The numbers that somebody types are secrets, too.
+        client.send(&request.replace("SECRET", &secret(number)));
+        client.receive();
+    }
+    client.send(r#"{"execute": "x", "arguments": {"pin-password": 73211, "y": 1}, "id": 73211}"#);
+    client.receive();
+    let lines = wait_for_lines(&path, 2 + 2 + WITH_SECRETS.len() + 1);
+    let text = fs::read_to_string(&path).unwrap();
+    for (number, request) in WITH_SECRETS.iter().enumerate() {
+        let said = text.lines().filter(|line| line.contains(&secret(number)));
+        assert_eq!(said.collect::<Vec<_>>(), [""; 0], "{request}");
+    }
+    assert!(!text.contains("73211"), "{text}");
+    // But it is written down what was done.
+    let commands = commands(&lines);
+    assert_eq!(commands[1][0], "set_password");
+    assert_eq!(lines[4].json("arguments"), r#"{"password": "***", "protocol": "vnc"}"#);
+}
+
+#[test]
+fn many_secrets_take_no_memory() {
+    let (mut server, path) = audited(&[]);
+    let mut client = server.negotiated();
+    let secrets = vec![r#""*""#; 40].join(", ");
+    client.send(&format!(r#"{{"execute": "*", "arguments": {{"password": [{secrets}]}}}}"#));
+    client.receive();
+    let lines = wait_for_lines(&path, 5);
+    assert_eq!(lines[4].text("command"), "***");
+    assert!(fs::metadata(&path).unwrap().len() < 4096);
+    assert!(server.process().wait(Duration::ZERO).unwrap().is_none());
+}
+
 #[test]
 fn who_is_not_let_in_is_written_down() {
     let (server, path) = audited(&["--limit", "monitors=1"]);

@@ -4,10 +4,13 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use proptest::prelude::*;
 use qmp_dispatch::proto::{Reader, ServerMessage};
-use qmp_dispatch::{Context, Dispatcher, Forwarded, LocalClient, Registry, Responder};
+use qmp_dispatch::{
+    Context, Dispatcher, Forwarded, Interceptor, LocalClient, Monitor, Registry, Responder,
+};
 use qmp_server::{Role, Roles, system_time, version};
 use tempfile::TempDir;
 use tests::certificates::{Authority, Identity};
@@ -197,6 +200,52 @@ fn users_have_roles() {
 }
 
 #[test]
+fn who_has_no_number_is_nobody_in_particular() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can be somebody else");
+    }
+    let Some(unshare) = find("unshare", "apt-get install util-linux") else { return };
+    // Only root has a number there; all others are the user who is called nobody.
+    let isolated = |arguments: &[&str], dir: &Path| {
+        let mut command = Command::new(&unshare);
+        command.args(["-Ur", "--"]).arg(program()).args(arguments).current_dir(dir);
+        command.stdin(Stdio::null());
+        command
+    };
+    let dir = TempDir::new().unwrap();
+    let probe = Command::new(&unshare).args(["-Ur", "true"]).status().unwrap();
+    if !probe.success() {
+        return eprintln!("skipped: there are no user namespaces");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(dir.path(), mode).unwrap();
+    let copy = dir.path().join("qmp-server");
+    fs::copy(program(), &copy).unwrap();
+    for option in ["--allow-user", "--allow-group"] {
+        let path = dir.path().join(format!("{option}.sock"));
+        let listen = format!("unix:{},mode=0666", text(&path));
+        let arguments = ["serve", "--listen", &listen, option, "65534"];
+        let server =
+            Process::start(isolated(&arguments, dir.path()).stdout(Stdio::null())).unwrap();
+        let endpoint = Endpoint::Unix(path);
+        let deadline = Instant::now() + LIMIT;
+        while let Err(error) = endpoint.try_connect() {
+            assert!(Instant::now() < deadline, "{error}: {}", server.stderr());
+        }
+        let mut stranger = Command::new(&copy);
+        stranger.uid(54_321).gid(54_321).current_dir("/");
+        stranger.args(["call", &endpoint.to_string(), "query-status"]);
+        let finished = run(&mut stranger, "", LIMIT).unwrap();
+        assert!(!finished.status.success(), "{finished:?}");
+        let deadline = Instant::now() + LIMIT;
+        while !server.stderr().contains("uid 65534, gid 65534 is refused") {
+            assert!(Instant::now() < deadline, "{}", server.stderr());
+        }
+        assert!(server.stderr().contains("means nobody"), "{}", server.stderr());
+    }
+}
+
+#[test]
 fn owners_of_certificates_have_roles() {
     let dir = TempDir::new().unwrap();
     let authority = Authority::new(dir.path(), "authority").unwrap();
@@ -209,9 +258,9 @@ fn owners_of_certificates_have_roles() {
         "--listen",
         "unix:{sock}",
         "--role",
-        "name:alice=operator",
+        "cn:alice=operator",
         "--role",
-        "name:urn://x=y=admin",
+        "uri:urn://x=y=admin",
         "--default-role=observer",
     ]);
     let port = server.ports()[0];
@@ -228,6 +277,10 @@ fn owners_of_certificates_have_roles() {
     assert!(names(&alice.execute("query-commands")).contains(&"stop".to_owned()));
     let mut bob = connect("bob", &[]);
     check_refused(&mut bob, &["stop", "quit"]);
+    connect("anybody", &["urn://x=y"]).execute("stop");
+    // The common name does not count beside another one.
+    let mut mallory = connect("alice", &["mallory"]);
+    check_refused(&mut mallory, &["stop", "quit"]);
 }
 
 #[test]
@@ -239,8 +292,11 @@ fn mistakes_in_roles_get_one_line_that_names_the_place() {
         (["--listen", "unix:x,role=janitor"], unknown),
         (["--listen", "unix:x,role=admin,role=observer"], "there is a role already, 'admin'"),
         (["--metrics", "unix:x,role=admin"], "metrics take no role"),
-        (["--role", "admin"], "expected user:NAME=ROLE, group:NAME=ROLE or name:NAME=ROLE"),
-        (["--role", "root=admin"], "expected user:NAME, group:NAME or name:NAME"),
+        (
+            ["--role", "admin"],
+            "expected user:NAME=ROLE, group:NAME=ROLE, dns:NAME=ROLE, uri:URI=ROLE or cn:NAME=ROLE",
+        ),
+        (["--role", "root=admin"], "expected user:NAME, group:NAME, dns:NAME"),
         (["--role", "user:no such user=admin"], "there is no user 'no such user'"),
         (["--role", "name:=admin"], "the name is missing"),
     ] {
@@ -363,6 +419,71 @@ proptest! {
         let part = schema_through_proxy(&schema.to_string(), role);
         check_part(&whole, &part, &entities, &lines(&schema));
     }
+}
+
+/// What somebody with this role is told by a server that says yes to everything.
+fn asked_as(role: &str, requests: &str) -> Vec<String> {
+    let forward = |_: &Context, _: Forwarded, responder: Responder<_>| {
+        responder.respond_json(Ok(json("{}")));
+    };
+    let mut registry = Registry::forwarding(forward);
+    let mut roles = Roles::default();
+    let mut hot = Role::new("hot").unwrap();
+    hot.allow("object-add").unwrap();
+    hot.allow("human-monitor-command").unwrap();
+    roles.add(hot).unwrap();
+    roles.add(Role::based_on("like-admin", Role::admin()).unwrap()).unwrap();
+    roles.set_default(role).unwrap();
+    roles.register(&mut registry);
+    LocalClient::new(registry).ask(requests)
+}
+
+#[test]
+fn nobody_but_an_admin_adds_a_monitor() {
+    let adding = [
+        r#"{"execute": "object-add", "arguments": {"qom-type": "monitor-qmp", "id": "m", "chardev": "c"}}"#,
+        r#"{'arguments': {'qom-type': '\u006donitor-hmp', 'id': 'm'}, 'execute': 'object-add'}"#,
+        r#"{"execute": "human-monitor-command", "arguments": {"command-line": " object_add  id=m,qom-type=monitor-qmp"}}"#,
+    ];
+    let other = [
+        r#"{"execute": "object-add", "arguments": {"qom-type": "iothread", "id": "monitor-qmp"}}"#,
+        r#"{"execute": "human-monitor-command", "arguments": {"command-line": "info qom-tree"}}"#,
+    ];
+    let done = r#"{"return": {}}"#;
+    for role in ["hot", "like-admin"] {
+        let refused = format!(
+            r#"{{"error": {{"class": "GenericError", "desc": "Clients of the role '{role}' may not add a monitor"}}}}"#
+        );
+        assert_eq!(asked_as(role, &adding.concat()), [&*refused; 3]);
+        assert_eq!(asked_as(role, &other.concat()), [done; 2]);
+    }
+    assert_eq!(asked_as("admin", &adding.concat()), [done; 3]);
+    assert_eq!(asked_as("observer", adding[0]), [disabled("object-add")]);
+}
+
+#[test]
+fn filters_of_the_embedder_leave_roles_in_force() {
+    struct Permissive;
+    impl Interceptor for Permissive {
+        fn connected(&self, monitor: &Monitor) {
+            monitor.add_command_filter(|command| command != "query-version");
+            monitor.add_event_filter(|_| true);
+        }
+    }
+    let mut registry = Registry::new();
+    registry.intercept(Permissive);
+    let mut roles = Roles::default();
+    let mut role = Role::based_on("r", Role::observer()).unwrap();
+    role.deny("query-commands").unwrap();
+    role.deny_events("X").unwrap();
+    roles.add(role).unwrap();
+    roles.set_default("r").unwrap();
+    roles.register(&mut registry);
+    let client = LocalClient::new(registry);
+    for command in ["query-commands", "query-version"] {
+        assert_eq!(client.ask(&format!("{{'execute': '{command}'}}")), [disabled(command)]);
+    }
+    assert!(!client.monitor().accepts_event("X") && client.monitor().accepts_event("Y"));
 }
 
 #[test]

@@ -82,12 +82,84 @@ impl Tls {
 fn an_allowed_name_may_be_a_host_a_uri_or_the_common_name() {
     let tls = Tls::start();
     for (name, others) in [
-        ("alice", &["elsewhere"][..]),
-        ("somebody", &["alice"]),
+        ("alice", &[][..]),
+        ("somebody", &["ALICE"]),
         ("somebody-else", &["elsewhere", "urn://bob"]),
     ] {
         tls.check_served(Some(tls.authority.issue(name, others).unwrap()));
     }
+}
+
+#[test]
+fn an_allowed_name_may_be_of_one_kind() {
+    let mut tls = Tls::start_with(|_, ca| format!(",client-ca={ca},allow-name=dns:alice"));
+    tls.check_served(Some(tls.authority.issue("somebody", &["alice"]).unwrap()));
+    let reason = tls.check_refused(Some(tls.authority.issue("alice", &[]).unwrap()));
+    assert_eq!(reason, "its certificate has none of the allowed names, but cn:alice");
+}
+
+#[test]
+fn the_common_name_does_not_count_beside_others() {
+    let mut tls = Tls::start();
+    let mallory = tls.authority.issue("alice", &["mallory.example"]).unwrap();
+    let reason = tls.check_refused(Some(mallory));
+    assert_eq!(reason, "its certificate has none of the allowed names, but dns:mallory.example");
+    // Nor is an address nothing.
+    let mut tls = Tls::start();
+    let mallory = tls.authority.issue("alice", &["192.0.2.1"]).unwrap();
+    assert_eq!(tls.check_refused(Some(mallory)), "its certificate has no name that counts");
+}
+
+#[test]
+fn an_authority_certifies_no_name_beyond_its_constraints() {
+    for (name, others, complaint) in [
+        ("alice", &[][..], "its certificate has no name that counts"),
+        ("x", &["alice"], "its certificate is not accepted: "),
+        (
+            "alice",
+            &["host.team.example"],
+            "its certificate has none of the allowed names, but dns:",
+        ),
+    ] {
+        let mut tls = Tls::start();
+        let team = tls.authority.constrained("team", &["team.example"]).unwrap();
+        let reason = tls.check_refused(Some(team.issue(name, others).unwrap()));
+        assert!(reason.starts_with(complaint), "{reason}");
+    }
+    let allowed = |_: &Path, ca: &str| format!(",client-ca={ca},allow-name=host.team.example");
+    let tls = Tls::start_with(allowed);
+    let team = tls.authority.constrained("team", &["team.example"]).unwrap();
+    tls.check_served(Some(team.issue("x", &["host.team.example"]).unwrap()));
+    tls.check_served(Some(team.issue("host.team.example", &[]).unwrap()));
+    let below = team.constrained("below", &["other.team.example"]).unwrap();
+    let mut tls = tls;
+    let reason = tls.check_refused(Some(below.issue("host.team.example", &[]).unwrap()));
+    assert_eq!(reason, "its certificate has no name that counts");
+}
+
+/// The constraints may be those of the authority that is trusted.
+#[test]
+fn constraints_of_a_trusted_authority_hold() {
+    let mut tls = Tls::start_with(|dir, ca| {
+        let root = Authority::new(dir, "root").unwrap();
+        let team = root.constrained("team", &["team.example"]).unwrap();
+        let mut trusted = fs::read_to_string(ca).unwrap();
+        trusted.push_str(&fs::read_to_string(team.certificate()).unwrap());
+        fs::write(ca, trusted).unwrap();
+        for name in ["alice", "bob.team.example"] {
+            let Identity { cert, key } = team.issue(name, &[]).unwrap();
+            fs::rename(cert, dir.join(format!("{name}.crt"))).unwrap();
+            fs::rename(key, dir.join(format!("{name}.key"))).unwrap();
+        }
+        format!(",client-ca={ca},allow-name=alice,allow-name=bob.team.example")
+    });
+    let identity = |name: &str| {
+        let file = |end: &str| tls.dir.path().join(format!("{name}.{end}"));
+        Some(Identity { cert: file("crt"), key: file("key") })
+    };
+    let (alice, bob) = (identity("alice"), identity("bob.team.example"));
+    tls.check_served(bob);
+    assert_eq!(tls.check_refused(alice), "its certificate has no name that counts");
 }
 
 #[test]
@@ -107,16 +179,16 @@ fn another_name_is_refused() {
     let mut tls = Tls::start();
     let mallory = tls.authority.issue("mallory", &["mallory.example"]).unwrap();
     let reason = tls.check_refused(Some(mallory));
-    let expected = "its certificate has none of the allowed names, but mallory.example, mallory";
+    let expected = "its certificate has none of the allowed names, but dns:mallory.example";
     assert_eq!(reason, expected);
 }
 
 #[test]
 fn a_name_of_several_lines_is_none() {
     let mut tls = Tls::start();
-    let mallory = tls.authority.issue("a\nERROR forged", &["mallory.example"]).unwrap();
+    let mallory = tls.authority.issue("a\nERROR forged", &[]).unwrap();
     let reason = tls.check_refused(Some(mallory));
-    assert_eq!(reason, "its certificate has none of the allowed names, but mallory.example");
+    assert_eq!(reason, "its certificate has no name that counts");
 }
 
 #[test]

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What must hold in `qmp-server` for any input: in the audit, for roles, addresses and configuration files.
+//!
+//! Work is to be in proportion to the input. Where the library counts its steps, these are held against its length; else
+//! all that is allocated, which is at least looked at when it is filled.
+
+use qmp_proto::{Band, Error, Object, Reader, Request};
+use qmp_server::fuzzing::{audited, steps_during};
+use qmp_server::{Address, Listen, Role, Subject};
+
+/// Pieces of URLs, options, headers, command lines and JSON.
+#[rustfmt::skip]
+pub(super) const AUDIT_WORDS: &[&str] = &[
+    "a", "bob", "=", ":", "@", ",", ",,", ";", "&", "?", "%", "%41", "://", "http://", "iscsi://", "ssh:/", "rbd:", "json:",
+    "{", "}", "[", "]", "'", "\"", "\\", "\\\"", " ", "\t", "\n", "key=", "password=", "'password':", "\"key\": ",
+    "file.key-secret=", "secret,", "data=", "exec:", "-cmd:", "--token ", "Bearer ", "Authorization: ", "-----BEGIN ",
+    "set_password", "info ", "/", ".", "0", "é", "\u{1F600}", "***", "id=s",
+];
+
+/// Names, patterns and subjects of roles.
+#[rustfmt::skip]
+pub(super) const ROLE_WORDS: &[&str] = &[
+    "*", "?", "a", "b", "query-", "query-*", "object-add", "x-", "_", ".", "\n", "user:", "group:", "dns:", "uri:", "cn:",
+    "name:", "0", "root", "é", " ", "=", "://",
+];
+
+/// Pieces of addresses and their options.
+#[rustfmt::skip]
+pub(super) const ADDRESS_WORDS: &[&str] = &[
+    "unix:", "unix-abstract:", "@", "tcp:", "tls:", "vsock:", "fd:", "systemd", "stdio", ":", "[::1]", "]", "[", "0", "4444",
+    "65536", "-1", "any", "localhost", "/run/qmp.sock", ",", ",,", "=", "pretty=on", ",mode=0660", ",owner=root",
+    ",server=on,wait=off", ",cert=a", ",key=b", ",client-ca=c", ",allow-name=d", ",role=admin", ",insecure=off",
+    ",abstract=on", "é", "\n", " ",
+];
+
+/// Pieces of configuration files.
+#[rustfmt::skip]
+pub(super) const CONFIGURATION_WORDS: &[&str] = &[
+    "listen", "address", "mode", "pretty", "allow-name", "cert", "key", "client-ca", "role", " = ", "'", "\"", "'''", "[",
+    "]", "[[", "]]", "{", "}", ",", "\n", "true", "1", "0660", "'unix:a'", "'tls:h:1,cert=a,key=b'", "[[listen]]\n",
+    "address = 'unix:a'\n", "mode = '0600'\n", "x.y.z = ", "#", "\\u0041", "é", "1e9", "1979-05-27", "inf",
+];
+
+/// The most bytes of a line of the audit: arguments and descriptions are cut.
+const LONGEST_LINE: usize = 64 << 10;
+
+/// There are no more steps than so many for each byte, and a few for nothing.
+#[track_caller]
+fn check_steps(steps: u64, bytes: usize, most_each: u64) {
+    let most = most_each * bytes as u64 + 20_000;
+    assert!(steps <= most, "{steps} steps for {bytes} bytes");
+}
+
+/// A secret is not in the audit, whatever stands beside it.
+pub(super) fn audit(input: &[u8]) {
+    const SECRET: &str = "hunTER2-7c1f";
+    let text = &*String::from_utf8_lossy(input);
+    if text.contains(SECRET) {
+        return;
+    }
+    let between = |before: &str, after: &str| format!("{before}{text}{SECRET}{after}");
+    let cases = [
+        ("x", Object::from_iter([("password", SECRET), ("x", text)])),
+        ("x", Object::from_iter([("o", between("http://", "@h/x"))])),
+        ("x", Object::from_iter([("o", between("json: ", ""))])),
+        ("migrate", Object::from_iter([("uri", between("exec:sh ", ""))])),
+        ("human-monitor-command", Object::from_iter([("command-line", between("x ", ""))])),
+        ("change-vnc-password", Object::from_iter([(text, SECRET)])),
+    ];
+    for (number, (command, arguments)) in cases.into_iter().enumerate() {
+        let size = arguments.to_string().len() + 2 * text.len();
+        let request = Request {
+            command: command.to_owned(),
+            arguments,
+            band: Band::InBand,
+            id: Some(text.into()),
+        };
+        let desc = if number == 0 { between("no 'hunTER2-7c1f' in ", "") } else { text.to_owned() };
+        let line = check_audited(&request, desc, size);
+        assert!(!line.contains(SECRET), "case {number}: {line}");
+    }
+    // The input may be requests itself.
+    let (mut reader, mut input) = (Reader::default(), input);
+    while let Some(message) = reader.read(&mut input) {
+        let Ok(message) = message else { continue };
+        if let Ok(request) = Request::parse(&message, true) {
+            // An escape sequence is six bytes for one, at most.
+            check_audited(&request, text.to_owned(), message.as_bytes().len() + text.len());
+        }
+    }
+}
+
+fn check_audited(request: &Request, desc: String, size: usize) -> String {
+    let (line, steps) = steps_during(|| audited(request, Error::generic(desc)));
+    check_steps(steps, size, 1000);
+    assert!(line.len() < LONGEST_LINE, "{} bytes", line.len());
+    assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line:?}");
+    line
+}
+
+/// The first lines are patterns, by turns allowed and denied, and a subject; each line is a name that is asked for.
+pub(super) fn roles(input: &[u8]) {
+    let text = &*String::from_utf8_lossy(input);
+    let mut role = Role::new("r").expect("a name");
+    // Patterns are an operator's, names a client's.
+    let mut bytes_of_patterns = 0;
+    for (number, pattern) in text.lines().take(4).enumerate() {
+        let pattern: String = pattern.chars().take(20).collect();
+        let is_allowed = number % 2 == 0;
+        let added = if is_allowed { role.allow(&pattern) } else { role.deny(&pattern) };
+        bytes_of_patterns += pattern.len();
+        if added.is_ok() {
+            let example = pattern.replace(['*', '?'], "x");
+            let denied_before = number > 1;
+            assert!(role.allows_command(&example) == is_allowed || denied_before, "{pattern}");
+        }
+    }
+    for name in [text].into_iter().chain(text.lines()) {
+        let (_, steps) = steps_during(|| (role.allows_command(name), role.allows_event(name)));
+        check_steps(steps, name.len(), 8 + 2 * bytes_of_patterns as u64);
+        assert!(!role.allows_event(name));
+    }
+    assert!(role.allows_command("qmp_capabilities"));
+    if let Some(Ok(subject)) = text.lines().next().map(str::parse::<Subject>) {
+        assert_eq!(subject.to_string().parse(), Ok(subject));
+    }
+}
+
+/// What is an address is written as it is read.
+pub(super) fn addresses(input: &[u8]) {
+    let text = &*String::from_utf8_lossy(input);
+    for text in [text].into_iter().chain(text.lines().take(10)) {
+        let mut parsed = None;
+        let allocated = allocation_counter::measure(|| parsed = Some(text.parse::<Listen>()));
+        let most = 64 * text.len() as u64 + 4096;
+        assert!(allocated.bytes_total <= most, "{allocated:?} for {} bytes", text.len());
+        if let Some(Err(error)) = parsed {
+            assert!(error.to_string().len() <= 8 * text.len() + 400);
+        }
+        if let Ok(address) = text.parse::<Address>() {
+            let written = address.to_string();
+            assert_eq!(written.parse().as_ref(), Ok(&address), "{text}");
+        }
+    }
+}
+
+/// The listeners of a configuration file are as on the command line.
+pub(super) fn configuration(input: &[u8]) {
+    #[derive(serde::Deserialize)]
+    struct Part {
+        #[serde(default)]
+        listen: Vec<Listen>,
+    }
+    let text = &*String::from_utf8_lossy(input);
+    let mut parsed = None;
+    let allocated = allocation_counter::measure(|| parsed = Some(toml::from_str::<Part>(text)));
+    let most = 4096 * text.len() as u64 + (1 << 16);
+    assert!(allocated.bytes_total <= most, "{allocated:?} for {} bytes", text.len());
+    for listen in parsed.and_then(Result::ok).into_iter().flat_map(|part| part.listen) {
+        let address = listen.address.to_string().replace(',', ",,");
+        let options = if listen.tls.is_some() { ",cert=a,key=b" } else { "" };
+        let again = format!("{address}{options}").parse::<Listen>();
+        assert_eq!(again.map(|again| again.address), Ok(listen.address));
+    }
+}
