@@ -23,8 +23,8 @@ cargo xtask TASK
                                   versions
     difffuzz [--count N] [--seed S] [OPTION]...
                                   compare our server with QEMU on random input
-    fuzz [reader|request|writer] [--seconds N] [--seed S]
-                                  look for input that qmp-proto cannot cope with
+    fuzz [reader|request|writer|audit|roles|addresses|configuration] [--seconds N] [--seed S]
+                                  look for input that qmp-proto or qmp-server cannot cope with
     soak [--seconds N] [--seed S] [OPTION]...
                                   send our server clients of every bad sort, and see that no other client suffers
     release [--dry-run] [--install] CRATE...|all
