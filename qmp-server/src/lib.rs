@@ -140,6 +140,7 @@ pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMiss
 #[doc(hidden)]
 pub use transport::tls::pem;
 pub use transport::{
+    CertificateName,
     Address, AddressError, Closing, ListenTls, Listener, Peer, Received, Transport,
 };
 

@@ -13,7 +13,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, GeneralSubtree, NameConstraints};
 
 use crate::CertificateName;
-use crate::peer::ExpectedName;
+use crate::transport::ExpectedName;
 
 /// The authorities of clients, as far as names depend on them.
 #[derive(Debug, Default)]
