@@ -140,8 +140,7 @@ pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMiss
 #[doc(hidden)]
 pub use transport::tls::pem;
 pub use transport::{
-    CertificateName,
-    Address, AddressError, Closing, ListenTls, Listener, Peer, Received, Transport,
+    Address, AddressError, CertificateName, Closing, ListenTls, Listener, Peer, Received, Transport,
 };
 
 /// The time as the system tells it, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).

@@ -198,10 +198,9 @@ mod tests {
         for value in values.into_iter().chain(more) {
             for count in [10, 100, 1000, 2000, 4000, 8000] {
                 let array = Value::Array(vec![value.clone(); count]);
-                let arguments = Object::from_iter([("a", array.clone())]);
-                let band = Band::InBand;
-                let id = Some(array.clone());
-                let request = Request { command: "x".to_owned(), arguments, band, id };
+                let mut request = Request::new("x");
+                request.arguments = Object::from_iter([("a", array.clone())]);
+                request.id = Some(array.clone());
                 let outcome = Err(Error::generic(array.to_string()));
                 let mut record = Record::new("command");
                 record.request(&request, Some(&outcome), &Secrets::default());

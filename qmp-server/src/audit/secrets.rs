@@ -456,19 +456,19 @@ fn names_match(patterns: &[&str], name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::proto::{Band, Dialect, Location, SyntaxError, SyntaxErrorKind};
+    use qmp_dispatch::proto::{Dialect, Location, SyntaxError, SyntaxErrorKind};
 
     use super::*;
 
     fn request(text: &str) -> Request {
         let Ok(Value::Object(mut members)) = text.parse() else { panic!("no object: {text}") };
         let command = members.remove("execute").and_then(|name| name.as_str().map(str::to_owned));
-        let arguments = match members.remove("arguments") {
-            Some(Value::Object(arguments)) => arguments,
-            _ => Object::new(),
-        };
-        let id = members.remove("id");
-        Request { command: command.unwrap_or("x".to_owned()), arguments, band: Band::InBand, id }
+        let mut request = Request::new(command.unwrap_or("x".to_owned()));
+        if let Some(Value::Object(arguments)) = members.remove("arguments") {
+            request.arguments = arguments;
+        }
+        request.id = members.remove("id");
+        request
     }
 
     fn secrets() -> Secrets {
@@ -800,11 +800,11 @@ mod tests {
 
     #[test]
     fn secrets_within_secrets_take_steps_in_proportion() {
-        let request = |count: usize| Request {
-            command: "*".to_owned(),
-            arguments: Object::from_iter([("password", Value::Array(vec!["*".into(); count]))]),
-            band: Band::InBand,
-            id: None,
+        let request = |count: usize| {
+            let mut request = Request::new("*");
+            let secrets = Value::Array(vec!["*".into(); count]);
+            request.arguments = Object::from_iter([("password", secrets)]);
+            request
         };
         let desc = "The command * has not been found";
         assert!(steps_of(&request(2000), desc) <= 2 * steps_of(&request(1000), desc));

@@ -59,14 +59,13 @@ fn line_adds_monitor(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::proto::Band;
-
     use super::*;
 
     #[track_caller]
     fn check(command: &str, arguments: &str, expected: bool) {
         let Ok(Value::Object(arguments)) = arguments.parse() else { panic!("{arguments}") };
-        let request = Request { command: command.into(), arguments, band: Band::InBand, id: None };
+        let mut request = Request::new(command);
+        request.arguments = arguments;
         assert_eq!(adds_monitor(&request), expected, "{command} {:?}", request.arguments);
     }
 

@@ -4,7 +4,7 @@
 //! Work is to be in proportion to the input. Where the library counts its steps, these are held against its length; else
 //! all that is allocated, which is at least looked at when it is filled.
 
-use qmp_proto::{Band, Error, Object, Reader, Request};
+use qmp_proto::{Bands, Error, Object, Reader, Request};
 use qmp_server::fuzzing::{audited, steps_during};
 use qmp_server::{Address, Listen, Role, Subject};
 
@@ -69,12 +69,9 @@ pub(super) fn audit(input: &[u8]) {
     ];
     for (number, (command, arguments)) in cases.into_iter().enumerate() {
         let size = arguments.to_string().len() + 2 * text.len();
-        let request = Request {
-            command: command.to_owned(),
-            arguments,
-            band: Band::InBand,
-            id: Some(text.into()),
-        };
+        let mut request = Request::new(command);
+        request.arguments = arguments;
+        request.id = Some(text.into());
         let desc = if number == 0 { between("no 'hunTER2-7c1f' in ", "") } else { text.to_owned() };
         let line = check_audited(&request, desc, size);
         assert!(!line.contains(SECRET), "case {number}: {line}");
@@ -83,7 +80,7 @@ pub(super) fn audit(input: &[u8]) {
     let (mut reader, mut input) = (Reader::default(), input);
     while let Some(message) = reader.read(&mut input) {
         let Ok(message) = message else { continue };
-        if let Ok(request) = Request::parse(&message, true) {
+        if let Ok(request) = Request::parse(&message, Bands::Both) {
             // An escape sequence is six bytes for one, at most.
             check_audited(&request, text.to_owned(), message.as_bytes().len() + text.len());
         }

@@ -13,9 +13,7 @@ use super::pem::{authorities as roots, certificates, in_file, private_key};
 use crate::ListenTls;
 
 /// Reads the files. The authorities are those of clients, if they need certificates.
-pub(crate) fn configure(
-    options: &ListenTls,
-) -> io::Result<(ServerConfig, Arc<Authorities>)> {
+pub(crate) fn configure(options: &ListenTls) -> io::Result<(ServerConfig, Arc<Authorities>)> {
     let provider = Arc::new(ring::default_provider());
     let chain = certificates(&options.cert)?;
     let key = private_key(&options.key)?;

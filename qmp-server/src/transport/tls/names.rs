@@ -17,7 +17,7 @@ use crate::transport::ExpectedName;
 
 /// The authorities of clients, as far as names depend on them.
 #[derive(Debug, Default)]
-pub(in crate::transport) struct Authorities {
+pub(crate) struct Authorities {
     constrained: Vec<Constrained>,
 }
 
