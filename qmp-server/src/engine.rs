@@ -10,7 +10,6 @@ mod listening;
 mod observed;
 mod role;
 mod slab;
-mod sync;
 mod timers;
 mod work;
 

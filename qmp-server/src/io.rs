@@ -5,6 +5,7 @@ mod aside;
 mod epoll;
 mod mailbox;
 mod registration;
+pub(crate) mod sync;
 mod token;
 mod waker;
 

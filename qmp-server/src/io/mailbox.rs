@@ -4,9 +4,9 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
+use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 use super::{Token, Waker};
 
 /// What has happened to a source on another thread.
@@ -44,7 +44,7 @@ pub(crate) struct Mailbox {
     any: AtomicBool,
     /// The loop sleeps or is about to, and has not been woken since.
     sleeping: AtomicBool,
-    waker: Waker,
+    pub(super) waker: Waker,
 }
 
 impl Mailbox {
