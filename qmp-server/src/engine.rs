@@ -123,6 +123,11 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Returns the number of threads: two, and more only while commands block.
+    pub fn threads(&self) -> usize {
+        self.handle.0.threads.load(Ordering::SeqCst)
+    }
+
     /// Hosts a server. Its connections are greeted when this returns.
     pub(crate) fn host(
         &self,
@@ -157,8 +162,7 @@ impl Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let threads = self.handle.0.threads.load(Ordering::Relaxed);
-        f.debug_struct("Engine").field("threads", &threads).finish_non_exhaustive()
+        f.debug_struct("Engine").field("threads", &self.threads()).finish_non_exhaustive()
     }
 }
 

@@ -25,6 +25,8 @@ mod difffuzz;
 mod documents;
 /// The server as a library.
 mod embedded;
+/// Servers that share an engine.
+mod engine;
 /// What a polite client waits for beside greedy ones.
 mod fairness;
 /// Completions and manual pages.

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Servers that share an engine: whose command blocks, whose transport panics, and what that is to the others.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+
+use qmp_dispatch::proto::{Error, Layout};
+use qmp_dispatch::{Context, Dispatcher, Registry};
+use qmp_server::{Engine, Peer, Received, Server, ServerHandle, Transport, system_time, version};
+use tempfile::TempDir;
+use tests::endpoint::Endpoint;
+use tests::server::Client;
+
+/// What commands wait for.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = |open: &mut bool| !*open;
+        drop(self.opened.wait_while(self.open.lock().unwrap(), closed).unwrap());
+    }
+}
+
+/// A server with a command that waits for the gate, in-band or out-of-band, and one that does not.
+struct Site {
+    server: ServerHandle,
+    endpoint: Endpoint,
+    gate: Arc<Gate>,
+    began: Receiver<()>,
+    _dir: TempDir,
+}
+
+/// The command that waits.
+struct Blocking {
+    gate: Arc<Gate>,
+    began: Sender<()>,
+}
+
+impl Blocking {
+    fn x_block(&self, _: &Context) -> Result<(), Error> {
+        // If the test has ended, nobody waits for this.
+        let _ = self.began.send(());
+        self.gate.pass();
+        Ok(())
+    }
+}
+
+impl Site {
+    fn on(engine: &Engine) -> Site {
+        let gate = Arc::new(Gate::default());
+        let (tell, began) = channel();
+        let mut registry = Registry::new();
+        let blocking = Arc::new(Blocking { gate: Arc::clone(&gate), began: tell });
+        registry.with(blocking).command("x-block", Blocking::x_block).unwrap().allow_oob();
+        let quick = |_: &Context| Ok::<_, Error>("quick".to_owned());
+        registry.command("x-quick", quick).unwrap().allow_oob();
+        let dispatcher = Dispatcher::new(registry, version(), system_time);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        let listen = format!("unix:{}", path.display()).parse().unwrap();
+        let server = Server::new(dispatcher).listen(&listen).unwrap().spawn_on(engine).unwrap();
+        Site { server, endpoint: Endpoint::Unix(path), gate, began, _dir: dir }
+    }
+
+    fn client(&self) -> Client {
+        let mut client = Client::connect(&self.endpoint);
+        client.negotiate(r#"{"enable": ["oob"]}"#);
+        client
+    }
+
+    /// A client whose command blocks.
+    fn blocked(&self, execute: &str) -> Client {
+        let mut client = self.client();
+        client.send(&format!(r#"{{"{execute}": "x-block"}}"#));
+        self.began.recv().unwrap();
+        client
+    }
+
+    fn end(self) {
+        self.gate.open();
+        self.server.control().shutdown();
+        self.server.wait();
+    }
+}
+
+fn expect_quick(client: &mut Client, execute: &str) {
+    client.send(&format!(r#"{{"{execute}": "x-quick"}}"#));
+    client.expect(r#"{"return": "quick"}"#);
+}
+
+#[test]
+fn a_command_that_blocks_in_band_leaves_out_of_band_ones_to_others() {
+    let site = Site::on(&Engine::new().unwrap());
+    let mut blocked = site.blocked("execute");
+    expect_quick(&mut site.client(), "exec-oob");
+    expect_quick(&mut blocked, "exec-oob");
+    site.gate.open();
+    blocked.expect(r#"{"return": {}}"#);
+    site.end();
+}
+
+#[test]
+fn a_command_that_blocks_out_of_band_holds_up_its_own_client_only() {
+    let site = Site::on(&Engine::new().unwrap());
+    let mut blocked = site.blocked("exec-oob");
+    let mut other = site.client();
+    expect_quick(&mut other, "execute");
+    expect_quick(&mut other, "exec-oob");
+    blocked.send(r#"{"exec-oob": "x-quick"}"#);
+    site.gate.open();
+    blocked.expect(r#"{"return": {}}"#);
+    blocked.expect(r#"{"return": "quick"}"#);
+    site.end();
+}
+
+#[test]
+fn both_kinds_may_block_at_once() {
+    let site = Site::on(&Engine::new().unwrap());
+    let mut blocked = [site.blocked("execute"), site.blocked("exec-oob")];
+    let mut other = site.client();
+    expect_quick(&mut other, "exec-oob");
+    // In-band, it waits for its turn.
+    other.send(r#"{"execute": "x-quick"}"#);
+    site.gate.open();
+    for client in &mut blocked {
+        client.expect(r#"{"return": {}}"#);
+    }
+    other.expect(r#"{"return": "quick"}"#);
+    site.end();
+}
+
+#[test]
+fn servers_that_block_hold_up_no_other_on_their_engine() {
+    let engine = Engine::new().unwrap();
+    let sites = [(); 3].map(|()| Site::on(&engine));
+    let mut blocked = [&sites[0], &sites[1]].map(|site| site.blocked("execute"));
+    let mut other = sites[2].client();
+    for execute in ["execute", "exec-oob"] {
+        expect_quick(&mut other, execute);
+    }
+    for (site, client) in sites.iter().zip(&mut blocked) {
+        site.gate.open();
+        client.expect(r#"{"return": {}}"#);
+    }
+    sites.into_iter().for_each(Site::end);
+}
+
+#[test]
+fn an_engine_has_no_more_threads_than_it_may() {
+    let engine = Engine::with_threads(3).unwrap();
+    let sites = [(); 4].map(|()| Site::on(&engine));
+    let mut waiting = sites[3].client();
+    let mut blocked: Vec<Client> = sites[..3].iter().map(|site| site.blocked("execute")).collect();
+    assert_eq!(engine.threads(), 3);
+    // Nobody is left who would read this, until one of them is done.
+    waiting.send(r#"{"execute": "x-quick"}"#);
+    sites[0].gate.open();
+    blocked[0].expect(r#"{"return": {}}"#);
+    waiting.expect(r#"{"return": "quick"}"#);
+    assert_eq!(engine.threads(), 3);
+    sites.into_iter().for_each(Site::end);
+}
+
+#[test]
+fn two_hundred_servers_share_an_engine() {
+    let engine = Engine::new().unwrap();
+    let sites: Vec<Site> = (0..200).map(|_| Site::on(&engine)).collect();
+    let mut clients: Vec<Client> = sites.iter().map(Site::client).collect();
+    for client in &mut clients {
+        expect_quick(client, "execute");
+    }
+    assert!(engine.threads() <= 8);
+    sites.into_iter().for_each(Site::end);
+}
+
+/// Panics when it is asked to receive, once it shall.
+struct Treacherous {
+    socket: UnixStream,
+    panics: Arc<AtomicBool>,
+}
+
+impl AsFd for Treacherous {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Transport for Treacherous {
+    fn peer(&self) -> io::Result<Peer> {
+        Ok(Peer::Starter)
+    }
+
+    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
+        assert!(!self.panics.load(Ordering::SeqCst), "as tested");
+        self.socket.receive(buffer, descriptors)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Transport::send(&self.socket, bytes)
+    }
+
+    fn shutdown(&self) {
+        Transport::shutdown(&self.socket);
+    }
+}
+
+#[test]
+fn a_transport_that_panics_ends_alone() {
+    use std::io::{Read, Write};
+
+    let site = Site::on(&Engine::new().unwrap());
+    let mut other = site.client();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let panics = Arc::new(AtomicBool::new(false));
+    let transport = Treacherous { socket: near, panics: Arc::clone(&panics) };
+    site.server.control().serve(Box::new(transport), Layout::Compact).unwrap();
+    far.write_all(b"{'execute': 'qmp_capabilities'}").unwrap();
+    let mut answered = Vec::new();
+    while !answered.ends_with(b"{\"return\": {}}\r\n") {
+        let mut byte = [0];
+        far.read_exact(&mut byte).unwrap();
+        answered.extend(byte);
+    }
+    panics.store(true, Ordering::SeqCst);
+    far.write_all(b"{'execute': 'x-quick'}").unwrap();
+    // As a reset, for what was sent last has not been read.
+    assert!(matches!(far.read(&mut [0]), Ok(0) | Err(_)), "the connection has ended");
+    expect_quick(&mut other, "execute");
+    site.end();
+}
