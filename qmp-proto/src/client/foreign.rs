@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What comes before the greeting, and what it means if that is not QMP.
+//! Recognises servers of other protocols by what they send in place of a greeting.
 
 use std::fmt;
 
-/// How much of a line is kept for recognising and showing it.
+/// Bytes of a line that are kept to recognise and show it.
 const HEAD: usize = 64;
 
-/// The server speaks something else than QMP.
+/// The server does not speak QMP.
 ///
 /// Displays with the beginning of what it sent, escaped and on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Foreign {
-    /// What it speaks instead.
+    /// What it speaks.
     pub protocol: Protocol,
     /// The first bytes of the line that is not QMP, escaped, at most 64 of them.
     pub excerpt: String,
 }
 
-/// What a server speaks that does not speak QMP.
+/// A protocol other than QMP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -34,9 +34,9 @@ pub enum Protocol {
     Tls,
     /// VNC (RFB).
     Vnc,
-    /// JSON, but not the messages of a QMP server.
+    /// JSON, but not messages of a QMP server.
     Json,
-    /// Something else.
+    /// Any other.
     Unknown,
 }
 
@@ -74,12 +74,13 @@ pub(super) enum Item {
     Garbage,
 }
 
-/// Tells another protocol from what QEMU may send before its greeting: messages, and the *rest* of a
-/// response of which the client before has read the beginning.
+/// Distinguishes other protocols from what QEMU may send before its greeting: messages, and the *rest* of a
+/// response whose beginning was read by an earlier client.
 ///
-/// Judges by lines. A message takes a line, or several if it is pretty-printed, and ends with one. So
-/// does the rest of a response: its lines end as lines of JSON do, and it does not begin with an
-/// object or array whose end has a line for itself, unless that is indented.
+/// Looks at one line after the other. A message takes one line, or several if it is pretty-printed. So does
+/// the rest of a response, and three things are never true of it: that a line ends unlike JSON; that a line
+/// begins like another protocol; that its first line is, or ends, one object or array, unless the line is
+/// indented. (The rest closes more brackets than it opens.)
 #[derive(Debug, Default)]
 pub(super) struct Preamble {
     /// The first bytes of the line, but for leading blanks.
@@ -90,15 +91,15 @@ pub(super) struct Preamble {
     tail: [u8; 5],
     /// What is in the line as a whole; `None` for nothing, or the beginning of a value.
     item: Option<Item>,
-    /// There has been what can be the rest of a response.
+    /// An earlier line may have been the rest of a response.
     rest: bool,
-    /// All bytes so far.
+    /// Bytes of all lines so far.
     bytes: usize,
     foreign: Option<Foreign>,
 }
 
 impl Preamble {
-    /// Looks at the bytes that have been read.
+    /// Takes the bytes that have been read.
     pub(super) fn look(&mut self, bytes: &[u8]) {
         self.bytes = self.bytes.saturating_add(bytes.len());
         for &byte in bytes {
@@ -119,7 +120,7 @@ impl Preamble {
         }
     }
 
-    /// Adds what has been found in the bytes that were looked at.
+    /// Takes what has been found in these bytes.
     pub(super) fn add(&mut self, item: Item) {
         self.item = Some(match (self.item, item) {
             (None, item) => item,
@@ -144,13 +145,13 @@ impl Preamble {
         self.item = None;
     }
 
-    /// Why there will be no greeting. A server may send `limit` bytes before it.
+    /// Returns why there will be no greeting. A server may send `limit` bytes before it.
     pub(super) fn verdict(&mut self, limit: usize) -> Option<Foreign> {
         let endless = self.bytes > limit;
         self.foreign.take().or_else(|| endless.then(|| self.describe()))
     }
 
-    /// What the current line looks like so far.
+    /// Returns what the current line looks like so far.
     pub(super) fn suspect(&self) -> Option<Foreign> {
         self.item.is_some_and(|item| item != Item::Message).then(|| self.describe())
     }
@@ -164,7 +165,7 @@ impl Preamble {
     }
 }
 
-/// Whether a line of JSON can end like this.
+/// Returns `true` if a line of JSON can end like this.
 fn ends_as_json(tail: &[u8; 5]) -> bool {
     matches!(tail[4], b'{' | b'}' | b'[' | b']' | b',' | b'"' | b'0'..=b'9')
         || [&b"true"[..], b"false", b"null"].iter().any(|word| tail.ends_with(word))
@@ -173,7 +174,7 @@ fn ends_as_json(tail: &[u8; 5]) -> bool {
 fn recognise(line: &[u8]) -> Protocol {
     let has = |part: &[u8]| line.windows(part.len()).any(|window| window == part);
     match opening(line) {
-        // The human monitor may stand behind telnet.
+        // The human monitor can be configured with telnet around it.
         Some(Protocol::Telnet) | None if has(b"(qemu)") || has(b"QEMU ") && has(b" monitor") => {
             Protocol::HumanMonitor
         }
@@ -181,7 +182,7 @@ fn recognise(line: &[u8]) -> Protocol {
     }
 }
 
-/// The protocol whose servers begin like this.
+/// Returns the protocol whose servers begin like this.
 fn opening(line: &[u8]) -> Option<Protocol> {
     match line {
         [0x15 | 0x16, 0x03, ..] => Some(Protocol::Tls),

@@ -18,13 +18,13 @@ use crate::{
 
 /// One connection to a server, from its greeting on; see the [module](super) for an example.
 ///
-/// `T` is what the caller wants to keep with each request until its response comes.
+/// `T` is a value of the caller's that is kept with each request until its response arrives.
 #[derive(Debug)]
 pub struct Session<T = ()> {
     state: State,
     reader: Reader,
     limits: Limits,
-    /// Before the greeting what the caller wants; after it what is offered of that.
+    /// Before the greeting, those the caller wants; after it, those of them that are offered.
     capabilities: Vec<Capability>,
     ids: Ids,
     pending: Pending<T>,
@@ -39,13 +39,13 @@ enum State {
     Failed,
 }
 
-/// How far a [`Session`] has come; for saying what a silent server has left undone.
+/// How far a [`Session`] has come: what a server that is silent still owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// The greeting has not come.
+    /// The greeting has not arrived.
     Greeting,
-    /// The response to the negotiation has not come.
+    /// The response to the negotiation has not arrived.
     Negotiation,
     /// Commands can be executed.
     Ready,
@@ -61,19 +61,19 @@ pub enum Received<T = ()> {
     Greeting(Greeting),
     /// The server has accepted the negotiation and executes commands.
     Ready,
-    /// The response to one of our requests, which come in any order if some are out-of-band.
+    /// The response to a request. Responses arrive in any order if some requests are out-of-band.
     Response {
         /// What was kept with the request.
         request: T,
         /// What the command returned, or what went wrong.
         result: Result<Json, Error>,
     },
-    /// An event. One that comes before [`Ready`](Received::Ready) may be left over from the client before.
+    /// An event. Before [`Ready`](Received::Ready), it may have been meant for an earlier client.
     Event(Event),
-    /// An error without an id: the server could not read a request, and does not say which. QEMU may have left it
-    /// over from the client before.
+    /// An error without an id: the server could not read a request, and does not say which. It may have been
+    /// meant for an earlier client.
     ErrorWithoutId(Error),
-    /// A response to a request that is not ours, or no longer: QEMU may send what it owes the client before.
+    /// A response to none of the pending requests: QEMU may send what it owes an earlier client.
     Unmatched(Response),
 }
 
@@ -147,7 +147,7 @@ impl<T> Session<T> {
         Some(message.map_err(SessionError::from).and_then(|message| self.received(message)))
     }
 
-    /// Skips what is neither a message nor another protocol.
+    /// Skips the rest of a response for an earlier client.
     fn read_before_greeting(
         &mut self,
         input: &mut &[u8],
@@ -164,7 +164,7 @@ impl<T> Session<T> {
             let message = self.reader.read(&mut piece);
             let taken;
             (taken, *input) = input.split_at(before.len() - piece.len());
-            // The end of the line, if it was taken along, comes after the item.
+            // The reader takes the blanks after an item along, and with them the end of its line.
             let (inside, after) = taken.split_at(taken.trim_ascii_end().len());
             preamble.look(inside);
             let message = message.map(|message| {
@@ -279,8 +279,8 @@ impl<T> Session<T> {
         }
     }
 
-    /// Returns what the server seems to speak, if it has begun to send something else than QMP and not
-    /// yet ended its first line: a better reason than silence when there is no greeting.
+    /// Returns what the server seems to speak, if what it has sent of a line is not QMP: a better reason than
+    /// silence when there is no greeting.
     pub fn suspect(&self) -> Option<Foreign> {
         match &self.state {
             State::Greeting(preamble) => preamble.suspect(),
@@ -288,7 +288,7 @@ impl<T> Session<T> {
         }
     }
 
-    /// Whether the server has enabled this capability.
+    /// Returns `true` if the server has enabled this capability.
     pub fn has_enabled(&self, capability: &Capability) -> bool {
         matches!(self.state, State::Ready) && self.capabilities.contains(capability)
     }
@@ -314,8 +314,8 @@ impl<T> Session<T> {
     }
 }
 
-/// The input up to the end of its first line, or a part of that: a line can hold many messages, and after
-/// each of them the end is looked for again.
+/// Returns the input up to the end of its first line, or a part of that: a line can have many messages, and
+/// after each of them the end is searched for again.
 fn first_piece(input: &[u8]) -> &[u8] {
     let piece = &input[..input.len().min(1024)];
     let end = piece.iter().position(|&byte| byte == b'\n');
