@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Types of every shape that there can be, good values of them, and values with one mistake.
+//! Types of all shapes, good values of them, and values with one mistake.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -22,6 +22,8 @@ pub(crate) enum Shape {
         min: i128,
         max: i128,
     },
+    /// Of 64 bits, with values that are not negative, as serde has them. (QAPI takes negative ones for large ones.)
+    Unsigned,
     /// Of 8 bits, between these.
     Range(u8, u8),
     /// Of 32 bits, and not zero.
@@ -35,14 +37,49 @@ pub(crate) enum Shape {
     Struct(Vec<Field>),
     /// Members of its own, and those of each case.
     Union(Vec<Field>, Vec<Vec<Field>>),
-    /// Shapes of different JSON types. A member of none is never there.
+    /// Shapes of different JSON types.
     Alternate(Vec<Shape>),
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Field {
-    pub(crate) optional: bool,
+    pub(crate) presence: Presence,
     pub(crate) shape: Shape,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Required,
+    /// An `Option`: serde takes null for none.
+    Optional,
+    /// Has a default: serde does not.
+    Default,
+    /// Never there, so that recursion ends.
+    Absent,
+}
+
+/// A value that differs from a good one in one place, and is bad.
+#[derive(Clone, Debug)]
+pub(crate) struct Mistake {
+    pub(crate) value: Value,
+    /// Whether QAPI alone forbids it, and serde does not.
+    pub(crate) is_allowed_by_serde: bool,
+}
+
+impl Mistake {
+    /// The same mistake in a value around it.
+    fn within(self, around: impl FnOnce(Value) -> Value) -> Self {
+        Self { value: around(self.value), ..self }
+    }
+}
+
+fn refused<const N: usize>(values: [Value; N]) -> Vec<Mistake> {
+    let mistake = |value| Mistake { value, is_allowed_by_serde: false };
+    values.map(mistake).into()
+}
+
+fn allowed_by_serde(value: Value) -> Mistake {
+    Mistake { value, is_allowed_by_serde: true }
 }
 
 pub(crate) const INTEGERS: [(&str, i128, i128); 8] = [
@@ -92,14 +129,15 @@ pub(crate) fn shape() -> impl Strategy<Value = Shape> {
 }
 
 fn field(shape: impl Strategy<Value = Shape>) -> impl Strategy<Value = Field> {
-    (any::<bool>(), shape).prop_map(|(optional, shape)| Field { optional, shape })
+    let presence = prop_oneof![Just(Presence::Required), Just(Presence::Optional)];
+    (presence, shape).prop_map(|(presence, shape)| Field { presence, shape })
 }
 
 /// A type that can be that of arguments.
 pub(crate) fn root() -> impl Strategy<Value = Shape> {
     shape().prop_map(|shape| match shape {
         Shape::Struct(_) | Shape::Union(..) => shape,
-        shape => Shape::Struct(vec![Field { optional: false, shape }]),
+        shape => Shape::Struct(vec![Field { presence: Presence::Required, shape }]),
     })
 }
 
@@ -114,6 +152,7 @@ impl Shape {
             }
             Shape::NonZero => json!({"type": "integer", "format": "int32", "not": {"const": 0}}),
             Shape::Int { format, .. } => json!({"type": "integer", "format": format}),
+            Shape::Unsigned => json!({"type": "integer", "format": "uint64"}),
             Shape::Number => json!({"type": "number", "format": "double"}),
             Shape::Bool => json!({"type": "boolean"}),
             Shape::Null => json!({"type": "null"}),
@@ -150,6 +189,7 @@ impl Shape {
             Shape::Int { min, max, .. } => {
                 integer([*min, (*min).max(-1), 0, 1, *max - 1, *max][choose(6)])
             }
+            Shape::Unsigned => [0.into(), 1.into(), Value::from(u64::MAX)][choose(3)].clone(),
             Shape::Number => [1.into(), 0.5.into(), Value::from(u64::MAX)][choose(3)].clone(),
             Shape::Bool => Value::from(choose(2) == 0),
             Shape::Null => Value::Null,
@@ -176,41 +216,56 @@ impl Shape {
     }
 
     /// Values that differ from a good one in one place, and are bad.
-    pub(crate) fn mistakes(&self, value: &Value) -> Vec<Value> {
+    pub(crate) fn mistakes(&self, value: &Value) -> Vec<Mistake> {
         match (self, value) {
             (Shape::Any, _) => Vec::new(),
-            (Shape::Str, _) => vec![Value::Null, 1.into(), Value::Array(Vec::new())],
-            (Shape::Char, _) => vec![Value::Null, 1.into(), "".into(), "xy".into()],
+            (Shape::Str, _) => refused([Value::Null, 1.into(), Value::Array(Vec::new())]),
+            (Shape::Char, _) => refused([Value::Null, 1.into(), "".into(), "xy".into()]),
             (Shape::Range(min, max), _) => {
-                vec![integer(i128::from(*min) - 1), integer(i128::from(*max) + 1), "1".into()]
-            }
-            (Shape::NonZero, _) => vec![0.into(), integer(i128::from(i32::MAX) + 1), Value::Null],
-            (Shape::Int { min, max, .. }, _) => {
-                let beyond = [*min - 1, *max + 1];
-                let mut mistakes = vec![Value::Null, 1.0.into(), "1".into(), true.into()];
-                mistakes.extend(beyond.map(integer));
+                let beyond = [i128::from(*min) - 1, i128::from(*max) + 1];
+                let mut mistakes = refused(["1".into()]);
+                mistakes.extend(beyond.map(integer).map(allowed_by_serde));
                 mistakes
             }
-            (Shape::Number, _) => vec![Value::Null, "1".into(), false.into()],
-            (Shape::Bool, _) => vec![Value::Null, 0.into(), "true".into()],
-            (Shape::Null, _) => vec![0.into(), "null".into(), Object::new().into()],
+            (Shape::NonZero, _) => {
+                refused([0.into(), integer(i128::from(i32::MAX) + 1), Value::Null])
+            }
+            (Shape::Int { min, max, .. }, _) => {
+                let mut mistakes = refused([Value::Null, 1.0.into(), "1".into(), true.into()]);
+                mistakes.extend(refused([*min - 1, *max + 1].map(integer)));
+                mistakes
+            }
+            (Shape::Unsigned, _) => {
+                let beyond = integer(i128::from(u64::MAX) + 1);
+                refused([Value::Null, 1.0.into(), "1".into(), true.into(), beyond])
+            }
+            (Shape::Number, _) => refused([Value::Null, "1".into(), false.into()]),
+            (Shape::Bool, _) => refused([Value::Null, 0.into(), "true".into()]),
+            (Shape::Null, _) => {
+                let mut mistakes = refused([0.into(), "null".into()]);
+                mistakes.push(allowed_by_serde(Object::new().into()));
+                mistakes
+            }
             (Shape::Enum(count), _) => {
-                vec![Value::Null, 0.into(), "".into(), value_name(*count).into(), "V0".into()]
+                let unknown = value_name(*count);
+                refused([Value::Null, 0.into(), "".into(), unknown.into(), "V0".into()])
             }
             (Shape::Array(element), Value::Array(array)) => {
-                let mut mistakes = vec![Value::Null, Object::new().into()];
+                let mut mistakes = refused([Value::Null, Object::new().into()]);
                 for (index, value) in array.iter().enumerate() {
                     mistakes.extend(element.mistakes(value).into_iter().map(|mistake| {
-                        let mut array = array.clone();
-                        array[index] = mistake;
-                        Value::Array(array)
+                        mistake.within(|mistake| {
+                            let mut array = array.clone();
+                            array[index] = mistake;
+                            Value::Array(array)
+                        })
                     }));
                 }
                 mistakes
             }
             (Shape::Struct(fields), Value::Object(object)) => {
-                let mut mistakes = vec![Value::Null, Value::Array(vec![value.clone()])];
-                mistakes.push(with(object, "unexpected", Value::Null));
+                let mut mistakes = refused([Value::Null, Value::Array(vec![value.clone()])]);
+                mistakes.push(allowed_by_serde(with(object, "unexpected", Value::Null)));
                 mistakes.extend(field_mistakes("m", fields, object));
                 mistakes
             }
@@ -218,13 +273,15 @@ impl Shape {
                 let case = (0..cases.len())
                     .find(|case| object.get("tag") == Some(&value_name(*case).into()))
                     .unwrap();
-                let mut mistakes = vec![
+                let mut mistakes = refused([
                     Value::Null,
                     without(object, "tag"),
                     with(object, "tag", Value::Null),
                     with(object, "tag", value_name(cases.len())),
-                    with(object, &format!("c{}", cases[case].len()), 1),
-                ];
+                ]);
+                let unexpected = format!("c{}", cases[case].len());
+                // Null, because the content of a unit variant must be that.
+                mistakes.push(allowed_by_serde(with(object, &unexpected, Value::Null)));
                 mistakes.extend(field_mistakes("m", base, object));
                 mistakes.extend(field_mistakes("c", &cases[case], object));
                 mistakes
@@ -239,12 +296,12 @@ impl Shape {
                     )
                 };
                 // What is wrong for one branch may be right for another.
-                let is_other = |mistake: &Value| {
-                    std::mem::discriminant(mistake) == std::mem::discriminant(value)
+                let is_same_type = |mistake: &Mistake| {
+                    std::mem::discriminant(&mistake.value) == std::mem::discriminant(value)
                 };
                 let branch = branches.iter().find(fits).unwrap();
-                let mut mistakes = vec![Value::Null, 1.into(), true.into()];
-                mistakes.extend(branch.mistakes(value).into_iter().filter(is_other));
+                let mut mistakes = refused([Value::Null, 1.into(), true.into()]);
+                mistakes.extend(branch.mistakes(value).into_iter().filter(is_same_type));
                 mistakes
             }
             (shape, value) => panic!("{value} is not of {shape:?}"),
@@ -268,7 +325,7 @@ fn struct_schema(prefix: &str, fields: &[Field]) -> Json {
     let mut schema = json!({"type": "object", "properties": {}, "required": []});
     for (index, field) in fields.iter().enumerate() {
         let name = format!("{prefix}{index}");
-        if !field.optional {
+        if field.presence == Presence::Required {
             schema["required"].as_array_mut().unwrap().push(name.clone().into());
         }
         schema["properties"][name] = field.shape.schema();
@@ -283,25 +340,30 @@ fn add_values(
     choose: &mut dyn FnMut(usize) -> usize,
 ) {
     for (index, field) in fields.iter().enumerate() {
-        if matches!(&field.shape, Shape::Alternate(branches) if branches.is_empty()) {
-            continue;
-        }
-        if !field.optional || choose(2) == 0 {
+        let is_present = match field.presence {
+            Presence::Required => true,
+            Presence::Optional | Presence::Default => choose(2) == 0,
+            Presence::Absent => false,
+        };
+        if is_present {
             object.insert(format!("{prefix}{index}"), field.shape.value(choose));
         }
     }
 }
 
-fn field_mistakes(prefix: &str, fields: &[Field], object: &Object) -> Vec<Value> {
+fn field_mistakes(prefix: &str, fields: &[Field], object: &Object) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for (index, field) in fields.iter().enumerate() {
         let name = format!("{prefix}{index}");
         let Some(value) = object.get(&name) else { continue };
-        if !field.optional {
-            mistakes.push(without(object, &name));
+        if field.presence == Presence::Required {
+            mistakes.extend(refused([without(object, &name)]));
         }
-        let wrong = field.shape.mistakes(value).into_iter();
-        mistakes.extend(wrong.map(|wrong| with(object, &name, wrong)));
+        mistakes.extend(field.shape.mistakes(value).into_iter().map(|mut mistake| {
+            mistake.is_allowed_by_serde |=
+                field.presence == Presence::Optional && mistake.value == Value::Null;
+            mistake.within(|value| with(object, &name, value))
+        }));
     }
     mistakes
 }
