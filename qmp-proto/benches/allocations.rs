@@ -1,17 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How many allocations it takes to read a small command.
 
-#![allow(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "benchmarks read the clock and their command line"
-)]
-
-#[allow(dead_code, reason = "nothing is measured in rounds")]
-mod figures;
 mod samples;
 
-use figures::record;
 use qmp_proto::{Bands, Reader, Request};
 
 fn main() {
@@ -28,7 +19,5 @@ fn main() {
         });
         assert!(request.is_some());
         println!("  {}  {message}", allocated.count_total);
-        let count = (allocated.count_total as f64).into();
-        record("allocations to read", message, "qmp-proto", "", count);
     }
 }

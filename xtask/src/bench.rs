@@ -2,6 +2,7 @@
 //! `cargo xtask bench`: what a crate costs by itself, and what the server costs from a client's point of view.
 
 mod all;
+mod criterion;
 mod stacks;
 
 use std::process::Command;
@@ -84,6 +85,15 @@ impl Layer {
                 command.env("QMP_SERVER_BIN", dist_server());
                 command
             }
+        }
+    }
+
+    /// The unit of its figures, if criterion measures it.
+    fn unit(self) -> Option<&'static str> {
+        match self {
+            Self::Crate("proto") => Some("µs"),
+            Self::Crate(_) => Some("ns"),
+            Self::Server | Self::Mux => None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! Files, whose errors name them.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::command::{Failure, Outcome};
@@ -21,6 +21,11 @@ pub(crate) fn read_bytes(path: &Path) -> Outcome<Vec<u8>> {
 
 pub(crate) fn write(path: &Path, contents: impl AsRef<[u8]>) -> Outcome {
     fs::write(path, contents).map_err(|error| failure(path, &error))
+}
+
+pub(crate) fn append(path: &Path, text: &str) -> Outcome {
+    let file = fs::OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| failure(path, &error))
 }
 
 pub(crate) fn copy(from: &Path, to: &Path) -> Outcome {

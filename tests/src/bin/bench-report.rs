@@ -10,7 +10,7 @@ use tests::report::collect::collect;
 use tests::report::compare::compare;
 use tests::report::{Report, markdown, plots};
 
-/// Make benchmarks.md, benchmarks.json and the plots from figures that benchmarks have written.
+/// Make benchmarks.md and the plots from figures that benchmarks have written, and benchmarks.json beside these.
 ///
 /// Exits with 1 if something got slower beyond noise, and with 2 if that could not be found out.
 #[derive(Debug, Parser)]
@@ -56,7 +56,8 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let report = collect(root, command, figures)?;
     let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())? + "\n";
     std::fs::create_dir_all(out).map_err(|error| at(out, &error))?;
-    write(&out.join("benchmarks.json"), &json)?;
+    // Beside the figures: it is no document.
+    write(&figures[0].with_file_name("benchmarks.json"), &json)?;
     write(&out.join("benchmarks.md"), &markdown::page(&report))?;
     for (file, plot) in plots::draw(&report).map_err(|error| error.to_string())? {
         write(&out.join(file), &plot)?;

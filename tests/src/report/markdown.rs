@@ -17,7 +17,7 @@ const END: &str = "<!-- The end of it. -->\n";
 const SUMMARIES: [Summary; 2] = [WHAT_MATTERS_MOST, THE_MUX];
 
 const WHAT_MATTERS_MOST: Summary = Summary {
-    begin: "<!-- The summary of docs/benchmarks.json, put here by `cargo xtask bench`. -->\n",
+    begin: "<!-- The summary of docs/benchmarks.md, put here by `cargo xtask bench`. -->\n",
     rows: &[
         [
             "server",
@@ -42,7 +42,7 @@ const WHAT_MATTERS_MOST: Summary = Summary {
 };
 
 const THE_MUX: Summary = Summary {
-    begin: "<!-- What docs/benchmarks.json says of the mux, put here by `cargo xtask bench`. -->\n",
+    begin: "<!-- What docs/benchmarks.md says of the mux, put here by `cargo xtask bench`. -->\n",
     rows: &[
         ["mux", "all cores", "qemu-system-x86_64: p50", "a command and its answer"],
         ["mux", "all cores", "qemu-storage-daemon: p50", "the same"],
@@ -71,10 +71,7 @@ pub fn page(report: &Report) -> String {
 fn write_page(report: &Report, out: &mut String) -> std::fmt::Result {
     let Report { date, command, revision, .. } = report;
     writeln!(out, "# Benchmarks\n")?;
-    writeln!(
-        out,
-        "Made by `{command}` on {date}; [benchmarks.json](benchmarks.json) has the same for programs.\n"
-    )?;
+    writeln!(out, "Made by `{command}` on {date}.\n")?;
     writeln!(out, "| | |\n|---|---|")?;
     if let Some(revision) = revision {
         writeln!(out, "| revision | {revision} |")?;

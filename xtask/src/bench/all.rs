@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{LAYERS, Layer, stacks};
+use super::{LAYERS, Layer, criterion, stacks};
 use crate::command::{Failure, Outcome, cargo, run as run_command, step};
 use crate::files;
 use crate::workspace::{root, target_dir};
@@ -29,12 +29,17 @@ pub(super) fn run(arguments: &[String]) -> Outcome {
     for run in 1..=RUNS {
         for layer in LAYERS {
             let mut command = layer.command();
+            let home = directory.join(format!("criterion/{}-{run}", layer.name()));
             command.args(layer.one_of_several(options.quick)).env(FIGURES, file(layer));
+            command.env("CRITERION_HOME", &home);
             if matches!(layer, Layer::Server) {
                 command.arg("--stacks").arg(&programs);
             }
             let name = format!("bench {}, {run} of {RUNS}", layer.name());
             step(&name, || run_command(&mut command))?;
+            if let Some(unit) = layer.unit() {
+                files::append(&file(layer), &criterion::figures(&home, unit)?)?;
+            }
         }
     }
     step("report", || {

@@ -1,1 +1,0 @@
-../../../tests/src/bench/figures.rs
