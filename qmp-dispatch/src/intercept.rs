@@ -55,16 +55,6 @@ pub trait Interceptor: Send + Sync + 'static {
     /// Called when a client has connected, before it is greeted. Can set the filters of the
     /// [commands](Monitor::add_command_filter) that it may execute and of the
     /// [events](Monitor::add_event_filter) that it gets.
-    ///     fn connected(&self, monitor: &Monitor) {
-    ///         monitor.add_command_filter(|command| command.starts_with("query-"));
-    ///     }
-    /// }
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.intercept(Observers);
-    /// let said = LocalClient::new(registry).ask("{'execute': 'stop'}");
-    /// assert!(said[0].contains("CommandNotFound"));
-    /// ```
     fn connected(&self, monitor: &Monitor) {
         let _ = monitor;
     }
@@ -83,19 +73,6 @@ pub trait Interceptor: Send + Sync + 'static {
 
     /// Called when the outcome is known, before the response is sent. Can change the outcome. `duration` is the time
     /// since `before` was called. Not called if this interceptor, or one further outside, has answered the request.
-    ///     fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, took: Duration) {
-    ///         if let Err(error) = outcome {
-    ///             eprintln!("{} failed after {took:?}: {error}", call.request.command);
-    ///             error.desc = "ask the operator".into();
-    ///         }
-    ///     }
-    /// }
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.intercept(Discreet);
-    /// let said = LocalClient::new(registry).ask("{'execute': 'x'}");
-    /// assert!(said[0].contains("ask the operator"));
-    /// ```
     fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, duration: Duration) {
         let _ = (call, outcome, duration);
     }
@@ -107,17 +84,6 @@ pub trait Interceptor: Send + Sync + 'static {
     }
 
     /// Called for a message that is not a request, before the error response is sent.
-    ///     fn refused(&self, _: &Arc<Monitor>, refused: &RequestError) {
-    ///         assert_eq!(refused.error.desc, "QMP input must be a JSON object");
-    ///         self.0.fetch_add(1, Ordering::Relaxed);
-    ///     }
-    /// }
-    ///
-    /// let (mut registry, count) = (Registry::new(), Arc::default());
-    /// registry.intercept(Rubbish(Arc::clone(&count)));
-    /// LocalClient::new(registry).ask("[1]");
-    /// assert_eq!(count.load(Ordering::Relaxed), 1);
-    /// ```
     fn refused(&self, monitor: &Arc<Monitor>, refused: &RequestError) {
         let _ = (monitor, refused);
     }
