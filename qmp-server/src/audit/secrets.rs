@@ -78,7 +78,8 @@ impl Secrets {
             return Redacted { command, arguments: TOO_LONG.into(), id, hider: None };
         };
         let hider = found.into_hider();
-        let id = id.map(|id| without(id, &hider));
+        let id = id.map(|id| without(id, &|text| hider.hide_in(text)));
+        let arguments = without(arguments, &|text| hider.hide_long_in(text));
         Redacted { command, arguments, id, hider: Some(hider) }
     }
 
@@ -366,20 +367,20 @@ fn of_object(object: &Object) -> Option<Members> {
 }
 
 /// A value without secrets that were found elsewhere.
-fn without(value: Value, hider: &Hider) -> Value {
+fn without(value: Value, hide: &dyn Fn(String) -> String) -> Value {
     match value {
-        Value::String(text) => hider.hide_in(text).into(),
+        Value::String(text) => hide(text).into(),
         Value::Number(number) => {
             let text = number.to_string();
-            let clean = hider.hide_in(text.clone());
+            let clean = hide(text.clone());
             if clean == text { number.into() } else { clean.into() }
         }
         Value::Array(array) => {
-            Value::Array(array.into_iter().map(|value| without(value, hider)).collect())
+            Value::Array(array.into_iter().map(|value| without(value, hide)).collect())
         }
         Value::Object(object) => {
             let members = object.into_iter();
-            let members = members.map(|(name, value)| (hider.hide_in(name), without(value, hider)));
+            let members = members.map(|(name, value)| (hide(name), without(value, hide)));
             Value::Object(members.collect())
         }
         Value::Null | Value::Bool(_) => value,

@@ -11,6 +11,9 @@ use crate::steps;
 /// Pieces of secrets that are shorter stand in too many texts by chance.
 const SHORTEST_PIECE: usize = 3;
 
+/// Secrets of this length are no words that QEMU knows, as a rule.
+const LONG: usize = 6;
+
 /// Each text once, however often it was found.
 #[derive(Default)]
 pub(super) struct Found(HashSet<String>);
@@ -75,6 +78,15 @@ pub(super) enum Hider {
 
 impl Hider {
     pub(super) fn hide_in(&self, text: String) -> String {
+        self.hide_of_length(1, text)
+    }
+
+    /// Hides those secrets only that are not in a text by chance.
+    pub(super) fn hide_long_in(&self, text: String) -> String {
+        self.hide_of_length(LONG, text)
+    }
+
+    fn hide_of_length(&self, least: usize, text: String) -> String {
         let automaton = match self {
             Hider::Nothing => return text,
             Hider::Secrets(automaton) => automaton,
@@ -82,8 +94,8 @@ impl Hider {
         };
         steps::count(text.len());
         let mut clean = String::with_capacity(text.len());
-        automaton.replace_all_with(&text, &mut clean, |_, _, clean| {
-            clean.push_str(HIDDEN);
+        automaton.replace_all_with(&text, &mut clean, |found, secret, clean| {
+            clean.push_str(if found.len() < least { secret } else { HIDDEN });
             true
         });
         clean
