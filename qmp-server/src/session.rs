@@ -101,7 +101,7 @@ pub(crate) struct Session {
     read_closed: bool,
     /// In-band requests that wait for a place in an account. They stand before everything in `input`.
     parked: VecDeque<Parked>,
-    /// An out-of-band request is being executed: what was sent after it waits.
+    /// An out-of-band request was not answered yet: what was sent after it waits.
     running: bool,
     /// The server ends: nothing more is read.
     halted: bool,
@@ -449,7 +449,7 @@ impl Session {
         self.client.unanswered.load(Ordering::SeqCst) >= most
     }
 
-    /// The out-of-band request has been executed.
+    /// The out-of-band request has been answered.
     pub(crate) fn executed(&mut self, scratch: &mut [u8]) -> Effects {
         self.running = false;
         if self.state == State::Draining {

@@ -140,7 +140,6 @@ impl Loop {
             Done::Nothing => {}
             Done::Executed { server, freed: true } => self.server_ready(server),
             Done::Executed { freed: false, .. } => {}
-            Done::ExecutedOutOfBand { session } => self.executed(session),
             Done::Forgotten { server } => self.forgotten(server),
             Done::Connected { server, session } => self.add_session(server, *session),
             Done::NotConnected { server } => self.not_connected(server),
@@ -174,6 +173,7 @@ impl Loop {
     fn notice(&mut self, token: Token, notice: Notice) {
         match notice {
             Notice::Resumed => self.step(token),
+            Notice::Executed => self.executed(token),
             Notice::Blocked => self.blocked(token),
             Notice::Broken => self.broken(token),
             Notice::Room => self.room(token),

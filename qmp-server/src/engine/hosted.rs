@@ -423,6 +423,10 @@ impl Hosted {
         self.advance(End::Ended);
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) == End::Ended
+    }
+
     fn advance(&self, to: End) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if *end != End::Ended {

@@ -7,6 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use qmp_dispatch::Pending;
 use qmp_dispatch::proto::Error;
@@ -16,7 +17,8 @@ use super::hosted::Hosted;
 use super::link::{Input, Link, Next};
 use super::listening::Listening;
 use crate::access::{Groups, Ledger, Origin, Refused};
-use crate::io::{Token, aside};
+use crate::io::{Notice, Registration, Token, aside};
+use crate::observe::Counters;
 use crate::session::{Client, Job, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
 
@@ -45,7 +47,6 @@ pub(super) enum Work {
     ExecuteOutOfBand {
         server: Arc<Hosted>,
         client: Arc<Client>,
-        token: Token,
         pending: Pending,
     },
     /// Execute what clients that negotiate have queued, out of turn.
@@ -105,9 +106,6 @@ pub(super) enum Done {
         server: Token,
         freed: bool,
     },
-    ExecutedOutOfBand {
-        session: Token,
-    },
     /// What was left of a session has been dropped.
     Forgotten {
         server: Token,
@@ -157,7 +155,6 @@ impl Work {
                 .registration
                 .token()
                 .map_or(Done::Nothing, |server| Done::NotConnected { server }),
-            &Work::ExecuteOutOfBand { token, .. } => Done::ExecutedOutOfBand { session: token },
             &Work::AnswerEnding { server, .. } => Done::AnsweredEnding { server },
             &Work::HandleTimeout { token, .. } => Done::TimeoutHandled { server: token },
             &Work::Lend { token, .. } => Done::Lost { link: token },
@@ -165,9 +162,11 @@ impl Work {
                 .registration
                 .token()
                 .map_or(Done::Nothing, |server| Done::Forgotten { server }),
-            Work::Execute { .. } | Work::Refuse { .. } | Work::Negotiate { .. } | Work::Drop(_) => {
-                Done::Nothing
-            }
+            Work::Execute { .. }
+            | Work::ExecuteOutOfBand { .. }
+            | Work::Refuse { .. }
+            | Work::Negotiate { .. }
+            | Work::Drop(_) => Done::Nothing,
         }
     }
 
@@ -193,14 +192,10 @@ impl Work {
                     None => Done::Nothing,
                 }
             }
-            Work::ExecuteOutOfBand { server, client, token, pending } => {
-                let counters = Arc::clone(&server.counters);
-                let began = counters.now();
-                let done = move || {
-                    counters.executed_out_of_band.add(counters.now().saturating_sub(began));
-                };
-                client.monitor.execute(pending, done);
-                Done::ExecutedOutOfBand { session: token }
+            Work::ExecuteOutOfBand { server, client, pending } => {
+                let run = OutOfBandRun::new(&server, &client);
+                client.monitor.execute(pending, move || drop(run));
+                Done::Nothing
             }
             Work::Negotiate { server, jobs } => {
                 server.negotiate(jobs);
@@ -250,5 +245,28 @@ impl Work {
                 Done::Returned { token, link, next }
             }
         }
+    }
+}
+
+/// One out-of-band request that is executed, until it has been answered; ends however that ends.
+struct OutOfBandRun {
+    counters: Arc<Counters>,
+    began: Duration,
+    session: Arc<Registration>,
+}
+
+impl OutOfBandRun {
+    fn new(server: &Hosted, client: &Client) -> OutOfBandRun {
+        let counters = Arc::clone(&server.counters);
+        let session = Arc::clone(&client.registration);
+        OutOfBandRun { began: counters.now(), counters, session }
+    }
+}
+
+impl Drop for OutOfBandRun {
+    fn drop(&mut self) {
+        let took = self.counters.now().saturating_sub(self.began);
+        self.counters.executed_out_of_band.add(took);
+        self.session.post(Notice::Executed);
     }
 }

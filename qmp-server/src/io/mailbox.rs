@@ -14,6 +14,8 @@ use super::{Token, Waker};
 pub(crate) enum Notice {
     /// A session: it may read on, because one of its requests was answered or taken.
     Resumed,
+    /// A session: its out-of-band request was answered.
+    Executed,
     /// A session: its client does not take all of its output.
     Blocked,
     /// A session: nothing more can be or is to be written to its client.

@@ -47,8 +47,9 @@ impl Control {
         Control { server: Arc::downgrade(server) }
     }
 
+    /// The server, until it has ended.
     pub(crate) fn server(&self) -> Option<Arc<Hosted>> {
-        self.server.upgrade()
+        self.server.upgrade().filter(|server| !server.has_ended())
     }
 
     /// Ends the server: no client is accepted any more, what is being executed is finished and
@@ -69,7 +70,7 @@ impl Control {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn shutdown(&self) {
-        if let Some(server) = self.server.upgrade() {
+        if let Some(server) = self.server() {
             server.stop();
         }
     }
@@ -100,7 +101,7 @@ impl Control {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn disconnect_clients(&self) {
-        if let Some(server) = self.server.upgrade() {
+        if let Some(server) = self.server() {
             server.disconnect_clients();
         }
     }
@@ -134,7 +135,7 @@ impl Control {
     /// when it cannot be polled. The connection is dropped then.
     pub fn serve(&self, connection: Box<dyn Transport>, layout: Layout) -> io::Result<()> {
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the server has ended");
-        let server = self.server.upgrade().ok_or_else(ended)?;
+        let server = self.server().ok_or_else(ended)?;
         server.serve(connection, Origin::new(layout))
     }
 
@@ -153,7 +154,7 @@ impl Control {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn status(&self) -> Option<ServerStatus> {
-        Some(self.server.upgrade()?.status())
+        Some(self.server()?.status())
     }
 
     /// What each client does, in the order in which they have come.
@@ -178,7 +179,7 @@ impl Control {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn clients(&self) -> Vec<ClientStatus> {
-        self.server.upgrade().map(|server| server.client_statuses()).unwrap_or_default()
+        self.server().map(|server| server.client_statuses()).unwrap_or_default()
     }
 
     /// Where the server listens, with the ports that the system has chosen; nowhere once it has ended.
@@ -195,7 +196,7 @@ impl Control {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn addresses(&self) -> Vec<Address> {
-        self.server.upgrade().map(|server| server.addresses.clone()).unwrap_or_default()
+        self.server().map(|server| server.addresses.clone()).unwrap_or_default()
     }
 
     /// The labels of the sockets that the server listens at, in the order of their
@@ -214,7 +215,7 @@ impl Control {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn labels(&self) -> Vec<String> {
-        let listening = self.server.upgrade().map_or(0, |server| server.addresses.len());
+        let listening = self.server().map_or(0, |server| server.addresses.len());
         (0..listening).map(label_of).collect()
     }
 
@@ -234,7 +235,7 @@ impl Control {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn yank(&self, label: &str) -> bool {
-        let Some(server) = self.server.upgrade() else { return false };
+        let Some(server) = self.server() else { return false };
         let index = (0..server.addresses.len()).find(|&index| label_of(index) == label);
         if let Some(index) = index {
             server.abort_connections(index);

@@ -9,7 +9,7 @@ pub(crate) struct Effects {
     /// What is to be done with the session itself.
     pub(crate) next: Next,
     /// An out-of-band request to be executed, without the leadership. The session reads on when it
-    /// [has been](super::Session::executed).
+    /// [has been](super::Session::executed) answered: in QEMU, what the client sends after it waits, too.
     pub(crate) run: Option<Pending>,
     /// A request was queued.
     pub(crate) queued: bool,

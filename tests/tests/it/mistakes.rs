@@ -52,7 +52,7 @@ const IN_FLAGS: [(&[&str], &str); 46] = [
     (&["call", "nowhere", "query-name"], "expected unix:PATH"),
     (&["call", "unix:x", "query-name", "--timeout", "soon"], "expected a number of seconds"),
     (&["call", "unix:x", "query-name", "no-value"], "expected NAME=VALUE or NAME:=JSON"),
-    (&["call", "unix:x", "query-name", "name:={"], "the value is not complete"),
+    (&["call", "unix:x", "query-name", "name:={"], "incomplete value"),
 ];
 
 #[test]

@@ -128,7 +128,7 @@ impl Loop {
         if let Some(pending) = run {
             let (server, client) =
                 (Arc::clone(&served.hosted), Arc::clone(served.session.client()));
-            self.work.push_back(Work::ExecuteOutOfBand { server, client, token, pending });
+            self.work.push_back(Work::ExecuteOutOfBand { server, client, pending });
         }
         if queued {
             if served.negotiation.is_none() && served.session.negotiates() {
