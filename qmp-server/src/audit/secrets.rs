@@ -78,8 +78,9 @@ impl Secrets {
             return Redacted { command, arguments: TOO_LONG.into(), id, hider: None };
         };
         let hider = found.into_hider();
-        let id = id.map(|id| without(id, &|text| hider.hide_in(text)));
-        let arguments = without(arguments, &|text| hider.hide_long_in(text));
+        let hide = |text| hider.hide_in(text);
+        let id = id.map(|id| without(id, &hide, &hide));
+        let arguments = without(arguments, &|text| hider.hide_long_in(text), &|name| name);
         Redacted { command, arguments, id, hider: Some(hider) }
     }
 
@@ -366,8 +367,11 @@ fn of_object(object: &Object) -> Option<Members> {
     Some(if types.all(is_known) { OF_OBJECTS } else { OF_SECRET_OBJECTS })
 }
 
-/// A value without secrets that were found elsewhere.
-fn without(value: Value, hide: &dyn Fn(String) -> String) -> Value {
+/// Hides secrets in a text.
+type Hide<'a> = &'a dyn Fn(String) -> String;
+
+/// A value without secrets that were found elsewhere, in values and in names.
+fn without(value: Value, hide: Hide<'_>, hide_in_name: Hide<'_>) -> Value {
     match value {
         Value::String(text) => hide(text).into(),
         Value::Number(number) => {
@@ -376,11 +380,13 @@ fn without(value: Value, hide: &dyn Fn(String) -> String) -> Value {
             if clean == text { number.into() } else { clean.into() }
         }
         Value::Array(array) => {
-            Value::Array(array.into_iter().map(|value| without(value, hide)).collect())
+            let elements = array.into_iter();
+            Value::Array(elements.map(|value| without(value, hide, hide_in_name)).collect())
         }
         Value::Object(object) => {
-            let members = object.into_iter();
-            let members = members.map(|(name, value)| (hide(name), without(value, hide)));
+            let members = object
+                .into_iter()
+                .map(|(name, value)| (hide_in_name(name), without(value, hide, hide_in_name)));
             Value::Object(members.collect())
         }
         Value::Null | Value::Bool(_) => value,

@@ -15,7 +15,7 @@ use rustls::{
 };
 
 pub(crate) use self::config::configure;
-use self::names::Authorities;
+use self::names::{Authorities, NameNotAllowed};
 use super::{Listener, Received, Transport};
 use crate::transport::{Address, ListenTls, Peer};
 
@@ -123,7 +123,10 @@ fn explain_certificate(error: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "is not valid yet".to_owned()
         }
-        CertificateError::Other(OtherError(reason)) => reason.to_string(),
+        CertificateError::Other(OtherError(reason)) if reason.is::<NameNotAllowed>() => {
+            reason.to_string()
+        }
+        CertificateError::Other(OtherError(reason)) => format!("is not accepted: {reason}"),
         error => format!("is not accepted: {error}"),
     }
 }

@@ -190,7 +190,7 @@ fn no_secret_is_written_down() {
     // But it is written down what was done.
     let commands = commands(&lines);
     assert_eq!(commands[1][0], "set_password");
-    assert_eq!(lines[4].json("arguments"), r#"{"password": "***", "protocol": "vnc"}"#);
+    assert_eq!(lines[4].json("arguments"), r#"{"protocol": "vnc", "password": "***"}"#);
 }
 
 #[test]

@@ -156,7 +156,7 @@ pub(super) struct NamesVerifier {
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct NameNotAllowed(String);
+pub(super) struct NameNotAllowed(String);
 
 impl NamesVerifier {
     pub(super) fn new(
