@@ -125,7 +125,10 @@ pub(crate) fn user_id(user: &str) -> io::Result<u32> {
             None => return Err(unknown("user", user)),
         },
     };
-    if is_nobody(uid) { Err(unmapped("user", user)) } else { Ok(uid) }
+    if is_nobody(uid) {
+        warn_of_unmapped("user", user);
+    }
+    Ok(uid)
 }
 
 pub(crate) fn group_id(group: &str) -> io::Result<u32> {
@@ -136,17 +139,20 @@ pub(crate) fn group_id(group: &str) -> io::Result<u32> {
             None => return Err(unknown("group", group)),
         },
     };
-    if is_mapped_group(gid) { Ok(gid) } else { Err(unmapped("group", group)) }
+    if !is_mapped_group(gid) {
+        warn_of_unmapped("group", group);
+    }
+    Ok(gid)
 }
 
 fn unknown(what: &str, name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("there is no {what} '{name}'"))
 }
 
-fn unmapped(what: &str, name: &str) -> io::Error {
-    let reason =
-        format!("{what} '{name}' stands for every {what} without a number in this user namespace");
-    io::Error::new(io::ErrorKind::InvalidInput, reason)
+fn warn_of_unmapped(what: &str, name: &str) {
+    tracing::warn!(
+        "{what} '{name}' means nobody: in this user namespace, everybody without a number there looks like this"
+    );
 }
 
 /// The number that all users have here who have none in this user namespace (`user_namespaces(7)`): nobody in particular,

@@ -19,7 +19,7 @@ use super::work::Done;
 use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Verdict};
 use crate::io::{Mailbox, Notice, Registration, Waker};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
-use crate::session::{Charges, Client, Descriptors, Discipline, Job, Outbox, Parts, Session};
+use crate::session::{Charges, Client, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts, Session};
 use crate::transport::{Address, Peer, Transport};
 
 /// How a server is to behave.
@@ -153,6 +153,8 @@ impl Hosted {
         }
         let locals = (self.furnish)(self, locals);
         let monitor = self.dispatcher.connect(outbox.clone(), origin.layout, locals);
+        // Asked here, where foreign filters may be called.
+        outbox.send_notices(monitor.accepts_event(EVENTS_MISSED.name()));
         let parts = Parts {
             registration,
             origin,

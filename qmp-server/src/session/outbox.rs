@@ -2,7 +2,7 @@
 //! Output that has not been sent to the client yet.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use std::{io, mem};
@@ -29,6 +29,8 @@ pub(crate) struct Outbox {
     /// A client that leaves more than this unsent is not read from, and gets no events.
     full: usize,
     state: Mutex<State>,
+    /// The client may be told how many events it has missed.
+    sends_notices: AtomicBool,
     /// `State::unsent`, for a look without the lock.
     unsent: AtomicUsize,
     counters: Arc<Counters>,
@@ -184,7 +186,13 @@ impl Outbox {
             bytes_sent: 0,
         };
         let (state, unsent) = (Mutex::new(state), AtomicUsize::new(0));
-        Outbox { registration, layout, full, state, unsent, counters }
+        let sends_notices = AtomicBool::new(false);
+        Outbox { registration, layout, full, state, sends_notices, unsent, counters }
+    }
+
+    /// Says whether the client may be told how many events it has missed: that is an event, too.
+    pub(crate) fn send_notices(&self, sends: bool) {
+        self.sends_notices.store(sends, Ordering::Relaxed);
     }
 
     pub(crate) fn sent(&self) -> Sent {
@@ -215,7 +223,9 @@ impl Outbox {
         if state.missed_events > 0 && state.unsent <= self.full / 2 {
             let missed = mem::take(&mut state.missed_events);
             state.missing_logged = false;
-            state.append(&notice(missed, self.layout));
+            if self.sends_notices.load(Ordering::Relaxed) {
+                state.append(&notice(missed, self.layout));
+            }
             self.write(&mut state);
         }
         if state.unsent == 0 {
