@@ -19,7 +19,9 @@ use super::work::Done;
 use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Verdict};
 use crate::io::{Mailbox, Notice, Registration, Waker};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
-use crate::session::{Charges, Client, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts, Session};
+use crate::session::{
+    Charges, Client, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts, Session,
+};
 use crate::transport::{Address, Peer, Transport};
 
 /// How a server is to behave.
