@@ -2,6 +2,7 @@
 //! Readiness and wake-ups, in mio's words: interest, event, token, waker.
 
 mod aside;
+mod clock;
 mod epoll;
 mod mailbox;
 mod registration;
@@ -10,6 +11,7 @@ mod token;
 mod waker;
 
 pub(crate) use aside::{Owner, aside};
+pub use clock::system_time;
 pub(crate) use epoll::{Event, Events, Interest, Poll};
 pub(crate) use mailbox::{Mailbox, Notice};
 pub(crate) use registration::Registration;

@@ -109,12 +109,6 @@ mod session;
 mod steps;
 mod transport;
 
-use std::sync::LazyLock;
-use std::time::{Instant, SystemTime};
-
-use qmp_dispatch::Time;
-use qmp_dispatch::proto::{Timestamp, Version, VersionTriple};
-
 /// Commands, events and, below them, messages: what a program that embeds the server needs of both.
 pub use qmp_dispatch as dispatch;
 
@@ -124,6 +118,7 @@ pub use audit::Audit;
 pub use engine::Engine;
 #[cfg(any(feature = "audit", feature = "roles"))]
 pub use glob::PatternError;
+pub use io::system_time;
 pub use listen::{Listen, ListenError};
 #[cfg(feature = "machine")]
 pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_machine};
@@ -131,7 +126,7 @@ pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_ma
 pub use metrics::{Metrics, MetricsEndpoint, register_metrics};
 #[cfg(feature = "mux")]
 pub use mux::{InFlightCommand, Mux, UpstreamStatus};
-pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints};
+pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints, version};
 #[cfg(feature = "roles")]
 pub use roles::{Role, RoleError, Roles, Subject};
 pub use server::{Control, Embedded, Server, ServerHandle, register_status};
@@ -142,56 +137,6 @@ pub use transport::tls::pem;
 pub use transport::{
     Address, AddressError, CertificateName, Closing, ListenTls, Listener, Peer, Received, Transport,
 };
-
-/// The time as the system tells it, for [`Dispatcher::new`](qmp_dispatch::Dispatcher::new).
-///
-/// ```
-/// let before = qmp_server::system_time();
-/// let after = qmp_server::system_time();
-/// assert!(before.monotonic <= after.monotonic);
-/// ```
-pub fn system_time() -> Time {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let wall = match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => Timestamp::from_unix(since),
-        // What QEMU says when it cannot tell the time.
-        Err(_) => Timestamp { seconds: -1, microseconds: -1 },
-    };
-    Time { wall, monotonic: START.elapsed() }
-}
-
-/// The version of this crate, in QEMU's structure.
-///
-/// ```
-/// let version = qmp_server::version();
-/// assert!(version.to_string().ends_with("(qmp-server)"));
-/// ```
-pub fn version() -> Version {
-    let number = |text: &str| text.parse().unwrap_or_default();
-    Version {
-        qemu: VersionTriple {
-            major: number(env!("CARGO_PKG_VERSION_MAJOR")),
-            minor: number(env!("CARGO_PKG_VERSION_MINOR")),
-            micro: number(env!("CARGO_PKG_VERSION_PATCH")),
-        },
-        package: "qmp-server".into(),
-    }
-}
-
-#[cfg(all(test, feature = "audit", feature = "metrics", feature = "mux", feature = "roles"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_embedders_hold_can_be_shared_by_threads() {
-        fn check<T: Send + Sync>() {}
-        check::<Audit>();
-        check::<Metrics>();
-        check::<MetricsEndpoint>();
-        check::<Mux>();
-        check::<Roles>();
-    }
-}
 
 /// Its example is compiled.
 #[cfg(doctest)]

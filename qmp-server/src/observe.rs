@@ -7,6 +7,7 @@ mod histogram;
 mod status;
 pub(crate) mod trace;
 mod trace_points;
+mod version;
 
 pub(crate) use client_counters::ClientCounters;
 pub(crate) use counters::{Counter, Counters, CutOff, Gauges, Refusal};
@@ -15,3 +16,4 @@ pub(crate) use histogram::Distribution;
 pub(crate) use status::milliseconds;
 pub use status::{ClientStatus, RunningCommand, ServerStatus};
 pub use trace_points::TracePoints;
+pub use version::version;

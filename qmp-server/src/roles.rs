@@ -291,7 +291,7 @@ mod tests {
     use qmp_dispatch::LocalClient;
 
     use super::*;
-    use crate::CertificateName;
+    use crate::transport::CertificateName;
 
     fn process(uid: u32, gid: u32) -> Peer {
         Peer::Process { pid: 1, uid, gid }

@@ -466,7 +466,7 @@ impl Hosted {
     pub(crate) fn status(&self) -> ServerStatus {
         let (now, counters, stats) = (self.gauges(), &self.counters, self.dispatcher.stats());
         ServerStatus {
-            version: crate::version().to_string(),
+            version: crate::observe::version().to_string(),
             uptime_ms: milliseconds(counters.now()),
             clients: now.clients as u64,
             suspended: now.suspended as u64,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::{Draft, Listen};
-use crate::Address;
+use crate::transport::Address;
 
 /// A string as on the command line.
 impl<'de> Deserialize<'de> for Address {

@@ -10,7 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 
 use super::names::{Authorities, NamesVerifier};
 use super::pem::{authorities as roots, certificates, in_file, private_key};
-use crate::ListenTls;
+use crate::transport::ListenTls;
 
 /// Reads the files. The authorities are those of clients, if they need certificates.
 pub(crate) fn configure(options: &ListenTls) -> io::Result<(ServerConfig, Arc<Authorities>)> {

@@ -12,7 +12,7 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, GeneralSubtree, NameConstraints};
 
-use crate::CertificateName;
+use crate::transport::CertificateName;
 use crate::transport::ExpectedName;
 
 /// The authorities of clients, as far as names depend on them.

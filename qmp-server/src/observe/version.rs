@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which server this is.
+
+use qmp_dispatch::proto::{Version, VersionTriple};
+
+/// The version of this crate, in QEMU's structure.
+///
+/// ```
+/// let version = qmp_server::version();
+/// assert!(version.to_string().ends_with("(qmp-server)"));
+/// ```
+pub fn version() -> Version {
+    let number = |text: &str| text.parse().unwrap_or_default();
+    Version {
+        qemu: VersionTriple {
+            major: number(env!("CARGO_PKG_VERSION_MAJOR")),
+            minor: number(env!("CARGO_PKG_VERSION_MINOR")),
+            micro: number(env!("CARGO_PKG_VERSION_PATCH")),
+        },
+        package: "qmp-server".into(),
+    }
+}
+
+#[cfg(all(test, feature = "audit", feature = "metrics", feature = "mux", feature = "roles"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_embedders_hold_can_be_shared_by_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<Audit>();
+        check::<Metrics>();
+        check::<MetricsEndpoint>();
+        check::<Mux>();
+        check::<Roles>();
+    }
+}
