@@ -147,6 +147,8 @@ pub(crate) struct Accounts {
     shared: Mutex<HashMap<usize, usize>>,
     /// Of the server.
     registration: Arc<Registration>,
+    /// The loop has been told that there is too much, and has not dealt with it yet.
+    excess: AtomicBool,
 }
 
 impl Accounts {
@@ -157,6 +159,7 @@ impl Accounts {
             users: Mutex::default(),
             shared: Mutex::default(),
             registration,
+            excess: AtomicBool::new(false),
         })
     }
 
@@ -182,6 +185,11 @@ impl Accounts {
             shared: AtomicUsize::new(0),
             held: Mutex::default(),
         }))
+    }
+
+    /// The loop deals with too many bytes now: it is told again if there are more.
+    pub(crate) fn take_excess(&self) {
+        self.excess.store(false, Ordering::SeqCst);
     }
 
     /// Bytes that are kept for all clients.
@@ -229,7 +237,9 @@ impl Accounts {
     fn take_bytes(&self, account: &Account, bytes: usize) {
         let before = account.used[Resource::Bytes as usize].fetch_add(bytes, Ordering::SeqCst);
         if before.saturating_add(bytes) > account.quota.bytes {
-            self.registration.post(Notice::Excess);
+            if !self.excess.swap(true, Ordering::SeqCst) {
+                self.registration.post(Notice::Excess);
+            }
         }
     }
 }
@@ -567,6 +577,9 @@ mod tests {
         bytes.set_bytes(11);
         assert!(a.is_exceeded() && !b.is_exceeded());
         assert_eq!(site.notices(), [(token(0), Notice::Excess)]);
+        bytes.set_bytes(12);
+        assert_eq!(site.notices(), [], "once is enough");
+        site.accounts.take_excess();
         bytes.set_bytes(9);
         let more = b.charge_bytes(7);
         assert!(a.is_exceeded() && b.is_exceeded() && !site.notices().is_empty(), "together");

@@ -53,6 +53,8 @@ enum Source {
 struct Listener {
     listening: Listening,
     server: Token,
+    /// It accepts again when a timer is due, because there were no descriptors.
+    later: bool,
 }
 
 /// What other threads have for the loop besides notices. The mailbox tells when there is something.
@@ -205,13 +207,20 @@ impl Loop {
         }
     }
 
+    fn try_again(&mut self, token: Token) {
+        if let Some(Source::Listener(listener)) = self.sources.get_mut(token) {
+            listener.later = false;
+        }
+        self.step(token);
+    }
+
     fn timer(&mut self, timer: Timer) {
         match timer {
             Timer::Handshake(token) => self.handshake_overdue(token),
             Timer::Stalled(token) => self.look_for_stall(token),
             Timer::Negotiation(token) => self.look_for_negotiation(token),
             Timer::Drained(token) => self.close(token),
-            Timer::Again(token) => self.step(token),
+            Timer::Again(token) => self.try_again(token),
             Timer::Dispatcher(token) => self.handle_timeout(token),
             Timer::Answers(token) => self.refuse_waiting(token),
             Timer::Link(token) => self.link_timer(token),

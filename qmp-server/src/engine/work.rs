@@ -17,7 +17,7 @@ use super::hosted::Hosted;
 use super::link::{Input, Link, Next};
 use super::listening::Listening;
 use crate::access::{Groups, Ledger, Origin, Refused};
-use crate::io::{Notice, Registration, Token, aside};
+use crate::io::{Notice, Owner, Registration, Token, aside};
 use crate::observe::Counters;
 use crate::session::{Client, Job, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
@@ -68,6 +68,8 @@ pub(super) enum Work {
         server: Arc<Hosted>,
         remains: Remains,
     },
+    /// End a connection that is not served.
+    DropTransport(Box<dyn Transport>),
     /// Drop something foreign.
     Drop(Box<dyn Any + Send>),
     /// Let a link handle an input.
@@ -166,6 +168,7 @@ impl Work {
             | Work::ExecuteOutOfBand { .. }
             | Work::Refuse { .. }
             | Work::Negotiate { .. }
+            | Work::DropTransport(_)
             | Work::Drop(_) => Done::Nothing,
         }
     }
@@ -181,8 +184,8 @@ impl Work {
                 })
             }
             Work::Refuse { server, transport, refused } => {
-                transport.shutdown();
                 server.door.tell(&refused);
+                end(transport);
                 Done::Nothing
             }
             Work::Execute { server, popped } => {
@@ -236,6 +239,10 @@ impl Work {
                     }
                 }
             }
+            Work::DropTransport(transport) => {
+                end(transport);
+                Done::Nothing
+            }
             Work::Drop(foreign) => {
                 drop(foreign);
                 Done::Nothing
@@ -245,6 +252,17 @@ impl Work {
                 Done::Returned { token, link, next }
             }
         }
+    }
+}
+
+/// Strangers are one owner: closing what one of them has passed holds up no client.
+const STRANGERS: Owner = 1;
+
+/// Ends the connection of a client that is no session. It may have passed descriptors already.
+fn end(transport: Box<dyn Transport>) {
+    transport.shutdown();
+    if transport.closing() != Closing::AtOnce {
+        aside(STRANGERS, move || drop(transport));
     }
 }
 

@@ -40,6 +40,9 @@ impl Loop {
         for _ in 0..ACCEPTS_PER_STEP {
             let Some(Source::Listener(listener)) = self.sources.get_mut(token) else { return };
             let server = listener.server;
+            if listener.later {
+                return;
+            }
             match listener.listening.listener.accept() {
                 Ok(transport) => {
                     let origin = listener.listening.origin.clone();
@@ -49,6 +52,7 @@ impl Loop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
+                    listener.later = true;
                     self.cannot_accept(server, &error);
                     self.timers.set(Instant::now() + TRY_AGAIN, Timer::Again(token));
                     return;
@@ -72,11 +76,11 @@ impl Loop {
     /// Lets a client in, if it is known who that is and that it may come.
     pub(super) fn arrive(&mut self, server: Token, transport: Box<dyn Transport>, origin: Origin) {
         let Some(Source::Server(tenant)) = self.sources.get_mut(server) else {
-            return self.work.push_back(Work::Drop(Box::new(transport)));
+            return self.work.push_back(Work::DropTransport(transport));
         };
         let hosted = Arc::clone(&tenant.hosted);
         if hosted.is_stopping() {
-            return self.work.push_back(Work::Drop(Box::new(transport)));
+            return self.work.push_back(Work::DropTransport(transport));
         }
         match hosted.door.judge(&*transport) {
             Verdict::Admitted(peer) => self.admit(&hosted, server, transport, origin, peer, None),
@@ -211,7 +215,7 @@ impl Loop {
 
     pub(super) fn end_arrival(&mut self, token: Token) {
         if let Some(arrival) = self.take_arrival(token) {
-            self.work.push_back(Work::Drop(Box::new(arrival.transport)));
+            self.work.push_back(Work::DropTransport(arrival.transport));
         }
     }
 

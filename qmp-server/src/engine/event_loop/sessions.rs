@@ -29,6 +29,8 @@ pub(super) struct Served {
     /// Set exactly while `blocked`, if there is a limit.
     stalled: Option<Key>,
     negotiation: Option<Key>,
+    /// It reads again when this is due, because there was no room for descriptors.
+    later: Option<Key>,
     pub(super) drained: Option<Key>,
 }
 
@@ -49,6 +51,7 @@ impl Loop {
             blocked: false,
             stalled: None,
             negotiation: None,
+            later: None,
             drained: None,
         };
         let token = self.sources.insert(Source::Session(Box::new(served)));
@@ -99,6 +102,9 @@ impl Loop {
     /// Lets a session read, because what was in its way may be gone.
     pub(super) fn read(&mut self, token: Token) {
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        if let Some(later) = served.later.take() {
+            self.timers.cancel(later);
+        }
         let effects = served.session.read(&mut self.scratch);
         self.effects(token, effects);
     }
@@ -141,8 +147,15 @@ impl Loop {
         match next {
             Next::Wait => {}
             Next::Again => self.again.push_back(token),
-            Next::Later => _ = self.timers.set(Instant::now() + TRY_AGAIN, Timer::Again(token)),
+            Next::Later => self.read_later(token),
             Next::Close => self.close(token),
+        }
+    }
+
+    fn read_later(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        if served.later.is_none() {
+            served.later = Some(self.timers.set(Instant::now() + TRY_AGAIN, Timer::Again(token)));
         }
     }
 
@@ -194,6 +207,7 @@ impl Loop {
     /// Disconnects those clients of a server that take most, until the others do not take too much.
     pub(super) fn relieve(&mut self, server: Token) {
         let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
+        tenant.hosted.accounts.take_excess();
         let mut largest: Vec<(Reverse<usize>, Token)> = Vec::new();
         for client in tenant.hosted.list() {
             if client.ledger.is_exceeded()
@@ -232,8 +246,9 @@ impl Loop {
     /// Ends a connection and forgets it.
     pub(super) fn close(&mut self, token: Token) {
         let Some(Source::Session(served)) = self.sources.remove(token) else { return };
-        let Served { mut session, hosted, server, stalled, negotiation, drained, .. } = *served;
-        for timer in [stalled, negotiation, drained].into_iter().flatten() {
+        let Served { mut session, hosted, server, stalled, negotiation, later, drained, .. } =
+            *served;
+        for timer in [stalled, negotiation, later, drained].into_iter().flatten() {
             self.timers.cancel(timer);
         }
         self.poll.deregister(session.fd());
