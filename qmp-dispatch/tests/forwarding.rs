@@ -1,25 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is not registered is handed on, and what comes back reaches who asked.
 
+mod support;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use qmp_dispatch::proto::{
-    Band, Error, Event, Greeting, Json, Layout, Reader, Timestamp, Version, VersionTriple,
-};
-use qmp_dispatch::{
-    Context, Dispatcher, Forwarded, Locals, Monitor, Output, Registry, Responder, Time,
-};
-
-#[derive(Default)]
-struct Screen(Mutex<String>);
-
-impl Output for Screen {
-    fn transmit(&self, text: &str) {
-        self.0.lock().unwrap().push_str(text);
-    }
-}
+use qmp_dispatch::proto::{Band, Error, Event, Greeting, Json, Reader, Timestamp, Version};
+use qmp_dispatch::{Context, Dispatcher, Forwarded, Monitor, Registry, Responder, Time};
+use support::{Screen, feed};
 
 type Held = Arc<Mutex<Vec<(Forwarded, Band, Responder<Json>)>>>;
 
@@ -30,7 +20,7 @@ struct Proxy {
 }
 
 fn version() -> Version {
-    Version { qemu: VersionTriple { major: 0, minor: 1, micro: 0 }, package: "test".into() }
+    Version::new(0, 1, 0, "test")
 }
 
 fn proxy(set_up: impl FnOnce(&mut Registry)) -> Proxy {
@@ -53,15 +43,13 @@ fn proxy(set_up: impl FnOnce(&mut Registry)) -> Proxy {
 
 impl Proxy {
     fn connect(&self) -> (Arc<Monitor>, Arc<Screen>) {
-        let screen = Arc::new(Screen::default());
-        let monitor = self.dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
-        (monitor, screen)
+        support::connect(&self.dispatcher)
     }
 
     fn negotiated(&self, arguments: &str) -> (Arc<Monitor>, Arc<Screen>) {
         let (monitor, screen) = self.connect();
-        execute(&monitor, &format!("{{'execute': 'qmp_capabilities', 'arguments': {arguments}}}"));
-        assert!(said(&screen).ends_with("{\"return\": {}}\r\n"));
+        feed(&monitor, &format!("{{'execute': 'qmp_capabilities', 'arguments': {arguments}}}"));
+        assert!(screen.text().ends_with("{\"return\": {}}\r\n"));
         (monitor, screen)
     }
 
@@ -70,42 +58,32 @@ impl Proxy {
     }
 }
 
-fn execute(monitor: &Arc<Monitor>, text: &str) {
-    let mut reader = Reader::default();
-    monitor.execute(monitor.receive(reader.read(&mut text.as_bytes()).unwrap()), || ());
-}
-
-/// What has been said since the last time.
-fn said(screen: &Screen) -> String {
-    std::mem::take(&mut *screen.0.lock().unwrap())
-}
-
 #[test]
 fn arguments_go_as_they_came_and_answers_come_as_they_are() {
     let proxy = proxy(|_| ());
     let (monitor, screen) = proxy.negotiated("{}");
-    execute(&monitor, r#"{"execute": "x", "arguments": {"b":1e0, "a":[]}, "id": [1, null]}"#);
+    feed(&monitor, r#"{"execute": "x", "arguments": {"b":1e0, "a":[]}, "id": [1, null]}"#);
     let (request, band, responder) = proxy.take();
     assert_eq!(request.command, "x");
     assert_eq!(request.text.unwrap().as_str(), r#"{"b":1e0, "a":[]}"#);
     assert_eq!(request.arguments.get("a").map(ToString::to_string).as_deref(), Some("[]"));
     assert_eq!(band, Band::InBand);
     responder.respond_json(Json::encode(&7).map_err(|_| unreachable!()));
-    assert_eq!(said(&screen), "{\"return\": 7, \"id\": [1, null]}\r\n");
+    assert_eq!(screen.text(), "{\"return\": 7, \"id\": [1, null]}\r\n");
 
-    execute(&monitor, "{'execute': 'y'}");
+    feed(&monitor, "{'execute': 'y'}");
     let (request, _, responder) = proxy.take();
     assert_eq!(request.text, None);
     responder.respond_json(Err(Error::command_not_found("y")));
-    assert!(said(&screen).contains("The command y has not been found"));
+    assert!(screen.text().contains("The command y has not been found"));
 }
 
 #[test]
 fn nothing_is_forwarded_before_negotiation() {
     let proxy = proxy(|_| ());
     let (monitor, screen) = proxy.connect();
-    execute(&monitor, "{'execute': 'query-version'}");
-    assert!(said(&screen).contains("Expecting capabilities negotiation"));
+    feed(&monitor, "{'execute': 'query-version'}");
+    assert!(screen.text().contains("Expecting capabilities negotiation"));
     assert!(proxy.held.lock().unwrap().is_empty());
 }
 
@@ -113,7 +91,7 @@ fn nothing_is_forwarded_before_negotiation() {
 fn out_of_band_requests_say_so() {
     let proxy = proxy(|_| ());
     let (monitor, _) = proxy.negotiated("{'enable': ['oob']}");
-    execute(&monitor, "{'exec-oob': 'yank'}");
+    feed(&monitor, "{'exec-oob': 'yank'}");
     assert_eq!(proxy.take().1, Band::OutOfBand);
 }
 
@@ -123,8 +101,8 @@ fn own_commands_are_served_here() {
         registry.command("__com.example_own", |_: &Context| Ok::<_, Error>(1)).unwrap();
     });
     let (monitor, screen) = proxy.negotiated("{}");
-    execute(&monitor, "{'execute': '__com.example_own'}");
-    assert_eq!(said(&screen), "{\"return\": 1}\r\n");
+    feed(&monitor, "{'execute': '__com.example_own'}");
+    assert_eq!(screen.text(), "{\"return\": 1}\r\n");
 }
 
 #[test]
@@ -135,21 +113,21 @@ fn deadlines_are_found_by_name_and_by_default() {
     });
     let (monitor, screen) = proxy.negotiated("{}");
     for command in ["quick", "slow"] {
-        execute(&monitor, &format!("{{'execute': '{command}', 'id': 1}}"));
+        feed(&monitor, &format!("{{'execute': '{command}', 'id': 1}}"));
         assert!(proxy.held.lock().unwrap()[0].2.is_awaited());
     }
     for (seconds, command) in [(1, "quick"), (9, "slow")] {
         proxy.clock.store(seconds, Ordering::Relaxed);
         proxy.dispatcher.handle_timeout();
         let expected = format!("The command {command} was not answered within {seconds} seconds");
-        let said = said(&screen);
+        let said = screen.text();
         assert!(said.contains(&expected), "{said}");
         assert_eq!(said.lines().count(), 1);
         let (_, _, responder) = proxy.take();
         assert!(!responder.is_awaited());
         responder.respond_json(Ok(Json::EMPTY_OBJECT));
     }
-    assert_eq!(said(&screen), "", "late answers are dropped");
+    assert_eq!(screen.text(), "", "late answers are dropped");
 }
 
 #[test]
@@ -165,22 +143,22 @@ fn a_request_that_is_abandoned_is_done_without_an_answer() {
     });
     proxy.take().2.abandon();
     assert_eq!(done.load(Ordering::Relaxed), 1);
-    assert_eq!(said(&screen), "");
+    assert_eq!(screen.text(), "");
 }
 
 #[test]
 fn clients_are_greeted_as_was_last_set() {
     let proxy = proxy(|_| ());
-    assert!(said(&proxy.connect().1).contains("\"capabilities\": [\"oob\"]"));
+    assert!(proxy.connect().1.text().contains("\"capabilities\": [\"oob\"]"));
     let mut greeting = Greeting::new(version(), Vec::new());
     greeting.version.qemu.major = 10;
     proxy.dispatcher.set_greeting(greeting);
     let (monitor, screen) = proxy.connect();
-    let greeting = said(&screen);
+    let greeting = screen.text();
     assert!(greeting.contains("\"major\": 10"), "{greeting}");
     assert!(greeting.contains("\"capabilities\": []"), "{greeting}");
-    execute(&monitor, "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}");
-    assert!(said(&screen).contains("Capability oob not available"));
+    feed(&monitor, "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}");
+    assert!(screen.text().contains("Capability oob not available"));
     assert!(!monitor.is_negotiated());
 }
 
@@ -189,13 +167,13 @@ fn events_are_relayed_as_they_are_to_who_has_negotiated() {
     let proxy = proxy(|_| ());
     let (_first, first) = proxy.negotiated("{}");
     let (_second, second) = proxy.connect();
-    said(&second);
+    second.text();
     let event = Event::new("STOP", None, Timestamp { seconds: 1, microseconds: 2 });
     proxy.dispatcher.relay(&event);
     proxy.dispatcher.relay(&event);
     let line = "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"STOP\"}\r\n";
-    assert_eq!(said(&first), line.repeat(2));
-    assert_eq!(said(&second), "");
+    assert_eq!(first.text(), line.repeat(2));
+    assert_eq!(second.text(), "");
 }
 
 #[test]
@@ -221,6 +199,6 @@ fn each_monitor_gets_its_own_locals() {
 fn of_a_name_without_end_only_the_beginning_is_kept() {
     let proxy = proxy(|_| ());
     let (monitor, _) = proxy.negotiated("{}");
-    execute(&monitor, &format!("{{'execute': '{}'}}", "é".repeat(100_000)));
+    feed(&monitor, &format!("{{'execute': '{}'}}", "é".repeat(100_000)));
     assert_eq!(monitor.last_command(), Some("é".repeat(256)));
 }

@@ -1,33 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What interceptors see of a client, from before its greeting to after its end.
 
+mod support;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use qmp_dispatch::proto::{Error, Json, Layout, Reader, RequestError, Version, VersionTriple};
+use qmp_dispatch::proto::{Error, Json, Layout, RequestError, Version};
 use qmp_dispatch::{
-    Call, Context, Dispatcher, EventType, Forwarded, Interceptor, Locals, Monitor, Output,
-    Registry, Responder, Time,
+    Call, Context, Dispatcher, EventType, Forwarded, Interceptor, Locals, Monitor, Registry,
+    Responder, Time,
 };
+use support::{Screen, feed, negotiated};
 
 const LOUD: EventType<()> = EventType::new("LOUD");
 const QUIET: EventType<()> = EventType::new("QUIET");
-
-#[derive(Default)]
-struct Screen(Mutex<String>);
-
-impl Screen {
-    fn take(&self) -> Vec<String> {
-        let said = std::mem::take(&mut *self.0.lock().unwrap());
-        said.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Output for Screen {
-    fn transmit(&self, text: &str) {
-        self.0.lock().unwrap().push_str(text);
-    }
-}
 
 fn badge(monitor: &Monitor) -> String {
     format!("badge {}", monitor.id())
@@ -104,33 +91,15 @@ fn dispatcher(register: impl FnOnce(&mut Registry)) -> Dispatcher {
     registry.command("x-badge", number).unwrap();
     registry.command("x-fail", number).unwrap();
     register(&mut registry);
-    let version =
-        Version { qemu: VersionTriple { major: 1, minor: 2, micro: 3 }, package: "".into() };
-    Dispatcher::new(registry, version, Time::default)
-}
-
-fn connect(dispatcher: &Dispatcher) -> (Arc<Monitor>, Arc<Screen>) {
-    let screen = Arc::new(Screen::default());
-    let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
-    feed(&monitor, "{'execute': 'qmp_capabilities'}");
-    screen.take();
-    (monitor, screen)
-}
-
-fn feed(monitor: &Arc<Monitor>, input: &str) {
-    let mut reader = Reader::default();
-    let mut bytes = input.as_bytes();
-    while let Some(message) = reader.read(&mut bytes) {
-        monitor.execute(monitor.receive(message), || ());
-    }
+    Dispatcher::new(registry, Version::new(1, 2, 3, ""), Time::default)
 }
 
 #[test]
 fn a_client_is_seen_coming_and_going() {
     let usher = Usher::default();
     let dispatcher = dispatcher(|registry| registry.intercept(usher.clone()));
-    let (first, first_screen) = connect(&dispatcher);
-    let (second, _) = connect(&dispatcher);
+    let (first, first_screen) = negotiated(&dispatcher);
+    let (second, _) = negotiated(&dispatcher);
     usher.expect(&["badge 1 comes in", "badge 2 comes in"]);
 
     dispatcher.emit(&QUIET, &()).unwrap();
@@ -146,7 +115,7 @@ fn a_client_is_seen_coming_and_going() {
 #[test]
 fn the_client_gets_what_interceptors_make_of_an_outcome() {
     let dispatcher = dispatcher(|registry| registry.intercept(Usher::default()));
-    let (monitor, screen) = connect(&dispatcher);
+    let (monitor, screen) = negotiated(&dispatcher);
     feed(&monitor, "{'execute': 'x-badge', 'id': 1} {'execute': 'x-fail', 'id': 2}");
     assert_eq!(
         screen.take(),
@@ -195,7 +164,7 @@ fn filtered_commands_are_refused_like_disabled_ones() {
         );
     }
     let [dispatcher, _] = both_kinds();
-    let (monitor, screen) = connect(&dispatcher);
+    let (monitor, screen) = negotiated(&dispatcher);
     monitor.add_command_filter(|_| false);
     feed(&monitor, "{'execute': 'x-nothing'}");
     let said = screen.take().concat();
@@ -211,7 +180,7 @@ fn requests_that_are_never_answered_are_seen_too() {
         });
     registry.intercept(usher.clone());
     let dispatcher = Dispatcher::new(registry, Version::new(1, 2, 3, ""), Time::default);
-    let (monitor, screen) = connect(&dispatcher);
+    let (monitor, screen) = negotiated(&dispatcher);
     feed(&monitor, "{'execute': 'quit'}");
     assert_eq!(screen.take(), [""; 0]);
     usher.expect(&["badge 1 comes in", "badge 1 is left waiting for quit"]);
@@ -221,7 +190,7 @@ fn requests_that_are_never_answered_are_seen_too() {
 fn what_is_no_request_is_seen_too() {
     let usher = Usher::default();
     let dispatcher = dispatcher(|registry| registry.intercept(usher.clone()));
-    let (monitor, screen) = connect(&dispatcher);
+    let (monitor, screen) = negotiated(&dispatcher);
     usher.expect(&["badge 1 comes in"]);
     feed(&monitor, "{'id': 1} []");
     usher.expect(&[
@@ -238,7 +207,7 @@ fn a_panic_of_one_interceptor_harms_nobody_else() {
         registry.intercept(Clumsy);
         registry.intercept(usher.clone());
     });
-    let (monitor, screen) = connect(&dispatcher);
+    let (monitor, screen) = negotiated(&dispatcher);
     feed(&monitor, "{'execute': 'x-badge'} []");
     assert_eq!(screen.take().len(), 2);
     drop(monitor);

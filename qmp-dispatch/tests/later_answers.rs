@@ -2,16 +2,17 @@
 //! Whenever and however commands are answered, a monitor's clients see the answers in the order of
 //! their requests, one each.
 
+mod support;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use qmp_dispatch::proto::{Error, Layout, Reader, Value, Version, VersionTriple};
-use qmp_dispatch::{
-    Context, Dispatcher, Locals, Monitor, MonitorId, Output, Registry, Responder, Time,
-};
+use qmp_dispatch::proto::{Error, Reader, Value, Version, VersionTriple};
+use qmp_dispatch::{Context, Dispatcher, Monitor, MonitorId, Registry, Responder, Time};
+use support::{Screen, connect};
 
 /// The commands, and what their answers say.
 const COMMANDS: [(&str, &str); 6] = [
@@ -22,15 +23,6 @@ const COMMANDS: [(&str, &str); 6] = [
     ("x-late", "was not answered within 1 seconds"),
     ("x-unknown", "CommandNotFound"),
 ];
-
-#[derive(Default)]
-struct Screen(Mutex<String>);
-
-impl Output for Screen {
-    fn transmit(&self, text: &str) {
-        self.0.lock().unwrap().push_str(text);
-    }
-}
 
 /// What waits for an answer, and on whose behalf.
 type Held = Arc<Mutex<Vec<(MonitorId, &'static str, Responder<u64>)>>>;
@@ -91,12 +83,11 @@ proptest! {
         let version = Version { qemu, package: "test".into() };
         let dispatcher = Dispatcher::new(registry(&held), version, now);
         let mut clients: Vec<Client> = (0..2).map(|_| {
-            let screen = Arc::new(Screen::default());
-            let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
+            let (monitor, screen) = connect(&dispatcher);
             let idle = Arc::new(AtomicBool::new(true));
             let mut client = Client { monitor, screen, waiting: VecDeque::new(), idle };
             client.execute("qmp_capabilities", 0);
-            client.screen.0.lock().unwrap().clear();
+            client.screen.text();
             client
         }).collect();
         let mut expected = [Vec::new(), Vec::new()];
@@ -131,7 +122,7 @@ proptest! {
             }
         }
         for (client, expected) in clients.iter().zip(expected) {
-            let said = client.screen.0.lock().unwrap();
+            let said = client.screen.text();
             let lines: Vec<&str> = said.lines().collect();
             prop_assert_eq!(lines.len(), expected.len());
             for (line, (id, says)) in lines.into_iter().zip(expected) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a monitor promises, on a screen instead of a socket.
 
+mod support;
+
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,24 +21,8 @@ use qmp_dispatch::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use support::{Screen, connect, feed, negotiated};
 use tracing_subscriber::layer::{self, Layer, SubscriberExt};
-
-#[derive(Default)]
-struct Screen(Mutex<String>);
-
-impl Screen {
-    /// What has been said since the last time.
-    fn take(&self) -> Vec<String> {
-        let said = std::mem::take(&mut *self.0.lock().unwrap());
-        said.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Output for Screen {
-    fn transmit(&self, text: &str) {
-        self.0.lock().unwrap().push_str(text);
-    }
-}
 
 const HAPPENED: EventType<Happened> = EventType::new("HAPPENED");
 const OLD: EventType<()> = EventType::new("OLD");
@@ -52,32 +38,9 @@ fn dispatcher(register: impl FnOnce(&mut Registry)) -> Dispatcher {
     let mut registry = Registry::new();
     registry.event(&HAPPENED).unwrap();
     register(&mut registry);
-    let version =
-        Version { qemu: VersionTriple { major: 1, minor: 2, micro: 3 }, package: "test".into() };
+    let version = Version::new(1, 2, 3, "test");
     let wall = Timestamp { seconds: 1, microseconds: 2 };
     Dispatcher::new(registry, version, move || Time { wall, monotonic: Duration::ZERO })
-}
-
-fn connect(dispatcher: &Dispatcher) -> (Arc<Monitor>, Arc<Screen>) {
-    let screen = Arc::new(Screen::default());
-    let monitor = dispatcher.connect(screen.clone(), Layout::Compact, Locals::default());
-    (monitor, screen)
-}
-
-fn feed(monitor: &Arc<Monitor>, input: &str) {
-    let mut reader = Reader::default();
-    let mut bytes = input.as_bytes();
-    while let Some(message) = reader.read(&mut bytes) {
-        monitor.execute(monitor.receive(message), || ());
-    }
-}
-
-/// A monitor in command mode.
-fn negotiated(dispatcher: &Dispatcher) -> (Arc<Monitor>, Arc<Screen>) {
-    let (monitor, screen) = connect(dispatcher);
-    feed(&monitor, "{'execute': 'qmp_capabilities'}");
-    screen.take();
-    (monitor, screen)
 }
 
 #[track_caller]
