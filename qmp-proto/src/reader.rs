@@ -254,9 +254,8 @@ impl Reader {
         if self.origin.dialect < Dialect::Qemu11_1 {
             return Ok(());
         }
-        if let Some(token) = self.tokens.get(self.checker.position())
-            && token.start < self.buffer.len()
-        {
+        let Some(token) = self.tokens.get(self.checker.position()) else { return Ok(()) };
+        if token.start < self.buffer.len() {
             // It has begun in earlier input.
             let missing = *start + (token.end - self.buffer.len());
             self.buffer.extend_from_slice(&bytes[*start..missing]);
@@ -318,6 +317,10 @@ impl Reader {
     #[inline(never)]
     fn keep(&mut self, bytes: &[u8], mut start: usize) {
         let partial = self.lexer.carried();
+        if partial > bytes.len() {
+            // All of it belongs to a token that has begun earlier.
+            return self.buffer.extend_from_slice(bytes);
+        }
         if self.tokens.is_empty() && self.buffer.is_empty() {
             start = bytes.len() - partial;
         }
