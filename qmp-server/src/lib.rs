@@ -142,3 +142,18 @@ pub use transport::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(test, feature = "audit", feature = "metrics", feature = "mux", feature = "roles"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_embedders_hold_can_be_shared_by_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<Audit>();
+        check::<Metrics>();
+        check::<MetricsEndpoint>();
+        check::<Mux>();
+        check::<Roles>();
+    }
+}

@@ -20,18 +20,3 @@ pub fn version() -> Version {
         package: "qmp-server".into(),
     }
 }
-
-#[cfg(all(test, feature = "audit", feature = "metrics", feature = "mux", feature = "roles"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_embedders_hold_can_be_shared_by_threads() {
-        fn check<T: Send + Sync>() {}
-        check::<Audit>();
-        check::<Metrics>();
-        check::<MetricsEndpoint>();
-        check::<Mux>();
-        check::<Roles>();
-    }
-}

@@ -31,8 +31,7 @@ fn check_through_mux(program: Program, flavor: Flavor, at_least: usize) {
         let mux = server::program().to_owned();
         let mut options = Options::new(dialect, Launch::Through { mux, upstream });
         options.selection.flavor = flavor;
-        // An out-of-band request is answered by the server behind it, which what is no message does not wait for.
-        let except = ["sizes/*", "location/oob-errors-have-none"];
+        let except = ["sizes/*"];
         options.selection.except = except.map(|glob| Glob::new(glob).expect("a pattern")).into();
         check_options(options, at_least + new);
     }
