@@ -99,6 +99,8 @@ pub(crate) struct Session {
     readable: bool,
     /// The system has reported the end of the stream, which comes after what there is to receive.
     read_closed: bool,
+    /// The last request that was taken has suspended the monitor, or is parked. The queue need not be asked after each one.
+    may_be_suspended: bool,
     /// In-band requests that wait for a place in an account. They stand before everything in `input`.
     parked: VecDeque<Parked>,
     /// An out-of-band request was not answered yet: what was sent after it waits.
@@ -136,9 +138,9 @@ pub(crate) struct Parts {
 }
 
 impl Session {
-    pub(crate) fn new(parts: Parts, queue: &Queue<Job>) -> Session {
+    pub(crate) fn new(parts: Parts, queue: &Queue<Box<Job>>) -> Session {
         let Parts { registration, origin, transport, monitor, outbox, ledger, .. } = parts;
-        let producer: Producer<Job> = queue.register(Mode::OneInProgress);
+        let producer: Producer<Box<Job>> = queue.register(Mode::OneInProgress);
         let kept = ledger.charge_bytes(0);
         let client = Client {
             registration,
@@ -164,6 +166,7 @@ impl Session {
             kept,
             readable: true,
             read_closed: false,
+            may_be_suspended: false,
             parked: VecDeque::new(),
             running: false,
             halted: false,
@@ -318,6 +321,7 @@ impl Session {
     /// Takes messages from `bytes` until the monitor is suspended, or one is to be executed out-of-band.
     fn take_messages(&mut self, bytes: &mut &[u8]) -> Taken {
         let mut taken = Taken::default();
+        self.may_be_suspended = false;
         let mut left = bytes.len();
         let mut kept = self.input.reader.kept();
         while let Some(message) = self.input.reader.read(bytes) {
@@ -333,7 +337,7 @@ impl Session {
                 }
                 Band::InBand => taken.queued |= self.take_in_band(pending, length),
             }
-            if taken.run.is_some() || !self.accepts_input() {
+            if taken.run.is_some() || self.may_be_suspended || self.client.outbox.is_full() {
                 break;
             }
         }
@@ -350,7 +354,8 @@ impl Session {
         if self.state == State::Negotiating && client.monitor.is_negotiated() {
             self.state = State::Commands;
         }
-        let needs_place = client.monitor.is_negotiated()
+        let needs_place = client.ledger.limits_requests()
+            && client.monitor.is_negotiated()
             && !pending.command().is_some_and(|command| command.starts_with(OWN_COMMANDS));
         if !needs_place {
             return self.push(pending, bytes, None, queued);
@@ -361,6 +366,7 @@ impl Session {
             return self.push(pending, bytes, Some(request), queued);
         }
         self.parked.push_back(Parked { pending, bytes, queued });
+        self.may_be_suspended = true;
         false
     }
 
@@ -374,9 +380,10 @@ impl Session {
         let client = Arc::clone(&self.client);
         trace::monitor_qmp_in_band_enqueue(client.monitor.id(), &client.producer);
         let charges = Charges { _bytes: bytes, _request: request };
-        match self.client.producer.push(Job { client, pending, charges, queued }) {
+        match self.client.producer.push(Box::new(Job { client, pending, charges, queued })) {
             Ok(Pushed::Ready) => true,
             Ok(Pushed::Suspended) => {
+                self.may_be_suspended = true;
                 self.client.server.suspensions.count();
                 trace::monitor_suspend(self.client.monitor.id(), 1);
                 true
@@ -431,13 +438,21 @@ impl Session {
             return false;
         }
         if self.is_suspended() {
-            // Set first: an answer that comes between the two looks sees it.
-            self.client.held_back.store(true, Ordering::SeqCst);
-            if self.is_suspended() {
+            // The usual client sends no more before it is answered: then nobody has to be told.
+            if !self.has_more() {
                 return false;
             }
+            // Set first: an answer that comes between the two looks sees it.
+            self.client.held_back.store(true, Ordering::SeqCst);
+            return !self.is_suspended();
         }
         true
+    }
+
+    /// Whether there is something to do once the monitor is resumed, though the transport may report nothing.
+    fn has_more(&self) -> bool {
+        let waits = !self.input.is_read() || !self.parked.is_empty();
+        waits || self.readable || self.read_closed || self.state == State::HalfClosed
     }
 
     /// Whether the client has as many requests waiting as it may.
@@ -475,7 +490,7 @@ impl Session {
     }
 
     /// Takes what a client that negotiates has in the queue, to be executed out of turn.
-    pub(crate) fn take_queued(&mut self) -> Vec<Job> {
+    pub(crate) fn take_queued(&mut self) -> Vec<Box<Job>> {
         self.client.producer.clear().items
     }
 
@@ -484,18 +499,23 @@ impl Session {
         self.halted = true;
     }
 
-    /// Reads nothing more and answers nothing that has not begun; the client gets what is unsent. Returns the requests
-    /// that will not be executed.
-    pub(crate) fn drain(&mut self) -> Vec<Pending> {
-        self.state = State::Draining;
+    /// Reads nothing more, and returns the requests that will not be executed.
+    pub(crate) fn refuse(&mut self) -> Vec<Pending> {
+        self.halt();
         let queued = self.client.producer.close().items.into_iter().map(|job| job.pending);
         let refused = queued.chain(self.parked.drain(..).map(|parked| parked.pending)).collect();
         self.forget_input();
         refused
     }
 
+    /// From now on the client gets what is unsent, and then the end.
+    pub(crate) fn drain(&mut self) -> Next {
+        self.state = State::Draining;
+        self.drained()
+    }
+
     /// What a session that drains is to do next.
-    pub(crate) fn drained(&self) -> Next {
+    fn drained(&self) -> Next {
         if self.client.outbox.is_empty() { Next::Close } else { Next::Wait }
     }
 
@@ -559,7 +579,7 @@ impl Session {
 
 /// See [`Session::into_remains`].
 pub(crate) struct Remains {
-    _jobs: Vec<Job>,
+    _jobs: Vec<Box<Job>>,
     _parked: VecDeque<Parked>,
     pub(crate) client: Arc<Client>,
     transport: Arc<dyn Transport>,

@@ -299,11 +299,6 @@ impl Ledger {
     /// Charges one request, if there is a place for it that is not kept for somebody who has waited for longer. Otherwise
     /// `token` is among those that wait, and gets [`Notice::Room`] when a place is kept for it.
     pub(crate) fn charge_request(self: &Arc<Self>, token: Token) -> Option<Charge> {
-        let charge =
-            |amount| Some(Charge { ledger: Arc::clone(self), what: Resource::Requests, amount });
-        if self.upper().all(|account| account.quota.requests == usize::MAX) {
-            return charge(0);
-        }
         let mut held = lock(&self.held);
         if held.left {
             return None;
@@ -325,7 +320,13 @@ impl Ledger {
             return None;
         }
         held.requests += 1;
-        charge(1)
+        drop(held);
+        Some(Charge { ledger: Arc::clone(self), what: Resource::Requests, amount: 1 })
+    }
+
+    /// Whether there is a limit on requests at all.
+    pub(crate) fn limits_requests(&self) -> bool {
+        self.upper().any(|account| account.quota.requests != usize::MAX)
     }
 
     /// Keeps a text that other clients may keep, too. Its bytes are charged to the server once, however many keep it.
@@ -456,9 +457,6 @@ impl Drop for Charge {
         match self.what {
             Resource::Bytes => ledger.change_bytes(self.amount, 0),
             Resource::Requests => {
-                if self.amount == 0 {
-                    return;
-                }
                 let mut held = lock(&ledger.held);
                 if !held.left {
                     held.requests -= self.amount;

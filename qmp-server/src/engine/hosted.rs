@@ -46,7 +46,7 @@ pub(crate) struct Hosted {
     /// Of the engine's loop.
     results: Arc<Results>,
     pub(crate) dispatcher: Dispatcher,
-    pub(super) queue: Queue<Job>,
+    pub(super) queue: Queue<Box<Job>>,
     pub(crate) options: Options,
     pub(super) accounts: Arc<Accounts>,
     pub(crate) observed: Observed,
@@ -260,7 +260,7 @@ impl Hosted {
 /// Executing requests.
 impl Hosted {
     /// Takes the next request from the queue if the role is free. It must be [executed](Hosted::execute).
-    pub(super) fn next(&self) -> Option<Popped<Job>> {
+    pub(super) fn next(&self) -> Option<Popped<Box<Job>>> {
         if !self.role.try_take() {
             return None;
         }
@@ -272,8 +272,9 @@ impl Hosted {
     }
 
     /// Executes a request whose turn has come. Returns whether the role is free again.
-    pub(super) fn execute(self: &Arc<Self>, popped: Popped<Job>) -> bool {
-        let Popped { item: Job { client, pending, charges, queued }, resume, ticket, .. } = popped;
+    pub(super) fn execute(self: &Arc<Self>, popped: Popped<Box<Job>>) -> bool {
+        let Popped { item, resume, ticket, .. } = popped;
+        let Job { client, pending, charges, queued } = *item;
         let taken = self.counters.now();
         self.counters.waited.add(taken.saturating_sub(queued));
         client.taken(taken, resume.as_ref());
@@ -295,8 +296,9 @@ impl Hosted {
     }
 
     /// Executes what a client that negotiates has sent, out of its turn.
-    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<Job>) {
-        for Job { client, pending, charges, queued } in jobs {
+    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<Box<Job>>) {
+        for job in jobs {
+            let Job { client, pending, charges, queued } = *job;
             let taken = self.counters.now();
             self.counters.waited.add(taken.saturating_sub(queued));
             let monitor = Arc::clone(&client.monitor);
@@ -355,7 +357,7 @@ impl Hosted {
 struct Execution {
     server: Arc<Hosted>,
     client: Arc<Client>,
-    ticket: Option<Ticket<Job>>,
+    ticket: Option<Ticket<Box<Job>>>,
     _charges: Charges,
     taken: Duration,
     had_oob: bool,
@@ -367,7 +369,7 @@ impl Execution {
     fn new(
         server: &Arc<Hosted>,
         client: Arc<Client>,
-        ticket: Option<Ticket<Job>>,
+        ticket: Option<Ticket<Box<Job>>>,
         charges: Charges,
         taken: Duration,
         holds_role: bool,

@@ -41,7 +41,7 @@ pub(super) enum Work {
     /// Execute an in-band request.
     Execute {
         server: Arc<Hosted>,
-        popped: Popped<Job>,
+        popped: Popped<Box<Job>>,
     },
     /// Execute an out-of-band request; the session waits for it.
     ExecuteOutOfBand {
@@ -52,7 +52,7 @@ pub(super) enum Work {
     /// Execute what clients that negotiate have queued, out of turn.
     Negotiate {
         server: Arc<Hosted>,
-        jobs: Vec<Job>,
+        jobs: Vec<Box<Job>>,
     },
     /// Answer requests with an error, because their server ends.
     AnswerEnding {

@@ -40,7 +40,7 @@ pub(crate) struct Client {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: ClientCounters,
     pub(super) server: Arc<Counters>,
-    pub(super) producer: Producer<Job>,
+    pub(super) producer: Producer<Box<Job>>,
     /// The mode of `producer` once out-of-band execution is enabled.
     pub(super) mode_with_oob: Mode,
     /// In-band requests that were read and not answered yet.
@@ -62,7 +62,7 @@ impl Client {
 
     /// An in-band request has been answered: the monitor may be resumed. `had_oob` says whether out-of-band execution
     /// was enabled before it.
-    pub(crate) fn answered(&self, ticket: Option<Ticket<Job>>, had_oob: bool) {
+    pub(crate) fn answered(&self, ticket: Option<Ticket<Box<Job>>>, had_oob: bool) {
         self.counters.answered();
         let begins = !had_oob && self.monitor.is_oob_enabled();
         // Both, in this order: more may wait, and then one less is in progress.

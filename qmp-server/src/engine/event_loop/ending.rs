@@ -54,7 +54,7 @@ impl Loop {
         for token in sessions {
             let Some(Source::Session(served)) = self.sources.get_mut(token) else { continue };
             let owed = served.session.unanswered();
-            let waiting = served.session.drain();
+            let waiting = served.session.refuse();
             let client = served.session.client();
             // Nothing may overtake an answer that is still owed.
             if owed > waiting.len() || hosted.was_ended_by(client) {
@@ -81,7 +81,7 @@ impl Loop {
         let sessions: Vec<Token> = tenant.sessions.iter().copied().collect();
         for token in sessions {
             let Some(Source::Session(served)) = self.sources.get_mut(token) else { continue };
-            let waiting = served.session.drain();
+            let waiting = served.session.refuse();
             self.work.push_back(Work::Drop(Box::new(waiting)));
             self.flush(token);
         }
@@ -90,7 +90,7 @@ impl Loop {
     /// Closes a session that drains, at once or when its client has read what is left for it.
     fn flush(&mut self, token: Token) {
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        if served.session.drained() == Next::Close {
+        if served.session.drain() == Next::Close {
             return self.close(token);
         }
         if served.drained.is_none() {
