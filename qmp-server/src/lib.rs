@@ -131,11 +131,9 @@ pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints, versi
 pub use roles::{Role, RoleError, Roles, Subject};
 pub use server::{Control, Embedded, Server, ServerHandle, register_status};
 pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMissed};
-#[cfg(feature = "tls")]
-#[doc(hidden)]
-pub use transport::tls::pem;
 pub use transport::{
-    Address, AddressError, CertificateName, Closing, ListenTls, Listener, Peer, Received, Transport,
+    Address, AddressError, CertificateName, Closing, Connect, ConnectTls, ListenTls, Listener,
+    Peer, Received, Transport,
 };
 
 /// Its example is compiled.

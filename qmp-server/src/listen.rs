@@ -3,11 +3,15 @@
 
 mod deserialize;
 
+use std::io;
+#[cfg(feature = "tls")]
+use std::os::unix::fs::PermissionsExt;
+#[cfg(feature = "tls")]
+use std::path::Path;
 use std::str::FromStr;
 
-use std::io;
-
 use crate::access::{group_id, user_id};
+use crate::transport::options::{self, switch};
 #[cfg(feature = "tls")]
 use crate::transport::tls;
 use crate::transport::{
@@ -27,7 +31,7 @@ use crate::transport::{
 /// - `insecure=on`: others than those of this machine may connect without TLS.
 /// - `role=NAME`: the [`Role`](crate::Role) of whoever comes in here.
 ///
-/// QEMU's `server=on,wait=off` and `server,nowait` are understood, for they change nothing; a comma in
+/// QEMU's `server=on,wait=off`, `server,nowait` and `nodelay=on` are understood, for they change nothing; a comma in
 /// a path is written twice, as in QEMU.
 ///
 /// ```
@@ -87,8 +91,9 @@ impl Listen {
         }
     }
 
-    /// Looks for mistakes that can be found without listening: whether the TLS files are good, users
-    /// and groups exist, the host's name is known, and strangers are kept out.
+    /// Looks for mistakes that can be found without listening: whether the TLS files are good and the key is not for
+    /// everybody to read, users and groups exist, the host's name is known, and strangers are kept out. A server with a
+    /// key that everybody may read, or with TLS but without client certificates, can listen all the same.
     ///
     /// ```
     /// use qmp_server::Listen;
@@ -107,7 +112,12 @@ impl Listen {
     }
 
     /// Options that do not go together, or not with the address.
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.address.check()?;
+        Ok(self.check_options()?)
+    }
+
+    fn check_options(&self) -> Result<(), &'static str> {
         let has_file = matches!(self.address, Address::Unix(_));
         if !has_file && (self.mode.is_some() || self.owner.is_some() || self.group.is_some()) {
             return Err("mode, owner and group are for the file of a Unix socket");
@@ -183,7 +193,12 @@ pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
         }
         Address::Tcp { host, port } => tcp::resolve(host, *port, listen.insecure).map(drop),
         #[cfg(feature = "tls")]
-        Address::Tls { .. } => tls::configure(&tls_files(listen)).map(drop),
+        Address::Tls { host, port } => {
+            let files = tls_files(listen);
+            tls::configure(&files)?;
+            check_key(&files.key)?;
+            check_strangers(host, *port, listen)
+        }
         #[cfg(not(feature = "tls"))]
         Address::Tls { .. } => Err(no_tls()),
         Address::Vsock { cid, .. } => vsock::check_local(*cid, listen.insecure),
@@ -205,6 +220,30 @@ fn socket_file(listen: &Listen) -> io::Result<SocketFile> {
 #[cfg(feature = "tls")]
 fn tls_files(listen: &Listen) -> ListenTls {
     listen.tls.clone().unwrap_or_default()
+}
+
+/// Whether a private key is one.
+#[cfg(feature = "tls")]
+fn check_key(file: &Path) -> io::Result<()> {
+    match file.metadata()?.permissions().mode() & 0o004 {
+        0 => Ok(()),
+        _ => {
+            let reason = format!("{}: everybody may read this key; use chmod o-r", file.display());
+            Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+        }
+    }
+}
+
+/// Whether anybody on the network may connect. That works, but is hardly ever meant.
+#[cfg(feature = "tls")]
+fn check_strangers(host: &str, port: u16, listen: &Listen) -> io::Result<()> {
+    let asks = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if asks || tcp::resolve(host, port, listen.insecure).is_ok() {
+        return Ok(());
+    }
+    let reason = "anybody may connect, for clients need no certificate; use client-ca=FILE, or \
+                  insecure=on if that is meant";
+    Err(io::Error::new(io::ErrorKind::Unsupported, reason))
 }
 
 #[cfg(not(feature = "tls"))]
@@ -231,14 +270,16 @@ impl Draft {
     }
 
     fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
-        match (name, value) {
-            ("wait", None | Some("on")) => {
-                return Err("the machine does not wait for a client, use wait=off".to_owned());
+        match options::modern(name, value) {
+            ("wait", value) if switch(name, value)? => {
+                return Err("wait=on is not supported: clients may come at any time, use wait=off"
+                    .to_owned());
             }
-            ("server", Some("off")) => {
-                return Err("connecting to a client is not supported".to_owned());
+            ("server", value) if !switch(name, value)? => {
+                return Err("server=off is not supported: clients connect here".to_owned());
             }
-            ("server", None | Some("on")) | ("wait", Some("off")) | ("nowait", None) => {}
+            ("server" | "wait", _) => {}
+            ("nodelay", value) => options::nodelay(value)?,
             ("pretty", value) => self.options.pretty = switch(name, value)?,
             ("insecure", value) => self.options.insecure = switch(name, value)?,
             ("abstract", value) => self.is_abstract = switch(name, value)?,
@@ -259,8 +300,7 @@ impl Draft {
                     return Err(format!("there is a role already, '{first}'"));
                 }
             }
-            (name, Some(value)) => return Err(format!("option '{name}={value}' is unknown")),
-            (name, None) => return Err(format!("option '{name}' is unknown")),
+            (name, value) => return Err(options::unknown(name, value)),
         }
         Ok(())
     }
@@ -270,12 +310,12 @@ impl Draft {
     }
 
     /// All has been said: checks whether it goes together.
-    fn finish(self) -> Result<Listen, &'static str> {
+    fn finish(self) -> Result<Listen, String> {
         let Draft { address, options, is_abstract } = self;
         let mut address = address.ok_or("the address is missing")?;
         if is_abstract {
             let Address::Unix(path) = &address else {
-                return Err("only a Unix socket can be abstract");
+                return Err("only a Unix socket can be abstract".to_owned());
             };
             address = Address::UnixAbstract(path.to_str().expect("it was text").to_owned());
         }
@@ -289,43 +329,15 @@ impl FromStr for Listen {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Listen, AddressError> {
-        let mut parts = split_options(text).into_iter();
+        let (address, settings) = options::split(text);
         let mut draft = Draft::new();
-        draft.address = Some(parts.next().unwrap_or_default().parse()?);
-        for option in parts {
-            let (name, value) = match option.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (option.as_str(), None),
-            };
-            draft.set(name, value).map_err(|reason| AddressError::new(text, reason))?;
+        draft.address = Some(address.parse()?);
+        for (name, value) in &settings {
+            let set = draft.set(name, value.as_deref());
+            set.map_err(|reason| AddressError::new(text, reason))?;
         }
         draft.finish().map_err(|reason| AddressError::new(text, reason))
     }
-}
-
-fn switch(name: &str, value: Option<&str>) -> Result<bool, String> {
-    match value {
-        None | Some("on") => Ok(true),
-        Some("off") => Ok(false),
-        Some(value) => Err(format!("{name} is on or off, not '{value}'")),
-    }
-}
-
-/// Splits at commas, except at two in a row, which stand for one.
-fn split_options(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut rest = text.chars().peekable();
-    while let Some(character) = rest.next() {
-        let part = parts.last_mut().expect("there is always one");
-        if character != ',' {
-            part.push(character);
-        } else if rest.next_if_eq(&',').is_some() {
-            part.push(',');
-        } else {
-            parts.push(String::new());
-        }
-    }
-    parts
 }
 
 #[cfg(test)]
@@ -340,7 +352,12 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        check_error("unix:a,wait=on", "the machine does not wait for a client, use wait=off");
+        let wait = "wait=on is not supported: clients may come at any time, use wait=off";
+        check_error("unix:a,wait=on", wait);
+        check_error("unix:a,wait", wait);
+        check_error("unix:a,server=no", "server=off is not supported: clients connect here");
+        let delay = "nodelay=off is not supported: messages are sent without delay";
+        check_error("tcp:h:1,nodelay=no", delay);
         check_error("unix:a,colour=red", "option 'colour=red' is unknown");
         check_error("unix:a,pretty=very", "pretty is on or off, not 'very'");
         check_error("unix:a,role=a,role=b", "there is a role already, 'a'");
@@ -361,6 +378,16 @@ mod tests {
         listen.mode = Some(0o600);
         let error = listen.verify().unwrap_err();
         assert_eq!(error.reason.kind(), std::io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_changes_nothing_is_understood() {
+        for options in
+            ["server=on,wait=off", "server,nowait", "server=yes,wait=no", "nodelay", "delay=off"]
+        {
+            let text = format!("unix:a,{options}");
+            assert_eq!(text.parse(), Ok(Listen::new(Address::Unix("a".into()))), "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod address;
 mod ancillary;
 mod certificate_name;
+mod connect;
 pub(crate) mod inherited;
 mod peer;
 pub(crate) mod stdio;
@@ -17,9 +18,11 @@ pub(crate) mod vsock;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+pub(crate) use self::address::options;
 pub use self::address::{Address, AddressError};
 pub use self::certificate_name::CertificateName;
 pub(crate) use self::certificate_name::ExpectedName;
+pub use self::connect::{Connect, ConnectTls};
 pub use self::peer::Peer;
 pub use self::tls_files::ListenTls;
 pub(crate) use self::unix::SocketFile;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Command, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use qmp_server::Address;
+use qmp_server::Connect;
 
 use crate::config::ConfigOptions;
 use crate::options::{MachineOptions, ServerOptions, UpstreamOptions};
@@ -89,10 +89,10 @@ pub(crate) struct MuxOptions {
 
 #[derive(Args)]
 pub(crate) struct CallOptions {
-    /// The server: unix:PATH, a path with a slash, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT or
-    /// vsock:CID:PORT
+    /// The server: unix:PATH, a path with a slash, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT,
+    /// vsock:CID:PORT or fd:NUMBER
     #[arg(value_name = "ADDR")]
-    pub(crate) address: Address,
+    pub(crate) server: Connect,
     /// The command
     pub(crate) command: String,
     /// Arguments: NAME=TEXT for a string, NAME:=JSON for any value
@@ -101,10 +101,10 @@ pub(crate) struct CallOptions {
     /// Execute the command out-of-band
     #[arg(long)]
     pub(crate) oob: bool,
-    /// Print the events of so many seconds after the result
+    /// Print the events of so many seconds after the result; a server that dies meanwhile is an error
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) events: Option<Duration>,
-    /// Give up when the server has been silent for so many seconds
+    /// Give up if there is no result after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     pub(crate) timeout: Duration,
     #[command(flatten)]
@@ -115,14 +115,14 @@ pub(crate) struct CallOptions {
 pub(crate) struct StatusOptions {
     /// The server, as for `call`
     #[arg(value_name = "ADDR")]
-    pub(crate) address: Address,
+    pub(crate) server: Connect,
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Go on, and show it anew each time so many seconds have passed; 2 if nothing is said
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
     pub(crate) watch: Option<Duration>,
-    /// Give up when the server has been silent for so many seconds
+    /// Give up if there is nothing to show after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     pub(crate) timeout: Duration,
     #[command(flatten)]
@@ -130,7 +130,7 @@ pub(crate) struct StatusOptions {
 }
 
 /// What a client of a TLS server needs. All files are in PEM.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct TlsOptions {
     /// TLS: the authority that the server's certificate must be from
     #[arg(long, value_name = "FILE")]
@@ -148,7 +148,7 @@ pub(crate) struct TlsOptions {
 
 impl TlsOptions {
     pub(crate) fn are_given(&self) -> bool {
-        self.ca.is_some() || self.cert.is_some() || self.server_name.is_some()
+        self.ca.is_some() || self.cert.is_some() || self.key.is_some() || self.server_name.is_some()
     }
 }
 

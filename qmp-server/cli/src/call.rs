@@ -3,39 +3,42 @@
 
 use std::time::Instant;
 
-use qmp_dispatch::proto::{Band, ParseValueError, Request, Value};
+use qmp_dispatch::proto::{Band, Object, ParseValueError, Value};
 
 use crate::Failure;
 use crate::arguments::CallOptions;
-use crate::client::{Client, OutOfBand, invalid, print};
+use crate::client::{Broken, Client, OutOfBand, print};
 
 pub(crate) fn call(options: &CallOptions) -> Result<(), Failure> {
-    let mut request = Request::new(&options.command);
+    let mut arguments = Object::new();
     for argument in &options.arguments {
         let (name, value) = parse_argument(argument)?;
-        if request.arguments.insert(name, value).is_some() {
+        if arguments.insert(name, value).is_some() {
             return Err(Failure::usage(format_args!("argument '{name}' is given twice")));
         }
     }
-    if options.oob {
-        request.band = Band::OutOfBand;
-    }
-    let broken = |error| Failure::usage(format_args!("{}: {error}", options.address));
-    let client = Client::connect(&options.address, &options.tls, options.timeout);
+    let (oob, band) = match options.oob {
+        true => (OutOfBand::Needed, Band::OutOfBand),
+        false => (OutOfBand::No, Band::InBand),
+    };
+    let address = &options.server.address;
+    let broken = |error: Broken| Failure::usage(format_args!("{address}: {error}"));
+    let client = Client::connect(&options.server, &options.tls, options.timeout, oob);
     let mut client = client.map_err(broken)?;
-    let oob = if options.oob { OutOfBand::Needed } else { OutOfBand::No };
-    client.negotiate(oob).map_err(broken)?.map_err(|refused| broken(invalid(refused)))?;
-    let result = client.execute(request).map_err(broken)?.map_err(Failure::command)?;
-    print(result.as_str())?;
-    if let Some(duration) = options.events {
-        let deadline = Instant::now() + duration;
-        while let Some(event) = client.next_event(deadline).map_err(broken)? {
-            print(&event)?;
+    let result = client.execute(&options.command, &arguments, band).map_err(broken)?;
+    print(result.map_err(Failure::command)?.as_str())?;
+    let Some(duration) = options.events else { return Ok(()) };
+    let deadline = Instant::now() + duration;
+    loop {
+        match client.next_event(deadline) {
+            Ok(Some(event)) => print(&event)?,
+            Ok(None) => return Ok(()),
+            // Not every server says that it has shut down.
+            Err(Broken::Closed(_)) if options.command == "quit" => return Ok(()),
+            Err(error) => return Err(broken(error)),
         }
     }
-    Ok(())
 }
-
 /// Reads `NAME=TEXT` or `NAME:=JSON`.
 fn parse_argument(argument: &str) -> Result<(&str, Value), Failure> {
     let wrong = |reason: &str| Failure::usage(format_args!("argument '{argument}': {reason}"));

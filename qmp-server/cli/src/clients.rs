@@ -60,12 +60,12 @@ pub(crate) fn finish(audit: Option<&Audit>) {
     audit.into_iter().for_each(Audit::finish);
 }
 
-/// Waits for a signal that ends the server. One that says that files have been moved away is obeyed
-/// instead, if there is an audit.
+/// Waits for a signal that ends the server. SIGHUP does not: it says that files have been moved away.
 pub(crate) fn wait_for_end(signals: &mut Signals, audit: Option<&Audit>) {
     for signal in signals.forever() {
-        match audit {
-            Some(audit) if signal == SIGHUP => audit.reopen(),
+        match (signal, audit) {
+            (SIGHUP, Some(audit)) => audit.reopen(),
+            (SIGHUP, None) => tracing::info!("SIGHUP: there is no audit to be opened anew"),
             _ => return,
         }
     }

@@ -51,6 +51,7 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
     options.default_role.iter_mut().for_each(|role| role.locate(path, &text));
     options.audit.iter_mut().for_each(|audit| audit.locate(path, &text));
     options.roles.values_mut().for_each(|role| role.locate(path, &text));
+    options.mux.upstream.iter_mut().for_each(|upstream| upstream.locate(path, &text));
     options.metrics.iter_mut().for_each(|listen| listen.locate(path, &text));
     Ok(options)
 }

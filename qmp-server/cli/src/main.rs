@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program `qmp-server`: serves a reference machine, shares a QMP server, or calls a command of any QMP server.
 
+mod addresses;
 mod arguments;
 mod call;
 mod client;

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use crate::arguments::MuxOptions;
 use crate::options::QemuDialect;
-use crate::{Failure, clients};
+use crate::{Failure, addresses, clients};
 
 pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     let MuxOptions { config, server: mut options, upstream } = options;
@@ -24,7 +24,9 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     if options.listen.is_empty() {
         return Err(Failure::usage("mux needs --listen"));
     }
-    let mux = Arc::new(Mux::new(upstream.clone()).map_err(Failure::usage)?);
+    let mux = upstream.value.verify().and_then(|()| Mux::new(upstream.value.address.clone()));
+    let mux = Arc::new(mux.map_err(|error| upstream.blame("upstream", error))?);
+    addresses::check(options)?;
     if config.check_config {
         return clients::check(options);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 use qmp_dispatch::proto::{Dialect, UnknownDialect};
-use qmp_server::{Access, Address, Limits, Listen, TracePoints};
+use qmp_server::{Access, Connect, Limits, Listen, TracePoints};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -185,9 +185,10 @@ impl MachineOptions {
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct UpstreamOptions {
-    /// The server to share: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, or a path with a slash
+    /// The server to share: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, or a path with a slash;
+    /// QEMU's server=on,wait=off may follow
     #[arg(long, value_name = "ADDR")]
-    pub(crate) upstream: Option<Address>,
+    pub(crate) upstream: Option<Sourced<Connect>>,
     /// The QEMU whose errors clients get for what is no message: 10.0 or 11.1; by default the one
     /// that the server is, or is next to
     #[arg(long, value_name = "VERSION")]

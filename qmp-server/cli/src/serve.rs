@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 
 use crate::arguments::ServeOptions;
 use crate::options::QemuDialect;
-use crate::{Failure, clients};
+use crate::{Failure, addresses, clients};
 
 /// Where to listen if nothing else is said.
 const DEFAULT_SOCKET: &str = "qmp.sock";
@@ -26,6 +26,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let ServeOptions { config, server: mut options, machine } = options;
     options.serve = machine;
     let options = config.complete(options)?;
+    addresses::check(&options)?;
     if config.check_config {
         return clients::check(&options);
     }

@@ -9,28 +9,29 @@ use std::process::exit;
 use std::thread;
 use std::time::Duration;
 
-use qmp_dispatch::proto::{Band, ErrorClass, Json, Request};
+use qmp_dispatch::proto::{Band, DecodeError, ErrorClass, Json, Object};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::screen::Screen;
 use crate::Failure;
 use crate::arguments::StatusOptions;
-use crate::client::{Client, OutOfBand, invalid, print};
+use crate::client::{Broken, Client, OutOfBand, print};
 
 /// More often would not be readable.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
 pub(crate) fn status(options: &StatusOptions) -> Result<(), Failure> {
-    let broken = |error| Failure::usage(format_args!("{}: {error}", options.address));
-    let client = Client::connect(&options.address, &options.tls, options.timeout);
-    let mut client = client.map_err(broken)?;
+    let address = &options.server.address;
+    let broken = |error: Broken| Failure::usage(format_args!("{address}: {error}"));
     // In-band, a command that hangs would be in the way.
-    let oob = client.negotiate(OutOfBand::IfOffered).map_err(broken)?;
-    let oob = oob.map_err(|refused| broken(invalid(refused)))?;
-    let band = if oob { Band::OutOfBand } else { Band::InBand };
+    let oob = OutOfBand::IfOffered;
+    let client = Client::connect(&options.server, &options.tls, options.timeout, oob);
+    let mut client = client.map_err(broken)?;
+    let band = if client.has_oob() { Band::OutOfBand } else { Band::InBand };
     let mut is_mux = true;
     let mut look = || -> Result<String, Failure> {
+        client.renew();
         let report = Report::query(&mut client, band, is_mux, &broken)?;
         // Not asked again for what it does not have: it counts what fails.
         is_mux = report.upstream.is_some();
@@ -69,12 +70,11 @@ impl Report {
         client: &mut Client,
         band: Band,
         is_mux: bool,
-        broken: &dyn Fn(io::Error) -> Failure,
+        broken: &dyn Fn(Broken) -> Failure,
     ) -> Result<Report, Failure> {
         let mut ask = |what: &str| {
-            let mut request = Request::new(format!("__org.qmp-server_query-{what}"));
-            request.band = band;
-            client.execute(request).map_err(broken)
+            let command = format!("__org.qmp-server_query-{what}");
+            client.execute(&command, &Object::new(), band).map_err(broken)
         };
         let server = ask("server")?.map_err(Failure::command)?;
         let clients = ask("clients")?.map_err(Failure::command)?;
@@ -103,7 +103,8 @@ impl Report {
         text + "}"
     }
 
-    fn table(&self) -> io::Result<String> {
+    fn table(&self) -> Result<String, Broken> {
+        let invalid = |error: DecodeError| Broken::Invalid(error.to_string());
         let server = self.server.decode().map_err(invalid)?;
         let clients: Vec<_> = self.clients.decode().map_err(invalid)?;
         let upstream = self.upstream.as_ref().map(Json::decode).transpose().map_err(invalid)?;

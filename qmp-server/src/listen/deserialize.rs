@@ -2,30 +2,40 @@
 //! Addresses and how to listen, as written in a configuration file.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::{Draft, Listen};
-use crate::transport::Address;
+use crate::transport::{Address, AddressError, Connect};
 
 /// A string as on the command line.
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
-        deserializer.deserialize_str(AddressVisitor)
+        deserializer.deserialize_str(Parsed(PhantomData))
     }
 }
 
-struct AddressVisitor;
+/// A string as on the command line, with options.
+impl<'de> Deserialize<'de> for Connect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Connect, D::Error> {
+        deserializer.deserialize_str(Parsed(PhantomData))
+    }
+}
 
-impl Visitor<'_> for AddressVisitor {
-    type Value = Address;
+/// Parses a string; a visitor that fails is told of with the place of the string.
+struct Parsed<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = AddressError>> Visitor<'_> for Parsed<T> {
+    type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an address such as unix:PATH")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Address, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         text.parse().map_err(E::custom)
     }
 }

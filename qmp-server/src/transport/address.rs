@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How addresses are written on the command line.
 
+pub(crate) mod options;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use std::str::FromStr;
 ///
 /// Written `unix:PATH`, `unix-abstract:NAME` or `unix:@NAME` (as systemd and `ss` have it),
 /// `tcp:HOST:PORT`, `tls:HOST:PORT`, `vsock:CID:PORT`, `fd:NUMBER`, `systemd` or `systemd:NAME`, or
-/// `stdio`; a path with a slash may go without `unix:`.
+/// `stdio`; a path with a slash may go without `unix:`. QEMU's `unix:path=PATH` and `tcp::PORT` are understood.
 ///
 /// ```
 /// use qmp_server::Address;
@@ -30,7 +32,8 @@ pub enum Address {
     UnixAbstract(String),
     /// A TCP port of a host.
     Tcp {
-        /// A name or address; an IPv6 address without its brackets.
+        /// A name or address; an IPv6 address without its brackets. Empty for all addresses of this machine when
+        /// listening, and for `localhost` when connecting.
         host: String,
         /// The port; 0 lets the system choose when listening.
         port: u16,
@@ -82,17 +85,50 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
+        let address = Address::parse(text)?;
+        address.check().map_err(|reason| AddressError::new(text, reason))?;
+        Ok(address)
+    }
+}
+
+/// Bytes of a Unix socket's path or name: the system has 108, of which one is a zero.
+const LONGEST_PATH: usize = 107;
+
+impl Address {
+    /// Looks for what no socket can have.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (what, bytes) = match self {
+            Address::Unix(path) => ("path", path.as_os_str().as_encoded_bytes()),
+            Address::UnixAbstract(name) => ("name", name.as_bytes()),
+            _ => return Ok(()),
+        };
+        if bytes.is_empty() {
+            return Err(format!("the {what} is missing"));
+        }
+        if bytes.len() > LONGEST_PATH {
+            let len = bytes.len();
+            return Err(format!(
+                "the {what} has {len} bytes, and that of a socket at most {LONGEST_PATH}"
+            ));
+        }
+        match what == "path" && bytes.contains(&0) {
+            true => Err("the path has a zero byte".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Address, AddressError> {
         let wrong = |reason: String| AddressError::new(text, reason);
-        let missing = |what: &str| wrong(format!("the {what} is missing"));
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
         match scheme {
-            "unix" => match (rest, rest.strip_prefix('@')) {
-                ("", _) => Err(missing("path")),
-                (_, Some("")) => Err(missing("name")),
-                (_, Some(name)) => Ok(Address::UnixAbstract(name.to_owned())),
-                (path, None) => Ok(Address::Unix(path.into())),
+            "unix" => match (rest.strip_prefix('@'), long_form(rest)) {
+                (Some(name), _) => Ok(Address::UnixAbstract(name.to_owned())),
+                (None, Some(("path", path))) => Ok(Address::Unix(path.into())),
+                (None, Some(_)) => Err(wrong(format!(
+                    "options come after the path, and a file of this name is unix:./{rest}"
+                ))),
+                (None, None) => Ok(Address::Unix(rest.into())),
             },
-            "unix-abstract" if rest.is_empty() => Err(missing("name")),
             "unix-abstract" => Ok(Address::UnixAbstract(rest.to_owned())),
             "tcp" | "tls" => {
                 let (host, port) = rest
@@ -131,6 +167,13 @@ impl FromStr for Address {
             )),
         }
     }
+}
+
+/// The name and value of what is an option to QEMU, where a path is expected.
+fn long_form(text: &str) -> Option<(&str, &str)> {
+    let (name, value) = text.split_once('=')?;
+    let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    (is_name && !name.is_empty()).then_some((name, value))
 }
 
 fn number<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
@@ -178,6 +221,10 @@ mod tests {
         check_error("vsock:3", "expected vsock:CID:PORT");
         check_error("vsock:host:1", "'host' is not a context");
         check_error("fd:-1", "'-1' is not a descriptor");
+        let options = "options come after the path, and a file of this name is unix:./server=on";
+        check_error("unix:server=on", options);
+        check_error("unix:path=", "the path is missing");
+        check_error("/a\0b", "the path has a zero byte");
     }
 
     #[test]
@@ -197,6 +244,32 @@ mod tests {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!("unix:@a".parse(), Ok(Address::UnixAbstract("a".into())));
+    }
+
+    #[test]
+    fn paths_and_names_that_are_too_long_are_refused_with_their_length() {
+        for (scheme, what) in
+            [("unix:", "path"), ("unix-abstract:", "name"), ("unix:path=", "path")]
+        {
+            let text = |len| format!("{scheme}{}", "x".repeat(len));
+            assert!(text(107).parse::<Address>().is_ok(), "{scheme}");
+            let expected = format!("the {what} has 108 bytes, and that of a socket at most 107");
+            check_error(&text(108), &expected);
+        }
+        check_error(
+            &format!("/{}", "é".repeat(100)),
+            "the path has 201 bytes, and that of a socket at most 107",
+        );
+    }
+
+    #[test]
+    fn qemus_forms_are_understood() {
+        let parse = |text: &str| text.parse::<Address>().unwrap();
+        assert_eq!(parse("unix:path=a.sock"), Address::Unix("a.sock".into()));
+        assert_eq!(parse("unix:path=path=a"), Address::Unix("path=a".into()));
+        assert_eq!(parse("unix:./x=y"), Address::Unix("./x=y".into()));
+        assert_eq!(parse("tcp::4444"), Address::Tcp { host: String::new(), port: 4444 });
+        assert_eq!(parse("tcp::4444").to_string(), "tcp::4444");
     }
 
     #[test]

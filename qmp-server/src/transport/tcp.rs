@@ -2,7 +2,7 @@
 //! TCP, on the loopback interface unless told otherwise: it has neither encryption nor passwords.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -20,9 +20,23 @@ pub(crate) fn listen(host: &str, port: u16, insecure: bool) -> io::Result<Box<dy
 
 /// The addresses of a host, if one may listen there.
 pub(crate) fn resolve(host: &str, port: u16, insecure: bool) -> io::Result<Vec<SocketAddr>> {
+    if host.is_empty() {
+        return match insecure {
+            true => Ok(all_addresses(port)),
+            false => Err(io::Error::new(io::ErrorKind::Unsupported, NO_HOST)),
+        };
+    }
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     addresses.iter().try_for_each(|address| check_local(address, insecure))?;
     Ok(addresses)
+}
+
+const NO_HOST: &str =
+    "without a host it is all addresses, not only loopback; use tls:, or insecure=on";
+
+/// As QEMU's empty host: IPv6, which takes IPv4 along, or IPv4 where there is nothing else.
+pub(super) fn all_addresses(port: u16) -> Vec<SocketAddr> {
+    vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
 }
 
 /// Whether one may listen there without TLS.

@@ -3,7 +3,7 @@
 
 mod config;
 mod names;
-pub mod pem;
+pub(super) mod pem;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,12 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::{
-    CertificateError, InvalidMessage, OtherError, PeerIncompatible, ServerConfig, ServerConnection,
+    CertificateError, Connection, InvalidMessage, OtherError, PeerIncompatible, ServerConfig,
+    ServerConnection,
 };
 
 pub(crate) use self::config::configure;
 use self::names::{Authorities, NameNotAllowed};
-use super::{Listener, Received, Transport};
+use super::{Listener, Received, Transport, tcp};
 use crate::transport::{Address, ListenTls, Peer};
 
 /// So much is encrypted before it is seen whether the client reads it.
@@ -24,7 +25,10 @@ const MOST_AT_A_TIME: usize = 16 << 10;
 
 pub(crate) fn listen(host: &str, port: u16, options: &ListenTls) -> io::Result<Box<dyn Listener>> {
     let (config, authorities) = configure(options)?;
-    let listener = TcpListener::bind((host, port))?;
+    let listener = match host {
+        "" => TcpListener::bind(&tcp::all_addresses(port)[..])?,
+        host => TcpListener::bind((host, port))?,
+    };
     listener.set_nonblocking(true)?;
     Ok(Box::new(TlsListener { listener, config: Arc::new(config), authorities }))
 }
@@ -47,8 +51,7 @@ impl Listener for TlsListener {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let tls = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
-        let state = Mutex::new(State { tls, encrypted: 0 });
-        Ok(Box::new(TlsStream { stream, authorities: Arc::clone(&self.authorities), state }))
+        Ok(Box::new(TlsStream::new(tls.into(), stream, Arc::clone(&self.authorities), explain)))
     }
 
     fn address(&self) -> Address {
@@ -59,16 +62,18 @@ impl Listener for TlsListener {
     }
 }
 
-struct TlsStream {
+pub(super) struct TlsStream {
     stream: TcpStream,
     authorities: Arc<Authorities>,
     state: Mutex<State>,
 }
 
 struct State {
-    tls: ServerConnection,
+    tls: Connection,
     /// So many bytes have been encrypted and not been said to be sent, because not all of them are.
     encrypted: usize,
+    /// What is wrong with the other end, in words.
+    explain: fn(&rustls::Error) -> String,
 }
 
 impl State {
@@ -76,9 +81,9 @@ impl State {
     fn fill(&mut self, mut stream: &TcpStream) -> io::Result<bool> {
         let received = self.tls.read_tls(&mut stream)?;
         if let Err(error) = self.tls.process_new_packets() {
-            // The alert tells the client why.
+            // The alert tells the other end why.
             let _ = self.flush(stream);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, explain(&error)));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, (self.explain)(&error)));
         }
         Ok(received > 0)
     }
@@ -139,6 +144,15 @@ fn unless_blocked(result: io::Result<()>) -> io::Result<()> {
 }
 
 impl TlsStream {
+    pub(super) fn new(
+        tls: Connection,
+        stream: TcpStream,
+        authorities: Arc<Authorities>,
+        explain: fn(&rustls::Error) -> String,
+    ) -> TlsStream {
+        TlsStream { stream, authorities, state: Mutex::new(State { tls, encrypted: 0, explain }) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

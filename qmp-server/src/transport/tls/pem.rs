@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Certificates and keys from files, with errors that name the file. Public for the program's
-//! client only, and hidden: these are types of `rustls`.
+//! Certificates and keys from files, with errors that name the file.
 
 use std::fmt;
 use std::io;
@@ -11,8 +10,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The certificates in a file, of which there is at least one.
-#[doc(hidden)]
-pub fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+pub(in crate::transport) fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let certificates: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
     match certificates {
@@ -23,8 +21,7 @@ pub fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
 }
 
 /// The authorities in a file, of which there is at least one.
-#[doc(hidden)]
-pub fn authorities(file: &Path) -> io::Result<RootCertStore> {
+pub(in crate::transport) fn authorities(file: &Path) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
         roots.add(certificate).map_err(|error| in_file(file, error))?;
@@ -33,14 +30,12 @@ pub fn authorities(file: &Path) -> io::Result<RootCertStore> {
 }
 
 /// The private key in a file.
-#[doc(hidden)]
-pub fn private_key(file: &Path) -> io::Result<PrivateKeyDer<'static>> {
+pub(in crate::transport) fn private_key(file: &Path) -> io::Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| in_file(file, describe(&error)))
 }
 
 /// What is wrong with what a file holds.
-#[doc(hidden)]
-pub fn in_file(file: &Path, error: impl fmt::Display) -> io::Error {
+pub(in crate::transport) fn in_file(file: &Path, error: impl fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", file.display()))
 }
 
