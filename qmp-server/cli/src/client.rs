@@ -222,9 +222,7 @@ impl Client {
         let seconds = self.timeout.as_secs_f64();
         match (self.session.stage(), self.session.suspect()) {
             (_, Some(foreign)) => foreign.to_string(),
-            (Stage::Greeting, None) => {
-                format!("no greeting within {seconds} s; is another client connected?")
-            }
+            (Stage::Greeting, None) => "no greeting; is another client connected?".to_owned(),
             (Stage::Negotiation, None) => {
                 format!(
                     "the server greets, and does not respond to the negotiation within {seconds} s"

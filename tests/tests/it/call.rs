@@ -138,15 +138,11 @@ fn servers_with_tls_can_be_called() {
     assert!(finished.status.success(), "{finished:?}");
 
     for (address, options, complaint) in [
-        (
-            &address,
-            [&["--ca", &wrong_ca], &alice[..]].concat(),
-            "is not from the authority of --ca",
-        ),
+        (&address, [&["--ca", &wrong_ca], &alice[..]].concat(), "is not from the authority (ca)"),
         (&by_number, [&["--ca", &ca], &alice[..]].concat(), "not valid for name"),
         (&address, [&["--ca", &ca], &mallory[..]].concat(), "the server refuses the connection"),
         (&address, vec!["--ca", &ca], "the server wants a certificate"),
-        (&address, alice.to_vec(), "TLS needs --ca FILE"),
+        (&address, alice.to_vec(), "TLS needs ca=FILE"),
         (&address, vec!["--ca", &key], "holds no certificate"),
         (&address, vec!["--ca", "/no/such/file"], "/no/such/file"),
         (&address, vec!["--ca", &ca, "--cert", &cert], "--key"),

@@ -9,6 +9,8 @@ mod bench;
 mod block_back_end;
 /// `qmp-server call`, against our own server and QEMU's.
 mod call;
+/// What `qmp-server call` makes of servers that do not do as it expects, and of signals.
+mod call_truth;
 /// Clients of every bad sort, and what others notice of them.
 mod chaos;
 /// What the program says and returns when it cannot start.
@@ -63,6 +65,8 @@ mod poll_loop;
 mod qapi_client;
 /// Handlers that take and return the types of that client.
 mod qapi_types;
+/// Addresses and options as QEMU has them, and those that contradict each other.
+mod qemu_addresses;
 /// QEMU's own Python client and its shell.
 mod qemu_qmp;
 /// Sockets and `socat`, with input that no library would write.
