@@ -184,7 +184,7 @@ mod tests {
         check(
             "\n[serve]\ninsecure=true",
             3,
-            "serve.insecure: unknown field `insecure`, expected one of `name`, `uuid`, `paused`",
+            "serve.insecure: unknown field `insecure`, expected one of `name`, `uuid`, `paused`, `dialect`",
         );
     }
 
