@@ -67,7 +67,7 @@ fn what_is_not_understood_is_named() {
 
 #[test]
 fn paths_that_are_too_long_are_refused_alike_with_their_length() {
-    let path = |len| format!("unix:./{}", "x".repeat(len - 2));
+    let path = |len: usize| format!("unix:./{}", "x".repeat(len - 2));
     let expected = "the path has 108 bytes, and that of a socket at most 107";
     check_refused(&["serve", "--listen", &path(108)], expected);
     check_refused(&["serve", "--metrics", &path(108)], expected);
