@@ -122,7 +122,7 @@ impl Json {
     }
 
     /// Creates the value that consists of these tokens of `text`, which have been checked. Text that is not
-    /// plain JSON in ASCII on one line is rewritten.
+    /// plain JSON in ASCII on one line is rewritten; members keep their order.
     pub(crate) fn from_checked(text: &[u8], tokens: &[Token]) -> Json {
         let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
             return Json::from(&Value::Null);
@@ -142,8 +142,26 @@ impl Json {
             Ok(value) if on_one_line && tokens.iter().all(strict) => {
                 Json { text: value.to_owned().into(), start: 0 }
             }
-            _ => Json::from(&parse_well_formed(value)),
+            _ => Json::from_tokens(text, tokens),
         }
+    }
+
+    /// Writes each token in QEMU's form.
+    #[cold]
+    fn from_tokens(text: &[u8], tokens: &[Token]) -> Json {
+        let mut out = behind_return();
+        for token in tokens {
+            match token.kind {
+                Kind::OpenBrace => out.push('{'),
+                Kind::CloseBrace => out.push('}'),
+                Kind::OpenBracket => out.push('['),
+                Kind::CloseBracket => out.push(']'),
+                Kind::Comma => out.push_str(", "),
+                Kind::Colon => out.push_str(": "),
+                _ => tree::write_value(&parse_well_formed(&text[token.start..token.end]), &mut out),
+            }
+        }
+        Json { text: out.into(), start: RETURN.len() }
     }
 
     /// Writes a value whose serialization cannot fail.

@@ -208,6 +208,13 @@ mod tests {
     }
 
     #[test]
+    fn members_keep_their_order_when_a_result_comes_on_several_lines() {
+        let text = "{\r\n    \"return\": {\r\n        \"z\": 1,\r\n        \"a\": [\r\n            \"\u{e9}\",\r\n            {\r\n            }\r\n        ]\r\n    }\r\n}";
+        let Ok(ServerMessage::Response(response)) = parse(text) else { panic!("a response") };
+        assert_eq!(response.result.unwrap().as_str(), "{\"z\": 1, \"a\": [\"\\u00E9\", {}]}");
+    }
+
+    #[test]
     fn what_is_not_a_message_of_a_server_is_refused() {
         assert_eq!(parse("[1]"), Err(ServerMessageError::NotAnObject));
         assert!(matches!(

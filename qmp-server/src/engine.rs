@@ -26,12 +26,14 @@ use self::event_loop::{Loop, Results};
 pub(crate) use self::hosted::{Hosted, Options, Plan};
 use self::leader::{Lead, Leadership};
 #[cfg(feature = "mux")]
-pub(crate) use self::link::Link;
+pub(crate) use self::link::{Input, Link, Next};
 pub(crate) use self::listening::Listening;
 pub(crate) use self::observed::Observed;
 use self::work::Done;
 use crate::access::Origin;
 use crate::io::Mailbox;
+#[cfg(feature = "mux")]
+use crate::io::Registration;
 use crate::transport::Transport;
 
 /// Threads of an engine as long as nothing blocks: one that leads, and one that stands by.
@@ -152,11 +154,16 @@ impl Engine {
         Ok(server)
     }
 
+    /// The registration of a source that is to be added.
     #[cfg(feature = "mux")]
-    pub(crate) fn add_link(&self, link: impl FnOnce(&Arc<Mailbox>) -> Box<dyn Link>) {
-        let shared = &self.handle.0;
-        let link = link(&shared.mailbox);
-        shared.post(Done::AddLink { link });
+    pub(crate) fn register(&self) -> Arc<Registration> {
+        Registration::new(&self.handle.0.mailbox)
+    }
+
+    /// Hosts a link, with a registration of this engine.
+    #[cfg(feature = "mux")]
+    pub(crate) fn add_link(&self, link: Box<dyn Link>) {
+        self.handle.0.post(Done::AddLink { link });
     }
 }
 

@@ -2,38 +2,32 @@
 //! Shares one QMP server among many clients.
 
 mod client;
+mod connect;
 mod connection;
 mod events;
 mod link;
 mod names;
 mod request;
 mod status;
-mod table;
 mod upstream;
 
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-use qmp_dispatch::proto::{Capability, Json};
+use qmp_dispatch::proto::Json;
 use qmp_dispatch::{Context, Dispatcher, Forwarded, RegisterError, Registry, Responder};
 
-use self::client::Client;
-use self::connection::{Connection, End};
-use self::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
-use self::link::{Link, Waker};
+use self::client::{Client, Place};
+use self::link::UpstreamLink;
+use self::names::Names;
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
 #[cfg(feature = "metrics")]
 use crate::Metrics;
-use crate::{Address, Control, register_status};
-
-/// How long to leave a server alone that could not be reached: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+use crate::session::OnLeave;
+use crate::{Address, Control, Engine, register_status};
 
 /// Stands between one QMP server, which serves one client as QEMU does, and any number of clients.
 ///
@@ -74,14 +68,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// ```
 pub struct Mux {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
     address: Address,
     upstream: Arc<Upstream>,
-    /// How many connections there have been, from a random number on.
-    connections: AtomicU64,
     control: OnceLock<Control>,
     /// Nobody is to be served any more.
     shutting_down: AtomicBool,
@@ -105,21 +96,20 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// If servers at such addresses cannot be connected to, which are other than Unix sockets and TCP, or if the
-    /// system refuses descriptors.
+    /// If servers at such addresses cannot be connected to, which are other than Unix sockets and TCP, or if the path
+    /// is longer than the system allows.
     pub fn new(upstream: Address) -> io::Result<Mux> {
-        Link::check(&upstream)?;
+        connect::way_to(&upstream)?;
         let shared = Shared {
             address: upstream,
-            upstream: Arc::new(Upstream::new(Waker::new()?)),
-            connections: AtomicU64::new(random() >> 1),
+            upstream: Arc::new(Upstream::new()),
             control: OnceLock::new(),
             shutting_down: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             decided: Mutex::new(false),
             decision: Condvar::new(),
         };
-        Ok(Mux { shared: Arc::new(shared), thread: Mutex::new(None) })
+        Ok(Mux { shared: Arc::new(shared) })
     }
 
     /// What the clients' monitors need: everything but negotiation, and the commands of
@@ -158,22 +148,55 @@ impl Mux {
         registry.each_monitor(move |locals| {
             let number = clients.fetch_add(1, Ordering::Relaxed);
             let prefix = format!("mux-{secret:016x}-{number}-");
-            locals.with(Arc::new(Client::new(&upstream, prefix)))
+            let names = Names::new(prefix, Arc::clone(&upstream.names));
+            let client = Arc::new(Client::new(upstream.line(), names));
+            let place = Place::new(&client, &upstream);
+            let upstream = Arc::clone(&upstream);
+            locals.with(place).with(OnLeave::new(move || upstream.leave(&client)))
         });
         Ok(registry)
     }
 
-    /// Connects to the server, and again whenever the connection is lost, on a thread of its own.
+    /// Connects to the server, and again whenever the connection is lost, on an engine of its own.
     /// `dispatcher` is one with the [registry](Mux::registry).
     ///
     /// # Errors
     ///
-    /// If the system refuses a thread.
+    /// If the system refuses threads or descriptors, or if the mux has been started.
     pub fn start(&self, dispatcher: Dispatcher) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let run = move || shared.run(&dispatcher);
-        let thread = thread::Builder::new().name("qmp-upstream".into()).spawn(run)?;
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        self.start_on(&Engine::new()?, dispatcher)
+    }
+
+    /// Connects to the server, and again whenever the connection is lost, on the threads of an engine: that of the
+    /// server for the mux's clients, as a rule, which may be that of any number of muxes.
+    ///
+    /// ```
+    /// use qmp_dispatch::Dispatcher;
+    /// use qmp_server::{Discipline, Engine, Mux, Server, system_time, version};
+    ///
+    /// let engine = Engine::new()?;
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+    /// let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
+    /// let server = Server::new(dispatcher.clone()).discipline(Discipline::OnePerMonitor);
+    /// mux.start_on(&engine, dispatcher)?;
+    /// # mux.shutdown();
+    /// if mux.wait_for_greeting() {
+    ///     server.stay().spawn_on(&engine)?.wait();
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the mux has been started.
+    pub fn start_on(&self, engine: &Engine, dispatcher: Dispatcher) -> io::Result<()> {
+        let registration = engine.register();
+        if !self.shared.upstream.set_link(Arc::clone(&registration)) {
+            let error = "the mux has been started";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, error));
+        }
+        let link = UpstreamLink::new(registration, Arc::clone(&self.shared), dispatcher);
+        engine.add_link(Box::new(link));
         Ok(())
     }
 
@@ -226,24 +249,22 @@ impl Mux {
     }
 
     /// Ends the server that is [attached](Mux::attach), in its order; or the wait for a greeting. The
-    /// connection to the upstream server lasts until the mux is dropped.
+    /// connection to the upstream server lasts until that has answered what it was sent, but not longer than half a
+    /// second.
     pub fn shutdown(&self) {
         self.shared.shutting_down.store(true, Ordering::SeqCst);
         self.shared.decide();
         if let Some(control) = self.shared.control.get() {
             control.shutdown();
         }
+        self.shared.upstream.wake();
     }
 }
 
 impl Drop for Mux {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::SeqCst);
-        self.shared.upstream.waker.wake();
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
+        self.shared.upstream.wake();
     }
 }
 
@@ -254,65 +275,15 @@ impl fmt::Debug for Mux {
 }
 
 impl Shared {
-    fn run(&self, dispatcher: &Dispatcher) {
-        let mut pause = FIRST_PAUSE;
-        let mut last_told = None;
-        while !self.is_closing() {
-            let began = Instant::now();
-            let end = self.connect(dispatcher).unwrap_or_else(|end| end);
-            if self.is_closing() {
-                break;
-            }
-            // The same thing again is not worth a line each time.
-            if last_told.as_ref() != Some(&end) {
-                tracing::warn!(server = %self.address, "no upstream server: {}", end.why);
-                last_told = Some(end);
-            }
-            if began.elapsed() > LONGEST_PAUSE {
-                pause = FIRST_PAUSE;
-            }
-            let _ = self.upstream.waker.wait(pause);
-            pause = LONGEST_PAUSE.min(pause * 2);
-        }
-        self.upstream.lost("the mux ends", false);
-    }
-
-    /// One connection from beginning to end.
-    fn connect(&self, dispatcher: &Dispatcher) -> Result<End, End> {
-        let is_closing = || self.is_closing();
-        let number = self.connections.fetch_add(1, Ordering::Relaxed);
-        let mut connection = Connection::open(&self.address, &self.upstream, &is_closing)?;
-        let greeting = connection.negotiate()?;
-        let version = greeting.version.to_string();
-        tracing::info!(server = %self.address, version, "connected upstream");
-        let oob = greeting.capabilities.contains(&Capability::OOB);
-        let connected = Connected::to(&greeting.version);
-        dispatcher.set_greeting(greeting);
-        self.upstream.connected(Arc::clone(connection.link()), oob, number);
-        // Nobody has been served before the first one.
-        let again = self.decide();
-        if again {
-            // Declared, and made of text.
-            let _ = dispatcher.emit(&UPSTREAM_CONNECTED, &connected);
-        }
-        let end = connection.serve(dispatcher);
-        self.upstream.lost(&end.why, end.orderly);
-        match (end.orderly, self.control.get()) {
-            (true, Some(control)) => control.disconnect_clients(),
-            _ => {
-                let disconnected = Disconnected { reason: end.why.clone() };
-                let _ = dispatcher.emit(&UPSTREAM_DISCONNECTED, &disconnected);
-            }
-        }
-        self.upstream.forget_end(&end.why);
-        Ok(end)
-    }
-
     /// Ends the wait for a greeting. Whether it had ended before.
     fn decide(&self) -> bool {
         let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
         self.decision.notify_all();
         std::mem::replace(&mut *decided, true)
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::SeqCst)
     }
 
     fn is_closing(&self) -> bool {

@@ -27,6 +27,7 @@ mod descriptors;
 mod effects;
 mod input;
 mod missed;
+mod on_leave;
 mod outbox;
 
 use std::collections::VecDeque;
@@ -47,6 +48,7 @@ pub use self::descriptors::{Descriptor, Descriptors};
 pub(crate) use self::effects::{Effects, Next};
 use self::input::Input;
 pub use self::missed::{EVENTS_MISSED, EventsMissed};
+pub(crate) use self::on_leave::OnLeave;
 pub(crate) use self::outbox::{Outbox, Written};
 use crate::access::{Charge, Ledger, Origin};
 use crate::io::{Event, Registration};

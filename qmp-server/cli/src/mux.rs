@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use qmp_dispatch::Dispatcher;
-use qmp_server::{Audit, Discipline, Mux, Server, TracePoints, system_time, version};
+use qmp_server::{Audit, Discipline, Engine, Mux, Server, TracePoints, system_time, version};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -51,11 +51,12 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     mux.report_to(&metrics);
     let metrics = clients::serve_metrics(&metrics, options)?;
     clients::announce(&server, metrics.as_ref(), options);
-    mux.start(dispatcher).map_err(Failure::usage)?;
+    let engine = Engine::new().map_err(Failure::usage)?;
+    mux.start_on(&engine, dispatcher).map_err(Failure::usage)?;
     end_on_signals(signals, Arc::clone(&mux), audit.clone()).map_err(Failure::usage)?;
     // Who connects before that waits, as for QEMU while it has another client.
     if mux.wait_for_greeting() {
-        let server = server.spawn().map_err(Failure::usage)?;
+        let server = server.spawn_on(&engine).map_err(Failure::usage)?;
         mux.attach(server.control());
         server.wait();
     }

@@ -69,7 +69,7 @@ pub(super) struct Loop {
     /// What the last wait has returned, handled up to `next_event`.
     events: Events,
     next_event: usize,
-    /// Sessions and listeners that had their turn and have more.
+    /// Sessions, listeners and links that had their turn and have more.
     again: VecDeque<Token>,
     /// How many of `again` are to be looked at before the next wait.
     again_now: usize,
@@ -203,6 +203,7 @@ impl Loop {
         match self.sources.get_mut(token) {
             Some(Source::Session(_)) => self.read(token),
             Some(Source::Listener(_)) => self.accept(token),
+            Some(Source::Link(_)) => self.wake_link(token),
             _ => {}
         }
     }

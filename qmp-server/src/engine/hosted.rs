@@ -146,7 +146,8 @@ impl Hosted {
         ));
         tracing::debug!(%peer, "client connected");
         self.counters.greeted.count();
-        let mut locals = Locals::default().with(Descriptors::default()).with(peer);
+        let mut locals =
+            Locals::default().with(Descriptors::default()).with(peer).with(Arc::clone(&ledger));
         if let Some(role) = &origin.role {
             locals = locals.with(role.clone());
         }

@@ -40,6 +40,8 @@ pub(crate) struct Next {
     pub(crate) interest: Interest,
     /// When it wants its next input at the latest.
     pub(crate) timer: Option<Duration>,
+    /// It has more to do, when others have had their turn.
+    pub(crate) again: bool,
     /// It is to be dropped.
     pub(crate) ended: bool,
 }

@@ -19,7 +19,7 @@ use super::listening::Listening;
 use crate::access::{Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Owner, Registration, Token, aside};
 use crate::observe::Counters;
-use crate::session::{Client, Job, Remains, Session};
+use crate::session::{Client, Job, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
 
 /// Something to be run without the leadership.
@@ -220,6 +220,9 @@ impl Work {
             }
             Work::Forget { server, remains } => {
                 server.forget(&remains.client);
+                if let Some(on_leave) = remains.client.monitor.local::<OnLeave>() {
+                    on_leave.call();
+                }
                 let owner = remains.client.ledger.owner();
                 let token = server.registration.token();
                 let forgotten = token.map_or(Done::Nothing, |server| Done::Forgotten { server });

@@ -1,49 +1,72 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a client has at the upstream server.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use qmp_queue::{Mode, Producer};
+use qmp_queue::{Mode, Producer, Queue};
 
 use super::names::Names;
 use super::request::Request;
 use super::upstream::Upstream;
 
-/// So many out-of-band requests of a client may be unanswered; there is nothing else to hold them up.
+/// Limit of unanswered out-of-band requests per client; there is nothing else to hold them up.
 const MOST_OUT_OF_BAND: usize = 64;
 
-/// A [local](qmp_dispatch::Monitor::local) of every monitor of a mux.
+/// A client, for as long as it is connected or something of it is at the upstream server. It holds neither the monitor
+/// nor anything that waits for an answer.
 pub(super) struct Client {
     pub(super) names: Names,
     /// Its place in the line for the upstream server.
     line: Producer<Box<Request>>,
     out_of_band: Arc<AtomicUsize>,
-    upstream: Weak<Upstream>,
+    /// It has left. Set before its requests are dropped; a request is queued before this is looked at: one of the two
+    /// sees the other.
+    gone: AtomicBool,
 }
 
 impl Client {
-    pub(super) fn new(upstream: &Arc<Upstream>, prefix: String) -> Client {
+    pub(super) fn new(line: &Queue<Box<Request>>, names: Names) -> Client {
         Client {
-            names: Names::new(prefix),
-            line: upstream.line().register(Mode::default()),
+            names,
+            line: line.register(Mode::default()),
             out_of_band: Arc::default(),
-            upstream: Arc::downgrade(upstream),
+            gone: AtomicBool::new(false),
         }
     }
 
-    /// Has the client's request wait in line. Another one that does so already has passed its deadline,
-    /// as a client has only one in-band request in progress, and will not be sent any more.
-    pub(super) fn queue(&self, request: Request) {
-        drop(self.line.clear());
+    /// Makes the client's request wait in line. Returns those that did so already: they have passed their deadlines, as
+    /// a client has only one in-band request in progress, and will not be sent any more.
+    pub(super) fn queue(&self, request: Request) -> Vec<Box<Request>> {
+        let overdue = self.clear();
         // Refused only when all has ended; then its answer says so.
         drop(self.line.push(Box::new(request)));
+        overdue
+    }
+
+    /// Makes a request for a client that has left wait in line.
+    pub(super) fn queue_own(&self, request: Request) {
+        drop(self.line.push(Box::new(request)));
+    }
+
+    /// Takes back what waits in line.
+    pub(super) fn clear(&self) -> Vec<Box<Request>> {
+        self.line.clear().items
     }
 
     /// Counts an out-of-band request until what is returned is dropped; `None` if there are too many.
     pub(super) fn out_of_band(&self) -> Option<OutOfBand> {
         let counted = OutOfBand(Arc::clone(&self.out_of_band));
         (self.out_of_band.fetch_add(1, Ordering::Relaxed) < MOST_OUT_OF_BAND).then_some(counted)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// Notes that it has left. Returns whether that was known.
+    pub(super) fn set_gone(&self) -> bool {
+        self.gone.swap(true, Ordering::SeqCst)
     }
 }
 
@@ -56,11 +79,21 @@ impl Drop for OutOfBand {
     }
 }
 
-/// When nothing of the client is in progress any more, its descriptors are closed.
-impl Drop for Client {
+/// A [local](qmp_dispatch::Monitor::local) of every monitor of a mux: its client, which has left at the latest when this
+/// is dropped.
+pub(super) struct Place {
+    pub(super) client: Arc<Client>,
+    upstream: Arc<Upstream>,
+}
+
+impl Place {
+    pub(super) fn new(client: &Arc<Client>, upstream: &Arc<Upstream>) -> Place {
+        Place { client: Arc::clone(client), upstream: Arc::clone(upstream) }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(upstream) = self.upstream.upgrade() {
-            upstream.close_descriptors(self.names.take_all());
-        }
+        self.upstream.leave(&self.client);
     }
 }

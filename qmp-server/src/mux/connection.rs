@@ -1,212 +1,164 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One connection to the upstream server: from its greeting to its end, on one thread, which
-//! transmits answers and events to clients in the order in which they come.
+//! One connection to the upstream server: its socket, and what goes over it.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use qmp_dispatch::Dispatcher;
-use qmp_dispatch::proto::{
-    Band, Capability, Dialect, Event, Greeting, Json, Limits, Message, Reader, RequestText,
-    Response, ServerMessage, SyntaxError, Value,
-};
+use qmp_dispatch::proto::client::{Ids, Received, Session, SessionError};
+use qmp_dispatch::proto::{Capability, Greeting};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
-use super::link::Link;
-use super::upstream::Upstream;
-use crate::Address;
-
-/// After so long without a greeting somebody should be told.
-const GREETING_EXPECTED: Duration = Duration::from_secs(5);
-
-/// What a server may send before its greeting: QEMU lets what is left for its last client turn up.
-const MOST_BEFORE_GREETING: usize = 64 << 20;
+use crate::io::{Event, Interest};
+use crate::session::Descriptor;
 
 /// What is read at a time.
 const BUFFER_SIZE: usize = 64 << 10;
 
-/// Why a connection has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct End {
-    pub(super) why: String,
-    /// The server has ended because it was told to: by `quit`, or as the guest or somebody else has
-    /// shut the machine down.
-    pub(super) orderly: bool,
-}
-
-impl End {
-    /// On one line: the server may have a say in this, and it gets into the log.
-    fn broken(why: impl ToString) -> End {
-        End { why: why.to_string().replace(char::is_control, " "), orderly: false }
-    }
-}
-
-pub(super) struct Connection<'a> {
-    upstream: &'a Upstream,
-    link: Arc<Link>,
-    reader: Reader,
-    buffer: Vec<u8>,
+pub(super) struct Connection {
+    socket: OwnedFd,
+    /// Requests are kept by their numbers in [`InFlight`](super::upstream::State::in_flight).
+    pub(super) session: Session<u64>,
+    /// The message that the server has not taken all of. The next one is not chosen before it has: so what waits can
+    /// still be taken back.
+    outgoing: Option<Outgoing>,
+    /// There may be something to receive: the last read found something and did not find the end of it.
+    readable: bool,
+    /// The system has reported the end of the stream, which comes after what there is to receive.
+    read_closed: bool,
+    /// Nothing more can be sent. That the connection has ended is said when all that has come was read.
+    pub(super) write_closed: bool,
+    /// What the server has greeted with, until it has answered negotiation.
+    pub(super) greeting: Option<Greeting>,
     /// The server has said that it ends.
-    ending: bool,
-    is_closing: &'a dyn Fn() -> bool,
+    pub(super) ending: bool,
 }
 
-/// What is done with a message that has come.
-type Handle<'a> = dyn FnMut(Result<Message<'_>, SyntaxError>) -> Result<(), End> + 'a;
+/// One message, of which the server has taken what is before `at`. The descriptor goes with its first byte.
+struct Outgoing {
+    text: String,
+    at: usize,
+    descriptor: Option<Arc<Descriptor>>,
+}
 
-impl<'a> Connection<'a> {
-    pub(super) fn open(
-        address: &Address,
-        upstream: &'a Upstream,
-        is_closing: &'a dyn Fn() -> bool,
-    ) -> Result<Connection<'a>, End> {
-        Ok(Connection {
-            upstream,
-            link: Arc::new(Link::connect(address).map_err(End::broken)?),
-            // What a server sends is looked at when it is complete, whatever dialect the server speaks.
-            reader: Reader::new(Dialect::Qemu10_0, Limits::default()),
-            buffer: vec![0; BUFFER_SIZE],
+/// What has come of writing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Nothing is unsent.
+    All,
+    /// The server takes no more at the moment, or not any more.
+    Some,
+}
+
+impl Connection {
+    /// The connection of this socket. `number` says how many there were before.
+    pub(super) fn new(socket: OwnedFd, number: u64) -> Connection {
+        let ids = Ids::nth_connection(number, super::random() as u32);
+        Connection {
+            socket,
+            session: Session::new(ids, vec![Capability::OOB]),
+            outgoing: None,
+            readable: true,
+            read_closed: false,
+            write_closed: false,
+            greeting: None,
             ending: false,
-            is_closing,
-        })
+        }
     }
 
-    /// Waits for the greeting, and enables out-of-band execution if it is offered.
-    pub(super) fn negotiate(&mut self) -> Result<Greeting, End> {
-        let greeting = self.greeting()?;
-        let oob = greeting.capabilities.contains(&Capability::OOB);
-        let enable = oob.then(|| Json::encode(&Enable { enable: ["oob"] }));
-        let enable = enable.transpose().map_err(End::broken)?;
-        // Whatever was left for an earlier client has not got this one.
-        let id = super::random() >> 32 | 1 << 31;
-        let mut text = String::new();
-        let request = RequestText {
-            command: "qmp_capabilities",
-            arguments: enable.as_ref(),
-            id,
-            band: Band::InBand,
-        };
-        request.write(&mut text);
-        self.link.send(text, None);
-        let mut outcome = None;
-        while outcome.is_none() {
-            self.receive(None, &mut |message| {
-                if let Ok(ServerMessage::Response(response)) = parse(message)
-                    && response.id.as_ref().and_then(Value::as_u64) == Some(id)
-                {
-                    outcome = Some(response.result);
-                }
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Notes what has been reported.
+    pub(super) fn ready(&mut self, event: Event) {
+        self.readable = true;
+        self.read_closed |= event.read_closed;
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    pub(super) fn interest(&self) -> Interest {
+        match self.outgoing {
+            Some(_) => Interest::ReadableWritable,
+            None => Interest::Readable,
+        }
+    }
+
+    /// Receives what is there into `buffer`, which must be empty. Nothing is received when there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the connection has ended; an error of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the server has
+    /// ended it.
+    pub(super) fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.reserve_exact(BUFFER_SIZE);
+        match recv(&self.socket, spare_capacity(buffer), RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {
+                self.readable = buffer.len() == buffer.capacity() || self.read_closed;
                 Ok(())
-            })?;
-        }
-        match outcome {
-            Some(Err(error)) => Err(End::broken(format_args!("negotiation failed: {error}"))),
-            _ => Ok(greeting),
-        }
-    }
-
-    fn greeting(&mut self) -> Result<Greeting, End> {
-        let began = Instant::now();
-        let mut told = false;
-        let mut received = 0;
-        let mut greeting = None;
-        while greeting.is_none() {
-            if !told && began.elapsed() >= GREETING_EXPECTED {
-                told = true;
-                tracing::warn!("no greeting from the upstream server; has it another client?");
             }
-            let wake_again = (!told).then_some(GREETING_EXPECTED);
-            received += self.receive(wake_again, &mut |message| {
-                if let Ok(ServerMessage::Greeting(message)) = parse(message) {
-                    greeting = Some(message);
-                }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
                 Ok(())
-            })?;
-            if received > MOST_BEFORE_GREETING {
-                return Err(End::broken("it sends anything but a greeting"));
             }
-        }
-        greeting.ok_or_else(|| End::broken("no greeting"))
-    }
-
-    /// Passes on what the server sends, until it sends no more.
-    pub(super) fn serve(&mut self, dispatcher: &Dispatcher) -> End {
-        let upstream = self.upstream;
-        loop {
-            let mut ending = self.ending;
-            let received = self.receive(None, &mut |message| match parse(message)? {
-                ServerMessage::Event(event) => {
-                    ending = tells_end(&event).unwrap_or(ending);
-                    dispatcher.relay(&event);
-                    Ok(())
-                }
-                ServerMessage::Response(Response { id, result, .. }) => {
-                    let id = id.as_ref().and_then(Value::as_u64);
-                    ending |= result.is_ok() && id.is_some_and(|id| upstream.is_quit(id));
-                    id.and_then(|id| upstream.answered(id, result))
-                        .ok_or_else(|| End::broken("it answers what it was not asked"))
-                }
-                ServerMessage::Greeting(_) => Err(End::broken("it greets twice")),
-            });
-            self.ending = ending;
-            if let Err(end) = received {
-                return End { orderly: ending, ..end };
-            }
+            Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits for bytes, and has the messages in them dealt with. How many bytes there were.
-    fn receive(
+    /// Takes the next message from the front of `input`.
+    pub(super) fn read(
         &mut self,
-        timeout: Option<Duration>,
-        handle: &mut Handle<'_>,
-    ) -> Result<usize, End> {
-        self.link.wait(&self.upstream.waker, timeout).map_err(End::broken)?;
-        if (self.is_closing)() {
-            return Err(End::broken("the mux ends"));
+        input: &mut &[u8],
+    ) -> Option<Result<Received<u64>, SessionError>> {
+        self.session.read(input)
+    }
+
+    /// Sends what the session has to transmit; the descriptor goes with it. Nothing must be unsent.
+    pub(super) fn send(&mut self, descriptor: Option<Arc<Descriptor>>) -> Written {
+        debug_assert!(self.outgoing.is_none());
+        let text = self.session.transmit();
+        self.outgoing = text.map(|text| Outgoing { text, at: 0, descriptor });
+        self.flush()
+    }
+
+    /// Sends more of what is unsent.
+    pub(super) fn flush(&mut self) -> Written {
+        while let Some(outgoing) = &mut self.outgoing {
+            match outgoing.send(&self.socket) {
+                Ok(()) if outgoing.at == outgoing.text.len() => self.outgoing = None,
+                Ok(()) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Written::Some,
+                Err(_) => {
+                    self.outgoing = None;
+                    self.write_closed = true;
+                    self.readable = true;
+                }
+            }
         }
-        let received = match self.link.receive(&mut self.buffer) {
-            Ok(0) => return Err(End::broken("it has closed the connection")),
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Err(error) => return Err(End::broken(error)),
-        };
-        let mut bytes = &self.buffer[..received];
-        while let Some(message) = self.reader.read(&mut bytes) {
-            handle(message)?;
+        if self.write_closed { Written::Some } else { Written::All }
+    }
+}
+
+impl Outgoing {
+    fn send(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = self.descriptor.as_ref().map(|descriptor| [descriptor.as_fd()]);
+        if let Some(descriptors) = &descriptors {
+            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         }
-        Ok(received)
-    }
-
-    pub(super) fn link(&self) -> &Arc<Link> {
-        &self.link
-    }
-}
-
-impl Drop for Connection<'_> {
-    fn drop(&mut self) {
-        self.link.shutdown();
-    }
-}
-
-#[derive(serde::Serialize)]
-struct Enable {
-    enable: [&'static str; 1],
-}
-
-fn parse(message: Result<Message<'_>, SyntaxError>) -> Result<ServerMessage, End> {
-    let rubbish = |error| End::broken(format_args!("it sends rubbish: {error}"));
-    let message = message.map_err(|error| rubbish(error.to_string()))?;
-    ServerMessage::parse(&message).map_err(|error| rubbish(error.to_string()))
-}
-
-/// Whether the event says that the machine, and so its server, is about to end, or that it is not.
-fn tells_end(event: &Event) -> Option<bool> {
-    match &*event.name {
-        "SHUTDOWN" => Some(true),
-        // With -no-shutdown the machine is stopped instead, and can be started again.
-        "STOP" | "RESET" | "RESUME" => Some(false),
-        _ => None,
+        let text = [IoSlice::new(&self.text.as_bytes()[self.at..])];
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        self.at += sendmsg(socket, &text, &mut ancillary, flags)?;
+        self.descriptor = None;
+        Ok(())
     }
 }

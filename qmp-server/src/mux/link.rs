@@ -1,217 +1,508 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The socket between us and the upstream server.
+//! The link to the upstream server: a source of the loop that connects, again and again, and passes on what comes.
+//!
+//! ```text
+//!             the pause is over          there are addresses          the connection is made
+//!   Waiting ─────────────────▶ Resolving ──────────▶ Connecting ──────────────────▶ Greeting
+//!      ▲                          │                      │                             │ greeting
+//!      │                          │ failed               │ all have failed             ▼
+//!      ├──────────────────────────┴──────────────────────┘                        Negotiating
+//!      │                                                                               │ response
+//!      │                        the connection is lost                                 ▼
+//!      └──────────────────────────────────────────────────────(from all three)────  Serving
+//!
+//!   any ── the mux ends ──▶ Ended
+//! ```
+//!
+//! It is lent out for each of its inputs, and so may call responders, and relay events, in the order in which answers and
+//! events come.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
-use rustix::net::sockopt::{
-    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
-};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown,
-    SocketAddrUnix, SocketFlags, SocketType, connect, recv, sendmsg, shutdown, socket_with,
-};
+use qmp_dispatch::Dispatcher;
+use qmp_dispatch::proto::client::{Received, RequestTooLarge, SessionError, Stage};
+use qmp_dispatch::proto::{Band, Capability, Error, Event};
 
-use crate::Address;
-use crate::session::Descriptor;
+use super::Shared;
+use super::connect::{self, Target, Way};
+use super::connection::{Connection, Written};
+use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
+use crate::engine::{Input, Link, Next};
+use crate::io::{Interest, Notice, Registration, aside};
+
+/// How long to leave a server alone that could not be reached: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a host may take to answer to a connection over TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After so long a silence a host is asked whether it is still there, and so often again.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+pub(super) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 
-/// A connection that never blocks.
-pub(super) struct Link {
-    socket: OwnedFd,
-    unsent: Mutex<VecDeque<Unsent>>,
+/// After so long without a greeting, or without a response to negotiation, somebody should be told.
+const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
+
+/// How long answers are waited for when the mux ends.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// In-band requests that a server with out-of-band execution has at a time: the next one is there
+/// when it is done with one. Fewer than the eight that it would queue, for then it would stop reading.
+const WINDOW_WITH_OOB: usize = 6;
+
+/// One input reads no more often than this before others get their turn.
+const READS_PER_INPUT: usize = 16;
+
+/// Looking up names is one owner's, for all links.
+const LOOK_UPS: u64 = 1;
+
+/// Why there is no connection, or not any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct End {
+    why: String,
+    /// The server has ended because it was told to: by `quit`, or as the guest or somebody else has
+    /// shut the machine down.
+    orderly: bool,
 }
 
-/// What the server has not taken yet of one message, from `at` on. The descriptor goes with its first
-/// byte.
-struct Unsent {
-    text: String,
-    at: usize,
-    descriptor: Option<Arc<Descriptor>>,
+impl End {
+    /// On one line: the server may have a say in this, and it gets into the log.
+    fn broken(why: impl ToString) -> End {
+        End { why: why.to_string().replace(char::is_control, " "), orderly: false }
+    }
 }
 
-impl Link {
-    /// Whether a server can be connected to at such an address.
-    pub(super) fn check(address: &Address) -> io::Result<()> {
-        match address {
-            Address::Unix(_) | Address::UnixAbstract(_) | Address::Tcp { .. } => Ok(()),
-            _ => Err(cannot_connect(address)),
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => End::broken("it has closed the connection"),
+            _ => End::broken(error),
+        }
+    }
+}
+
+impl From<SessionError> for End {
+    fn from(error: SessionError) -> End {
+        match error {
+            SessionError::Invalid(invalid) => {
+                End::broken(format_args!("it sends rubbish: {invalid}"))
+            }
+            SessionError::SecondGreeting => End::broken("it greets twice"),
+            SessionError::NegotiationRefused(error) => {
+                End::broken(format_args!("negotiation failed: {error}"))
+            }
+            error => End::broken(error),
+        }
+    }
+}
+
+/// See the diagram at the head of this file.
+enum State {
+    Waiting {
+        until: Instant,
+    },
+    Resolving(Arc<Resolved>),
+    Connecting {
+        socket: OwnedFd,
+        rest: VecDeque<Target>,
+        until: Instant,
+    },
+    /// If the server is silent until `silent_at`, that is told once.
+    Greeting {
+        connection: Box<Connection>,
+        silent_at: Option<Instant>,
+    },
+    Negotiating {
+        connection: Box<Connection>,
+        silent_at: Option<Instant>,
+    },
+    Serving {
+        connection: Box<Connection>,
+    },
+    Ended,
+}
+
+/// The addresses of a host, when they have been looked up.
+type Resolved = Mutex<Option<io::Result<Vec<Target>>>>;
+
+pub(super) struct UpstreamLink {
+    registration: Arc<Registration>,
+    shared: Arc<Shared>,
+    dispatcher: Dispatcher,
+    state: State,
+    /// How many connections there have been, from a random number on.
+    connections: u64,
+    /// When the last attempt to connect began.
+    began: Instant,
+    /// How long to wait before the next one.
+    pause: Duration,
+    /// Why the last one has failed, if the log has told it.
+    told: Option<End>,
+    /// The socket is another one than at the end of the last input, or there is none any more.
+    new_socket: bool,
+    /// The mux ends, and waits for answers until then.
+    ends_at: Option<Instant>,
+}
+
+impl Link for UpstreamLink {
+    fn registration(&self) -> &Arc<Registration> {
+        &self.registration
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Connecting { socket, .. } => Some(socket.as_fd()),
+            State::Greeting { connection, .. }
+            | State::Negotiating { connection, .. }
+            | State::Serving { connection } => Some(connection.socket()),
+            State::Waiting { .. } | State::Resolving(_) | State::Ended => None,
         }
     }
 
-    pub(super) fn connect(address: &Address) -> io::Result<Link> {
-        let socket = match address {
-            Address::Unix(path) => connect_unix(&SocketAddrUnix::new(path)?)?,
-            Address::UnixAbstract(name) => {
-                connect_unix(&SocketAddrUnix::new_abstract_name(name.as_bytes())?)?
-            }
-            Address::Tcp { host, port } => connect_tcp(host, *port)?,
-            _ => return Err(cannot_connect(address)),
-        };
-        Ok(Link { socket, unsent: Mutex::default() })
+    fn handle(&mut self, input: Input) -> Next {
+        self.shared.upstream.awake();
+        let now = Instant::now();
+        let state = std::mem::replace(&mut self.state, State::Ended);
+        self.state = self.step(state, input, now).unwrap_or_else(|end| self.lost(end, now));
+        if self.is_to_end(now) {
+            self.end();
+        }
+        self.next(now)
+    }
+}
+
+impl UpstreamLink {
+    pub(super) fn new(
+        registration: Arc<Registration>,
+        shared: Arc<Shared>,
+        dispatcher: Dispatcher,
+    ) -> UpstreamLink {
+        let now = Instant::now();
+        UpstreamLink {
+            registration,
+            shared,
+            dispatcher,
+            state: State::Waiting { until: now },
+            connections: super::random() >> 1,
+            began: now,
+            pause: FIRST_PAUSE,
+            told: None,
+            new_socket: false,
+            ends_at: None,
+        }
     }
 
-    /// Sends a message, behind those that are unsent yet. Whether that was all.
-    pub(super) fn send(&self, text: String, descriptor: Option<Arc<Descriptor>>) -> bool {
-        let mut unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
-        unsent.push_back(Unsent { text, at: 0, descriptor });
-        self.send_more(&mut unsent)
-    }
-
-    /// Sends what is unsent, as far as the server takes it. Whether that was all.
-    pub(super) fn flush(&self) -> bool {
-        self.send_more(&mut self.unsent.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn send_more(&self, unsent: &mut VecDeque<Unsent>) -> bool {
-        while let Some(first) = unsent.front_mut() {
-            match self.send_some(first) {
-                Ok(sent) => {
-                    first.at += sent;
-                    first.descriptor = None;
-                    if first.at == first.text.len() {
-                        unsent.pop_front();
-                    }
+    fn step(&mut self, state: State, input: Input, now: Instant) -> Result<State, End> {
+        match state {
+            State::Waiting { until } if now < until => Ok(State::Waiting { until }),
+            State::Waiting { .. } => self.begin(now),
+            State::Resolving(resolved) => {
+                let found = resolved.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match found {
+                    None => Ok(State::Resolving(resolved)),
+                    Some(targets) => self.connect(targets?.into(), now),
                 }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return false,
-                // Whoever reads finds out, after what has come before the end.
-                Err(_) => unsent.clear(),
+            }
+            State::Connecting { socket, rest, until } => {
+                self.go_on_connecting(socket, rest, until, input, now)
+            }
+            State::Greeting { connection, silent_at } => {
+                self.exchange(connection, silent_at, input, now)
+            }
+            State::Negotiating { connection, silent_at } => {
+                self.exchange(connection, silent_at, input, now)
+            }
+            State::Serving { connection } => self.exchange(connection, None, input, now),
+            State::Ended => Ok(State::Ended),
+        }
+    }
+
+    fn begin(&mut self, now: Instant) -> Result<State, End> {
+        self.began = now;
+        let (host, port) = match connect::way_to(&self.shared.address)? {
+            Way::Connect(target) => return self.connect([target].into(), now),
+            Way::Resolve(host, port) => (host, port),
+        };
+        let resolved: Arc<Resolved> = Arc::default();
+        let (result, registration) = (Arc::clone(&resolved), Arc::clone(&self.registration));
+        aside(LOOK_UPS, move || {
+            let targets = connect::resolve(&host, port);
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(targets);
+            registration.post(Notice::Wake);
+        });
+        Ok(State::Resolving(resolved))
+    }
+
+    /// Connects to the first of these that can be reached.
+    fn connect(&mut self, mut targets: VecDeque<Target>, now: Instant) -> Result<State, End> {
+        let mut end = End::broken("the host has no address");
+        while let Some(target) = targets.pop_front() {
+            match connect::begin(&target) {
+                Ok(socket) => {
+                    self.new_socket = true;
+                    let until = now + CONNECT_TIMEOUT;
+                    let event = Input::default();
+                    return self.go_on_connecting(socket, targets, until, event, now);
+                }
+                Err(error) => end = error.into(),
             }
         }
-        true
+        Err(end)
     }
 
-    fn send_some(&self, unsent: &Unsent) -> Result<usize, Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = unsent.descriptor.as_ref().map(|descriptor| [descriptor.as_fd()]);
-        if let Some(descriptors) = &descriptors {
-            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    fn go_on_connecting(
+        &mut self,
+        socket: OwnedFd,
+        rest: VecDeque<Target>,
+        until: Instant,
+        input: Input,
+        now: Instant,
+    ) -> Result<State, End> {
+        let error = match connect::is_made(&socket) {
+            Ok(true) => {
+                let connection = Box::new(Connection::new(socket, self.connections));
+                self.connections += 1;
+                return self.exchange(connection, Some(now + ANSWER_EXPECTED), input, now);
+            }
+            Ok(false) if now < until => return Ok(State::Connecting { socket, rest, until }),
+            Ok(false) => io::ErrorKind::TimedOut.into(),
+            Err(error) => error,
+        };
+        drop(socket);
+        self.new_socket = true;
+        if rest.is_empty() { Err(error.into()) } else { self.connect(rest, now) }
+    }
+
+    /// Passes on what the server sends, and sends what waits.
+    fn exchange(
+        &mut self,
+        mut connection: Box<Connection>,
+        silent_at: Option<Instant>,
+        input: Input,
+        now: Instant,
+    ) -> Result<State, End> {
+        let stage = connection.session.stage();
+        if let Some(event) = input.event {
+            connection.ready(event);
         }
-        let text = [IoSlice::new(&unsent.text.as_bytes()[unsent.at..])];
-        sendmsg(&self.socket, &text, &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+        let received = self.receive(&mut connection);
+        if let Err(end) = received {
+            return Err(End { orderly: connection.ending, ..end });
+        }
+        self.send(&mut connection);
+        let next = connection.session.stage();
+        let silent_at = match silent_at {
+            _ if next != stage => Some(now + ANSWER_EXPECTED),
+            Some(at) if at <= now => {
+                self.tell_of_silence(&connection);
+                None
+            }
+            silent_at => silent_at,
+        };
+        Ok(match next {
+            Stage::Greeting => State::Greeting { connection, silent_at },
+            Stage::Negotiation => State::Negotiating { connection, silent_at },
+            _ => State::Serving { connection },
+        })
     }
 
-    /// Receives what is there: zero bytes at the end of file.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(&self.socket, buffer, RecvFlags::DONTWAIT)?.0)
+    fn receive(&mut self, connection: &mut Connection) -> Result<(), End> {
+        let mut buffer = Vec::new();
+        for _ in 0..READS_PER_INPUT {
+            if !connection.is_readable() {
+                break;
+            }
+            buffer.clear();
+            connection.receive(&mut buffer)?;
+            let mut input = &buffer[..];
+            while let Some(received) = connection.read(&mut input) {
+                self.received(connection, received?)?;
+            }
+        }
+        match connection.write_closed && !connection.is_readable() {
+            true => Err(End::broken("it does not read any more")),
+            false => Ok(()),
+        }
     }
 
-    /// How many bytes the server has not taken yet.
-    pub(super) fn unsent(&self) -> usize {
-        let unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
-        unsent.iter().map(|unsent| unsent.text.len() - unsent.at).sum()
-    }
-
-    /// Waits until there is something to receive, or somebody wakes us; sends what is unsent meanwhile.
-    pub(super) fn wait(&self, waker: &Waker, timeout: Option<Duration>) -> io::Result<()> {
-        let room = if self.flush() { PollFlags::empty() } else { PollFlags::OUT };
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | room), waker.poll_fd()];
-        wait(&mut fds, timeout)?;
-        if !fds[1].revents().is_empty() {
-            waker.reset();
+    fn received(
+        &mut self,
+        connection: &mut Connection,
+        received: Received<u64>,
+    ) -> Result<(), End> {
+        let upstream = &self.shared.upstream;
+        match received {
+            Received::Greeting(greeting) => connection.greeting = Some(greeting),
+            Received::Ready => self.connected(connection),
+            // Before the greeting they are left over from the client before.
+            Received::Event(_) if connection.session.stage() == Stage::Greeting => {}
+            Received::Event(event) => {
+                connection.ending = tells_end(&event).unwrap_or(connection.ending);
+                self.dispatcher.relay(&event);
+            }
+            Received::Response { request, result } => {
+                connection.ending |= result.is_ok() && upstream.is_quit(request);
+                upstream.answered(request, result);
+            }
+            // Before negotiation is complete they are left over, too.
+            _ if connection.session.stage() == Stage::Ready => {
+                return Err(End::broken("it answers what it was not asked"));
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    pub(super) fn shutdown(&self) {
-        let _ = shutdown(&self.socket, Shutdown::Both);
-    }
-}
-
-fn cannot_connect(address: &Address) -> io::Error {
-    let what = format!(
-        "{address} cannot be an upstream server: those are at unix:, unix-abstract: or tcp:"
-    );
-    io::Error::new(io::ErrorKind::Unsupported, what)
-}
-
-fn connect_unix(address: &SocketAddrUnix) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    match connect(&socket, address) {
-        Ok(()) => Ok(socket),
-        Err(Errno::AGAIN) => {
-            Err(io::Error::new(io::ErrorKind::WouldBlock, "too many other clients wait there"))
+    fn connected(&mut self, connection: &mut Connection) {
+        let Some(greeting) = connection.greeting.take() else { return };
+        let server = &self.shared.address;
+        tracing::info!(%server, version = %greeting.version, "connected upstream");
+        self.told = None;
+        let connected = Connected::to(&greeting.version);
+        self.dispatcher.set_greeting(greeting);
+        self.shared.upstream.connected(connection.session.has_enabled(&Capability::OOB));
+        // Nobody has been served before the first one.
+        let again = self.shared.decide();
+        if again {
+            // Declared, and made of text.
+            let _ = self.dispatcher.emit(&UPSTREAM_CONNECTED, &connected);
         }
-        Err(error) => Err(error.into()),
     }
-}
 
-fn connect_tcp(host: &str, port: u16) -> io::Result<OwnedFd> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                notice_silent_end(&stream)?;
-                return Ok(stream.into());
+    /// Sends what the server may have now.
+    fn send(&self, connection: &mut Connection) {
+        if connection.flush() == Written::Some {
+            return;
+        }
+        let upstream = &self.shared.upstream;
+        while connection.send(None) == Written::All && connection.session.stage() == Stage::Ready {
+            let session = &mut connection.session;
+            let window = match session.has_enabled(&Capability::OOB) {
+                true => WINDOW_WITH_OOB,
+                false => 1,
+            };
+            let in_band = session.pending_count(Band::InBand) < window;
+            let Some((number, text)) = upstream.next(in_band) else { return };
+            let arguments = text.arguments.as_ref();
+            match session.request(&text.command, arguments, text.band, number) {
+                Ok(()) if connection.send(text.descriptor.clone()) == Written::All => {}
+                Ok(()) => return,
+                // A text within our own limits, and beyond those of the server with the id that was added. It would end
+                // the connection for all.
+                Err(RequestTooLarge { limit, .. }) => {
+                    upstream.answered(number, Err(Error::from(limit)));
+                }
             }
-            Err(error) => last = error,
         }
     }
-    Err(last)
+
+    fn tell_of_silence(&self, connection: &Connection) {
+        let server = &self.shared.address;
+        let what = match (connection.session.stage(), connection.session.suspect()) {
+            (Stage::Greeting, Some(foreign)) => foreign.to_string(),
+            (Stage::Greeting, None) => {
+                "no greeting from the upstream server; has it another client?".to_owned()
+            }
+            _ => "the upstream server does not answer qmp_capabilities".to_owned(),
+        };
+        tracing::warn!(%server, "{what}");
+        self.shared.upstream.set_reason(&what);
+    }
+
+    /// There is no connection any more, or none has come about.
+    fn lost(&mut self, end: End, now: Instant) -> State {
+        self.new_socket = true;
+        let was_connected = self.shared.upstream.is_connected();
+        if was_connected {
+            self.tell_clients(&end);
+        } else if self.shared.upstream.connections.get() == 0 {
+            self.shared.upstream.set_reason(&end.why);
+        }
+        // The same thing again is not worth a line each time.
+        if self.told.as_ref() != Some(&end) {
+            tracing::warn!(server = %self.shared.address, "no upstream server: {}", end.why);
+            self.told = Some(end);
+        }
+        if now.duration_since(self.began) > LONGEST_PAUSE {
+            self.pause = FIRST_PAUSE;
+        }
+        let until = now + self.pause;
+        self.pause = LONGEST_PAUSE.min(self.pause * 2);
+        State::Waiting { until }
+    }
+
+    fn tell_clients(&self, end: &End) {
+        let control = self.shared.control.get().filter(|_| end.orderly);
+        if let Some(control) = control {
+            // First, so that the loop drops what clients have queued before it learns that they are owed nothing.
+            control.disconnect_clients();
+        }
+        self.shared.upstream.lost(&end.why, !end.orderly);
+        if control.is_none() {
+            let disconnected = Disconnected { reason: end.why.clone() };
+            let _ = self.dispatcher.emit(&UPSTREAM_DISCONNECTED, &disconnected);
+        }
+    }
+
+    /// Whether nothing more is waited for.
+    fn is_to_end(&mut self, now: Instant) -> bool {
+        if self.shared.is_closing() {
+            return true;
+        }
+        if !self.shared.is_shutting_down() {
+            return false;
+        }
+        let ends_at = *self.ends_at.get_or_insert(now + LAST_ANSWERS);
+        now >= ends_at || self.shared.upstream.is_idle()
+    }
+
+    fn end(&mut self) {
+        self.state = State::Ended;
+        self.new_socket = true;
+        self.shared.upstream.lost("the mux ends", false);
+    }
+
+    fn next(&mut self, now: Instant) -> Next {
+        let at = match &self.state {
+            State::Waiting { until } | State::Connecting { until, .. } => Some(*until),
+            State::Greeting { silent_at, .. } | State::Negotiating { silent_at, .. } => *silent_at,
+            State::Resolving(_) | State::Serving { .. } | State::Ended => None,
+        };
+        let at = at.into_iter().chain(self.ends_at).min();
+        let (interest, again) = match &self.state {
+            State::Connecting { .. } => (Interest::ReadableWritable, false),
+            State::Greeting { connection, .. }
+            | State::Negotiating { connection, .. }
+            | State::Serving { connection } => (connection.interest(), connection.is_readable()),
+            _ => (Interest::Readable, false),
+        };
+        Next {
+            new_socket: std::mem::take(&mut self.new_socket),
+            interest,
+            timer: at.map(|at| at.saturating_duration_since(now)),
+            again,
+            ended: matches!(self.state, State::Ended),
+        }
+    }
 }
 
-/// Has the system find out when the host at the other end has gone without a word.
-fn notice_silent_end(stream: &TcpStream) -> io::Result<()> {
-    set_tcp_keepidle(stream, KEEPALIVE_AFTER)?;
-    set_tcp_keepintvl(stream, KEEPALIVE_AFTER)?;
-    set_tcp_keepcnt(stream, 3)?;
-    Ok(set_socket_keepalive(stream, true)?)
-}
-
-/// Wakes the thread that waits for the upstream server, or will.
-pub(super) struct Waker(OwnedFd);
-
-impl Waker {
-    pub(super) fn new() -> io::Result<Waker> {
-        Ok(Waker(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
-    }
-
-    pub(super) fn wake(&self) {
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    /// Waits until somebody wakes us, or the time is over.
-    pub(super) fn wait(&self, timeout: Duration) -> io::Result<()> {
-        wait(&mut [self.poll_fd()], Some(timeout))?;
-        self.reset();
-        Ok(())
-    }
-
-    fn reset(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
-    }
-
-    fn poll_fd(&self) -> PollFd<'_> {
-        PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)
+/// Also if it ends by a panic: nobody waits for an answer that does not come.
+impl Drop for UpstreamLink {
+    fn drop(&mut self) {
+        self.shared.upstream.lost("the mux ends", true);
     }
 }
 
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    match poll(fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
+/// Whether the event says that the machine, and so its server, is about to end, or that it is not.
+fn tells_end(event: &Event) -> Option<bool> {
+    match &*event.name {
+        "SHUTDOWN" => Some(true),
+        // With -no-shutdown the machine is stopped instead, and can be started again.
+        "STOP" | "RESET" | "RESUME" => Some(false),
+        _ => None,
     }
 }

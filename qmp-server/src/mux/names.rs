@@ -8,7 +8,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qmp_dispatch::proto::{Error, Object, Value};
 
@@ -21,15 +22,36 @@ const NAMES: [&str; 3] = ["fds", "vhostfds", "sock-fds"];
 /// Members that hold a name behind `fd:`.
 const ADDRESS: [&str; 2] = ["uri", "protocol"];
 
+/// What comes before a name in a string that is looked at like a path.
+const PATH: &str = "/dev/fdname/";
+
+/// Names that one client may have. QEMU itself has no room for more descriptors, as a rule.
+const MOST_NAMES: usize = 1024;
+
+/// Names that all clients may have, those that have left and whose names are being closed included.
+const MOST_NAMES_IN_ALL: usize = 64 << 10;
+
+/// Bytes of one name.
+const LONGEST_NAME: usize = 255;
+
 /// The names that one client has given.
 pub(super) struct Names {
     prefix: String,
     given: Mutex<HashSet<String>>,
+    /// How many names all clients have.
+    in_all: Arc<AtomicUsize>,
+}
+
+/// The arguments of a command with the client's names as the upstream server is to see them.
+pub(super) struct Renamed {
+    pub(super) arguments: Object,
+    /// The names that are in it, as the client knows them. The command takes them if it succeeds.
+    pub(super) names: Vec<String>,
 }
 
 impl Names {
-    pub(super) fn new(prefix: String) -> Names {
-        Names { prefix, given: Mutex::default() }
+    pub(super) fn new(prefix: String, in_all: Arc<AtomicUsize>) -> Names {
+        Names { prefix, given: Mutex::default(), in_all }
     }
 
     /// The name as the upstream server is to see it. Names that QEMU refuses stay as they are.
@@ -40,30 +62,60 @@ impl Names {
         }
     }
 
+    /// Whether the client may have this name, too.
+    pub(super) fn check_room(&self, name: &str) -> Result<(), Error> {
+        let given = self.given();
+        if name.len() > LONGEST_NAME {
+            let error =
+                format!("The name of a file descriptor may have at most {LONGEST_NAME} bytes");
+            return Err(Error::generic(error));
+        }
+        let has_room =
+            given.len() < MOST_NAMES && self.in_all.load(Ordering::Relaxed) < MOST_NAMES_IN_ALL;
+        match has_room || given.contains(name) {
+            true => Ok(()),
+            false => Err(Error::generic("too many file descriptors have names")),
+        }
+    }
+
     /// The upstream server knows this one now.
     pub(super) fn add(&self, name: String) {
-        self.given().insert(name);
+        if self.given().insert(name) {
+            self.in_all.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The upstream server does not know this one any more.
     pub(super) fn remove(&self, name: &str) {
-        self.given().remove(name);
+        if self.given().remove(name) {
+            self.in_all.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
-    /// All names, as the upstream server sees them.
-    pub(super) fn take_all(&self) -> Vec<String> {
-        self.given().drain().map(|name| format!("{}{name}", self.prefix)).collect()
+    /// All names, as the client knows them.
+    pub(super) fn all(&self) -> Vec<String> {
+        self.given().iter().cloned().collect()
     }
 
     /// The arguments with the client's names as the upstream server is to see them; `None` if there
     /// are none in it.
-    pub(super) fn rename(&self, arguments: &Object) -> Option<Object> {
+    pub(super) fn rename(&self, command: &str, arguments: &Object) -> Option<Renamed> {
         let given = self.given();
         if given.is_empty() {
             return None;
         }
-        let renaming = Renaming { prefix: &self.prefix, given: &given };
-        renaming.object(arguments, false)
+        let mut renaming = Renaming { prefix: &self.prefix, given: &given, found: Vec::new() };
+        let mut renamed = renaming.object(arguments, false);
+        // Here the name of the member is a string of its own.
+        if command == "qom-set"
+            && let Some(property) = arguments.get("property").and_then(Value::as_str)
+            && let Some(value) = arguments.get("value").and_then(Value::as_str)
+            && let Some(value) = renaming.string(property, value, false)
+        {
+            renamed.get_or_insert_with(|| arguments.clone()).insert("value", value);
+        }
+        let names = renaming.found;
+        renamed.map(|arguments| Renamed { arguments, names })
     }
 
     /// An error about the client's names, as the client knows them.
@@ -76,14 +128,22 @@ impl Names {
     }
 }
 
+impl Drop for Names {
+    fn drop(&mut self) {
+        let names = self.given.get_mut().unwrap_or_else(PoisonError::into_inner).len();
+        self.in_all.fetch_sub(names, Ordering::Relaxed);
+    }
+}
+
 struct Renaming<'a> {
     prefix: &'a str,
     given: &'a HashSet<String>,
+    found: Vec<String>,
 }
 
 impl Renaming<'_> {
     /// `within_fd` says that the object is the data of an address of type `fd`.
-    fn object(&self, object: &Object, within_fd: bool) -> Option<Object> {
+    fn object(&mut self, object: &Object, within_fd: bool) -> Option<Object> {
         let is_fd = within_fd || object.get("type").and_then(Value::as_str) == Some("fd");
         let mut renamed: Option<Object> = None;
         for (name, value) in object {
@@ -102,10 +162,11 @@ impl Renaming<'_> {
         renamed
     }
 
-    fn array(&self, elements: &[Value]) -> Option<Vec<Value>> {
+    fn array(&mut self, elements: &[Value]) -> Option<Vec<Value>> {
         let mut renamed: Option<Vec<Value>> = None;
         for (index, element) in elements.iter().enumerate() {
             let new = match element {
+                Value::String(text) => self.path(text).map(Value::from),
                 Value::Object(inner) => self.object(inner, false).map(Value::Object),
                 Value::Array(inner) => self.array(inner).map(Value::Array),
                 _ => None,
@@ -117,7 +178,7 @@ impl Renaming<'_> {
         renamed
     }
 
-    fn string(&self, member: &str, text: &str, is_fd: bool) -> Option<String> {
+    fn string(&mut self, member: &str, text: &str, is_fd: bool) -> Option<String> {
         if NAME.contains(&member) || (is_fd && member == "str") {
             return self.name(text);
         }
@@ -129,15 +190,44 @@ impl Renaming<'_> {
             let renamed = parts.iter().any(|part| matches!(part, Cow::Owned(_)));
             return renamed.then(|| parts.join(":"));
         }
-        if ADDRESS.contains(&member) {
-            let name = self.name(text.strip_prefix("fd:")?)?;
+        if ADDRESS.contains(&member)
+            && let Some(name) = text.strip_prefix("fd:")
+        {
+            let name = self.name(name)?;
             return Some(format!("fd:{name}"));
         }
-        None
+        self.path(text)
     }
 
-    fn name(&self, name: &str) -> Option<String> {
-        self.given.contains(name).then(|| format!("{}{name}", self.prefix))
+    /// A string with paths in it that end in names.
+    fn path(&mut self, text: &str) -> Option<String> {
+        let mut parts = text.split(PATH);
+        let mut renamed = parts.next()?.to_owned();
+        let mut any = false;
+        for part in parts {
+            renamed.push_str(PATH);
+            // A name may have any characters, but as a rule none of those that end it in a longer string.
+            let end = part.find([',', ':', ';', '"', '\'', ' ', '}', ']', '&', '/']);
+            let name = match (self.given.contains(part), end) {
+                (false, Some(end)) => &part[..end],
+                _ => part,
+            };
+            match self.name(name) {
+                Some(full) => {
+                    any = true;
+                    renamed.push_str(&full);
+                }
+                None => renamed.push_str(name),
+            }
+            renamed.push_str(&part[name.len()..]);
+        }
+        any.then_some(renamed)
+    }
+
+    fn name(&mut self, name: &str) -> Option<String> {
+        let name = self.given.get(name)?;
+        self.found.push(name.clone());
+        Some(format!("{}{name}", self.prefix))
     }
 }
 
@@ -148,7 +238,7 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        let names = Names::new("p-".to_owned());
+        let names = Names::new("p-".to_owned(), Arc::default());
         for name in ["tap0", "tap1"] {
             names.add(name.to_owned());
         }
@@ -157,8 +247,15 @@ mod tests {
 
     #[track_caller]
     fn check(arguments: &str, renamed: Option<&str>) {
+        check_of("any", arguments, renamed);
+    }
+
+    #[track_caller]
+    fn check_of(command: &str, arguments: &str, renamed: Option<&str>) {
         let Ok(Value::Object(object)) = arguments.parse() else { panic!("an object") };
-        let actual = names().rename(&object).map(|object| Json::from(&object));
+        let actual = names().rename(command, &object);
+        assert_eq!(actual.is_some_and(|actual| !actual.names.is_empty()), renamed.is_some());
+        let actual = names().rename(command, &object).map(|renamed| Json::from(&renamed.arguments));
         assert_eq!(actual.as_ref().map(Json::as_str), renamed);
     }
 
@@ -183,6 +280,46 @@ mod tests {
         check(r#"{"id": "tap0", "str": "tap0"}"#, None);
         check(r#"{"uri": "unix:tap0"}"#, None);
         check(r#"{"type": "fd", "other": {"str": "tap0"}}"#, None);
+    }
+
+    #[test]
+    fn the_value_of_a_property_is_looked_at_like_a_member_of_its_name() {
+        let set = |property: &str, value: &str| {
+            format!(r#"{{"path": "/objects/i", "property": "{property}", "value": "{value}"}}"#)
+        };
+        check_of("qom-set", &set("fd", "tap0"), Some(&set("fd", "p-tap0")));
+        check_of("qom-set", &set("vhostfds", "1:tap1"), Some(&set("vhostfds", "1:p-tap1")));
+        check_of("qom-set", &set("label", "tap0"), None);
+        check_of("qom-list", &set("fd", "tap0"), None);
+    }
+
+    #[test]
+    fn names_are_found_behind_a_path_in_any_string() {
+        check(r#"{"x": "/dev/fdname/tap0"}"#, Some(r#"{"x": "/dev/fdname/p-tap0"}"#));
+        check(r#"{"x": ["/dev/fdname/tap0"]}"#, Some(r#"{"x": ["/dev/fdname/p-tap0"]}"#));
+        check(
+            r#"{"x": "a=/dev/fdname/tap0,b=/dev/fdname/tap2:/dev/fdname/tap1"}"#,
+            Some(r#"{"x": "a=/dev/fdname/p-tap0,b=/dev/fdname/tap2:/dev/fdname/p-tap1"}"#),
+        );
+        check(r#"{"x": "/dev/fdname/tap"}"#, None);
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let in_all = Arc::default();
+        let names = Names::new("p-".to_owned(), Arc::clone(&in_all));
+        for number in 0..MOST_NAMES {
+            let name = number.to_string();
+            assert_eq!(names.check_room(&name), Ok(()));
+            names.add(name);
+        }
+        assert!(names.check_room("more").is_err());
+        assert_eq!(names.check_room("7"), Ok(()), "it is there already");
+        names.remove("7");
+        assert_eq!(names.check_room("more"), Ok(()));
+        assert!(names.check_room(&"x".repeat(LONGEST_NAME + 1)).is_err());
+        drop(names);
+        assert_eq!(in_all.load(Ordering::Relaxed), 0);
     }
 
     #[test]

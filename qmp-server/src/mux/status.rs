@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::Shared;
+use super::request::Asker;
 use super::upstream::Connection;
 #[cfg(feature = "metrics")]
 use crate::metrics::Exposition;
@@ -70,18 +71,15 @@ fn query_upstream(shared: &Shared, context: &Context) -> Result<UpstreamStatus, 
     let upstream = &shared.upstream;
     let connections = upstream.connections.get();
     let version = (connections > 0).then(|| context.dispatcher().version().to_string());
-    let queued = upstream.line().len() as u64;
     let state = upstream.state();
+    let queued = upstream.queued(&state) as u64;
     let (connected, oob, reason) = match &state.connection {
-        Connection::Present { oob, .. } => (true, *oob, None),
+        Connection::Present { oob } => (true, *oob, None),
         Connection::Absent { why } => (false, false, Some(why.clone())),
-        Connection::Ended => (false, false, Some("it has ended as it was told".to_owned())),
     };
-    let mut in_flight: Vec<_> = state.table.iter().collect();
-    in_flight.sort_by_key(|in_flight| in_flight.sent);
-    let in_flight = in_flight.into_iter().map(|in_flight| InFlightCommand {
+    let in_flight = state.in_flight.values().map(|in_flight| InFlightCommand {
         command: in_flight.command.clone(),
-        monitor: in_flight.then.waiting().map(u64::from),
+        monitor: in_flight.after.asker.as_ref().and_then(Asker::monitor).map(u64::from),
         sent_ms: milliseconds(in_flight.sent.elapsed()),
     });
     Ok(UpstreamStatus {
@@ -102,7 +100,7 @@ impl super::upstream::Upstream {
     pub(super) fn tell(&self, exposition: &mut Exposition) {
         let state = self.state();
         let connected = matches!(state.connection, Connection::Present { .. });
-        let in_flight = state.table.iter().count();
+        let (in_flight, queued) = (state.in_flight.len(), self.queued(&state));
         drop(state);
         exposition.gauge(
             "upstream_connected",
@@ -122,7 +120,7 @@ impl super::upstream::Upstream {
         exposition.gauge(
             "upstream_queued_requests",
             "Requests that wait for being sent there.",
-            self.line().len(),
+            queued,
         );
     }
 }

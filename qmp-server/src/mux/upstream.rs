@@ -3,253 +3,327 @@
 //!
 //! The monitors of clients let one in-band request of each through at a time. Here they stand in line
 //! until the server may have one more; the line is a fair queue again. Out-of-band requests do not.
+//!
+//! Any thread adds requests and takes back those of clients that have left; the [link](super::link) alone takes them out
+//! to send them. No foreign code is called with the state locked.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use qmp_dispatch::proto::{Band, Error, Json, RequestText};
+use qmp_dispatch::proto::{Band, Error, Json};
 use qmp_dispatch::{Context, Forwarded, Responder};
 use qmp_queue::Queue;
 
-use super::client::{Client, OutOfBand};
-use super::link::{Link, Waker};
-use super::request::{Request, Then};
-use super::table::Table;
+use super::client::{Client, Place};
+use super::request::{InFlight, Request, Text};
+use crate::io::{Notice, Registration};
 use crate::observe::Counter;
 
-/// How many in-band requests a server with out-of-band execution has at a time: the next one is there
-/// when it is done with one. Fewer than the eight that it would queue, for then it would stop reading.
-const WINDOW_WITH_OOB: usize = 6;
-
-/// So many out-of-band requests of all clients may be unanswered: those of clients that have gone count, too.
+/// Out-of-band requests of all clients that may be unanswered: those of clients that have gone count, too.
 const MOST_OUT_OF_BAND: usize = 1024;
 
-/// When the server has left more bytes than these unread, there is no use in overtaking.
-const MOST_UNSENT: usize = 1 << 20;
+/// Bytes of out-of-band requests that may wait for a server that does not read.
+const MOST_URGENT_BYTES: usize = 1 << 20;
 
 pub(super) struct Upstream {
-    /// Boxed, because an idle client keeps the room that they took.
+    /// In-band requests. Boxed, because an idle client keeps the room that they took.
     line: Queue<Box<Request>>,
     state: Mutex<State>,
-    pub(super) waker: Waker,
+    /// Of the link.
+    registration: OnceLock<Arc<Registration>>,
+    /// The link has been woken, and has not looked since.
+    woken: AtomicBool,
     /// How often there was a connection.
     pub(super) connections: Counter,
+    /// Names of descriptors of all clients.
+    pub(super) names: Arc<AtomicUsize>,
 }
 
 pub(super) struct State {
     pub(super) connection: Connection,
     /// When that changed.
     pub(super) since: Instant,
-    pub(super) table: Table<InFlight>,
-    /// Our own requests, which go before all others.
-    own: VecDeque<Request>,
+    /// By their numbers, which are in the order in which they were sent.
+    pub(super) in_flight: BTreeMap<u64, InFlight>,
+    /// How many requests were sent.
+    sent: u64,
+    /// How many of those in flight are out-of-band.
+    out_of_band: usize,
+    /// Out-of-band requests, which go before all others, and the bytes of their texts.
+    urgent: VecDeque<Request>,
+    urgent_bytes: usize,
+    /// What must be done about a descriptor before another one is passed.
+    own: Option<Request>,
     /// A request is in flight that takes a descriptor.
     passing: bool,
-    /// Those that wait for it to be answered.
+    /// Those that wait for it to be answered. At most one of each client.
     to_pass: VecDeque<Request>,
 }
 
+/// As those see it who have a request.
 pub(super) enum Connection {
     /// There is none, and who asks is told why.
     Absent {
         why: String,
     },
-    /// The server has ended because it was told to; who asks gets no answer, as from itself.
-    Ended,
     Present {
-        link: Arc<Link>,
         oob: bool,
     },
 }
 
-pub(super) struct InFlight {
-    pub(super) command: String,
-    pub(super) then: Then,
-    pub(super) sent: Instant,
-    passes: bool,
-    _out_of_band: Option<OutOfBand>,
-}
-
-/// A request that cannot be sent, and what its client is told; nothing if it is not to be answered.
-type Failed = (Request, Option<Error>);
+/// A request that will not be sent, and what its client is told.
+type Refused = (Request, Error);
 
 impl Upstream {
-    pub(super) fn new(waker: Waker) -> Upstream {
+    pub(super) fn new() -> Upstream {
         let state = State {
             connection: Connection::Absent { why: "not connected yet".to_owned() },
             since: Instant::now(),
-            table: Table::new(0),
-            own: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            sent: 0,
+            out_of_band: 0,
+            urgent: VecDeque::new(),
+            urgent_bytes: 0,
+            own: None,
             passing: false,
             to_pass: VecDeque::new(),
         };
-        let connections = Counter::default();
-        Upstream { line: Queue::new(), state: Mutex::new(state), waker, connections }
+        Upstream {
+            line: Queue::new(),
+            state: Mutex::new(state),
+            registration: OnceLock::new(),
+            woken: AtomicBool::new(false),
+            connections: Counter::default(),
+            names: Arc::default(),
+        }
     }
 
     pub(super) fn line(&self) -> &Queue<Box<Request>> {
         &self.line
     }
 
-    /// Sends a client's request, or has it wait in line.
+    /// Names the link. `false` if there is one already.
+    pub(super) fn set_link(&self, registration: Arc<Registration>) -> bool {
+        self.registration.set(registration).is_ok()
+    }
+
+    /// Makes the link look at what is to be done.
+    pub(super) fn wake(&self) {
+        if !self.woken.swap(true, Ordering::SeqCst)
+            && let Some(registration) = self.registration.get()
+        {
+            registration.post(Notice::Wake);
+        }
+    }
+
+    /// The link is about to look: what comes from now on wakes it again.
+    pub(super) fn awake(&self) {
+        self.woken.store(false, Ordering::SeqCst);
+    }
+
+    /// Lets a client's request wait until it is sent, or refuses it.
     pub(super) fn forward(
         &self,
         context: &Context,
         request: Forwarded,
         responder: Responder<Json>,
     ) {
-        let client = context.monitor().local::<Arc<Client>>();
-        let request = Request::new(context, request, responder);
-        match (request.band, client) {
-            (Band::InBand, Some(client)) => {
-                client.queue(request);
-                self.pump();
-            }
-            (_, client) => self.send_at_once(request, client.map(|client| client.out_of_band())),
-        }
-    }
-
-    /// `counted` is `Some(None)` if the client has too many out-of-band requests.
-    fn send_at_once(&self, request: Request, counted: Option<Option<OutOfBand>>) {
-        if counted.as_ref().is_some_and(Option::is_none) {
-            let error = "too many out-of-band commands are unanswered";
-            return fail((request, Some(Error::generic(error))));
-        }
-        let mut state = self.state();
-        let failed = match state.obstacle(request.band) {
-            Some(error) => Some((request, Some(Error::generic(error)))),
-            None => self.send(&mut state, request, counted.flatten()),
+        let Some(Place { client, .. }) = context.monitor().local::<Place>() else {
+            let error = Error::generic("the monitor is not one of this mux");
+            return responder.respond_json(Err(error));
         };
-        drop(state);
-        failed.into_iter().for_each(fail);
-    }
-
-    /// Sends what the server may have now. All that waits fails if there is no server.
-    pub(super) fn pump(&self) {
-        let mut failed = Vec::new();
-        let mut state = self.state();
-        while state.may_send()
-            && let Some(request) = state.next(&self.line)
-        {
-            // What is not awaited has been answered already, by its deadline.
-            let sent = match request.is_awaited() {
-                true => self.send(&mut state, request, None),
-                false => Some((request, None)),
-            };
-            failed.extend(sent);
+        let request = match Request::new(context, request, responder, client) {
+            Ok(request) => request,
+            Err((responder, error)) => return responder.respond_json(Err(error)),
+        };
+        if let Err((request, error)) = self.admit(client, request) {
+            return request.after.fail(Some(error));
         }
-        drop(state);
-        failed.into_iter().for_each(fail);
+        if client.is_gone() {
+            self.drop_requests(client);
+        }
+        self.wake();
     }
 
-    /// Hands a request to the connection, or back if there is none.
-    fn send(
-        &self,
-        state: &mut State,
-        request: Request,
-        out_of_band: Option<OutOfBand>,
-    ) -> Option<Failed> {
-        let link = match &state.connection {
-            Connection::Present { link, .. } => Arc::clone(link),
-            Connection::Ended => return Some((request, None)),
+    fn admit(&self, client: &Arc<Client>, mut request: Request) -> Result<(), Refused> {
+        let mut state = self.state();
+        let oob = match &state.connection {
+            Connection::Present { oob } => *oob,
             Connection::Absent { why } => {
-                let command = &request.command;
-                let error = format!("The command {command} cannot be sent to the server: {why}");
-                return Some((request, Some(Error::generic(error))));
+                let error = cannot_be_sent(&request.text.command, why);
+                return Err((request, error));
             }
         };
-        let passes = request.takes_descriptor();
-        state.passing |= passes;
-        let Request { command, arguments, band, descriptor, then } = request;
-        let in_flight = InFlight {
-            command: command.clone(),
-            then,
-            sent: Instant::now(),
-            passes,
-            _out_of_band: out_of_band,
-        };
-        let id = state.table.insert(band, in_flight);
-        let mut text = String::with_capacity(128);
-        let request = RequestText { command: &command, arguments: arguments.as_ref(), id, band };
-        request.write(&mut text);
-        if !link.send(text, descriptor) {
-            self.waker.wake();
+        if request.text.band == Band::InBand {
+            let overdue = client.queue(request);
+            drop(state);
+            drop(overdue);
+            return Ok(());
         }
-        None
+        request.after.out_of_band = client.out_of_band();
+        let error = if request.after.out_of_band.is_none() {
+            "too many out-of-band commands are unanswered"
+        } else if !oob {
+            "the upstream server does not offer out-of-band execution any more"
+        } else if state.out_of_band + state.urgent.len() >= MOST_OUT_OF_BAND
+            || state.urgent_bytes > MOST_URGENT_BYTES
+        {
+            "the upstream server does not take any more out-of-band commands"
+        } else {
+            state.urgent_bytes += request.text.len();
+            state.urgent.push_back(request);
+            return Ok(());
+        };
+        Err((request, Error::generic(error)))
     }
 
-    /// Whether this request would end the server.
-    pub(super) fn is_quit(&self, id: u64) -> bool {
-        self.state().table.get(id).is_some_and(|in_flight| in_flight.command == "quit")
+    /// Takes the next request that may be sent, and counts it as sent. `in_band` says whether it may be an in-band one.
+    pub(super) fn next(&self, in_band: bool) -> Option<(u64, Text)> {
+        let mut unwanted = Vec::new();
+        let mut state = self.state();
+        let next = loop {
+            match state.next(&self.line, in_band) {
+                Some(request) if !request.is_wanted() => unwanted.push(request),
+                next => break next,
+            }
+        };
+        let sent = next.map(|Request { text, after }| {
+            let number = state.sent;
+            state.sent += 1;
+            state.passing |= after.takes_descriptor();
+            state.out_of_band += usize::from(text.band == Band::OutOfBand);
+            state.in_flight.insert(number, InFlight::new(&text.command, after));
+            (number, text)
+        });
+        drop(state);
+        // Its client waits no more, or has left.
+        unwanted.into_iter().for_each(|request| request.after.fail(None));
+        sent
     }
 
-    /// The server has answered a request of ours. `None` if there is none of this id.
-    pub(super) fn answered(&self, id: u64, result: Result<Json, Error>) -> Option<()> {
-        let in_flight = self.state().table.take(id)?;
-        let next = in_flight.then.answered(result);
-        if in_flight.passes || !next.is_empty() {
+    /// The command that is in flight under this number.
+    pub(super) fn is_quit(&self, number: u64) -> bool {
+        self.state().in_flight.get(&number).is_some_and(|in_flight| in_flight.command == "quit")
+    }
+
+    /// The server has answered, or will not be asked.
+    pub(super) fn answered(&self, number: u64, result: Result<Json, Error>) {
+        let mut state = self.state();
+        let Some(InFlight { after, .. }) = state.in_flight.remove(&number) else { return };
+        state.out_of_band -= usize::from(after.out_of_band.is_some());
+        drop(state);
+        let passes = after.takes_descriptor();
+        let left = after.names_to_close();
+        let next = after.answered(result);
+        if passes || next.as_ref().is_some_and(Request::takes_descriptor) {
             let mut state = self.state();
             state.passing = false;
-            // A probe goes before everything that waits to pass another descriptor.
-            state.own.extend(next);
+            state.own = next;
+        } else if let Some(close) = next
+            && let Some(client) = close.after.client.clone()
+        {
+            client.queue_own(close);
         }
-        self.pump();
-        Some(())
+        if let Some(client) = left {
+            self.close_names(&client);
+        }
     }
 
-    /// There is a server to send requests to, by a connection of this number.
-    pub(super) fn connected(&self, link: Arc<Link>, oob: bool, connection: u64) {
+    /// There is a server to send requests to.
+    pub(super) fn connected(&self, oob: bool) {
         self.connections.count();
         let mut state = self.state();
-        state.table = Table::new(connection);
-        state.connection = Connection::Present { link, oob };
+        state.connection = Connection::Present { oob };
         state.since = Instant::now();
-        drop(state);
-        self.pump();
     }
 
-    /// There is none any more. Who waits for an answer is told so, or gets none if the server has
-    /// `ended` as it was told.
-    pub(super) fn lost(&self, why: &str, ended: bool) {
+    /// There is none any more. Who waits for an answer is told so, or gets none if `answers` is `false`.
+    pub(super) fn lost(&self, why: &str, answers: bool) {
         let mut state = self.state();
         if matches!(state.connection, Connection::Present { .. }) {
             state.since = Instant::now();
         }
-        state.connection = match ended {
-            true => Connection::Ended,
-            false => Connection::Absent { why: why.to_owned() },
-        };
-        let in_flight = state.table.take_all();
-        state.passing = false;
-        state.own.clear();
+        state.connection = Connection::Absent { why: why.to_owned() };
+        let in_flight = std::mem::take(&mut state.in_flight);
+        (state.out_of_band, state.urgent_bytes, state.passing) = (0, 0, false);
+        let mut waiting: Vec<Request> = state.own.take().into_iter().collect();
+        waiting.extend(state.to_pass.drain(..));
+        waiting.extend(state.urgent.drain(..));
+        // With the state locked, so that no request is added to the line between the two.
+        waiting.extend(std::iter::from_fn(|| Some(*self.line.try_pop()?.item)));
         drop(state);
-        for InFlight { command, then, .. } in in_flight {
+        for InFlight { command, after, .. } in in_flight.into_values() {
             let error = format!("The command {command} was sent and not answered: {why}");
-            settle(then, (!ended).then(|| Error::generic(error)));
+            after.fail(answers.then(|| Error::generic(error)));
         }
-        self.pump();
-    }
-
-    /// Clients that have got no answers are gone, and others may have come.
-    pub(super) fn forget_end(&self, why: &str) {
-        let mut state = self.state();
-        if matches!(state.connection, Connection::Ended) {
-            state.connection = Connection::Absent { why: why.to_owned() };
+        for Request { text, after } in waiting {
+            after.fail(answers.then(|| cannot_be_sent(&text.command, why)));
         }
     }
 
-    /// Closes descriptors that the server has by these names, if it still has them.
-    pub(super) fn close_descriptors(&self, names: Vec<String>) {
-        if names.is_empty() {
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.state().connection, Connection::Present { .. })
+    }
+
+    /// Says why there is no connection, if there is none.
+    pub(super) fn set_reason(&self, why: &str) {
+        if let Connection::Absent { why: reason } = &mut self.state().connection {
+            why.clone_into(reason);
+        }
+    }
+
+    /// Whether nothing waits or is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.in_flight.is_empty() && self.queued(&state) == 0
+    }
+
+    /// How many requests wait for being sent.
+    pub(super) fn queued(&self, state: &State) -> usize {
+        self.line.len() + state.urgent.len() + state.to_pass.len()
+    }
+
+    /// A client has left: what it has asked is not sent any more, or not answered, and its names are closed.
+    pub(super) fn leave(&self, client: &Arc<Client>) {
+        if client.set_gone() {
             return;
         }
+        self.drop_requests(client);
+        self.close_names(client);
+    }
+
+    /// Lets go of all that a client that has left waits for.
+    fn drop_requests(&self, client: &Arc<Client>) {
         let mut state = self.state();
-        if matches!(state.connection, Connection::Present { .. }) {
-            state.own.extend(names.iter().map(|name| Request::close(name)));
-        }
+        let of_client = |in_flight: &mut InFlight| {
+            let is_its = |of: &Arc<Client>| Arc::ptr_eq(of, client);
+            let its = in_flight.after.client.as_ref().is_some_and(is_its);
+            if its { in_flight.after.asker.take() } else { None }
+        };
+        let askers: Vec<_> = state.in_flight.values_mut().filter_map(of_client).collect();
+        let is_its = |request: &Request| request.after.asker.is_some() && request.is_of(client);
+        let (urgent, kept): (VecDeque<_>, _) = state.urgent.drain(..).partition(is_its);
+        state.urgent = kept;
+        state.urgent_bytes -= urgent.iter().map(|request| request.text.len()).sum::<usize>();
+        let (to_pass, kept): (VecDeque<_>, _) = state.to_pass.drain(..).partition(is_its);
+        state.to_pass = kept;
+        let line = client.clear();
         drop(state);
-        self.pump();
+        askers.into_iter().for_each(|asker| asker.fail(None));
+        let waiting = urgent.into_iter().chain(to_pass).chain(line.into_iter().map(|boxed| *boxed));
+        waiting.for_each(|request| request.after.fail(None));
+    }
+
+    /// Closes the descriptors that a client has left behind, in its own turns.
+    fn close_names(&self, client: &Arc<Client>) {
+        if self.is_connected()
+            && let Some(close) = Request::close_all(client, client.names.all())
+        {
+            client.queue_own(close);
+            self.wake();
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -257,33 +331,21 @@ impl Upstream {
     }
 }
 
+fn cannot_be_sent(command: &str, why: &str) -> Error {
+    Error::generic(format!("The command {command} cannot be sent to the server: {why}"))
+}
+
 impl State {
-    /// Why a request cannot be sent at once.
-    fn obstacle(&self, band: Band) -> Option<&'static str> {
-        match &self.connection {
-            Connection::Present { oob: false, .. } if band == Band::OutOfBand => {
-                Some("the upstream server does not offer out-of-band execution any more")
-            }
-            Connection::Present { link, .. }
-                if self.table.out_of_band() >= MOST_OUT_OF_BAND || link.unsent() > MOST_UNSENT =>
-            {
-                Some("the upstream server does not take any more out-of-band commands")
-            }
-            _ => None,
+    /// The next request that may be sent.
+    fn next(&mut self, line: &Queue<Box<Request>>, in_band: bool) -> Option<Request> {
+        if let Some(urgent) = self.urgent.pop_front() {
+            self.urgent_bytes -= urgent.text.len();
+            return Some(urgent);
         }
-    }
-
-    fn may_send(&self) -> bool {
-        match &self.connection {
-            Connection::Present { oob: true, .. } => self.table.in_band() < WINDOW_WITH_OOB,
-            Connection::Present { oob: false, .. } => self.table.in_band() == 0,
-            Connection::Absent { .. } | Connection::Ended => true,
+        if !in_band {
+            return None;
         }
-    }
-
-    /// The next in-band request that may be sent.
-    fn next(&mut self, line: &Queue<Box<Request>>) -> Option<Request> {
-        if let Some(own) = self.own.pop_front() {
+        if let Some(own) = self.own.take() {
             return Some(own);
         }
         if !self.passing
@@ -298,19 +360,5 @@ impl State {
             }
             self.to_pass.push_back(request);
         }
-    }
-}
-
-fn fail((request, error): Failed) {
-    settle(request.then, error);
-}
-
-/// Tells a client that there is no answer, or lets it go without.
-fn settle(then: Then, error: Option<Error>) {
-    match (then.into_responder(), error) {
-        (Some(responder), _) if !responder.is_awaited() => drop(responder),
-        (Some(responder), Some(error)) => responder.respond_json(Err(error)),
-        (Some(responder), None) => responder.abandon(),
-        (None, _) => {}
     }
 }

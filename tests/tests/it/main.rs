@@ -57,6 +57,10 @@ mod mux_clients;
 mod mux_descriptors;
 /// What becomes of everybody when the server behind a mux fails, or a client does.
 mod mux_faults;
+/// What clients of a mux leave behind.
+mod mux_leaving;
+/// Servers behind a mux that do what a mux has to bear with.
+mod mux_upstreams;
 /// Which processes may connect.
 mod peers;
 /// The server in a poll loop of somebody else's.

@@ -92,6 +92,9 @@ impl Loop {
         let at = next.timer.and_then(|timer| Instant::now().checked_add(timer));
         slot.timer = at.map(|at| self.timers.set(at, Timer::Link(token)));
         slot.link = Some(link);
+        if next.again {
+            self.again.push_back(token);
+        }
         self.lend(token);
     }
 

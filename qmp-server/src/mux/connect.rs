@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connecting to an upstream server without blocking.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_nodelay,
+    socket_error,
+};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getpeername, socket_with,
+};
+
+use super::link::KEEPALIVE_AFTER;
+use crate::Address;
+
+/// Where a connection can be made to.
+pub(super) enum Target {
+    Unix(SocketAddrUnix),
+    Tcp(SocketAddr),
+}
+
+/// What is to be done to reach an address.
+pub(super) enum Way {
+    Connect(Target),
+    /// Find out first which addresses a host has, which may take long.
+    Resolve(String, u16),
+}
+
+/// The way to an upstream server.
+///
+/// # Errors
+///
+/// If there cannot be one at such an address.
+pub(super) fn way_to(address: &Address) -> io::Result<Way> {
+    match address {
+        Address::Unix(path) => Ok(Way::Connect(Target::Unix(SocketAddrUnix::new(path)?))),
+        Address::UnixAbstract(name) => {
+            Ok(Way::Connect(Target::Unix(SocketAddrUnix::new_abstract_name(name.as_bytes())?)))
+        }
+        Address::Tcp { host, port } => Ok(Way::Resolve(host.clone(), *port)),
+        _ => {
+            let what = format!(
+                "{address} cannot be an upstream server: those are at unix:, unix-abstract: or tcp:"
+            );
+            Err(io::Error::new(io::ErrorKind::Unsupported, what))
+        }
+    }
+}
+
+/// Looks up the addresses of a host. Blocks.
+pub(super) fn resolve(host: &str, port: u16) -> io::Result<Vec<Target>> {
+    Ok((host, port).to_socket_addrs()?.map(Target::Tcp).collect())
+}
+
+/// Begins to connect. The connection is made when [`is_made`] says so.
+pub(super) fn begin(target: &Target) -> io::Result<OwnedFd> {
+    let family = match target {
+        Target::Unix(_) => AddressFamily::UNIX,
+        Target::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
+        Target::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    let connected = match target {
+        Target::Unix(address) => connect(&socket, address),
+        Target::Tcp(address) => {
+            set_tcp_nodelay(&socket, true)?;
+            notice_silent_end(&socket)?;
+            connect(&socket, address)
+        }
+    };
+    match connected {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(Errno::AGAIN) => {
+            Err(io::Error::new(io::ErrorKind::WouldBlock, "too many other clients wait there"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the connection is made; not before the socket is writable.
+pub(super) fn is_made(socket: &OwnedFd) -> io::Result<bool> {
+    socket_error(socket)??;
+    match getpeername(socket) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOTCONN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Has the system find out when the host at the other end has gone without a word.
+fn notice_silent_end(socket: &OwnedFd) -> io::Result<()> {
+    set_tcp_keepidle(socket, KEEPALIVE_AFTER)?;
+    set_tcp_keepintvl(socket, KEEPALIVE_AFTER)?;
+    set_tcp_keepcnt(socket, 3)?;
+    Ok(set_socket_keepalive(socket, true)?)
+}

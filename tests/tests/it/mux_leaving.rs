@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What clients of a mux leave behind, while the server behind it does not answer.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use tests::bench::machine::resident_kib;
+use tests::json::Json;
+use tests::scripted::{Peer, behind_mux};
+use tests::server::{Client, LIMIT, Server};
+
+const DONE: &str = r#"{"return": {}}"#;
+
+fn ask(client: &mut Client, command: &str) {
+    client.send(&format!(r#"{{"execute": "{command}"}}"#));
+}
+
+/// What the mux says of its server: how many requests wait, and how many in flight have somebody who waits.
+fn waiting(operator: &mut Client) -> (i64, usize) {
+    operator.send(r#"{"execute": "__org.qmp-server_query-upstream"}"#);
+    let answer = operator.receive();
+    let status = answer.get("return").unwrap_or_else(|| panic!("{answer}"));
+    let queued = status.get("queued").and_then(Json::as_i64).unwrap();
+    (queued, status.to_string().matches(r#""monitor": "#).count())
+}
+
+#[track_caller]
+fn expect_waiting(operator: &mut Client, expected: (i64, usize)) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let actual = waiting(operator);
+        if actual == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{actual:?}, not {expected:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Gives the server a descriptor of this name.
+fn name(mux: &Server, client: &mut Client, peer: &mut Peer, name: &str) {
+    let file = File::create(mux.dir().join("file")).unwrap();
+    let getfd = format!(r#"{{"execute": "getfd", "arguments": {{"fdname": "{name}"}}}}"#);
+    client.send_with(getfd.as_bytes(), &[file.as_fd()]);
+    let request = peer.expect("getfd");
+    peer.answer(&request, "{}");
+    client.expect(DONE);
+}
+
+#[test]
+fn what_waits_is_not_sent_when_its_client_has_left() {
+    let (mux, server) = behind_mux(&[]);
+    let mut peer = server.accept_and_negotiate("[]");
+    let [mut operator, mut busy, mut leaving] =
+        [mux.negotiated(), mux.negotiated(), mux.negotiated()];
+    ask(&mut busy, "slow");
+    let slow = peer.expect("slow");
+    ask(&mut leaving, "system_reset");
+    expect_waiting(&mut operator, (1, 1));
+    drop(leaving);
+    expect_waiting(&mut operator, (0, 1));
+    peer.answer(&slow, "{}");
+    busy.expect(DONE);
+    ask(&mut busy, "next");
+    peer.expect("next");
+}
+
+#[test]
+fn nobody_waits_for_what_is_in_flight_when_its_client_has_left() {
+    let (mux, server) = behind_mux(&[]);
+    let mut peer = server.accept_and_negotiate(r#"["oob"]"#);
+    let mut operator = mux.negotiated();
+    let mut leaving = mux.connect();
+    leaving.negotiate(r#"{"enable": ["oob"]}"#);
+    ask(&mut leaving, "in-band");
+    let first = peer.expect("in-band");
+    leaving.send(r#"{"exec-oob": "out-of-band"}"#);
+    let second = peer.expect("out-of-band");
+    expect_waiting(&mut operator, (0, 2));
+    drop(leaving);
+    expect_waiting(&mut operator, (0, 0));
+    for request in [second, first] {
+        peer.answer(&request, "\"nobody's\"");
+    }
+    ask(&mut operator, "next");
+    let next = peer.expect("next");
+    peer.answer(&next, "{}");
+    operator.expect(DONE);
+}
+
+#[test]
+fn clients_that_left_keep_no_memory() {
+    const VISITS: usize = 40;
+    const LENGTH: usize = 4 << 20;
+    let (mut mux, server) = behind_mux(&[]);
+    let mut peer = server.accept_and_negotiate("[]");
+    let [mut operator, mut busy] = [mux.negotiated(), mux.negotiated()];
+    ask(&mut busy, "slow");
+    let _slow = peer.expect("slow");
+    let padding = "x".repeat(LENGTH);
+    let memory = |mux: &mut Server| resident_kib(mux.process().child().id()).unwrap();
+    let before = memory(&mut mux);
+    for _ in 0..VISITS {
+        let mut leaving = mux.negotiated();
+        leaving.send(&format!(r#"{{"execute": "x", "arguments": {{"padding": "{padding}"}}}}"#));
+        expect_waiting(&mut operator, (1, 1));
+        drop(leaving);
+        expect_waiting(&mut operator, (0, 1));
+    }
+    let grown = memory(&mut mux).saturating_sub(before);
+    let all = (VISITS * LENGTH) as u64 >> 10;
+    assert!(grown < all / 3, "{grown} KiB are kept of {all}");
+}
+
+#[test]
+fn names_that_are_left_are_closed_between_the_commands_of_others() {
+    let (mux, server) = behind_mux(&[]);
+    let mut peer = server.accept_and_negotiate("[]");
+    let [mut leaving, mut other] = [mux.negotiated(), mux.negotiated()];
+    for number in 0..10 {
+        name(&mux, &mut leaving, &mut peer, &format!("tap{number}"));
+    }
+    drop(leaving);
+    let mut close = peer.expect("closefd");
+    for number in 0..9 {
+        let command = format!("other-{number}");
+        ask(&mut other, &command);
+        // The one that was not asked has been sent already.
+        other.send(r#"{"execute": "__org.qmp-server_query-upstream"}"#);
+        peer.answer(&close, "{}");
+        let mut requests = Vec::new();
+        while requests.len() < 2 {
+            let request = peer.request();
+            let is_close = request.command == "closefd";
+            peer.answer(&request, "{}");
+            requests.push(is_close);
+            if !is_close {
+                break;
+            }
+        }
+        assert!(requests.contains(&false), "{command} waits for all of them");
+        other.expect(DONE);
+        other.receive();
+        if requests.contains(&true) {
+            return;
+        }
+        close = peer.expect("closefd");
+    }
+}
+
+#[test]
+fn a_name_is_forgotten_when_a_command_has_taken_its_descriptor() {
+    let (mux, server) = behind_mux(&[]);
+    let mut peer = server.accept_and_negotiate("[]");
+    let [mut leaving, mut other] = [mux.negotiated(), mux.negotiated()];
+    for tap in ["taken", "kept"] {
+        name(&mux, &mut leaving, &mut peer, tap);
+        leaving.send(&format!(r#"{{"execute": "netdev_add", "arguments": {{"fd": "{tap}"}}}}"#));
+        let request = peer.expect("netdev_add");
+        match tap {
+            "taken" => peer.answer(&request, "{}"),
+            _ => peer.refuse(&request, "no"),
+        }
+        leaving.receive();
+    }
+    drop(leaving);
+    let close = peer.expect("closefd");
+    assert!(close.line.contains("-kept\""), "{}", close.line);
+    peer.answer(&close, "{}");
+    ask(&mut other, "other");
+    peer.expect("other");
+}
+
+#[test]
+fn a_name_can_be_the_value_of_a_property() {
+    let (mux, server) = behind_mux(&[]);
+    let mut peer = server.accept_and_negotiate("[]");
+    let mut client = mux.negotiated();
+    name(&mux, &mut client, &mut peer, "x");
+    client.send(
+        r#"{"execute": "qom-set", "arguments": {"path": "/objects/i", "property": "fd", "value": "x"}}"#,
+    );
+    let request = peer.expect("qom-set");
+    assert!(request.line.contains("-x\"") && request.line.contains(r#""property": "fd""#));
+}
