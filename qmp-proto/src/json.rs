@@ -149,7 +149,7 @@ impl Json {
     /// Writes each token in QEMU's form.
     #[cold]
     fn from_tokens(text: &[u8], tokens: &[Token]) -> Json {
-        let mut out = behind_return();
+        let mut out = after_return();
         for token in tokens {
             match token.kind {
                 Kind::OpenBrace => out.push('{'),
