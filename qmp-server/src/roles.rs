@@ -155,6 +155,14 @@ impl Roles {
         self.shared(name).map(|role| &**role)
     }
 
+    /// Whether the role of a client may depend on the groups of its user. Then [`Server::look_up_groups`] is advised:
+    /// otherwise they are looked up while the client connects, which may take long.
+    ///
+    /// [`Server::look_up_groups`]: crate::Server::look_up_groups
+    pub fn depend_on_groups(&self) -> bool {
+        self.assigned.iter().any(|(subject, _)| subject.is_of_group())
+    }
+
     /// Gives a role to some clients.
     ///
     /// ```

@@ -97,6 +97,10 @@ pub(crate) fn allow(
     raise_descriptor_limit();
     let access = options.access().map_err(Failure::usage)?;
     let server = server.access(access).limits(options.limits());
+    let server = match roles(options)? {
+        Some(roles) if roles.depend_on_groups() => server.look_up_groups(),
+        _ => server,
+    };
     Ok(match audit {
         Some(audit) => server.audit(audit),
         None => server,

@@ -45,10 +45,6 @@ impl<T> Slab<T> {
         self.free.push(token.index);
         Some(value)
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
 }
 
 #[cfg(test)]
@@ -66,6 +62,5 @@ mod tests {
         assert_eq!(c.index, a.index);
         assert_eq!(slab.get_mut(a), None);
         assert_eq!(slab.get_mut(c), Some(&mut 'c'));
-        assert_eq!(slab.len(), 2);
     }
 }

@@ -42,6 +42,10 @@ enum Who {
 const EXPECTED: &str = "expected user:NAME, group:NAME, dns:NAME, uri:URI, cn:NAME or name:NAME";
 
 impl Subject {
+    pub(super) fn is_of_group(&self) -> bool {
+        matches!(self.who, Who::Group(_))
+    }
+
     /// Whether the peer is a process of this user.
     pub(super) fn is_user(&self, peer: &Peer) -> bool {
         match (&self.who, peer) {
