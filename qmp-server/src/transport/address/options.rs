@@ -30,8 +30,7 @@ pub(crate) fn modern<'a>(name: &'a str, value: Option<&'a str>) -> (&'a str, Opt
     match (name, value) {
         ("nowait", None) => ("wait", Some("off")),
         ("noserver", None) => ("server", Some("off")),
-        ("nodelay", None) => ("nodelay", Some("on")),
-        ("delay", Some("off")) => ("nodelay", Some("on")),
+        ("nodelay", None) | ("delay", Some("off")) => ("nodelay", Some("on")),
         ("delay", Some("on")) => ("nodelay", Some("off")),
         setting => setting,
     }
