@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Unix sockets, with descriptors passed along.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use rustix::fs::{FlockOperation, Gid, Uid, flock};
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid, chmod, chownat, fchmod, flock,
+    fstat, open,
+};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{
     AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
@@ -46,8 +49,12 @@ pub(crate) fn check_path(path: &Path) -> io::Result<()> {
 pub(crate) fn listen(path: &Path, file: SocketFile) -> io::Result<Box<dyn Listener>> {
     let address = SocketAddrUnix::new(path)?;
     // Else a socket that another server has bound and does not listen at yet would look stale.
-    let _lock = lock_directory(path)?;
+    let _lock = lock_directory(path);
     let socket = new_socket()?;
+    if let Some(mode) = file.mode {
+        // The file gets this mode when it is made, without what the umask takes away: it is never wider.
+        fchmod(&socket, Mode::from_raw_mode(mode))?;
+    }
     match bind(&socket, &address) {
         Err(Errno::ADDRINUSE) => {
             remove_stale(path)?;
@@ -64,15 +71,31 @@ pub(crate) fn listen(path: &Path, file: SocketFile) -> io::Result<Box<dyn Listen
     prepared.map(|()| Box::new(socket) as Box<dyn Listener>)
 }
 
-/// Nobody can connect before the socket is as it should be.
+/// Nobody can connect before the socket is as it should be. Whoever owns the folder may have put something else in its
+/// place: no other file is changed, and no symbolic link followed.
 fn prepare(socket: &UnixSocket, file: SocketFile) -> io::Result<()> {
     let SocketFile { mode, owner, group } = file;
-    let (owner, group) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
-    if owner.is_some() || group.is_some() {
-        rustix::fs::chown(&socket.path, owner, group)?;
-    }
-    if let Some(mode) = mode {
-        fs::set_permissions(&socket.path, Permissions::from_mode(mode))?;
+    if mode.is_some() || owner.is_some() || group.is_some() {
+        let path =
+            open(&socket.path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let metadata = fstat(&path)?;
+        // Not another name of a socket that was there before, either.
+        let is_ours = FileType::from_raw_mode(metadata.st_mode) == FileType::Socket
+            && metadata.st_nlink == 1
+            && (metadata.st_dev, metadata.st_ino) == socket.identity;
+        if !is_ours {
+            let replaced = "something else has been put in place of the socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, replaced));
+        }
+        let (owner, group) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
+        if owner.is_some() || group.is_some() {
+            chownat(&path, "", owner, group, AtFlags::EMPTY_PATH)?;
+        }
+        if let Some(mode) = mode.filter(|mode| metadata.st_mode & 0o777 != *mode) {
+            // What the umask has taken away. A descriptor of this kind has no other way.
+            let path = format!("/proc/self/fd/{}", path.as_raw_fd());
+            chmod(path, Mode::from_raw_mode(mode))?;
+        }
     }
     Ok(rustix::net::listen(&socket.listener, BACKLOG)?)
 }
@@ -90,18 +113,20 @@ fn new_socket() -> io::Result<OwnedFd> {
 }
 
 /// The lock of the directory that holds `path`, kept until it is dropped. `None` where directories
-/// cannot be read or locked.
-fn lock_directory(path: &Path) -> io::Result<Option<File>> {
+/// cannot be read or locked, and where somebody keeps the lock: everybody who may read a directory can lock it, which must
+/// not keep a server from starting.
+fn lock_directory(path: &Path) -> Option<File> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let Ok(directory) = File::open(parent.unwrap_or(Path::new("."))) else { return Ok(None) };
+    let directory = File::open(parent.unwrap_or(Path::new("."))).ok()?;
     for _ in 0..LOCK_TRIES {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(directory)),
+            Ok(()) => return Some(directory),
             Err(Errno::WOULDBLOCK) => thread::sleep(BETWEEN_TRIES),
-            Err(_) => return Ok(None),
+            Err(_) => return None,
         }
     }
-    Err(io::Error::new(io::ErrorKind::WouldBlock, "another process has locked the directory"))
+    tracing::warn!("another process keeps the directory of {} locked", path.display());
+    None
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
