@@ -159,6 +159,10 @@ impl Address {
             "systemd" if rest.is_empty() => Ok(Address::Systemd(None)),
             "systemd" => Ok(Address::Systemd(Some(rest.to_owned()))),
             "stdio" if rest.is_empty() => Ok(Address::Stdio),
+            // With `unix:` before it, it would be the name of an abstract socket.
+            _ if text.starts_with('@') && text.contains('/') => {
+                Ok(Address::Unix(format!("./{text}").into()))
+            }
             _ if text.contains('/') => Ok(Address::Unix(text.into())),
             _ => Err(wrong(
                 "expected unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT, \
