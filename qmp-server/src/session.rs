@@ -42,7 +42,7 @@ use qmp_dispatch::proto::{Band, Dialect, Limits};
 use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Queue};
 
-pub(crate) use self::client::{Charges, Client, Job};
+pub(crate) use self::client::{BoxedJob, Charges, Client, Job};
 use self::descriptors::charged;
 pub use self::descriptors::{Descriptor, Descriptors};
 pub(crate) use self::effects::{Effects, Next};
@@ -140,9 +140,9 @@ pub(crate) struct Parts {
 }
 
 impl Session {
-    pub(crate) fn new(parts: Parts, queue: &Queue<Box<Job>>) -> Session {
+    pub(crate) fn new(parts: Parts, queue: &Queue<BoxedJob>) -> Session {
         let Parts { registration, origin, transport, monitor, outbox, ledger, .. } = parts;
-        let producer: Producer<Box<Job>> = queue.register(Mode::OneInProgress);
+        let producer: Producer<BoxedJob> = queue.register(Mode::OneInProgress);
         let kept = ledger.charge_bytes(0);
         let client = Client {
             registration,
@@ -492,7 +492,7 @@ impl Session {
     }
 
     /// Takes what a client that negotiates has in the queue, to be executed out of turn.
-    pub(crate) fn take_queued(&mut self) -> Vec<Box<Job>> {
+    pub(crate) fn take_queued(&mut self) -> Vec<BoxedJob> {
         self.client.producer.clear().items
     }
 
@@ -581,7 +581,7 @@ impl Session {
 
 /// See [`Session::into_remains`].
 pub(crate) struct Remains {
-    _jobs: Vec<Box<Job>>,
+    _jobs: Vec<BoxedJob>,
     _parked: VecDeque<Parked>,
     pub(crate) client: Arc<Client>,
     transport: Arc<dyn Transport>,

@@ -236,10 +236,9 @@ impl Accounts {
 
     fn take_bytes(&self, account: &Account, bytes: usize) {
         let before = account.used[Resource::Bytes as usize].fetch_add(bytes, Ordering::SeqCst);
-        if before.saturating_add(bytes) > account.quota.bytes {
-            if !self.excess.swap(true, Ordering::SeqCst) {
-                self.registration.post(Notice::Excess);
-            }
+        let is_too_much = before.saturating_add(bytes) > account.quota.bytes;
+        if is_too_much && !self.excess.swap(true, Ordering::SeqCst) {
+            self.registration.post(Notice::Excess);
         }
     }
 }

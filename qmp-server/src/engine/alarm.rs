@@ -44,9 +44,9 @@ impl Alarm for StepIn {
     fn wait(&self, patience: Option<Duration>) -> Waited {
         let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
         loop {
-            match poll(&mut [PollFd::new(&self.timer, PollFlags::IN)], timeout.as_ref()) {
-                Ok(0) => return Waited::Gave,
-                Ok(_) | Err(_) => {}
+            let timer = PollFd::new(&self.timer, PollFlags::IN);
+            if poll(&mut [timer], timeout.as_ref()) == Ok(0) {
+                return Waited::Gave;
             }
             // Of several followers that wait, one gets it.
             if rustix::io::read(&self.timer, &mut [0u8; 8]).is_ok() {

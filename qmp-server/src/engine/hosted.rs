@@ -20,7 +20,7 @@ use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Verdict};
 use crate::io::{Mailbox, Notice, Registration, Waker};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
 use crate::session::{
-    Charges, Client, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts, Session,
+    BoxedJob, Charges, Client, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts, Session,
 };
 use crate::transport::{Address, Peer, Transport};
 
@@ -46,7 +46,7 @@ pub(crate) struct Hosted {
     /// Of the engine's loop.
     results: Arc<Results>,
     pub(crate) dispatcher: Dispatcher,
-    pub(super) queue: Queue<Box<Job>>,
+    pub(super) queue: Queue<BoxedJob>,
     pub(crate) options: Options,
     pub(super) accounts: Arc<Accounts>,
     pub(crate) observed: Observed,
@@ -74,6 +74,12 @@ enum End {
     No,
     Stopping,
     Ended,
+}
+
+/// What has become of a connection that was given to the server.
+enum Received {
+    Session(Box<Session>),
+    Arrival(Box<dyn Transport>, Origin),
 }
 
 /// What a server is made of.
@@ -182,12 +188,12 @@ impl Hosted {
         self.options.dialect.unwrap_or_else(of_greeting)
     }
 
-    /// Identifies a client, and connects it. `Ok(Err)` is one whose handshake goes on.
+    /// Identifies a client, and connects it unless its handshake goes on.
     fn receive(
         self: &Arc<Self>,
         transport: Box<dyn Transport>,
         origin: Origin,
-    ) -> io::Result<Result<Session, (Box<dyn Transport>, Origin)>> {
+    ) -> io::Result<Received> {
         let refuse = |refused: crate::access::Refused| {
             transport.shutdown();
             self.door.tell(&refused);
@@ -202,9 +208,11 @@ impl Hosted {
         let admitted = match verdict {
             Verdict::Admitted(peer) => self.admit(peer).map_err(refuse)?,
             Verdict::Refused(refused) => return Err(refuse(refused)),
-            Verdict::NotReady | Verdict::LookUp(..) => return Ok(Err((transport, origin))),
+            Verdict::NotReady | Verdict::LookUp(..) => {
+                return Ok(Received::Arrival(transport, origin));
+            }
         };
-        Ok(Ok(self.connect(transport, origin, admitted, None)))
+        Ok(Received::Session(Box::new(self.connect(transport, origin, admitted, None))))
     }
 
     /// Serves one more connection. It is identified, charged and greeted here, and then served by the engine.
@@ -223,8 +231,8 @@ impl Hosted {
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the server has ended");
         let server = token.ok_or_else(ended)?;
         let done = match self.receive(transport, origin)? {
-            Ok(session) => Done::Connected { server, session: Box::new(session) },
-            Err((transport, origin)) => Done::Arrived { server, transport, origin },
+            Received::Session(session) => Done::Connected { server, session },
+            Received::Arrival(transport, origin) => Done::Arrived { server, transport, origin },
         };
         self.post(done);
         Ok(())
@@ -261,7 +269,7 @@ impl Hosted {
 /// Executing requests.
 impl Hosted {
     /// Takes the next request from the queue if the role is free. It must be [executed](Hosted::execute).
-    pub(super) fn next(&self) -> Option<Popped<Box<Job>>> {
+    pub(super) fn next(&self) -> Option<Popped<BoxedJob>> {
         if !self.role.try_take() {
             return None;
         }
@@ -273,7 +281,7 @@ impl Hosted {
     }
 
     /// Executes a request whose turn has come. Returns whether the role is free again.
-    pub(super) fn execute(self: &Arc<Self>, popped: Popped<Box<Job>>) -> bool {
+    pub(super) fn execute(self: &Arc<Self>, popped: Popped<BoxedJob>) -> bool {
         let Popped { item, resume, ticket, .. } = popped;
         let Job { client, pending, charges, queued } = *item;
         let taken = self.counters.now();
@@ -297,7 +305,7 @@ impl Hosted {
     }
 
     /// Executes what a client that negotiates has sent, out of its turn.
-    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<Box<Job>>) {
+    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<BoxedJob>) {
         for job in jobs {
             let Job { client, pending, charges, queued } = *job;
             let taken = self.counters.now();
@@ -358,7 +366,7 @@ impl Hosted {
 struct Execution {
     server: Arc<Hosted>,
     client: Arc<Client>,
-    ticket: Option<Ticket<Box<Job>>>,
+    ticket: Option<Ticket<BoxedJob>>,
     _charges: Charges,
     taken: Duration,
     had_oob: bool,
@@ -370,7 +378,7 @@ impl Execution {
     fn new(
         server: &Arc<Hosted>,
         client: Arc<Client>,
-        ticket: Option<Ticket<Box<Job>>>,
+        ticket: Option<Ticket<BoxedJob>>,
         charges: Charges,
         taken: Duration,
         holds_role: bool,

@@ -19,7 +19,7 @@ use super::listening::Listening;
 use crate::access::{Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Owner, Registration, Token, aside};
 use crate::observe::Counters;
-use crate::session::{Client, Job, OnLeave, Remains, Session};
+use crate::session::{BoxedJob, Client, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
 
 /// Something to be run without the leadership.
@@ -41,7 +41,7 @@ pub(super) enum Work {
     /// Execute an in-band request.
     Execute {
         server: Arc<Hosted>,
-        popped: Popped<Box<Job>>,
+        popped: Popped<BoxedJob>,
     },
     /// Execute an out-of-band request; the session waits for it.
     ExecuteOutOfBand {
@@ -52,7 +52,7 @@ pub(super) enum Work {
     /// Execute what clients that negotiate have queued, out of turn.
     Negotiate {
         server: Arc<Hosted>,
-        jobs: Vec<Box<Job>>,
+        jobs: Vec<BoxedJob>,
     },
     /// Answer requests with an error, because their server ends.
     AnswerEnding {

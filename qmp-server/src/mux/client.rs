@@ -13,6 +13,9 @@ use super::upstream::Upstream;
 /// Limit of unanswered out-of-band requests per client; there is nothing else to hold them up.
 const MOST_OUT_OF_BAND: usize = 64;
 
+/// Requests move through the queue in a box: they are large.
+pub(super) type Boxed = Box<Request>;
+
 /// A client, for as long as it is connected or something of it is at the upstream server. It holds neither the monitor
 /// nor anything that waits for an answer.
 pub(super) struct Client {
@@ -37,7 +40,7 @@ impl Client {
 
     /// Makes the client's request wait in line. Returns those that did so already: they have passed their deadlines, as
     /// a client has only one in-band request in progress, and will not be sent any more.
-    pub(super) fn queue(&self, request: Request) -> Vec<Box<Request>> {
+    pub(super) fn queue(&self, request: Request) -> Vec<Boxed> {
         let overdue = self.clear();
         // Refused only when all has ended; then its answer says so.
         drop(self.line.push(Box::new(request)));
@@ -50,7 +53,7 @@ impl Client {
     }
 
     /// Takes back what waits in line.
-    pub(super) fn clear(&self) -> Vec<Box<Request>> {
+    pub(super) fn clear(&self) -> Vec<Boxed> {
         self.line.clear().items
     }
 

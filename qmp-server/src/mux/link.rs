@@ -210,10 +210,8 @@ impl UpstreamLink {
             State::Connecting { socket, rest, until } => {
                 self.go_on_connecting(socket, rest, until, input, now)
             }
-            State::Greeting { connection, silent_at } => {
-                self.exchange(connection, silent_at, input, now)
-            }
-            State::Negotiating { connection, silent_at } => {
+            State::Greeting { connection, silent_at }
+            | State::Negotiating { connection, silent_at } => {
                 self.exchange(connection, silent_at, input, now)
             }
             State::Serving { connection } => self.exchange(connection, None, input, now),

@@ -74,7 +74,7 @@ pub(super) enum Connection {
 }
 
 /// A request that will not be sent, and what its client is told.
-type Refused = (Request, Error);
+type Refused = Box<(Request, Error)>;
 
 impl Upstream {
     pub(super) fn new() -> Upstream {
@@ -138,7 +138,8 @@ impl Upstream {
             Ok(request) => request,
             Err((responder, error)) => return responder.respond_json(Err(error)),
         };
-        if let Err((request, error)) = self.admit(client, request) {
+        if let Err(refused) = self.admit(client, request) {
+            let (request, error) = *refused;
             return request.after.fail(Some(error));
         }
         if client.is_gone() {
@@ -153,7 +154,7 @@ impl Upstream {
             Connection::Present { oob } => *oob,
             Connection::Absent { why } => {
                 let error = cannot_be_sent(&request.text.command, why);
-                return Err((request, error));
+                return Err(Box::new((request, error)));
             }
         };
         if request.text.band == Band::InBand {
@@ -176,7 +177,7 @@ impl Upstream {
             state.urgent.push_back(request);
             return Ok(());
         };
-        Err((request, Error::generic(error)))
+        Err(Box::new((request, Error::generic(error))))
     }
 
     /// Takes the next request that may be sent, and counts it as sent. `in_band` says whether it may be an in-band one.

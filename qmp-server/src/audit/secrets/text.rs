@@ -265,8 +265,7 @@ impl Cleaning<'_, '_> {
         let in_query = self.query < start;
         while let Some(byte) = self.byte(at) {
             match byte {
-                b',' if was_quoted => break,
-                b'}' | b']' | b')' if was_quoted => break,
+                b',' | b'}' | b']' | b')' if was_quoted => break,
                 // QEMU's own escape.
                 b',' if self.byte(at + 1) == Some(b',') => at += 1,
                 b',' if self.is_option(at + 1) => break,
@@ -330,7 +329,6 @@ impl Cleaning<'_, '_> {
             match (byte, quote) {
                 (b'\\', Some(_)) => at += 1,
                 (_, Some(open)) if byte == open => quote = None,
-                (_, Some(_)) => {}
                 (b'"' | b'\'', None) => quote = Some(byte),
                 (b'{' | b'[', None) => depth += 1,
                 (b'}' | b']', None) => {
@@ -339,7 +337,7 @@ impl Cleaning<'_, '_> {
                         break;
                     }
                 }
-                (_, None) => {}
+                _ => {}
             }
         }
         let at = at.min(self.text.len());

@@ -116,8 +116,7 @@ impl Loop {
             }
             // Foreign code may still be told of the last ones that have left.
             Stage::Flushing if tenant.leaving == 0 => self.remove_server(server),
-            Stage::Flushing => {}
-            Stage::Answering | Stage::Refusing => {}
+            Stage::Flushing | Stage::Answering | Stage::Refusing => {}
         }
     }
 }
