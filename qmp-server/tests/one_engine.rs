@@ -61,7 +61,8 @@ fn engine_threads() -> usize {
 fn two_hundred_muxes_and_their_servers_share_the_two_threads_of_one_engine()
 -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let engine = Engine::new()?;
+    // On a busy machine a thread may be held up for so long that another one would step in and be replaced.
+    let engine = Engine::with_threads(2)?;
     let mut sites = Vec::new();
     for number in 0..MUXES {
         let path = folder.path().join(format!("{number}.sock"));

@@ -238,11 +238,16 @@ fn a_request_whose_deadline_has_passed_while_it_waited_is_not_sent() {
 
 #[test]
 fn servers_that_cannot_be_connected_to_are_refused_at_once() {
-    for address in ["stdio", "fd:0", "systemd", "tls:localhost:1", "vsock:2:1"] {
+    let elsewhere = "only a server that listens elsewhere can be connected to";
+    let upstream = "cannot be an upstream server: those are at unix:, unix-abstract: or tcp:";
+    for (address, expected) in [
+        ("stdio", elsewhere),
+        ("systemd", elsewhere),
+        ("fd:0", upstream),
+        ("tls:localhost:1,ca=x", upstream),
+        ("vsock:2:1", upstream),
+    ] {
         let line = refusal(&["mux", "--upstream", address, "--listen", "unix:/nowhere/qmp.sock"]);
-        let expected = format!(
-            "{address} cannot be an upstream server: those are at unix:, unix-abstract: or tcp:"
-        );
-        assert!(line.ends_with(&expected), "{line}");
+        assert!(line.contains(expected), "{line}");
     }
 }
