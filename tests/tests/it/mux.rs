@@ -244,7 +244,7 @@ fn servers_that_cannot_be_connected_to_are_refused_at_once() {
         ("stdio", elsewhere),
         ("systemd", elsewhere),
         ("fd:0", upstream),
-        ("tls:localhost:1,ca=x", upstream),
+        ("tls:localhost:1", "TLS needs ca=FILE"),
         ("vsock:2:1", upstream),
     ] {
         let line = refusal(&["mux", "--upstream", address, "--listen", "unix:/nowhere/qmp.sock"]);
