@@ -2,7 +2,6 @@
 //! Shares one QMP server among many clients.
 
 mod client;
-mod connect;
 mod connection;
 mod events;
 mod link;
@@ -24,9 +23,10 @@ use self::link::UpstreamLink;
 use self::names::Names;
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
-#[cfg(feature = "metrics")]
 use crate::Metrics;
 use crate::session::OnLeave;
+#[cfg(feature = "metrics")]
+use crate::transport::connect::begin::way_to;
 use crate::{Address, Control, Engine, register_status};
 
 /// Stands between one QMP server, which serves one client as QEMU does, and any number of clients.
@@ -99,7 +99,7 @@ impl Mux {
     /// If servers at such addresses cannot be connected to, which are other than Unix sockets and TCP, or if the path
     /// is longer than the system allows.
     pub fn new(upstream: Address) -> io::Result<Mux> {
-        connect::way_to(&upstream)?;
+        way_to(&upstream)?;
         let shared = Shared {
             address: upstream,
             upstream: Arc::new(Upstream::new()),

@@ -4,7 +4,7 @@
 mod address;
 mod ancillary;
 mod certificate_name;
-mod connect;
+pub(crate) mod connect;
 pub(crate) mod inherited;
 mod peer;
 pub(crate) mod stdio;

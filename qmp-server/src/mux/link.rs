@@ -28,11 +28,11 @@ use qmp_dispatch::proto::client::{Received, RequestTooLarge, SessionError, Stage
 use qmp_dispatch::proto::{Band, Capability, Error, Event};
 
 use super::Shared;
-use super::connect::{self, Target, Way};
 use super::connection::{Connection, Written};
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use crate::engine::{Input, Link, Next};
 use crate::io::{Interest, Notice, Registration, aside};
+use crate::transport::connect::begin::{self, Target, Way};
 
 /// How long to leave a server alone that could not be reached: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -40,9 +40,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a host may take to answer to a connection over TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// After so long a silence a host is asked whether it is still there, and so often again.
-pub(super) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 
 /// After so long without a greeting, or without a response to negotiation, somebody should be told.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
@@ -221,14 +218,14 @@ impl UpstreamLink {
 
     fn begin(&mut self, now: Instant) -> Result<State, End> {
         self.began = now;
-        let (host, port) = match connect::way_to(&self.shared.address)? {
+        let (host, port) = match begin::way_to(&self.shared.address)? {
             Way::Connect(target) => return self.connect([target].into(), now),
             Way::Resolve(host, port) => (host, port),
         };
         let resolved: Arc<Resolved> = Arc::default();
         let (result, registration) = (Arc::clone(&resolved), Arc::clone(&self.registration));
         aside(LOOK_UPS, move || {
-            let targets = connect::resolve(&host, port);
+            let targets = begin::resolve(&host, port);
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(targets);
             registration.post(Notice::Wake);
         });
@@ -239,7 +236,7 @@ impl UpstreamLink {
     fn connect(&mut self, mut targets: VecDeque<Target>, now: Instant) -> Result<State, End> {
         let mut end = End::broken("the host has no address");
         while let Some(target) = targets.pop_front() {
-            match connect::begin(&target) {
+            match begin::begin(&target) {
                 Ok(socket) => {
                     self.new_socket = true;
                     let until = now + CONNECT_TIMEOUT;
@@ -260,7 +257,7 @@ impl UpstreamLink {
         input: Input,
         now: Instant,
     ) -> Result<State, End> {
-        let error = match connect::is_made(&socket) {
+        let error = match begin::is_made(&socket) {
             Ok(true) => {
                 let connection = Box::new(Connection::new(socket, self.connections));
                 self.connections += 1;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connecting to a server, wherever it is.
 
+pub(crate) mod begin;
 #[cfg(feature = "tls")]
 mod tls;
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -13,19 +14,14 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily as NixFamily, SockFlag, SockType, VsockAddr, socket};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::sockopt::{
-    Timeout, set_socket_keepalive, set_socket_timeout, set_tcp_keepcnt, set_tcp_keepidle,
-    set_tcp_keepintvl,
-};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::options::{self, switch};
 use super::vsock::VsockStream;
 use super::{Address, AddressError, Opened, Transport, inherited};
-
-/// Silence after which a TCP peer is probed, and the interval of further probes.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 
 /// The system takes a timeout of zero for none.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -242,23 +238,27 @@ fn connect_unix(address: &SocketAddrUnix, timeout: Duration) -> io::Result<Box<d
 fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
     let host = if host.is_empty() { "localhost" } else { host };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in (host, port).to_socket_addrs()? {
-        let left = deadline.saturating_duration_since(Instant::now()).max(SHORTEST);
-        match TcpStream::connect_timeout(&address, left) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_nonblocking(true)?;
-                // A host that has vanished sends nothing, not even an end.
-                set_tcp_keepidle(&stream, KEEPALIVE_AFTER)?;
-                set_tcp_keepintvl(&stream, KEEPALIVE_AFTER)?;
-                set_tcp_keepcnt(&stream, 3)?;
-                set_socket_keepalive(&stream, true)?;
-                return Ok(stream);
-            }
+    for target in begin::resolve(host, port)? {
+        match begin::begin(&target).and_then(|socket| finish(socket, deadline)) {
+            Ok(socket) => return Ok(socket.into()),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// Waits until a connection is made.
+fn finish(socket: OwnedFd, deadline: Instant) -> io::Result<OwnedFd> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).max(SHORTEST);
+        let timeout = Timespec::try_from(left).unwrap_or_default();
+        match poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout)) {
+            Ok(0) => return Err(silent("the server does not accept the connection")),
+            Ok(_) if begin::is_made(&socket)? => return Ok(socket),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The system gives up after two seconds.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connecting to an upstream server without blocking.
+//! Connecting without blocking: to begin with it, and to ask whether it is done.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{
@@ -14,17 +15,19 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getpeername, socket_with,
 };
 
-use super::link::KEEPALIVE_AFTER;
-use crate::Address;
+use crate::transport::Address;
+
+/// Silence after which a TCP peer is probed, and the interval of further probes.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 
 /// Where a connection can be made to.
-pub(super) enum Target {
+pub(crate) enum Target {
     Unix(SocketAddrUnix),
     Tcp(SocketAddr),
 }
 
 /// What is to be done to reach an address.
-pub(super) enum Way {
+pub(crate) enum Way {
     Connect(Target),
     /// Find out first which addresses a host has, which may take long.
     Resolve(String, u16),
@@ -35,7 +38,7 @@ pub(super) enum Way {
 /// # Errors
 ///
 /// If there cannot be one at such an address.
-pub(super) fn way_to(address: &Address) -> io::Result<Way> {
+pub(crate) fn way_to(address: &Address) -> io::Result<Way> {
     match address {
         Address::Unix(path) => Ok(Way::Connect(Target::Unix(SocketAddrUnix::new(path)?))),
         Address::UnixAbstract(name) => {
@@ -52,12 +55,13 @@ pub(super) fn way_to(address: &Address) -> io::Result<Way> {
 }
 
 /// Looks up the addresses of a host. Blocks.
-pub(super) fn resolve(host: &str, port: u16) -> io::Result<Vec<Target>> {
+pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<Target>> {
     Ok((host, port).to_socket_addrs()?.map(Target::Tcp).collect())
 }
 
-/// Begins to connect. The connection is made when [`is_made`] says so.
-pub(super) fn begin(target: &Target) -> io::Result<OwnedFd> {
+/// Begins to connect. The connection is made when [`is_made`] says so. TCP sends without delay, and finds out when the host
+/// at the other end has vanished.
+pub(crate) fn begin(target: &Target) -> io::Result<OwnedFd> {
     let family = match target {
         Target::Unix(_) => AddressFamily::UNIX,
         Target::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
@@ -83,7 +87,7 @@ pub(super) fn begin(target: &Target) -> io::Result<OwnedFd> {
 }
 
 /// Whether the connection is made; not before the socket is writable.
-pub(super) fn is_made(socket: &OwnedFd) -> io::Result<bool> {
+pub(crate) fn is_made(socket: &OwnedFd) -> io::Result<bool> {
     socket_error(socket)??;
     match getpeername(socket) {
         Ok(_) => Ok(true),
@@ -92,7 +96,7 @@ pub(super) fn is_made(socket: &OwnedFd) -> io::Result<bool> {
     }
 }
 
-/// Has the system find out when the host at the other end has gone without a word.
+/// Lets the system find out when a host has vanished: it sends nothing then, not even an end.
 fn notice_silent_end(socket: &OwnedFd) -> io::Result<()> {
     set_tcp_keepidle(socket, KEEPALIVE_AFTER)?;
     set_tcp_keepintvl(socket, KEEPALIVE_AFTER)?;
