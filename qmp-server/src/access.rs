@@ -12,4 +12,6 @@ pub(crate) use admission::{Door, HANDSHAKE_DEADLINE, RefusalHook, Refused, Verdi
 pub use limits::{Limits, Quota};
 pub(crate) use origin::{DoorRole, GivenRole, Origin};
 pub use users::Access;
-pub(crate) use users::{Groups, group_id, groups_of, is_mapped_group, is_nobody, user_id};
+pub(crate) use users::{Groups, group_id, groups_of, user_id};
+#[cfg(feature = "roles")]
+pub(crate) use users::{is_mapped_group, is_nobody};

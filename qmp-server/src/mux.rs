@@ -23,9 +23,9 @@ use self::link::UpstreamLink;
 use self::names::Names;
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
+#[cfg(feature = "metrics")]
 use crate::Metrics;
 use crate::session::OnLeave;
-#[cfg(feature = "metrics")]
 use crate::transport::connect::begin::way_to;
 use crate::{Address, Control, Engine, register_status};
 

@@ -18,6 +18,7 @@ use qmp_dispatch::{Dispatcher, Locals};
 pub use self::control::Control;
 pub use self::embedded::Embedded;
 pub use self::status::register_status;
+#[cfg(feature = "metrics")]
 pub(crate) use self::status::{control, no_server};
 use crate::access::{Access, Door, DoorRole, Limits, Origin, RefusalHook};
 use crate::engine::{Engine, Hosted, Listening, Observed, Options, Plan};

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) use self::address::options;
 pub use self::address::{Address, AddressError};
 pub use self::certificate_name::CertificateName;
+#[cfg(any(feature = "roles", feature = "tls"))]
 pub(crate) use self::certificate_name::ExpectedName;
 pub use self::connect::{Connect, ConnectTls};
 pub use self::peer::Peer;
