@@ -159,11 +159,14 @@ impl Address {
             "systemd" if rest.is_empty() => Ok(Address::Systemd(None)),
             "systemd" => Ok(Address::Systemd(Some(rest.to_owned()))),
             "stdio" if rest.is_empty() => Ok(Address::Stdio),
-            // With `unix:` before it, it would be the name of an abstract socket.
-            _ if text.starts_with('@') && text.contains('/') => {
-                Ok(Address::Unix(format!("./{text}").into()))
+            _ if text.contains('/') => {
+                // With `unix:` before it, it might be an abstract name or an option.
+                let path = Address::Unix(text.into());
+                match format!("unix:{text}").parse::<Address>() {
+                    Ok(written) if written == path => Ok(path),
+                    _ => Ok(Address::Unix(format!("./{text}").into())),
+                }
             }
-            _ if text.contains('/') => Ok(Address::Unix(text.into())),
             _ => Err(wrong(
                 "expected unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT, \
                  vsock:CID:PORT, fd:NUMBER, systemd or stdio"
