@@ -55,6 +55,8 @@ struct Listener {
     server: Token,
     /// It accepts again when a timer is due, because there were no descriptors.
     later: bool,
+    /// It is in `Loop::again`, at most once: so one pass accepts a bounded number of clients.
+    in_line: bool,
 }
 
 /// What other threads have for the loop besides notices. The mailbox tells when there is something.
@@ -124,7 +126,7 @@ impl Loop {
             } else if self.again_now > 0 {
                 self.again_now -= 1;
                 if let Some(token) = self.again.pop_front() {
-                    self.guard(token, |this| this.step(token));
+                    self.guard(token, |this| this.next_turn(token));
                 }
             } else if let Some(work) = self.next_command() {
                 return Some(work);
@@ -195,6 +197,16 @@ impl Loop {
             Some(Source::Link(_)) => self.link_event(event),
             Some(Source::Server(_)) | None => {}
         }
+    }
+
+    /// A source that stood in `again` has its turn.
+    fn next_turn(&mut self, token: Token) {
+        match self.sources.get_mut(token) {
+            Some(Source::Listener(listener)) => listener.in_line = false,
+            Some(Source::Session(served)) => served.in_line = false,
+            _ => {}
+        }
+        self.step(token);
     }
 
     /// Lets a source go on that has more to do than fits into one turn.

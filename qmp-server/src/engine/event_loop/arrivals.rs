@@ -40,7 +40,7 @@ impl Loop {
         for _ in 0..ACCEPTS_PER_STEP {
             let Some(Source::Listener(listener)) = self.sources.get_mut(token) else { return };
             let server = listener.server;
-            if listener.later {
+            if listener.later || listener.in_line {
                 return;
             }
             match listener.listening.listener.accept() {
@@ -59,7 +59,10 @@ impl Loop {
                 }
             }
         }
-        self.again.push_back(token);
+        if let Some(Source::Listener(listener)) = self.sources.get_mut(token) {
+            listener.in_line = true;
+            self.again.push_back(token);
+        }
     }
 
     /// Most likely there are no descriptors left, for now.

@@ -90,8 +90,12 @@ impl Loop {
     fn add_listener(&mut self, server: Token, listening: Listening) -> io::Result<()> {
         // An embedder may have left it blocking, and then accepting would hold up everybody.
         rustix::io::ioctl_fionbio(listening.listener.as_fd(), true)?;
-        let token =
-            self.sources.insert(Source::Listener(Listener { listening, server, later: false }));
+        let token = self.sources.insert(Source::Listener(Listener {
+            listening,
+            server,
+            later: false,
+            in_line: false,
+        }));
         if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
             tenant.listeners.push(token);
         }

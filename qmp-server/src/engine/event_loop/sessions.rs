@@ -29,6 +29,8 @@ pub(super) struct Served {
     /// Set exactly while `blocked`, if there is a limit.
     stalled: Option<Key>,
     negotiation: Option<Key>,
+    /// It is in `Loop::again`, at most once.
+    pub(super) in_line: bool,
     /// It reads again when this is due, because there was no room for descriptors.
     later: Option<Key>,
     pub(super) drained: Option<Key>,
@@ -52,6 +54,7 @@ impl Loop {
             stalled: None,
             negotiation: None,
             later: None,
+            in_line: false,
             drained: None,
         };
         let token = self.sources.insert(Source::Session(Box::new(served)));
@@ -146,9 +149,16 @@ impl Loop {
         }
         match next {
             Next::Wait => {}
-            Next::Again => self.again.push_back(token),
+            Next::Again => self.read_in_turn(token),
             Next::Later => self.read_later(token),
             Next::Close => self.close(token),
+        }
+    }
+
+    fn read_in_turn(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        if !std::mem::replace(&mut served.in_line, true) {
+            self.again.push_back(token);
         }
     }
 
