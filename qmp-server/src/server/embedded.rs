@@ -13,7 +13,7 @@ use crate::io::Waker;
 /// A running server that leaves in-band commands to a poll loop, made by
 /// [`Server::embed`](crate::Server::embed).
 ///
-/// One thread of its own accepts, reads, writes, and executes what is out-of-band, so that this goes
+/// The threads of its engine accept, read, write, and execute what is out-of-band, so that this goes
 /// on while the loop is busy: what QEMU's monitor thread and main loop do. The loop polls
 /// [the descriptor](AsFd) for input, with whatever it has, and calls
 /// [`dispatch_one`](Embedded::dispatch_one).
