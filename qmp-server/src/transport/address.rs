@@ -162,7 +162,7 @@ impl Address {
             _ if text.contains('/') => {
                 // With `unix:` before it, it might be an abstract name or an option.
                 let path = Address::Unix(text.into());
-                match format!("unix:{text}").parse::<Address>() {
+                match Address::parse(&format!("unix:{text}")) {
                     Ok(written) if written == path => Ok(path),
                     _ => Ok(Address::Unix(format!("./{text}").into())),
                 }
