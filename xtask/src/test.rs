@@ -10,7 +10,7 @@ use crate::install::install_test_tools;
 use crate::metadata::{member, metadata};
 use crate::oracles;
 use crate::tidy;
-use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, members, root};
+use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, root};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("test", arguments)?;
@@ -19,35 +19,24 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     step("oracles", || oracles::environment().map(drop))?;
     step("format", || run_command(&mut cargo(["fmt", "--all", "--check"])))?;
     step("tidy", || tidy::run(&[]))?;
-    lint()?;
-    check_features()?;
+    step("clippy", lint)?;
+    check_alone()?;
     step("qmp-proto without an operating system", check_purity)?;
-    document()?;
-    test_crates()?;
-    test_server()?;
+    step("docs", document)?;
+    step("build", build)?;
+    step("test", test)?;
     println!("everything passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// Each package is checked alone: together, one would compile thanks to features that another asks for.
 fn lint() -> Outcome {
-    members().try_for_each(|name| {
-        let arguments = [
-            "clippy",
-            "--package",
-            name,
-            "--all-targets",
-            "--all-features",
-            "--",
-            "--deny",
-            "warnings",
-        ];
-        step(&format!("clippy {name}"), || run_command(&mut cargo(arguments)))
-    })
+    let arguments = ["clippy", "--workspace", "--all-targets", "--all-features"];
+    run_command(cargo(arguments).args(["--", "--deny", "warnings"]))
 }
 
-/// Each feature is built alone, and so is the crate without any: with all of them, one would compile thanks to another.
-fn check_features() -> Outcome {
+/// Each published crate is checked alone: together, one would compile thanks to features that another asks for.
+/// So is each feature of a library, and the library without any.
+fn check_alone() -> Outcome {
     let metadata = metadata()?;
     for name in LIBRARIES {
         let features = member(&metadata, name)?.features.keys();
@@ -56,7 +45,7 @@ fn check_features() -> Outcome {
         }
         step(&format!("check {name} without features"), || check_feature(name, None))?;
     }
-    Ok(())
+    step(&format!("check {PROGRAM}"), || check_feature(PROGRAM, None))
 }
 
 fn check_feature(name: &str, feature: Option<&str>) -> Outcome {
@@ -79,50 +68,28 @@ fn check_purity() -> Outcome {
 }
 
 fn document() -> Outcome {
-    LIBRARIES.into_iter().try_for_each(|name| {
-        let mut rustdoc = cargo(["doc", "--no-deps", "--package", name, "--all-features"]);
-        step(&format!("docs {name}"), || {
-            run_command(rustdoc.env("RUSTDOCFLAGS", "--deny warnings"))
-        })
-    })
+    let mut rustdoc = cargo(["doc", "--no-deps", "--all-features"]);
+    rustdoc.args(LIBRARIES.iter().flat_map(|name| ["--package", name]));
+    run_command(rustdoc.env("RUSTDOCFLAGS", "--deny warnings"))
 }
 
-fn test_crates() -> Outcome {
-    for name in LIBRARIES {
-        let arguments = [
-            "test",
-            "--package",
-            name,
-            "--all-features",
-            "--lib",
-            "--bins",
-            "--tests",
-            "--examples",
-        ];
-        step(&format!("test {name}"), || run_command(&mut with_oracles(cargo(arguments))?))?;
-        step(&format!("doctest {name}"), || {
-            run_command(&mut cargo(["test", "--package", name, "--all-features", "--doc"]))
-        })?;
-    }
-    for name in [PROGRAM, "xtask"] {
-        step(&format!("test {name}"), || run_command(&mut cargo(["test", "--package", name])))?;
-    }
-    Ok(())
+/// What tests start: the program, with debug assertions (`cargo xtask conformance` takes the one built for
+/// release), and a back end of ours. They are built with the same features as the tests, so that nothing is
+/// compiled twice.
+fn build() -> Outcome {
+    run_command(cargo(["build", "--bins", "--examples"]).args(TESTED))
 }
 
-/// The server from outside, with its debug assertions. (`cargo xtask conformance` takes the one built for release.)
-fn test_server() -> Outcome {
-    step("build qmp-server", || run_command(&mut cargo(["build", "--package", PROGRAM])))?;
-    let features = ["--features", "machine"];
-    let back_end = ["build", "--package", "qmp-server", "--example", "nbd"];
-    step("build the block back end", || run_command(cargo(back_end).args(features)))?;
-    let mut tests = with_oracles(cargo(["test", "--package", "tests"]))?;
+/// All tests but xtask's own find both oracles, and fail rather than skip what lacks a program: all that they need
+/// has been installed.
+fn test() -> Outcome {
+    run_command(&mut cargo(["test", "--package", "xtask"]))?;
+    let mut tests = cargo(["test"]);
+    tests.args(TESTED).env("CI", "true");
+    tests.envs(oracles::environment()?).env("PATH", oracles::search_path()?);
     tests.env("QMP_SERVER_BIN", debug_server()).env("QMP_EXAMPLES_DIR", debug_examples());
-    step("conformance and interoperability", || run_command(&mut tests))
+    run_command(&mut tests)
 }
 
-/// Has tests find both oracles, and fail rather than skip what lacks a program: all that they need has been installed.
-fn with_oracles(mut tests: Command) -> Outcome<Command> {
-    tests.env("CI", "true").envs(oracles::environment()?).env("PATH", oracles::search_path()?);
-    Ok(tests)
-}
+/// Everything but xtask: it is running, and would be built with other features than those it has.
+const TESTED: [&str; 4] = ["--workspace", "--exclude", "xtask", "--all-features"];
