@@ -1,19 +1,52 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The least that a server can do: a thread for each client, which answers every line with the same line.
+//! The least that a server can do, in three ways, to hold ours against.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
-/// Serves until the process is killed. Greets with the line, too.
+use clap::ValueEnum;
+use qmp_dispatch::proto::{Band, Layout, Reader, Timestamp, Version};
+use qmp_dispatch::{Dispatcher, Locals, Monitor, Output, Registry, Time};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+/// What a floor does for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// A thread for each client answers every line with the same line.
+    Threads,
+    /// One thread for all of them does, by epoll, and answers what it has read in one write.
+    Epoll,
+    /// Our reader and our dispatcher in a loop by epoll: no queue, no suspension, no accounts. A write for each
+    /// response.
+    PlainLoop,
+}
+
+/// Serves until the process is killed. All but the plain loop greet with the line, too.
 ///
 /// # Errors
 ///
 /// If it cannot listen there, or there are no more descriptors or threads.
-pub fn serve(socket: &Path, line: &str) -> io::Result<()> {
-    let line: std::sync::Arc<[u8]> = format!("{line}\r\n").into_bytes().into();
-    for client in UnixListener::bind(socket)?.incoming() {
+pub fn serve(way: Way, socket: &Path, line: &str) -> io::Result<()> {
+    let listener = UnixListener::bind(socket)?;
+    let line: Arc<[u8]> = format!("{line}\r\n").into_bytes().into();
+    match way {
+        Way::Threads => threads(&listener, &line),
+        Way::Epoll => Site::new(listener)?.run(|client| Echo::new(client, &line)),
+        Way::PlainLoop => {
+            let dispatcher = plain_dispatcher();
+            Site::new(listener)?.run(|client| Plain::new(client, &dispatcher))
+        }
+    }
+}
+
+fn threads(listener: &UnixListener, line: &Arc<[u8]>) -> io::Result<()> {
+    for client in listener.incoming() {
         let client = client?;
         let line = line.clone();
         // A client that leaves ends its thread, and nothing else.
@@ -31,4 +64,130 @@ fn answer(mut client: &UnixStream, line: &[u8]) -> io::Result<()> {
         request.clear();
     }
     Ok(())
+}
+
+/// A listener and one thread.
+struct Site {
+    listener: UnixListener,
+    epoll: std::os::fd::OwnedFd,
+}
+
+const LISTENER: u64 = u64::MAX;
+
+/// How one client is served. An error ends its connection.
+trait Serve {
+    fn client(&self) -> &UnixStream;
+    fn received(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Site {
+    fn new(listener: UnixListener) -> io::Result<Site> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        Ok(Site { listener, epoll })
+    }
+
+    fn run<S: Serve>(&self, mut greet: impl FnMut(UnixStream) -> io::Result<S>) -> io::Result<()> {
+        let mut clients: Vec<Option<S>> = Vec::new();
+        let mut events = Vec::with_capacity(64);
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            epoll::wait(&self.epoll, spare_capacity(&mut events), None)?;
+            for event in events.drain(..) {
+                let number = event.data.u64();
+                if number == LISTENER {
+                    let client = greet(self.listener.accept()?.0)?;
+                    let number = EventData::new_u64(clients.len() as u64);
+                    epoll::add(&self.epoll, client.client(), number, EventFlags::IN)?;
+                    clients.push(Some(client));
+                    continue;
+                }
+                let Some(slot) = clients.get_mut(number as usize) else { continue };
+                let Some(client) = slot else { continue };
+                let served = match client.client().read(&mut buffer) {
+                    Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    read => read.and_then(|bytes| client.received(&buffer[..bytes])),
+                };
+                if served.is_err() {
+                    *slot = None;
+                }
+            }
+        }
+    }
+}
+
+struct Echo {
+    client: UnixStream,
+    line: Arc<[u8]>,
+    output: Vec<u8>,
+}
+
+impl Echo {
+    fn new(mut client: UnixStream, line: &Arc<[u8]>) -> io::Result<Echo> {
+        client.write_all(line)?;
+        Ok(Echo { client, line: Arc::clone(line), output: Vec::new() })
+    }
+}
+
+impl Serve for Echo {
+    fn client(&self) -> &UnixStream {
+        &self.client
+    }
+
+    fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.output.clear();
+        for _ in bytes.iter().filter(|&&byte| byte == b'\n') {
+            self.output.extend_from_slice(&self.line);
+        }
+        self.client.write_all(&self.output)
+    }
+}
+
+/// One with the protocol's own commands: what is measured is one of them.
+fn plain_dispatcher() -> Dispatcher {
+    let start = Instant::now();
+    let time = move || {
+        let wall = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Time { wall: Timestamp::from_unix(wall), monotonic: start.elapsed() }
+    };
+    Dispatcher::new(Registry::new(), Version::new(10, 0, 2, ""), time)
+}
+
+struct Plain {
+    client: UnixStream,
+    monitor: Arc<Monitor>,
+    reader: Reader,
+}
+
+impl Plain {
+    fn new(client: UnixStream, dispatcher: &Dispatcher) -> io::Result<Plain> {
+        let output = Arc::new(Direct(Mutex::new(client.try_clone()?)));
+        let monitor = dispatcher.connect(output, Layout::Compact, Locals::default());
+        Ok(Plain { client, monitor, reader: Reader::default() })
+    }
+}
+
+impl Serve for Plain {
+    fn client(&self) -> &UnixStream {
+        &self.client
+    }
+
+    fn received(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while let Some(message) = self.reader.read(&mut bytes) {
+            let pending = self.monitor.receive(message);
+            debug_assert_eq!(pending.band(), Band::InBand);
+            self.monitor.execute(pending, || ());
+        }
+        Ok(())
+    }
+}
+
+/// Writes each text at once.
+struct Direct(Mutex<UnixStream>);
+
+impl Output for Direct {
+    fn transmit(&self, text: &str) {
+        // The end of the client is seen by the loop.
+        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes());
+    }
 }

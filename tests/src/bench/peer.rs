@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use tempfile::TempDir;
 
 use super::client::{Client, Mode};
+use super::floor::Way;
 use crate::process::Process;
 use crate::server::qmp_server;
 
@@ -22,7 +24,7 @@ pub enum Kind {
     /// `qmp-server serve`.
     Ours,
     /// See [`floor`](super::floor).
-    Floor,
+    Floor(Way),
     /// `qemu-system-x86_64` with no machine.
     Qemu,
     /// `qemu-storage-daemon`.
@@ -33,14 +35,23 @@ pub enum Kind {
 
 impl Kind {
     /// All that serve by themselves.
-    pub const ALL: [Kind; 4] = [Kind::Ours, Kind::Floor, Kind::Qemu, Kind::StorageDaemon];
+    pub const ALL: [Kind; 6] = [
+        Kind::Ours,
+        Kind::Floor(Way::Epoll),
+        Kind::Floor(Way::PlainLoop),
+        Kind::Floor(Way::Threads),
+        Kind::Qemu,
+        Kind::StorageDaemon,
+    ];
 
     /// Its name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Kind::Ours => "qmp-server",
-            Kind::Floor => "floor",
+            Kind::Floor(Way::Epoll) => "epoll echo",
+            Kind::Floor(Way::PlainLoop) => "plain loop",
+            Kind::Floor(Way::Threads) => "threads",
             Kind::Qemu => "qemu-system-x86_64",
             Kind::StorageDaemon => "qemu-storage-daemon",
             Kind::Mux => "qmp-server mux",
@@ -51,7 +62,7 @@ impl Kind {
     #[must_use]
     pub fn is_installed(self) -> bool {
         match self {
-            Kind::Ours | Kind::Floor | Kind::Mux => true,
+            Kind::Ours | Kind::Floor(_) | Kind::Mux => true,
             Kind::Qemu | Kind::StorageDaemon => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 std::env::split_paths(&path).any(|dir| dir.join(self.name()).is_file())
@@ -79,9 +90,11 @@ impl Kind {
                 "--listen".into(),
                 joined("unix:", &sockets[0], ""),
             ]),
-            Kind::Floor => {
+            Kind::Floor(way) => {
                 let mut command = Command::new(&floor.program);
-                command.arg("floor").arg(&sockets[0]).arg(&floor.line);
+                let way = way.to_possible_value().map(|way| way.get_name().to_owned());
+                command.arg("floor").arg(way.unwrap_or_default());
+                command.arg(&sockets[0]).arg(&floor.line);
                 command
             }
             Kind::Qemu => {
@@ -121,7 +134,7 @@ impl fmt::Display for Kind {
 /// How the floor is started.
 #[derive(Clone, Debug)]
 pub struct Floor {
-    /// A program whose task `floor SOCKET LINE` is [`floor::serve`](super::floor::serve).
+    /// A program whose task `floor WAY SOCKET LINE` is [`floor::serve`](super::floor::serve).
     pub program: PathBuf,
     /// What it answers.
     pub line: String,

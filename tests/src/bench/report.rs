@@ -248,14 +248,15 @@ fn number(value: f64) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::floor::Way;
 
     #[test]
     fn targets_are_judged_and_absent_servers_left_out() {
         let mut section = Section::new("one core", true);
         section.figure("p50", Kind::Ours, "µs", 12.0);
-        section.figure("p50", Kind::Floor, "µs", 10.0);
-        section.ratio("p50", Kind::Floor, Limit::AtMost(1.25));
-        section.ratio("p50", Kind::Floor, Limit::AtLeast(1.25));
+        section.figure("p50", Kind::Floor(Way::Epoll), "µs", 10.0);
+        section.ratio("p50", Kind::Floor(Way::Epoll), Limit::AtMost(1.25));
+        section.ratio("p50", Kind::Floor(Way::Epoll), Limit::AtLeast(1.25));
         section.ratio("p50", Kind::Qemu, Limit::AtMost(0.05));
         let verdicts: Vec<_> = section
             .targets

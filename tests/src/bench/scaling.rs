@@ -7,15 +7,13 @@ use std::time::Duration;
 use super::client::{Client, Mode};
 use super::crowd::Crowd;
 use super::figures::Spread;
+use super::floor::Way;
 use super::machine::ManyDescriptors;
 use super::peer::{Floor, Kind, Peer};
 use super::report::Section;
 use super::speed::{latencies, per_second};
 use super::stats::median;
 use super::{Scale, cannot};
-
-/// More are not asked of a server with a thread for each.
-const THREADS: usize = 1_000;
 
 /// How long to measure for each client that asks: about ten times what its request takes.
 const TURNS: Duration = Duration::from_micros(100);
@@ -29,7 +27,7 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
     let most = scale.monitors.min(allowed.saturating_sub(OTHERS));
     let mut points = (0..).map(|power| 10_usize.pow(power)).take_while(|&clients| clients <= most);
     points.try_for_each(|clients| {
-        let mut contestants: Vec<_> = [Kind::Ours, Kind::Floor, Kind::Qemu]
+        let mut contestants: Vec<_> = [Kind::Ours, Kind::Floor(Way::Epoll), Kind::Qemu]
             .into_iter()
             .filter(|kind| kind.is_installed() && clients <= most_of(*kind))
             .map(|kind| Contestant::new(kind, clients, floor))
@@ -50,8 +48,7 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
 
 fn most_of(kind: Kind) -> usize {
     match kind {
-        Kind::Ours | Kind::Mux => usize::MAX,
-        Kind::Floor => THREADS,
+        Kind::Ours | Kind::Mux | Kind::Floor(_) => usize::MAX,
         Kind::Qemu | Kind::StorageDaemon => 1,
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::client::{Client, Mode};
 use super::crowd::Crowd;
 use super::figures::Spread;
+use super::floor::Way;
 use super::peer::{Floor, Kind, Peer};
 use super::report::{Limit, Section};
 use super::stats::{median, micros, quantile};
@@ -14,16 +15,22 @@ use super::{Scale, cannot};
 
 const IN_FLIGHT: usize = 8;
 
+const ECHO: Kind = Kind::Floor(Way::Epoll);
+
 /// Servers of one kind with their clients, and what has been measured of it, a value for each round.
 struct Contestant {
     kind: Kind,
-    _peers: [Peer; 3],
+    _peers: [Peer; 4],
     lone: Client,
+    /// Sends another request for each answer.
     pipelined: Crowd,
+    /// Sends so many in one write, and the next ones when all are answered.
+    batched: Client,
     crowd: Crowd,
     p50: Vec<f64>,
     p99: Vec<f64>,
     pipelined_per_second: Vec<f64>,
+    batched_per_second: Vec<f64>,
     crowd_per_second: Vec<f64>,
 }
 
@@ -39,16 +46,22 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
     }
     let in_flight = format!("1 client, {IN_FLIGHT} in flight");
     let clients = format!("{} clients", scale.clients);
-    for Contestant { kind, p50, p99, pipelined_per_second, crowd_per_second, .. } in contestants {
+    let in_one_write = format!("1 client, {IN_FLIGHT} in one write");
+    for contestant in contestants {
+        let Contestant { kind, p50, p99, .. } = contestant;
+        let Contestant { pipelined_per_second, batched_per_second, crowd_per_second, .. } =
+            contestant;
         section.figure("1 client, 1 in flight: p50", kind, "µs", Spread::of(p50));
         section.figure("1 client, 1 in flight: p99", kind, "µs", Spread::of(p99));
         section.figure(&in_flight, kind, "k/s", Spread::of(pipelined_per_second));
+        section.figure(&in_one_write, kind, "k/s", Spread::of(batched_per_second));
         section.figure(&clients, kind, "k/s", Spread::of(crowd_per_second));
     }
-    section.ratio("1 client, 1 in flight: p50", Kind::Floor, Limit::AtMost(1.25));
-    section.ratio(&in_flight, Kind::Floor, Limit::AtLeast(0.5));
+    section.ratio("1 client, 1 in flight: p50", ECHO, Limit::AtMost(1.25));
+    section.ratio("1 client, 1 in flight: p99", ECHO, Limit::AtMost(2.0));
+    section.ratio(&in_one_write, ECHO, Limit::AtLeast(0.5));
     section.ratio(&in_flight, Kind::Qemu, Limit::AtLeast(20.0));
-    section.ratio(&clients, Kind::Floor, Limit::AtLeast(0.6));
+    section.ratio(&clients, ECHO, Limit::AtLeast(0.8));
     Ok(())
 }
 
@@ -58,27 +71,31 @@ impl Contestant {
         let peers = [
             Peer::start(kind, 1, floor)?,
             Peer::start(kind, 1, floor)?,
+            Peer::start(kind, 1, floor)?,
             Peer::start(kind, clients, floor)?,
         ];
-        let connected = || -> io::Result<(Client, Crowd, Crowd)> {
+        let connected = || -> io::Result<(Client, Crowd, Client, Crowd)> {
             let lone = Client::connect(peers[0].socket(0), Mode::InBand)?;
             let pipelined = Client::connect(peers[1].socket(0), Mode::OutOfBand)?;
+            let batched = Client::connect(peers[2].socket(0), Mode::InBand)?;
             let crowd =
-                (0..clients).map(|number| Client::connect(peers[2].socket(number), Mode::InBand));
+                (0..clients).map(|number| Client::connect(peers[3].socket(number), Mode::InBand));
             let crowd = Crowd::new(crowd.collect::<Result<_, _>>()?, 1)?;
-            Ok((lone, Crowd::new(vec![pipelined], IN_FLIGHT)?, crowd))
+            Ok((lone, Crowd::new(vec![pipelined], IN_FLIGHT)?, batched, crowd))
         };
-        let (lone, pipelined, crowd) =
+        let (lone, pipelined, batched, crowd) =
             connected().map_err(cannot(&format!("connect to {kind}")))?;
         Ok(Contestant {
             kind,
             _peers: peers,
             lone,
             pipelined,
+            batched,
             crowd,
             p50: Vec::new(),
             p99: Vec::new(),
             pipelined_per_second: Vec::new(),
+            batched_per_second: Vec::new(),
             crowd_per_second: Vec::new(),
         })
     }
@@ -88,6 +105,7 @@ impl Contestant {
         self.p50.push(median(&mut latencies));
         self.p99.push(quantile(&mut latencies, 0.99));
         self.pipelined_per_second.push(per_second(&mut self.pipelined, scale)? / 1e3);
+        self.batched_per_second.push(batches_per_second(&mut self.batched, scale)? / 1e3);
         self.crowd_per_second.push(per_second(&mut self.crowd, scale)? / 1e3);
         Ok(())
     }
@@ -111,5 +129,21 @@ pub(super) fn per_second(crowd: &mut Crowd, scale: &Scale) -> io::Result<f64> {
         elapsed = started.elapsed().as_secs_f64();
         elapsed >= scale.slice.as_secs_f64()
     })?;
+    Ok(answers as f64 / elapsed)
+}
+
+/// How many answers come in a second to a client that sends several requests at a time.
+fn batches_per_second(client: &mut Client, scale: &Scale) -> io::Result<f64> {
+    let started = Instant::now();
+    let (mut answers, mut elapsed) = (0, 0.0);
+    while elapsed < scale.slice.as_secs_f64() {
+        client.ask(IN_FLIGHT)?;
+        let mut left = IN_FLIGHT;
+        while left > 0 {
+            left = left.saturating_sub(client.receive()?);
+        }
+        answers += IN_FLIGHT;
+        elapsed = started.elapsed().as_secs_f64();
+    }
     Ok(answers as f64 / elapsed)
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::client::{Client, Mode};
 use super::crowd::Crowd;
 use super::figures::Spread;
+use super::floor::Way;
 use super::peer::{Floor, Kind, Peer};
 use super::report::Section;
 use super::speed::{latencies, per_second};
@@ -33,7 +34,7 @@ pub(super) fn measure(
     floor: &Floor,
     programs: &Path,
 ) -> Result<(), String> {
-    let ours = [Kind::Ours, Kind::Floor].into_iter().map(|kind| {
+    let ours = [Kind::Ours, Kind::Floor(Way::Epoll)].into_iter().map(|kind| {
         let driver = Local::new(kind, floor).map_err(cannot(&format!("connect to {kind}")))?;
         Ok(Contestant::new(kind.name(), Box::new(driver)))
     });

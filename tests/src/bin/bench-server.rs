@@ -40,8 +40,10 @@ struct Arguments {
 enum Task {
     /// Measure the mux in front of QEMU's programs, and these without it
     Mux,
-    /// Be the bare echo: answer each line with this one
+    /// Be a floor: the least that a server can do
     Floor {
+        /// How it serves
+        way: floor::Way,
         /// Where to listen
         socket: PathBuf,
         /// What to answer
@@ -52,8 +54,8 @@ enum Task {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.task {
-        Some(Task::Floor { socket, line }) => {
-            floor::serve(socket, line).map_err(|error| error.to_string())
+        Some(Task::Floor { way, socket, line }) => {
+            floor::serve(*way, socket, line).map_err(|error| error.to_string())
         }
         Some(Task::Mux) | None => bench(&arguments),
     };

@@ -65,10 +65,10 @@ fn latency_series(report: &Report) -> Vec<Series> {
     present([
         Series::new("qmp-server, all ask", BLUE, points(" clients, all ask", "qmp-server"))
             .dashed(),
-        Series::new("a thread each, all ask", ORANGE, points(" clients, all ask", "floor"))
+        Series::new("epoll echo, all ask", ORANGE, points(" clients, all ask", "epoll echo"))
             .dashed(),
         Series::new("QEMU: one client", PURPLE, points(" clients, one asks", "qemu-system-x86_64")),
-        Series::new("a thread each, one asks", ORANGE, points(" clients, one asks", "floor")),
+        Series::new("epoll echo, one asks", ORANGE, points(" clients, one asks", "epoll echo")),
         Series::new("qmp-server, one asks", BLUE, points(" clients, one asks", "qmp-server")),
     ])
 }
