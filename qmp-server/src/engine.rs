@@ -77,6 +77,13 @@ pub struct Engine {
 /// What the clones of an [`Engine`] share. Dropped with the last one.
 struct Handle(Arc<Shared>);
 
+/// What a new thread does first.
+#[derive(Clone, Copy)]
+enum Start {
+    Leading,
+    StandingBy,
+}
+
 struct Shared {
     leadership: Leadership<Loop, StepIn>,
     mailbox: Arc<Mailbox>,
@@ -119,8 +126,8 @@ impl Engine {
             told_of_block: AtomicBool::new(false),
         });
         let engine = Engine { handle: Arc::new(Handle(Arc::clone(&shared))) };
-        for _ in 0..THREADS {
-            shared.start_thread()?;
+        for number in 0..THREADS {
+            shared.start_thread(if number == 0 { Start::Leading } else { Start::StandingBy })?;
         }
         Ok(engine)
     }
@@ -186,11 +193,11 @@ impl Shared {
         self.mailbox.wake();
     }
 
-    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+    fn start_thread(self: &Arc<Self>, start: Start) -> io::Result<()> {
         let number = self.threads.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(self);
         let work = move || {
-            shared.work();
+            shared.work(start);
             shared.threads.fetch_sub(1, Ordering::SeqCst);
         };
         let spawned = thread::Builder::new().name(format!("qmp-io-{number}")).spawn(work);
@@ -201,8 +208,12 @@ impl Shared {
     }
 
     /// What each thread does: it leads, or stands by until it does.
-    fn work(self: &Arc<Self>) {
-        let mut lead = self.leadership.try_lead();
+    fn work(self: &Arc<Self>, start: Start) {
+        let mut lead = match start {
+            Start::Leading => self.leadership.try_lead(),
+            // The leadership may be free because a command runs: who takes it then must leave somebody standing by.
+            Start::StandingBy => None,
+        };
         loop {
             if lead.is_none() {
                 lead = self.leadership.stand_by(PATIENCE);
@@ -251,7 +262,7 @@ impl Shared {
             return;
         }
         self.told_of_block.store(false, Ordering::SeqCst);
-        if let Err(error) = self.start_thread() {
+        if let Err(error) = self.start_thread(Start::StandingBy) {
             tracing::error!(%error, "cannot start a thread to stand by");
         }
     }
