@@ -148,7 +148,8 @@ impl Command {
         self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    pub(crate) fn index(&self) -> usize {
+    /// Which command of its registry it is, counted from 0 in the order of registration.
+    pub fn index(&self) -> usize {
         self.index
     }
 

@@ -64,6 +64,13 @@ pub trait Output: Send + Sync {
         self.transmit(text);
     }
 
+    /// Sends the text of a response, and writes it as [`flush`](Output::flush) does. Unlike events, responses may wait
+    /// for what follows, if the embedder sees to it that they do not wait for long.
+    fn respond(&self, text: &str) {
+        self.transmit(text);
+        self.flush();
+    }
+
     /// Writes what has been transmitted, if that was not done at once. Called after one or more messages, before the
     /// operation that transmitted them returns.
     fn flush(&self) {}
@@ -473,13 +480,11 @@ impl Monitor {
         }
         let text = Response::new(id, result).into_text(self.layout);
         trace::monitor_qmp_respond(self.id, &text);
-        match negotiated {
-            None => self.output.transmit(&text),
-            Some(oob) => self.dispatcher.audience().join(self, || {
-                self.output.transmit(&text);
-                self.state.set(State::Listening { oob });
-            }),
-        }
+        let Some(oob) = negotiated else { return self.output.respond(&text) };
+        self.dispatcher.audience().join(self, || {
+            self.output.transmit(&text);
+            self.state.set(State::Listening { oob });
+        });
         self.output.flush();
     }
 

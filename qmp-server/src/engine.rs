@@ -8,6 +8,7 @@ mod leader;
 mod link;
 mod listening;
 mod observed;
+mod quick;
 mod role;
 mod slab;
 mod timers;
@@ -34,6 +35,7 @@ use crate::access::Origin;
 use crate::io::Mailbox;
 #[cfg(feature = "mux")]
 use crate::io::Registration;
+use crate::session::Cork;
 use crate::transport::Transport;
 
 /// Threads of an engine as long as nothing blocks: one that leads, and one that stands by.
@@ -88,6 +90,7 @@ struct Shared {
     leadership: Leadership<Loop, StepIn>,
     mailbox: Arc<Mailbox>,
     results: Arc<Results>,
+    cork: Arc<Cork>,
     threads: AtomicUsize,
     most_threads: usize,
     /// Whether there are handles, through which more may be hosted.
@@ -115,11 +118,13 @@ impl Engine {
     pub fn with_threads(most: usize) -> io::Result<Engine> {
         let mailbox = Arc::new(Mailbox::new()?);
         let results = Arc::new(Results::default());
-        let event_loop = Loop::new(Arc::clone(&mailbox), Arc::clone(&results))?;
+        let cork = Arc::new(Cork::default());
+        let event_loop = Loop::new(Arc::clone(&mailbox), Arc::clone(&results), Arc::clone(&cork))?;
         let shared = Arc::new(Shared {
             leadership: Leadership::new(event_loop, StepIn::new()?),
             mailbox,
             results,
+            cork,
             threads: AtomicUsize::new(0),
             most_threads: most.max(THREADS),
             is_needed: AtomicBool::new(true),
@@ -146,7 +151,7 @@ impl Engine {
     ) -> io::Result<Arc<Hosted>> {
         let shared = &self.handle.0;
         let stays = plan.options.stay || !listeners.is_empty();
-        let server = Hosted::new(plan, &shared.mailbox, &shared.results);
+        let server = Hosted::new(plan, &shared.mailbox, &shared.results, &shared.cork);
         let (reply, replied) = sync_channel(1);
         shared.post(Done::Host { server: Arc::clone(&server), listeners, reply });
         let ended = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the engine has ended");
@@ -217,6 +222,8 @@ impl Shared {
         loop {
             if lead.is_none() {
                 lead = self.leadership.stand_by(PATIENCE);
+                // Who was to write these is held up.
+                self.cork.flush();
                 self.have_follower();
             }
             match lead {
@@ -234,11 +241,15 @@ impl Shared {
                 self.leadership.end();
                 return None;
             };
+            if !work.is_quick() {
+                self.cork.flush();
+            }
             self.leadership.let_go(leading);
             let done = work.run();
             match self.leadership.try_lead() {
                 Some(again) => leading = again,
                 None => {
+                    self.cork.flush();
                     self.post(done);
                     return None;
                 }

@@ -23,6 +23,7 @@
 //! neither the loop nor other sessions: what it wants of them it returns as [`Effects`].
 
 mod client;
+mod cork;
 mod descriptors;
 mod effects;
 mod input;
@@ -43,6 +44,7 @@ use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Queue};
 
 pub(crate) use self::client::{BoxedJob, Charges, Client, Job};
+pub(crate) use self::cork::{Cork, Corking};
 use self::descriptors::charged;
 pub use self::descriptors::{Descriptor, Descriptors};
 pub(crate) use self::effects::{Effects, Next};
@@ -481,7 +483,7 @@ impl Session {
             return false;
         }
         self.client.held_back.store(true, Ordering::SeqCst);
-        self.client.unanswered.load(Ordering::SeqCst) == 0 && self.client.outbox.is_empty()
+        self.client.unanswered.load(Ordering::SeqCst) == 0 && self.client.outbox.has_sent_all()
     }
 
     /// Whether the client waits to complete negotiation.
@@ -518,7 +520,7 @@ impl Session {
 
     /// What a session that drains is to do next.
     fn drained(&self) -> Next {
-        if self.client.outbox.is_empty() { Next::Close } else { Next::Wait }
+        if self.client.outbox.has_sent_all() { Next::Close } else { Next::Wait }
     }
 
     /// In-band requests that were read and not answered.

@@ -26,6 +26,7 @@ use super::slab::Slab;
 use super::timers::{Timer, Timers};
 use super::work::{Done, Work};
 use crate::io::{Event, Events, Interest, Mailbox, Notice, Poll, Token};
+use crate::session::Cork;
 
 /// Commands that are executed before clients are looked at again, so that one who has just sent a command does not wait
 /// for all that others keep sending.
@@ -66,6 +67,7 @@ pub(super) struct Loop {
     poll: Poll,
     mailbox: Arc<Mailbox>,
     results: Arc<Results>,
+    cork: Arc<Cork>,
     sources: Slab<Source>,
     timers: Timers,
     /// What the last wait has returned, handled up to `next_event`.
@@ -90,13 +92,18 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    pub(super) fn new(mailbox: Arc<Mailbox>, results: Arc<Results>) -> io::Result<Loop> {
+    pub(super) fn new(
+        mailbox: Arc<Mailbox>,
+        results: Arc<Results>,
+        cork: Arc<Cork>,
+    ) -> io::Result<Loop> {
         let poll = Poll::new()?;
         poll.register(std::os::fd::AsFd::as_fd(&*mailbox), WAKER, Interest::Readable)?;
         Ok(Loop {
             poll,
             mailbox,
             results,
+            cork,
             sources: Slab::new(),
             timers: Timers::default(),
             events: Events::new(),
@@ -240,6 +247,7 @@ impl Loop {
     }
 
     fn wait(&mut self) {
+        self.cork.flush();
         self.commands_left = COMMANDS_PER_PASS;
         let has_more = !self.again.is_empty() || !self.ready.is_empty();
         let sleeps = !has_more && self.mailbox.announce_sleep();

@@ -14,13 +14,15 @@ use qmp_queue::{Popped, Queue, Ticket};
 
 use super::event_loop::Results;
 use super::observed::Observed;
+use super::quick::{QuickRuns, Run};
 use super::role::Role;
 use super::work::Done;
 use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Verdict};
 use crate::io::{Mailbox, Notice, Registration, Waker};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
 use crate::session::{
-    BoxedJob, Charges, Client, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts, Session,
+    BoxedJob, Charges, Client, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox,
+    Parts, Session,
 };
 use crate::transport::{Address, Peer, Transport};
 
@@ -56,6 +58,9 @@ pub(crate) struct Hosted {
     /// Readable while a request can be executed or the server ends, if an embedder executes requests.
     pub(super) embedder: Option<Arc<Waker>>,
     pub(super) role: Role,
+    pub(super) quick_runs: QuickRuns,
+    /// Of the engine.
+    cork: Arc<Cork>,
     /// In-band requests that are being executed.
     executing: AtomicUsize,
     /// Clients that were greeted and have not left.
@@ -94,12 +99,19 @@ pub(crate) struct Plan {
 }
 
 impl Hosted {
-    pub(super) fn new(plan: Plan, mailbox: &Arc<Mailbox>, results: &Arc<Results>) -> Arc<Hosted> {
+    pub(super) fn new(
+        plan: Plan,
+        mailbox: &Arc<Mailbox>,
+        results: &Arc<Results>,
+        cork: &Arc<Cork>,
+    ) -> Arc<Hosted> {
         let registration = Registration::new(mailbox);
         let accounts = Accounts::new(&plan.options.limits, Arc::clone(&registration));
         let server = Arc::new(Hosted {
             registration,
             results: Arc::clone(results),
+            cork: Arc::clone(cork),
+            quick_runs: QuickRuns::new(plan.dispatcher.registry()),
             dispatcher: plan.dispatcher,
             queue: Queue::new(),
             options: plan.options,
@@ -142,14 +154,15 @@ impl Hosted {
     ) -> Session {
         let transport: Arc<dyn Transport> = transport.into();
         let registration = Registration::new(self.registration.mailbox());
-        let outbox = Arc::new(Outbox::new(
+        let outbox = Outbox::new(
             Arc::clone(&registration),
             Arc::clone(&transport),
             origin.layout,
             self.options.limits.unread,
             &ledger,
             Arc::clone(&self.counters),
-        ));
+            &self.cork,
+        );
         tracing::debug!(%peer, "client connected");
         self.counters.greeted.count();
         let mut locals =
@@ -280,8 +293,18 @@ impl Hosted {
         popped
     }
 
+    /// Whether the response to a request that was popped can go out together with others, and if so what is known of
+    /// its command.
+    pub(super) fn run_among_others(&self, popped: &Popped<BoxedJob>) -> Option<Run> {
+        let Job { client, pending, .. } = &*popped.item;
+        let among_others = client.has_more() || self.cork.any();
+        let registry = self.dispatcher.registry();
+        among_others.then(|| self.quick_runs.run_of(registry, pending.command()))
+    }
+
     /// Executes a request whose turn has come. Returns whether the role is free again.
-    pub(super) fn execute(self: &Arc<Self>, popped: Popped<BoxedJob>) -> bool {
+    pub(super) fn execute(self: &Arc<Self>, popped: Popped<BoxedJob>, run: Option<Run>) -> bool {
+        let _corking = run.filter(|&run| self.quick_runs.is_quick(run)).map(|_| Corking::allow());
         let Popped { item, resume, ticket, .. } = popped;
         let Job { client, pending, charges, queued } = *item;
         let taken = self.counters.now();
@@ -294,6 +317,9 @@ impl Hosted {
         let execute = || monitor.execute(pending, move || drop(execution));
         if catch_unwind(AssertUnwindSafe(execute)).is_err() {
             tracing::error!("foreign code around a command has panicked");
+        }
+        if let Some(run) = run {
+            self.quick_runs.took(run, self.counters.now().saturating_sub(taken));
         }
         match holds_role {
             true => self.role.returned(),
@@ -328,7 +354,7 @@ impl Hosted {
             if popped.resume.is_some() {
                 popped.item.client.let_read_on();
             }
-            self.execute(popped);
+            self.execute(popped, None);
         }
         // It may have been reset when it had just been woken.
         self.wake_embedder();

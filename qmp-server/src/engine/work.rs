@@ -16,10 +16,11 @@ use qmp_queue::Popped;
 use super::hosted::Hosted;
 use super::link::{Input, Link, Next};
 use super::listening::Listening;
+use super::quick::Run;
 use crate::access::{Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Owner, Registration, Token, aside};
 use crate::observe::Counters;
-use crate::session::{BoxedJob, Client, OnLeave, Remains, Session};
+use crate::session::{BoxedJob, Client, Corking, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
 
 /// Something to be run without the leadership.
@@ -42,6 +43,8 @@ pub(super) enum Work {
     Execute {
         server: Arc<Hosted>,
         popped: Popped<BoxedJob>,
+        /// Set if its response may be [corked](crate::session::Cork), once its command is known to be quick.
+        run: Option<Run>,
     },
     /// Execute an out-of-band request; the session waits for it.
     ExecuteOutOfBand {
@@ -141,6 +144,14 @@ pub(super) enum Done {
 }
 
 impl Work {
+    /// Whether it is known to be quick, so that responses may wait for it.
+    pub(super) fn is_quick(&self) -> bool {
+        match self {
+            Work::Execute { server, run: Some(run), .. } => server.quick_runs.is_quick(*run),
+            _ => false,
+        }
+    }
+
     /// Runs it. A panic of foreign code ends what it was run for, and nothing else.
     pub(super) fn run(self) -> Done {
         let instead = self.panicked();
@@ -188,8 +199,8 @@ impl Work {
                 end(transport);
                 Done::Nothing
             }
-            Work::Execute { server, popped } => {
-                let freed = server.execute(popped);
+            Work::Execute { server, popped, run } => {
+                let freed = server.execute(popped, run);
                 match server.registration.token() {
                     Some(server) => Done::Executed { server, freed },
                     None => Done::Nothing,
@@ -251,6 +262,7 @@ impl Work {
                 Done::Nothing
             }
             Work::Lend { token, mut link, input } => {
+                let _corking = Corking::allow();
                 let next = link.handle(input);
                 Done::Returned { token, link, next }
             }

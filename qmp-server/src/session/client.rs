@@ -78,6 +78,11 @@ impl Client {
         self.let_read_on();
     }
 
+    /// Whether another request of it waits, besides the one that is taken from the queue now.
+    pub(crate) fn has_more(&self) -> bool {
+        self.unanswered.load(Ordering::SeqCst) > 1 || self.held_back.load(Ordering::SeqCst)
+    }
+
     fn resumed(&self) {
         trace::monitor_suspend(self.monitor.id(), -1);
     }

@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use std::{io, mem};
 
 use qmp_dispatch::Output;
 use qmp_dispatch::proto::Layout;
 
+use super::cork::{Cork, Corking};
 use super::missed::notice;
 use crate::access::{Charge, Ledger};
 use crate::io::{Notice, Registration};
@@ -19,11 +20,17 @@ use crate::transport::Transport;
 /// Events of at least this size are kept once for all clients that have not read them; smaller ones are copied.
 const SHARED_FROM: usize = 4 << 10;
 
+/// Responses of more bytes than this in all are not corked.
+const CORKED_AT_MOST: usize = 16 << 10;
+
 /// What an idle client's buffer may keep allocated.
 const IDLE_CAPACITY: usize = 1 << 10;
 
 /// Writes to the client what it takes at once, and keeps the rest. Any thread may transmit.
 pub(crate) struct Outbox {
+    /// For the list of `cork`.
+    me: Weak<Outbox>,
+    cork: Arc<Cork>,
     registration: Arc<Registration>,
     layout: Layout,
     /// A client that leaves more than this unsent is not read from, and gets no events.
@@ -170,7 +177,8 @@ impl Outbox {
         full: usize,
         ledger: &Arc<Ledger>,
         counters: Arc<Counters>,
-    ) -> Outbox {
+        cork: &Arc<Cork>,
+    ) -> Arc<Outbox> {
         let state = State {
             transport: Some(transport),
             pieces: VecDeque::new(),
@@ -187,7 +195,17 @@ impl Outbox {
         };
         let (state, unsent) = (Mutex::new(state), AtomicUsize::new(0));
         let sends_notices = AtomicBool::new(false);
-        Outbox { registration, layout, full, state, sends_notices, unsent, counters }
+        Arc::new_cyclic(|me| Outbox {
+            me: Weak::clone(me),
+            cork: Arc::clone(cork),
+            registration,
+            layout,
+            full,
+            state,
+            sends_notices,
+            unsent,
+            counters,
+        })
     }
 
     /// Says whether the client may be told how many events it has missed: that is an event, too.
@@ -205,9 +223,15 @@ impl Outbox {
         self.unsent.load(Ordering::Acquire) > self.full
     }
 
-    /// Whether the client has been sent everything.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether the client has been sent everything, what was corked included.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.cork.flush();
         self.unsent.load(Ordering::Acquire) == 0
+    }
+
+    /// Writes what was corked.
+    pub(super) fn uncork(&self) {
+        self.write_out(self.lock());
     }
 
     /// Since when the client has taken nothing, though something is unsent.
@@ -268,6 +292,24 @@ impl Outbox {
         }
     }
 
+    /// Writes what is unsent, or leaves it to the loop if the client is blocked.
+    fn write_out(&self, mut state: MutexGuard<'_, State>) {
+        if state.blocked_since.is_some() {
+            self.account(&mut state);
+            let misses = state.missed_events > 0 && !mem::replace(&mut state.missing_logged, true);
+            drop(state);
+            if misses {
+                tracing::warn!("a client does not read, and misses events");
+            }
+            return;
+        }
+        self.write(&mut state);
+        if state.unsent > 0 {
+            state.blocked_since = Some(Instant::now());
+            self.registration.post(Notice::Blocked);
+        }
+    }
+
     fn account(&self, state: &mut State) {
         self.unsent.store(state.unsent, Ordering::Release);
         let own = state.own;
@@ -306,21 +348,29 @@ impl Output for Outbox {
         }
     }
 
-    fn flush(&self) {
+    fn respond(&self, text: &str) {
+        let corks = Corking::is_allowed();
+        if !corks || !self.cork.keeps_order(self) {
+            self.cork.flush();
+        }
         let mut state = self.lock();
-        if state.blocked_since.is_some() {
-            self.account(&mut state);
-            let misses = state.missed_events > 0 && !mem::replace(&mut state.missing_logged, true);
-            drop(state);
-            if misses {
-                tracing::warn!("a client does not read, and misses events");
-            }
+        if state.transport.is_none() {
             return;
         }
-        self.write(&mut state);
-        if state.unsent > 0 {
-            state.blocked_since = Some(Instant::now());
-            self.registration.post(Notice::Blocked);
+        state.append(text);
+        // A full outbox must be known to be blocked, or to be written: nothing else would make it less full.
+        let may_wait = state.unsent <= CORKED_AT_MOST.min(self.full);
+        if !corks || !may_wait || state.blocked_since.is_some() {
+            return self.write_out(state);
         }
+        self.account(&mut state);
+        if let Some(me) = self.me.upgrade() {
+            self.cork.add(me);
+        }
+    }
+
+    fn flush(&self) {
+        self.cork.flush();
+        self.write_out(self.lock());
     }
 }

@@ -19,6 +19,8 @@ mod command_line;
 mod configuration;
 /// The recorded cases.
 mod conformance;
+/// Responses that go out together.
+mod corking;
 /// Descriptors that clients pass along.
 mod descriptors;
 /// Random input, and what QEMU makes of it.

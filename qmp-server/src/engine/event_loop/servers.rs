@@ -151,7 +151,8 @@ impl Loop {
             {
                 self.step(session);
             }
-            self.work.push_back(Work::Execute { server: hosted, popped });
+            let run = hosted.run_among_others(&popped);
+            self.work.push_back(Work::Execute { server: hosted, popped, run });
             return self.work.pop_front();
         }
         None

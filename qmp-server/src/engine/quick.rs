@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which commands are known to be quick.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use qmp_dispatch::{Command, Registry};
+
+/// A run that takes longer is not quick. What waits for one such run, waits no longer than a write takes.
+const QUICK: Duration = Duration::from_micros(50);
+
+/// So many quick runs in a row make a command quick.
+const ENOUGH: u8 = 8;
+
+/// For each command of a server, how many of its last runs were quick, up to [`ENOUGH`].
+pub(super) struct QuickRuns(Box<[AtomicU8]>);
+
+/// Which one of them.
+#[derive(Clone, Copy)]
+pub(super) struct Run(usize);
+
+impl QuickRuns {
+    /// Those of all commands of a registry, and of what is none of them taken together: what is forwarded, or no
+    /// command at all.
+    pub(super) fn new(registry: &Registry) -> QuickRuns {
+        QuickRuns((0..=registry.commands().len()).map(|_| AtomicU8::new(0)).collect())
+    }
+
+    pub(super) fn run_of(&self, registry: &Registry, command: Option<&str>) -> Run {
+        let command = command.and_then(|name| registry.find_command(name));
+        Run(command.map_or(self.0.len() - 1, Command::index))
+    }
+
+    pub(super) fn is_quick(&self, run: Run) -> bool {
+        self.of(run).is_some_and(|runs| runs.load(Ordering::Relaxed) >= ENOUGH)
+    }
+
+    /// Notes how long a run took, until its handler had returned.
+    pub(super) fn took(&self, run: Run, took: Duration) {
+        let Some(runs) = self.of(run) else { return };
+        let before = runs.load(Ordering::Relaxed);
+        runs.store(if took < QUICK { ENOUGH.min(before + 1) } else { 0 }, Ordering::Relaxed);
+    }
+
+    fn of(&self, Run(index): Run) -> Option<&AtomicU8> {
+        self.0.get(index)
+    }
+}
