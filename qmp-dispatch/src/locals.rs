@@ -2,8 +2,9 @@
 //! Values that the embedder keeps for each monitor.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::fmt;
+
+use rustc_hash::FxHashMap;
 
 /// Values that belong to one monitor, one of each type, such as the peer or the file descriptors that it has
 /// passed. Handlers access them with [`Monitor::local`](crate::Monitor::local).
@@ -19,7 +20,7 @@ use std::fmt;
 /// ```
 #[derive(Default)]
 pub struct Locals {
-    values: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    values: FxHashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
 
 impl Locals {

@@ -131,7 +131,11 @@ pub struct Monitor {
 /// A request that has been received and not executed, or the error that is to be answered in its place.
 #[must_use = "a client waits for the answer"]
 #[derive(Debug)]
-pub struct Pending {
+pub struct Pending(Box<Parsed>);
+
+/// In a box, because it is large and goes through queues.
+#[derive(Debug)]
+struct Parsed {
     request: Result<Request, RequestError>,
     /// The text of its arguments, if there is a forwarder.
     text: Option<Json>,
@@ -140,7 +144,7 @@ pub struct Pending {
 impl Pending {
     /// Returns whether it is to be queued, or executed at once.
     pub fn band(&self) -> Band {
-        match &self.request {
+        match &self.0.request {
             Ok(request) => request.band,
             Err(refused) => refused.band,
         }
@@ -148,14 +152,14 @@ impl Pending {
 
     /// The name of the command, if this is a request and not what came in its place.
     pub fn command(&self) -> Option<&str> {
-        self.request.as_ref().ok().map(|request| &*request.command)
+        self.0.request.as_ref().ok().map(|request| &*request.command)
     }
 
     /// Bytes that the request has allocated, about: what it takes while it waits.
     pub fn heap_size(&self) -> usize {
-        let text = self.text.as_ref().map_or(0, |text| text.as_str().len());
+        let text = self.0.text.as_ref().map_or(0, |text| text.as_str().len());
         let id = |id: &Option<Value>| id.as_ref().map_or(0, Value::heap_size);
-        text + match &self.request {
+        text + match &self.0.request {
             Ok(request) => request.arguments.heap_size() + id(&request.id),
             Err(refused) => refused.error.desc.len() + id(&refused.id),
         }
@@ -290,10 +294,11 @@ impl Monitor {
         {
             trace::handle_qmp_command(self.id, message.as_bytes());
         }
-        match parsed {
-            Ok((request, text)) => Pending { request: Ok(request), text },
-            Err(refused) => Pending { request: Err(refused), text: None },
-        }
+        let (request, text) = match parsed {
+            Ok((request, text)) => (Ok(request), text),
+            Err(refused) => (Err(refused), None),
+        };
+        Pending(Box::new(Parsed { request, text }))
     }
 
     /// Executes a request, and sends the response to the client.
@@ -303,8 +308,9 @@ impl Monitor {
     /// [answers later](crate::Registry::deferred_command). Until then, no other in-band request of this monitor
     /// may be executed.
     pub fn execute(self: &Arc<Self>, mut pending: Pending, done: impl FnOnce() + Send + 'static) {
-        match &mut pending.request {
-            Ok(request) => self.serve(request, pending.text, done),
+        let Parsed { request, text } = &mut *pending.0;
+        match request {
+            Ok(request) => self.serve(request, text.take(), done),
             Err(refused) => {
                 intercept::refused(self, refused);
                 trace::refused(self.id, refused);
@@ -318,7 +324,7 @@ impl Monitor {
     /// Answers a request with an error instead of executing it, for requests that are still queued when the server
     /// ends. Interceptors see it as they see those that are executed.
     pub fn refuse(self: &Arc<Self>, pending: Pending, error: Error) {
-        let (answer, result) = match pending.request {
+        let (answer, result) = match pending.0.request {
             Ok(mut request) => {
                 let mut intercepted = Intercepted::enter(self, &request);
                 let answered = intercepted.as_mut().and_then(|seen| seen.take_answer());

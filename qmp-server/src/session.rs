@@ -43,7 +43,7 @@ use qmp_dispatch::proto::{Band, Dialect, Limits};
 use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Queue};
 
-pub(crate) use self::client::{BoxedJob, Charges, Client, Job};
+pub(crate) use self::client::{Charges, Client, Job};
 pub(crate) use self::cork::{Cork, Corking};
 use self::descriptors::charged;
 pub use self::descriptors::{Descriptor, Descriptors};
@@ -59,6 +59,9 @@ use crate::transport::{MAX_DESCRIPTORS, Received, Transport};
 
 /// In-band requests that QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+
+/// A request of up to so many bytes is not charged for them. A client has at most as many as its queue takes.
+const SMALL: usize = 512;
 
 /// One step reads no more often than this before others get their turn.
 const READS_PER_STEP: usize = 16;
@@ -103,7 +106,7 @@ pub(crate) struct Session {
     readable: bool,
     /// The system has reported the end of the stream, which comes after what there is to receive.
     read_closed: bool,
-    /// The last request that was taken has suspended the monitor, or is parked. The queue need not be asked after each one.
+    /// A request has suspended the monitor or is parked, and the queue was not found to be open since.
     may_be_suspended: bool,
     /// In-band requests that wait for a place in an account. They stand before everything in `input`.
     parked: VecDeque<Parked>,
@@ -115,7 +118,7 @@ pub(crate) struct Session {
 
 struct Parked {
     pending: Pending,
-    bytes: Charge,
+    bytes: Option<Charge>,
     queued: Duration,
 }
 
@@ -142,9 +145,9 @@ pub(crate) struct Parts {
 }
 
 impl Session {
-    pub(crate) fn new(parts: Parts, queue: &Queue<BoxedJob>) -> Session {
+    pub(crate) fn new(parts: Parts, queue: &Queue<Job>) -> Session {
         let Parts { registration, origin, transport, monitor, outbox, ledger, .. } = parts;
-        let producer: Producer<BoxedJob> = queue.register(Mode::OneInProgress);
+        let producer: Producer<Job> = queue.register(Mode::OneInProgress);
         let kept = ledger.charge_bytes(0);
         let client = Client {
             registration,
@@ -231,7 +234,7 @@ impl Session {
         while self.accepts_input() {
             if !self.input.is_read() {
                 let piece = self.input.next_piece();
-                if piece.end == self.input.unread.len() {
+                if piece.end == self.input.unread.len() && !self.input.descriptors.is_empty() {
                     self.let_wait();
                 }
                 let unread = std::mem::take(&mut self.input.unread);
@@ -325,7 +328,6 @@ impl Session {
     /// Takes messages from `bytes` until the monitor is suspended, or one is to be executed out-of-band.
     fn take_messages(&mut self, bytes: &mut &[u8]) -> Taken {
         let mut taken = Taken::default();
-        self.may_be_suspended = false;
         let mut left = bytes.len();
         let mut kept = self.input.reader.kept();
         while let Some(message) = self.input.reader.read(bytes) {
@@ -345,6 +347,12 @@ impl Session {
                 break;
             }
         }
+        // Most clients end a message with a line end: without it, there is nothing to read on for.
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        if self.input.reader.is_idle() && bytes.iter().all(is_blank) {
+            let nothing = self.input.reader.read(bytes);
+            debug_assert!(nothing.is_none());
+        }
         taken
     }
 
@@ -354,7 +362,8 @@ impl Session {
         client.server.in_band.count();
         client.unanswered.fetch_add(1, Ordering::SeqCst);
         let queued = client.server.now();
-        let bytes = client.ledger.charge_bytes(length.max(pending.heap_size()));
+        let bytes = Some(length.max(pending.heap_size())).filter(|&bytes| bytes > SMALL);
+        let bytes = bytes.map(|bytes| client.ledger.charge_bytes(bytes));
         if self.state == State::Negotiating && client.monitor.is_negotiated() {
             self.state = State::Commands;
         }
@@ -377,14 +386,14 @@ impl Session {
     fn push(
         &mut self,
         pending: Pending,
-        bytes: Charge,
+        bytes: Option<Charge>,
         request: Option<Charge>,
         queued: Duration,
     ) -> bool {
         let client = Arc::clone(&self.client);
         trace::monitor_qmp_in_band_enqueue(client.monitor.id(), &client.producer);
         let charges = Charges { _bytes: bytes, _request: request };
-        match self.client.producer.push(Box::new(Job { client, pending, charges, queued })) {
+        match self.client.producer.push(Job { client, pending, charges, queued }) {
             Ok(Pushed::Ready) => true,
             Ok(Pushed::Suspended) => {
                 self.may_be_suspended = true;
@@ -441,16 +450,22 @@ impl Session {
         if self.client.outbox.is_full() {
             return false;
         }
-        if self.is_suspended() {
+        if self.may_be_suspended && self.parked.is_empty() && self.unanswered() == 0 {
+            self.may_be_suspended = false;
+        }
+        if self.may_be_suspended {
             // The usual client sends no more before it is answered: then nobody has to be told.
             if !self.has_more() {
                 return false;
             }
-            // Set first: an answer that comes between the two looks sees it.
+            // Set first: an answer that comes between this and the look sees it.
             self.client.held_back.store(true, Ordering::SeqCst);
-            return !self.is_suspended();
+            self.may_be_suspended = self.is_suspended();
+            if !self.may_be_suspended {
+                self.client.held_back.store(false, Ordering::SeqCst);
+            }
         }
-        true
+        !self.may_be_suspended
     }
 
     /// Whether there is something to do once the monitor is resumed, though the transport may report nothing.
@@ -494,7 +509,7 @@ impl Session {
     }
 
     /// Takes what a client that negotiates has in the queue, to be executed out of turn.
-    pub(crate) fn take_queued(&mut self) -> Vec<BoxedJob> {
+    pub(crate) fn take_queued(&mut self) -> Vec<Job> {
         self.client.producer.clear().items
     }
 
@@ -583,7 +598,7 @@ impl Session {
 
 /// See [`Session::into_remains`].
 pub(crate) struct Remains {
-    _jobs: Vec<BoxedJob>,
+    _jobs: Vec<Job>,
     _parked: VecDeque<Parked>,
     pub(crate) client: Arc<Client>,
     transport: Arc<dyn Transport>,

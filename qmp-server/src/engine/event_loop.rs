@@ -148,8 +148,8 @@ impl Loop {
     /// Takes in what has come of work.
     pub(super) fn apply(&mut self, done: Done) {
         match done {
-            Done::Nothing | Done::Executed { freed: false, .. } => {}
-            Done::Executed { server, freed: true } => self.server_ready(server),
+            Done::Nothing | Done::Executed { more: false, .. } => {}
+            Done::Executed { server, more: true } => self.server_ready(server),
             Done::Forgotten { server } => self.forgotten(server),
             Done::Connected { server, session } => self.add_session(server, *session),
             Done::NotConnected { server } => self.not_connected(server),

@@ -21,8 +21,8 @@ use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Verdict};
 use crate::io::{Mailbox, Notice, Registration, Waker};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
 use crate::session::{
-    BoxedJob, Charges, Client, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox,
-    Parts, Session,
+    Charges, Client, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts,
+    Session,
 };
 use crate::transport::{Address, Peer, Transport};
 
@@ -48,7 +48,7 @@ pub(crate) struct Hosted {
     /// Of the engine's loop.
     results: Arc<Results>,
     pub(crate) dispatcher: Dispatcher,
-    pub(super) queue: Queue<BoxedJob>,
+    pub(super) queue: Queue<Job>,
     pub(crate) options: Options,
     pub(super) accounts: Arc<Accounts>,
     pub(crate) observed: Observed,
@@ -282,7 +282,7 @@ impl Hosted {
 /// Executing requests.
 impl Hosted {
     /// Takes the next request from the queue if the role is free. It must be [executed](Hosted::execute).
-    pub(super) fn next(&self) -> Option<Popped<BoxedJob>> {
+    pub(super) fn next(&self) -> Option<Popped<Job>> {
         if !self.role.try_take() {
             return None;
         }
@@ -295,18 +295,18 @@ impl Hosted {
 
     /// Whether the response to a request that was popped can go out together with others, and if so what is known of
     /// its command.
-    pub(super) fn run_among_others(&self, popped: &Popped<BoxedJob>) -> Option<Run> {
-        let Job { client, pending, .. } = &*popped.item;
+    pub(super) fn run_among_others(&self, popped: &Popped<Job>) -> Option<Run> {
+        let Job { client, pending, .. } = &popped.item;
         let among_others = client.has_more() || self.cork.any();
         let registry = self.dispatcher.registry();
         among_others.then(|| self.quick_runs.run_of(registry, pending.command()))
     }
 
-    /// Executes a request whose turn has come. Returns whether the role is free again.
-    pub(super) fn execute(self: &Arc<Self>, popped: Popped<BoxedJob>, run: Option<Run>) -> bool {
+    /// Executes a request whose turn has come. Returns whether another one can be executed now.
+    pub(super) fn execute(self: &Arc<Self>, popped: Popped<Job>, run: Option<Run>) -> bool {
         let _corking = run.filter(|&run| self.quick_runs.is_quick(run)).map(|_| Corking::allow());
         let Popped { item, resume, ticket, .. } = popped;
-        let Job { client, pending, charges, queued } = *item;
+        let Job { client, pending, charges, queued } = item;
         let taken = self.counters.now();
         self.counters.waited.add(taken.saturating_sub(queued));
         client.taken(taken, resume.as_ref());
@@ -321,19 +321,21 @@ impl Hosted {
         if let Some(run) = run {
             self.quick_runs.took(run, self.counters.now().saturating_sub(taken));
         }
-        match holds_role {
+        let freed = match holds_role {
             true => self.role.returned(),
             false => {
                 self.role.free();
                 true
             }
-        }
+        };
+        // Looked at after the role was freed: what is pushed later is told by who pushes it.
+        freed && !self.queue.is_idle()
     }
 
     /// Executes what a client that negotiates has sent, out of its turn.
-    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<BoxedJob>) {
+    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<Job>) {
         for job in jobs {
-            let Job { client, pending, charges, queued } = *job;
+            let Job { client, pending, charges, queued } = job;
             let taken = self.counters.now();
             self.counters.waited.add(taken.saturating_sub(queued));
             let monitor = Arc::clone(&client.monitor);
@@ -392,7 +394,7 @@ impl Hosted {
 struct Execution {
     server: Arc<Hosted>,
     client: Arc<Client>,
-    ticket: Option<Ticket<BoxedJob>>,
+    ticket: Option<Ticket<Job>>,
     _charges: Charges,
     taken: Duration,
     had_oob: bool,
@@ -404,7 +406,7 @@ impl Execution {
     fn new(
         server: &Arc<Hosted>,
         client: Arc<Client>,
-        ticket: Option<Ticket<BoxedJob>>,
+        ticket: Option<Ticket<Job>>,
         charges: Charges,
         taken: Duration,
         holds_role: bool,

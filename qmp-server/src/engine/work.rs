@@ -20,7 +20,7 @@ use super::quick::Run;
 use crate::access::{Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Owner, Registration, Token, aside};
 use crate::observe::Counters;
-use crate::session::{BoxedJob, Client, Corking, OnLeave, Remains, Session};
+use crate::session::{Client, Corking, Job, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
 
 /// Something to be run without the leadership.
@@ -42,7 +42,7 @@ pub(super) enum Work {
     /// Execute an in-band request.
     Execute {
         server: Arc<Hosted>,
-        popped: Popped<BoxedJob>,
+        popped: Popped<Job>,
         /// Set if its response may be [corked](crate::session::Cork), once its command is known to be quick.
         run: Option<Run>,
     },
@@ -55,7 +55,7 @@ pub(super) enum Work {
     /// Execute what clients that negotiate have queued, out of turn.
     Negotiate {
         server: Arc<Hosted>,
-        jobs: Vec<BoxedJob>,
+        jobs: Vec<Job>,
     },
     /// Answer requests with an error, because their server ends.
     AnswerEnding {
@@ -106,10 +106,10 @@ pub(super) enum Done {
         arrival: Token,
         groups: Groups,
     },
-    /// A request was executed. The role of the server's dispatcher may be free.
+    /// A request was executed. The server may have `more` that can be executed now.
     Executed {
         server: Token,
-        freed: bool,
+        more: bool,
     },
     /// What was left of a session has been dropped.
     Forgotten {
@@ -200,9 +200,9 @@ impl Work {
                 Done::Nothing
             }
             Work::Execute { server, popped, run } => {
-                let freed = server.execute(popped, run);
+                let more = server.execute(popped, run);
                 match server.registration.token() {
-                    Some(server) => Done::Executed { server, freed },
+                    Some(server) => Done::Executed { server, more },
                     None => Done::Nothing,
                 }
             }

@@ -26,13 +26,11 @@ pub(crate) struct Job {
 
 /// What one request is charged for.
 pub(crate) struct Charges {
-    pub(super) _bytes: Charge,
+    /// `None` if it is small.
+    pub(super) _bytes: Option<Charge>,
     /// `None` for negotiation and for the server's own commands, which need no place.
     pub(super) _request: Option<Charge>,
 }
-
-/// Requests move through the queue in a box: they are large.
-pub(crate) type BoxedJob = Box<Job>;
 
 /// A client, for the threads that answer it, that look at it, or that disconnect it.
 pub(crate) struct Client {
@@ -43,7 +41,7 @@ pub(crate) struct Client {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: ClientCounters,
     pub(super) server: Arc<Counters>,
-    pub(super) producer: Producer<BoxedJob>,
+    pub(super) producer: Producer<Job>,
     /// The mode of `producer` once out-of-band execution is enabled.
     pub(super) mode_with_oob: Mode,
     /// In-band requests that were read and not answered yet.
@@ -65,7 +63,7 @@ impl Client {
 
     /// An in-band request has been answered: the monitor may be resumed. `had_oob` says whether out-of-band execution
     /// was enabled before it.
-    pub(crate) fn answered(&self, ticket: Option<Ticket<BoxedJob>>, had_oob: bool) {
+    pub(crate) fn answered(&self, ticket: Option<Ticket<Job>>, had_oob: bool) {
         self.counters.answered();
         let begins = !had_oob && self.monitor.is_oob_enabled();
         // Both, in this order: more may wait, and then one less is in progress.

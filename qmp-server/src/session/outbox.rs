@@ -131,7 +131,14 @@ impl State {
 
     /// Writes what the client takes. An error says that it takes nothing any more.
     fn write(&mut self) -> io::Result<()> {
-        let Some(transport) = self.transport.clone() else { return Ok(()) };
+        // Taken out for as long as it is used: another reference would cost more.
+        let Some(transport) = self.transport.take() else { return Ok(()) };
+        let written = self.write_to(&*transport);
+        self.transport = Some(transport);
+        written
+    }
+
+    fn write_to(&mut self, transport: &dyn Transport) -> io::Result<()> {
         while let Some(first) = self.pieces.front_mut() {
             let sent = match transport.send(&first.bytes()[self.written..]) {
                 Ok(sent) => sent,

@@ -139,10 +139,12 @@ impl Loop {
                 Stage::Running => tenant.hosted.next(),
                 _ => None,
             };
-            // If the role is taken, who frees it makes the server ready again.
-            tenant.is_ready = popped.is_some();
+            // If there is no more or the role is taken, whoever changes that makes the server ready again.
+            tenant.is_ready = popped.as_ref().is_some_and(|popped| popped.more);
             let Some(popped) = popped else { continue };
-            self.ready.push_back(server);
+            if popped.more {
+                self.ready.push_back(server);
+            }
             self.commands_left -= 1;
             let hosted = Arc::clone(&tenant.hosted);
             // Before the command runs: out-of-band requests may stand behind a full queue.
@@ -152,8 +154,10 @@ impl Loop {
                 self.step(session);
             }
             let run = hosted.run_among_others(&popped);
-            self.work.push_back(Work::Execute { server: hosted, popped, run });
-            return self.work.pop_front();
+            let execute = Work::Execute { server: hosted, popped, run };
+            let Some(first) = self.work.pop_front() else { return Some(execute) };
+            self.work.push_back(execute);
+            return Some(first);
         }
         None
     }
