@@ -4,8 +4,6 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 
-use rustc_hash::FxHashMap;
-
 /// Values that belong to one monitor, one of each type, such as the peer or the file descriptors that it has
 /// passed. Handlers access them with [`Monitor::local`](crate::Monitor::local).
 ///
@@ -20,20 +18,23 @@ use rustc_hash::FxHashMap;
 /// ```
 #[derive(Default)]
 pub struct Locals {
-    values: FxHashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    /// A few, each of another type.
+    values: Vec<(TypeId, Box<dyn Any + Send + Sync>)>,
 }
 
 impl Locals {
     /// Adds a value. Replaces one of the same type.
     #[must_use]
     pub fn with<T: Send + Sync + 'static>(mut self, value: T) -> Locals {
-        self.values.insert(TypeId::of::<T>(), Box::new(value));
+        self.values.retain(|(of, _)| *of != TypeId::of::<T>());
+        self.values.push((TypeId::of::<T>(), Box::new(value)));
         self
     }
 
     /// Returns the value of this type, if there is one.
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        self.values.get(&TypeId::of::<T>())?.downcast_ref()
+        let (_, value) = self.values.iter().find(|(of, _)| *of == TypeId::of::<T>())?;
+        value.downcast_ref()
     }
 }
 

@@ -23,9 +23,6 @@ const SHARED_FROM: usize = 4 << 10;
 /// Responses of more bytes than this in all are not corked.
 const CORKED_AT_MOST: usize = 16 << 10;
 
-/// What an idle client's buffer may keep allocated.
-const IDLE_CAPACITY: usize = 1 << 10;
-
 /// Writes to the client what it takes at once, and keeps the rest. Any thread may transmit.
 pub(crate) struct Outbox {
     /// For the list of `cork`.
@@ -51,8 +48,6 @@ struct State {
     written: usize,
     /// The sum of all pieces without `written`.
     unsent: usize,
-    /// An empty buffer to be used again.
-    spare: Vec<u8>,
     /// For the pieces that are this client's own; brought up to date when something has been written.
     charge: Charge,
     own: usize,
@@ -110,13 +105,11 @@ pub(crate) enum Written {
 }
 
 impl State {
-    fn append(&mut self, text: &str) {
+    fn append(&mut self, text: &[u8]) {
         if let Some(Piece::Own(bytes)) = self.pieces.back_mut() {
-            bytes.extend_from_slice(text.as_bytes());
+            bytes.extend_from_slice(text);
         } else {
-            let mut bytes = mem::take(&mut self.spare);
-            bytes.extend_from_slice(text.as_bytes());
-            self.pieces.push_back(Piece::Own(bytes));
+            self.pieces.push_back(Piece::Own(text.to_vec()));
         }
         self.own += text.len();
         self.unsent += text.len();
@@ -163,16 +156,26 @@ impl State {
         Ok(())
     }
 
-    /// Drops the first piece, which has been written.
+    /// Drops the first piece, which has been written. An idle client keeps no memory for output.
     fn pop(&mut self) {
-        if let Some(Piece::Own(mut bytes)) = self.pieces.pop_front() {
+        if let Some(Piece::Own(bytes)) = self.pieces.pop_front() {
             self.own -= bytes.len();
-            // An idle client does not hold more memory than this.
-            if bytes.capacity() <= IDLE_CAPACITY {
-                bytes.clear();
-                self.spare = bytes;
-            }
         }
+        if self.pieces.is_empty() {
+            self.pieces = VecDeque::new();
+        }
+    }
+
+    /// Writes what the client takes of a text, past the buffer: nothing is unsent. How much that was.
+    fn write_directly(&mut self, text: &str) -> io::Result<usize> {
+        let Some(transport) = &self.transport else { return Ok(text.len()) };
+        let sent = match transport.send(text.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            sent => sent?,
+        };
+        self.bytes_sent += sent as u64;
+        Ok(sent)
     }
 }
 
@@ -191,7 +194,6 @@ impl Outbox {
             pieces: VecDeque::new(),
             written: 0,
             unsent: 0,
-            spare: Vec::new(),
             charge: ledger.charge_bytes(0),
             own: 0,
             blocked_since: None,
@@ -255,7 +257,7 @@ impl Outbox {
             let missed = mem::take(&mut state.missed_events);
             state.missing_logged = false;
             if self.sends_notices.load(Ordering::Relaxed) {
-                state.append(&notice(missed, self.layout));
+                state.append(notice(missed, self.layout).as_bytes());
             }
             self.write(&mut state);
         }
@@ -278,7 +280,6 @@ impl Outbox {
     fn bury(&self, state: &mut State) -> Option<Arc<dyn Transport>> {
         state.pieces = VecDeque::new();
         (state.written, state.unsent, state.own) = (0, 0, 0);
-        state.spare = Vec::new();
         state.blocked_since = None;
         state.missed_events = 0;
         self.account(state);
@@ -291,11 +292,30 @@ impl Outbox {
         self.counters.bytes_sent.add(state.bytes_sent - before);
         match written {
             Ok(()) => self.account(state),
-            Err(_) => {
-                // What the client has sent is still executed as after a half-close, until the system reports its end.
-                drop(self.bury(state));
-                self.registration.post(Notice::Broken);
+            Err(_) => self.broken(state),
+        }
+    }
+
+    /// Nothing can be written any more. What the client has sent is still executed as after a half-close, until the
+    /// system reports its end.
+    fn broken(&self, state: &mut State) {
+        drop(self.bury(state));
+        self.registration.post(Notice::Broken);
+    }
+
+    /// Writes what is unsent and then the text.
+    fn write_behind(&self, mut state: MutexGuard<'_, State>, text: &str) {
+        let mut sent = 0;
+        if state.unsent == 0 {
+            match state.write_directly(text) {
+                Ok(written) => sent = written,
+                Err(_) => return self.broken(&mut state),
             }
+            self.counters.bytes_sent.add(sent as u64);
+        }
+        if sent < text.len() {
+            state.append(&text.as_bytes()[sent..]);
+            self.write_out(state);
         }
     }
 
@@ -332,7 +352,7 @@ impl Output for Outbox {
     fn transmit(&self, text: &str) {
         let mut state = self.lock();
         if state.transport.is_some() {
-            state.append(text);
+            state.append(text.as_bytes());
         }
     }
 
@@ -350,7 +370,7 @@ impl Output for Outbox {
         }
         self.counters.events_sent.count();
         match text.len() < SHARED_FROM {
-            true => state.append(text),
+            true => state.append(text.as_bytes()),
             false => state.append_shared(text),
         }
     }
@@ -364,12 +384,12 @@ impl Output for Outbox {
         if state.transport.is_none() {
             return;
         }
-        state.append(text);
         // A full outbox must be known to be blocked, or to be written: nothing else would make it less full.
-        let may_wait = state.unsent <= CORKED_AT_MOST.min(self.full);
+        let may_wait = state.unsent + text.len() <= CORKED_AT_MOST.min(self.full);
         if !corks || !may_wait || state.blocked_since.is_some() {
-            return self.write_out(state);
+            return self.write_behind(state, text);
         }
+        state.append(text.as_bytes());
         self.account(&mut state);
         if let Some(me) = self.me.upgrade() {
             self.cork.add(me);
