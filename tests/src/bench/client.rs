@@ -130,6 +130,28 @@ impl Client {
         }
     }
 
+    /// Asks until the server takes no more, because nothing of its answers is read.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks.
+    pub fn ask_without_reading(&mut self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)?;
+        let mut refused_since: Option<Instant> = None;
+        // A server that is only slow takes more within this time.
+        while refused_since.is_none_or(|since| since.elapsed() < Duration::from_millis(50)) {
+            match self.socket.write(self.request) {
+                Ok(_) => refused_since = None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    refused_since.get_or_insert_with(Instant::now);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.socket.set_nonblocking(false)
+    }
+
     /// Waits until something comes; how many answers that completes.
     ///
     /// # Errors

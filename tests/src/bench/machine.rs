@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -79,6 +80,20 @@ pub fn resident_kib(pid: u32) -> io::Result<u64> {
     let field = text.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB"));
     let field = field.and_then(|kib| kib.trim().parse().ok());
     field.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Rss in smaps_rollup"))
+}
+
+/// How long a process has run in user mode. Counted in ticks of the system, of ten milliseconds most often.
+///
+/// # Errors
+///
+/// If there is no such process.
+pub fn user_time(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may have blanks.
+    let ticks = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(11));
+    let ticks: Option<u32> = ticks.and_then(|ticks| ticks.parse().ok());
+    let ticks = ticks.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no user time"))?;
+    Ok(Duration::from_secs(1) * ticks / rustix::param::clock_ticks_per_second() as u32)
 }
 
 /// The processor, the kernel, the number of cores, and how many descriptors a process may have.

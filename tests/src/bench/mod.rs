@@ -7,6 +7,7 @@
 //!
 //! Other stacks for remote calls are measured beside ours, each with its own server and client: see [`stacks`].
 
+mod blocking;
 pub mod client;
 mod counting;
 pub mod crowd;
@@ -64,6 +65,7 @@ pub fn run(scale: &Scale, program: PathBuf, stacks: Option<&Path>) -> Result<Rep
     let mut report = report(scale, &Kind::ALL, |section| {
         speed::measure(section, scale, &floor)?;
         monitors::measure(section, scale, &floor)?;
+        blocking::measure(section, scale)?;
         fairness::measure(section, scale)
     })?;
     if let Some(programs) = stacks {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What it costs to have very many monitors that are idle.
 
+use std::io;
+
 use super::client::{Client, Mode};
 use super::figures::Spread;
 use super::machine::{ManyDescriptors, resident_kib};
@@ -39,6 +41,8 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
         among.push(median(&mut latencies(&mut one_of_many, scale).map_err(cannot("measure"))?));
     }
     let (alone, among) = (Spread::of(alone), Spread::of(among));
+    let beside = beside_one_that_does_not_read(&mut one_of_many, &crowded, scale)
+        .map_err(cannot("measure beside a client that does not read"))?;
 
     let come_and_go = (0..monitors).map(|_| Client::connect(lone.socket(0), Mode::InBand));
     let failures = failures.len() + come_and_go.filter(Result::is_err).count();
@@ -52,9 +56,16 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
         per_monitor,
     );
     section.figure(&format!("{monitors} idle monitors: p50"), Kind::Ours, "µs", among);
+    let does_not_read = format!("{monitors} idle monitors, one does not read: p50");
+    section.figure(&does_not_read, Kind::Ours, "µs", beside[1]);
+    section.target(
+        &format!("{does_not_read} / without"),
+        beside[1].median / beside[0].median,
+        Limit::AtMost(1.1),
+    );
     section.figure("one monitor: p50", Kind::Ours, "µs", alone);
     section.figure(&format!("{monitors} come and gone: memory"), Kind::Ours, "KiB", after);
-    section.target(&format!("{monitors} idle monitors: KiB each"), per_monitor, Limit::AtMost(8.0));
+    section.target(&format!("{monitors} idle monitors: KiB each"), per_monitor, Limit::AtMost(2.5));
     section.target(
         &format!("{monitors} idle monitors: p50 / one's"),
         among.median / alone.median,
@@ -66,6 +77,23 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
         Limit::AtMost(0.0),
     );
     Ok(())
+}
+
+/// The p50 of a client while another one that shares the server reads, and while that does not, in turns.
+fn beside_one_that_does_not_read(
+    one: &mut Client,
+    server: &Peer,
+    scale: &Scale,
+) -> io::Result<[Spread; 2]> {
+    let mut rounds = [Vec::new(), Vec::new()];
+    for _ in 0..scale.rounds {
+        rounds[0].push(median(&mut latencies(one, scale)?));
+        let mut unread = Client::connect(server.socket(0), Mode::InBand)?;
+        // Answers to these fill its socket, and then some.
+        unread.ask_without_reading()?;
+        rounds[1].push(median(&mut latencies(one, scale)?));
+    }
+    Ok(rounds.map(Spread::of))
 }
 
 fn resident(peer: &mut Peer) -> Result<f64, String> {

@@ -2,12 +2,13 @@
 //! One client, one client with several requests in flight, many clients: every server in turn.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client::{Client, Mode};
 use super::crowd::Crowd;
 use super::figures::Spread;
 use super::floor::Way;
+use super::machine::user_time;
 use super::peer::{Floor, Kind, Peer};
 use super::report::{Limit, Section};
 use super::stats::{median, micros, quantile};
@@ -20,7 +21,7 @@ const ECHO: Kind = Kind::Floor(Way::Epoll);
 /// Servers of one kind with their clients, and what has been measured of it, a value for each round.
 struct Contestant {
     kind: Kind,
-    _peers: [Peer; 4],
+    peers: [Peer; 4],
     lone: Client,
     /// Sends another request for each answer.
     pipelined: Crowd,
@@ -29,6 +30,9 @@ struct Contestant {
     crowd: Crowd,
     p50: Vec<f64>,
     p99: Vec<f64>,
+    /// Of the lone client's server, and for how many requests.
+    user_time: Duration,
+    requests: usize,
     pipelined_per_second: Vec<f64>,
     batched_per_second: Vec<f64>,
     crowd_per_second: Vec<f64>,
@@ -48,11 +52,13 @@ pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Re
     let clients = format!("{} clients", scale.clients);
     let in_one_write = format!("1 client, {IN_FLIGHT} in one write");
     for contestant in contestants {
-        let Contestant { kind, p50, p99, .. } = contestant;
+        let Contestant { kind, p50, p99, user_time, requests, .. } = contestant;
         let Contestant { pipelined_per_second, batched_per_second, crowd_per_second, .. } =
             contestant;
         section.figure("1 client, 1 in flight: p50", kind, "µs", Spread::of(p50));
         section.figure("1 client, 1 in flight: p99", kind, "µs", Spread::of(p99));
+        let user = micros(user_time) / requests.max(1) as f64;
+        section.figure("1 client, 1 in flight: user time", kind, "µs", user);
         section.figure(&in_flight, kind, "k/s", Spread::of(pipelined_per_second));
         section.figure(&in_one_write, kind, "k/s", Spread::of(batched_per_second));
         section.figure(&clients, kind, "k/s", Spread::of(crowd_per_second));
@@ -87,13 +93,15 @@ impl Contestant {
             connected().map_err(cannot(&format!("connect to {kind}")))?;
         Ok(Contestant {
             kind,
-            _peers: peers,
+            peers,
             lone,
             pipelined,
             batched,
             crowd,
             p50: Vec::new(),
             p99: Vec::new(),
+            user_time: Duration::ZERO,
+            requests: 0,
             pipelined_per_second: Vec::new(),
             batched_per_second: Vec::new(),
             crowd_per_second: Vec::new(),
@@ -101,7 +109,11 @@ impl Contestant {
     }
 
     fn round(&mut self, scale: &Scale) -> io::Result<()> {
+        let process = self.peers[0].process().child().id();
+        let before = user_time(process)?;
         let mut latencies = latencies(&mut self.lone, scale)?;
+        self.user_time += user_time(process)?.saturating_sub(before);
+        self.requests += latencies.len();
         self.p50.push(median(&mut latencies));
         self.p99.push(quantile(&mut latencies, 0.99));
         self.pipelined_per_second.push(per_second(&mut self.pipelined, scale)? / 1e3);
