@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection to the upstream server: its socket, and what goes over it.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,9 +23,9 @@ pub(super) struct Connection {
     socket: OwnedFd,
     /// Requests are kept by their numbers in [`InFlight`](super::upstream::State::in_flight).
     pub(super) session: Session<u64>,
-    /// The message that the server has not taken all of. The next one is not chosen before it has: so what waits can
-    /// still be taken back.
-    outgoing: Option<Outgoing>,
+    /// What the server has not taken all of. The next requests are not chosen before it has: so what waits can still be
+    /// taken back.
+    outgoing: VecDeque<Outgoing>,
     /// There may be something to receive: the last read found something and did not find the end of it.
     readable: bool,
     /// The system has reported the end of the stream, which comes after what there is to receive.
@@ -37,7 +38,7 @@ pub(super) struct Connection {
     pub(super) ending: bool,
 }
 
-/// One message, of which the server has taken what is before `at`. The descriptor goes with its first byte.
+/// Messages, of which the server has taken what is before `at`. The descriptor goes with the first byte.
 struct Outgoing {
     text: String,
     at: usize,
@@ -60,7 +61,7 @@ impl Connection {
         Connection {
             socket,
             session: Session::new(ids, vec![Capability::OOB]),
-            outgoing: None,
+            outgoing: VecDeque::new(),
             readable: true,
             read_closed: false,
             write_closed: false,
@@ -84,9 +85,9 @@ impl Connection {
     }
 
     pub(super) fn interest(&self) -> Interest {
-        match self.outgoing {
-            Some(_) => Interest::ReadableWritable,
-            None => Interest::Readable,
+        match self.outgoing.is_empty() {
+            true => Interest::Readable,
+            false => Interest::ReadableWritable,
         }
     }
 
@@ -121,23 +122,22 @@ impl Connection {
         self.session.read(input)
     }
 
-    /// Sends what the session has to transmit; the descriptor goes with it. Nothing must be unsent.
-    pub(super) fn send(&mut self, descriptor: Option<Arc<Descriptor>>) -> Written {
-        debug_assert!(self.outgoing.is_none());
+    /// Makes what the session has to transmit a message of its own, with which the descriptor goes.
+    pub(super) fn queue(&mut self, descriptor: Option<Arc<Descriptor>>) {
         let text = self.session.transmit();
-        self.outgoing = text.map(|text| Outgoing { text, at: 0, descriptor });
-        self.flush()
+        self.outgoing.extend(text.map(|text| Outgoing { text, at: 0, descriptor }));
     }
 
-    /// Sends more of what is unsent.
+    /// Sends what is unsent, together what goes without a descriptor.
     pub(super) fn flush(&mut self) -> Written {
-        while let Some(outgoing) = &mut self.outgoing {
+        self.queue(None);
+        while let Some(outgoing) = self.outgoing.front_mut() {
             match outgoing.send(&self.socket) {
-                Ok(()) if outgoing.at == outgoing.text.len() => self.outgoing = None,
+                Ok(()) if outgoing.at == outgoing.text.len() => drop(self.outgoing.pop_front()),
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Written::Some,
                 Err(_) => {
-                    self.outgoing = None;
+                    self.outgoing.clear();
                     self.write_closed = true;
                     self.readable = true;
                 }
@@ -160,5 +160,51 @@ impl Outgoing {
         self.at += sendmsg(socket, &text, &mut ancillary, flags)?;
         self.descriptor = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qmp_dispatch::proto::Band;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    /// One packet, which is one write.
+    fn packet(socket: &OwnedFd) -> String {
+        let mut bytes = [0; 1024];
+        let (length, _) = recv(socket, &mut bytes[..], RecvFlags::DONTWAIT).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn requests_go_together_unless_one_is_to_go_by_itself() {
+        let (near, far) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None)
+                .unwrap();
+        let mut connection = Connection::new(near, 0);
+        let mut greeting =
+            br#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}}, "capabilities": []}}"#
+                .as_slice();
+        assert!(matches!(connection.read(&mut greeting), Some(Ok(Received::Greeting(_)))));
+        connection.flush();
+        let negotiation = packet(&far);
+        let (_, id) = negotiation.split_once(r#""id":"#).unwrap();
+        let id = id.trim_end().trim_end_matches('}');
+        let response = format!(r#"{{"return": {{}}, "id": {id}}}"#);
+        assert!(matches!(connection.read(&mut response.as_bytes()), Some(Ok(Received::Ready))));
+
+        let request = |connection: &mut Connection, number| {
+            connection.session.request("stop", None, Band::InBand, number).unwrap();
+        };
+        request(&mut connection, 0);
+        request(&mut connection, 1);
+        connection.queue(None);
+        request(&mut connection, 2);
+        connection.queue(None);
+        request(&mut connection, 3);
+        assert!(connection.flush() == Written::All);
+        let written = [packet(&far), packet(&far), packet(&far)];
+        assert_eq!(written.map(|text| text.matches("stop").count()), [2, 1, 1]);
     }
 }

@@ -51,6 +51,9 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// when it is done with one. Fewer than the eight that it would queue, for then it would stop reading.
 const WINDOW_WITH_OOB: usize = 6;
 
+/// After so many bytes of requests, what was chosen is sent before others are.
+const SENT_TOGETHER: usize = 16 << 10;
+
 /// One input reads no more often than this before others get their turn.
 const READS_PER_INPUT: usize = 16;
 
@@ -374,25 +377,41 @@ impl UpstreamLink {
             return;
         }
         let upstream = &self.shared.upstream;
-        while connection.send(None) == Written::All && connection.session.stage() == Stage::Ready {
+        let mut together = 0;
+        while connection.session.stage() == Stage::Ready {
             let session = &mut connection.session;
             let window = match session.has_enabled(&Capability::OOB) {
                 true => WINDOW_WITH_OOB,
                 false => 1,
             };
             let in_band = session.pending_count(Band::InBand) < window;
-            let Some((number, text)) = upstream.next(in_band) else { return };
+            let Some((number, text)) = upstream.next(in_band) else { break };
+            if text.descriptor.is_some() {
+                connection.queue(None);
+            }
             let arguments = text.arguments.as_ref();
+            let session = &mut connection.session;
             match session.request(&text.command, arguments, text.band, number) {
-                Ok(()) if connection.send(text.descriptor.clone()) == Written::All => {}
-                Ok(()) => return,
+                Ok(()) => {
+                    together += text.len();
+                    if text.descriptor.is_some() {
+                        connection.queue(text.descriptor.clone());
+                    }
+                }
                 // A text within our own limits, and beyond those of the server with the id that was added. It would end
                 // the connection for all.
                 Err(RequestTooLarge { limit, .. }) => {
                     upstream.answered(number, Err(Error::from(limit)));
                 }
             }
+            if together > SENT_TOGETHER {
+                together = 0;
+                if connection.flush() == Written::Some {
+                    return;
+                }
+            }
         }
+        connection.flush();
     }
 
     fn tell_of_silence(&self, connection: &Connection) {
