@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! For any type: values that have it are accepted, values with one mistake are not.
 
-mod shapes;
-
 use std::num::NonZeroI32;
 
 use proptest::prelude::*;
@@ -12,7 +10,7 @@ use qmp_proto::from_object;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use shapes::{Field, INTEGERS, Presence, Shape, arguments, root};
+use crate::shapes::{Field, INTEGERS, Presence, Shape, arguments, root};
 
 /// A Rust type of every shape, with the names that [`Shape`] gives.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a monitor promises, on a screen instead of a socket.
 
-mod support;
-
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Screen, connect, feed, negotiated};
 use proptest::prelude::*;
 use qmp_dispatch::proto::{
     Error, ErrorClass, Json, Layout, Reader, Timestamp, Value, Version, VersionTriple,
@@ -21,7 +20,6 @@ use qmp_dispatch::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use support::{Screen, connect, feed, negotiated};
 use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 const HAPPENED: EventType<Happened> = EventType::new("HAPPENED");

@@ -169,7 +169,7 @@ fn crash_ends_the_process() {
     }
     assert!(policy.check_command("new", &["unstable"]).is_ok());
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "crash_ends_the_process"])
+        .args(["--exact", "qapi_policy::crash_ends_the_process"])
         .env(IS_CHILD, "1")
         .output()
         .unwrap()

@@ -2,17 +2,15 @@
 //! Whenever and however commands are answered, a monitor's clients see the answers in the order of
 //! their requests, one each.
 
-mod support;
-
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::{Screen, connect};
 use proptest::prelude::*;
 use qmp_dispatch::proto::{Error, Reader, Value, Version, VersionTriple};
 use qmp_dispatch::{Context, Dispatcher, Monitor, MonitorId, Registry, Responder, Time};
-use support::{Screen, connect};
 
 /// The commands, and what their answers say.
 const COMMANDS: [(&str, &str); 6] = [

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A client's end of a monitor, in memory.
 
-#![allow(dead_code, reason = "each test uses some")]
-
 use std::sync::{Arc, Mutex};
 
 use qmp_dispatch::proto::{Layout, Reader};

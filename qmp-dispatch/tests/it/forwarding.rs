@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is not registered is handed on, and what comes back reaches who asked.
 
-mod support;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::{Screen, feed};
 use qmp_dispatch::proto::{Band, Error, Event, Greeting, Json, Reader, Timestamp, Version};
 use qmp_dispatch::{Context, Dispatcher, Forwarded, Monitor, Registry, Responder, Time};
-use support::{Screen, feed};
 
 type Held = Arc<Mutex<Vec<(Forwarded, Band, Responder<Json>)>>>;
 
@@ -43,7 +41,7 @@ fn proxy(set_up: impl FnOnce(&mut Registry)) -> Proxy {
 
 impl Proxy {
     fn connect(&self) -> (Arc<Monitor>, Arc<Screen>) {
-        support::connect(&self.dispatcher)
+        crate::support::connect(&self.dispatcher)
     }
 
     fn negotiated(&self, arguments: &str) -> (Arc<Monitor>, Arc<Screen>) {

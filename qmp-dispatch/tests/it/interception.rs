@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What interceptors see of a client, from before its greeting to after its end.
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::{Screen, feed, negotiated};
 use qmp_dispatch::proto::{Error, Json, Layout, RequestError, Version};
 use qmp_dispatch::{
     Call, Context, Dispatcher, EventType, Forwarded, Interceptor, Locals, Monitor, Registry,
     Responder, Time,
 };
-use support::{Screen, feed, negotiated};
 
 const LOUD: EventType<()> = EventType::new("LOUD");
 const QUIET: EventType<()> = EventType::new("QUIET");
