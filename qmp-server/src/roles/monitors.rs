@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests that would add a monitor to QEMU, where there are no roles.
 //!
-//! Since QEMU 11.1, `object-add` makes monitors. Whoever has one of their own executes there what their role denies.
+//! Since QEMU 11.1, `object-add` makes monitors, and `gdbserver` has always made one: debuggers execute any line in it with
+//! their command `monitor`. Whoever has one of their own executes there what their role denies.
 
 use qmp_dispatch::proto::{Object, Request, Value};
 
@@ -33,15 +34,18 @@ fn is_monitor(kind: &str) -> bool {
     kind.get(..TYPE.len()).is_some_and(|start| start.eq_ignore_ascii_case(TYPE.as_bytes()))
 }
 
-/// Whether a line is `object_add` with a monitor: as options, of which the first may be the type alone, or as JSON.
+/// Whether a line is `gdbserver`, whatever it is told, or `object_add` with a monitor: as options, of which the first may be
+/// the type alone, or as JSON. QEMU knows commands by their whole names alone, and a line is one command.
 fn line_adds_monitor(line: &str) -> bool {
     steps::count(line.len());
     // The name of a command ends at a slash, too, before a format.
     let line = line.trim_start();
     let end = line.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(line.len());
     let (command, rest) = line.split_at(end);
-    if command != "object_add" {
-        return false;
+    match command {
+        "gdbserver" => return true,
+        "object_add" => {}
+        _ => return false,
     }
     let format = rest.find(char::is_whitespace).unwrap_or(rest.len());
     let options = rest[format..].trim_start();
@@ -95,6 +99,15 @@ mod tests {
             (r#"object_add {\"qom-type\":\"iothread\",\"id\":\"monitor-qmp\"}"#, false),
             ("object_add iothread,id=i", false),
             ("object_add", false),
+            ("gdbserver", true),
+            ("gdbserver none", true),
+            (" \\t\\n\\u000b\\u000c\\rgdbserver\\ttcp::1234", true),
+            ("gdbserver/x chardev:c", true),
+            // QEMU knows no such commands.
+            ("gdbserve", false),
+            ("GDBSERVER", false),
+            ("info gdbserver", false),
+            ("help gdbserver", false),
             ("object_del monitor-qmp", false),
             ("info qom-tree", false),
         ] {

@@ -445,6 +445,7 @@ fn nobody_but_an_admin_adds_a_monitor() {
         r#"{"execute": "object-add", "arguments": {"qom-type": "monitor-qmp", "id": "m", "chardev": "c"}}"#,
         r#"{'arguments': {'qom-type': '\u006donitor-hmp', 'id': 'm'}, 'execute': 'object-add'}"#,
         r#"{"execute": "human-monitor-command", "arguments": {"command-line": " object_add  id=m,qom-type=monitor-qmp"}}"#,
+        r#"{"execute": "human-monitor-command", "arguments": {"command-line": "\tgdbserver tcp::1234"}}"#,
     ];
     let other = [
         r#"{"execute": "object-add", "arguments": {"qom-type": "iothread", "id": "monitor-qmp"}}"#,
@@ -455,10 +456,10 @@ fn nobody_but_an_admin_adds_a_monitor() {
         let refused = format!(
             r#"{{"error": {{"class": "GenericError", "desc": "Clients of the role '{role}' may not add a monitor"}}}}"#
         );
-        assert_eq!(asked_as(role, &adding.concat()), [&*refused; 3]);
+        assert_eq!(asked_as(role, &adding.concat()), [&*refused; 4]);
         assert_eq!(asked_as(role, &other.concat()), [done; 2]);
     }
-    assert_eq!(asked_as("admin", &adding.concat()), [done; 3]);
+    assert_eq!(asked_as("admin", &adding.concat()), [done; 4]);
     assert_eq!(asked_as("observer", adding[0]), [disabled("object-add")]);
 }
 
