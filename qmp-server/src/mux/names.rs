@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qmp_dispatch::proto::{Error, Object, Value};
 
+use crate::steps;
+
 /// Members that hold one name.
 const NAME: [&str; 3] = ["fd", "fdname", "vhostfd"];
 
@@ -147,6 +149,7 @@ impl Renaming<'_> {
         let is_fd = within_fd || object.get("type").and_then(Value::as_str) == Some("fd");
         let mut renamed: Option<Object> = None;
         for (name, value) in object {
+            steps::count(1);
             let new = match value {
                 Value::String(text) => self.string(name, text, is_fd).map(Value::from),
                 Value::Object(inner) => {
@@ -165,6 +168,7 @@ impl Renaming<'_> {
     fn array(&mut self, elements: &[Value]) -> Option<Vec<Value>> {
         let mut renamed: Option<Vec<Value>> = None;
         for (index, element) in elements.iter().enumerate() {
+            steps::count(1);
             let new = match element {
                 Value::String(text) => self.path(text).map(Value::from),
                 Value::Object(inner) => self.object(inner, false).map(Value::Object),
@@ -201,11 +205,13 @@ impl Renaming<'_> {
 
     /// A string with paths in it that end in names.
     fn path(&mut self, text: &str) -> Option<String> {
+        steps::count(text.len());
         let mut parts = text.split(PATH);
         let mut renamed = parts.next()?.to_owned();
         let mut any = false;
         for part in parts {
             renamed.push_str(PATH);
+            steps::count(part.len());
             // A name may have any characters, but as a rule none of those that end it in a longer string.
             let end = part.find([',', ':', ';', '"', '\'', ' ', '}', ']', '&', '/']);
             let name = match (self.given.contains(part), end) {
@@ -225,6 +231,7 @@ impl Renaming<'_> {
     }
 
     fn name(&mut self, name: &str) -> Option<String> {
+        steps::count(name.len());
         let name = self.given.get(name)?;
         self.found.push(name.clone());
         Some(format!("{}{name}", self.prefix))
@@ -320,6 +327,29 @@ mod tests {
         assert!(names.check_room(&"x".repeat(LONGEST_NAME + 1)).is_err());
         drop(names);
         assert_eq!(in_all.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn arguments_take_steps_in_proportion_to_their_length() {
+        let steps = |arguments: String| {
+            let Ok(Value::Object(object)) = arguments.parse() else { panic!("an object") };
+            steps::during(|| names().rename("any", &object)).1
+        };
+        let repeated: [fn(usize) -> String; 5] = [
+            |count| format!("{{'x': '{}'}}", "/dev/fdname/tap0,".repeat(count)),
+            |count| format!("{{'x': '{}'}}", "/dev/fdname/".repeat(count)),
+            |count| format!("{{'fds': '{}'}}", "tap0:".repeat(count)),
+            |count| format!("{{'x': [{}'']}}", "'/dev/fdname/tap1',".repeat(count)),
+            |count| {
+                let members: Vec<_> =
+                    (0..count).map(|n| format!("'{n}': {{'fd': 'tap0'}}")).collect();
+                format!("{{{}}}", members.join(","))
+            },
+        ];
+        for arguments in repeated {
+            let (once, twice) = (steps(arguments(500)), steps(arguments(1000)));
+            assert!(once > 0 && 10 * twice <= 23 * once, "{once}, then {twice}: {}", arguments(2));
+        }
     }
 
     #[test]
