@@ -20,7 +20,7 @@ pub use self::embedded::Embedded;
 pub use self::status::register_status;
 #[cfg(feature = "metrics")]
 pub(crate) use self::status::{control, no_server};
-use crate::access::{Access, Door, DoorRole, Limits, Origin, RefusalHook};
+use crate::access::{Access, Door, DoorRole, Limits, Logged, Origin, RefusalHook};
 use crate::engine::{Engine, Hosted, Listening, Observed, Options, Plan};
 use crate::io::Waker;
 use crate::listen::{Listen, ListenError, open};
@@ -322,6 +322,7 @@ impl Server {
             look_up_groups: self.look_up_groups,
             counters: Arc::clone(self.observed.counters()),
             refusal_hook: self.refusal_hook,
+            logged: Logged::default(),
         };
         let furnish = |server: &Arc<Hosted>, locals: Locals| locals.with(Control::new(server));
         let plan = Plan {

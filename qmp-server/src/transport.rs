@@ -167,10 +167,15 @@ pub trait Transport: AsFd + Send + Sync {
         false
     }
 
-    /// How long dropping it may take, after [`shutdown`](Transport::shutdown). By default no time.
+    /// How long dropping it may take, after [`shutdown`](Transport::shutdown): nothing is received any more, so this may
+    /// throw away what is there. By default no time.
     fn closing(&self) -> Closing {
         Closing::AtOnce
     }
+
+    /// Throws away what is left to be received, so that dropping it takes no longer than it must. Called before that, if
+    /// [closing](Transport::closing) is slow, and where it may take long. By default nothing is done.
+    fn discard(&self) {}
 }
 
 /// How long it may take to drop a [`Transport`].

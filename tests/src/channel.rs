@@ -18,7 +18,7 @@ pub use program::Program;
 pub use tls::{TlsClient, TlsStream};
 
 const READ_SIZE: usize = 1 << 16;
-const MOST_DESCRIPTORS: usize = 16;
+const MOST_DESCRIPTORS: usize = 253;
 
 /// A stream of bytes in each direction.
 pub trait Channel: Debug + Send {

@@ -27,6 +27,14 @@ pub(crate) enum Resource {
 
 const RESOURCES: usize = 4;
 
+/// Connections of one user's clients that have ended and are still being closed, before more of that user are refused:
+/// descriptors that a client has passed and nobody has received are closed with its connection, which may take as long as
+/// the client likes. Those of honest clients are closed at once.
+const CLOSING_PER_USER: usize = 64;
+
+/// Likewise of those who were never let in at one listener, together, before nobody is accepted there any more.
+const CLOSING_OF_STRANGERS: usize = 64;
+
 /// What several clients take together, or one of them.
 struct Account {
     quota: Quota,
@@ -143,6 +151,8 @@ pub(crate) struct Accounts {
     server: Arc<Account>,
     limits: Limits,
     users: Mutex<HashMap<String, Weak<Account>>>,
+    /// Connections that are still being closed; nowhere zero.
+    closing: Mutex<HashMap<Closer, usize>>,
     /// Texts that are kept for several clients at a time, by where they are, and for how many.
     shared: Mutex<HashMap<usize, usize>>,
     /// Of the server.
@@ -157,6 +167,7 @@ impl Accounts {
             server: Account::new(limits.per_server),
             limits: *limits,
             users: Mutex::default(),
+            closing: Mutex::default(),
             shared: Mutex::default(),
             registration,
             excess: AtomicBool::new(false),
@@ -165,6 +176,11 @@ impl Accounts {
 
     /// Opens the ledger of one more client of a user. An error names the limit that does not allow it.
     pub(crate) fn admit(self: &Arc<Self>, user: &str) -> Result<Arc<Ledger>, String> {
+        let owner = owner_of(user);
+        let closing = self.closing(Closer::User(owner));
+        if closing >= CLOSING_PER_USER {
+            return Err(format!("{closing} connections of {user} are still being closed"));
+        }
         let account = self.account_of(user);
         if !self.server.try_take(Resource::Monitors, 1) {
             return Err(format!("there are {} clients already", self.server.quota.monitors));
@@ -175,12 +191,10 @@ impl Accounts {
             self.server.give_back(Resource::Monitors, 1);
             return Err(format!("there are {} clients of {user} already", account.quota.monitors));
         }
-        let mut hasher = DefaultHasher::new();
-        user.hash(&mut hasher);
         Ok(Arc::new(Ledger {
             accounts: Arc::clone(self),
             user: account,
-            owner: hasher.finish(),
+            owner,
             descriptors: AtomicUsize::new(0),
             shared: AtomicUsize::new(0),
             held: Mutex::default(),
@@ -190,6 +204,27 @@ impl Accounts {
     /// The loop deals with too many bytes now: it is told again if there are more.
     pub(crate) fn take_excess(&self) {
         self.excess.store(false, Ordering::SeqCst);
+    }
+
+    /// Charges a connection of who was not let in to the listener that it came from, until it is closed.
+    pub(crate) fn close_stranger(self: &Arc<Self>, listener: Option<usize>) -> BeingClosed {
+        self.close(Closer::Strangers(listener))
+    }
+
+    /// Why nobody can be accepted at a listener at the moment, if so: who is refused then could not be got rid of.
+    pub(crate) fn cannot_refuse(&self, listener: Option<usize>) -> Option<String> {
+        let closing = self.closing(Closer::Strangers(listener));
+        (closing >= CLOSING_OF_STRANGERS)
+            .then(|| format!("{closing} connections that were refused are still being closed"))
+    }
+
+    fn close(self: &Arc<Self>, closer: Closer) -> BeingClosed {
+        *lock(&self.closing).entry(closer).or_default() += 1;
+        BeingClosed { accounts: Arc::clone(self), closer }
+    }
+
+    fn closing(&self, closer: Closer) -> usize {
+        lock(&self.closing).get(&closer).copied().unwrap_or(0)
     }
 
     /// Bytes that are kept for all clients.
@@ -271,6 +306,12 @@ impl Ledger {
         self.user.iter().chain([&self.accounts.server])
     }
 
+    /// Those whose bytes count: for what all take, operators are told whether it is limited or not.
+    fn upper_of_bytes(&self) -> impl Iterator<Item = &Arc<Account>> {
+        let user = self.user.iter().filter(|account| account.quota.bytes != usize::MAX);
+        user.chain([&self.accounts.server])
+    }
+
     /// Charges bytes, which never fails: whoever makes an account exceed its limit is dealt with by the loop.
     pub(crate) fn charge_bytes(self: &Arc<Self>, bytes: usize) -> Charge {
         let mut charge = Charge { ledger: Arc::clone(self), what: Resource::Bytes, amount: 0 };
@@ -287,7 +328,7 @@ impl Ledger {
             return;
         }
         held.bytes = held.bytes - before + after;
-        for account in self.upper() {
+        for account in self.upper_of_bytes() {
             match after.checked_sub(before) {
                 Some(more) => self.accounts.take_bytes(account, more),
                 None => account.give_back(Resource::Bytes, before - after),
@@ -370,8 +411,10 @@ impl Ledger {
         let (bytes, requests) = (held.bytes, held.requests);
         (held.bytes, held.requests) = (0, 0);
         drop(held);
-        for account in self.upper() {
+        for account in self.upper_of_bytes() {
             account.give_back(Resource::Bytes, bytes);
+        }
+        for account in self.upper() {
             account.give_back(Resource::Monitors, 1);
             self.give_back_requests(account, requests);
         }
@@ -411,15 +454,54 @@ impl Ledger {
         self.upper().any(|account| account.used(Resource::Bytes) > account.quota.bytes)
     }
 
-    /// Whose jobs those of this client are that run [aside](crate::io::aside).
+    /// Whose jobs those of this client are that run [aside](crate::io::close_aside).
     pub(crate) fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// Charges the connection of this client to its user until it is closed, though the client has left.
+    pub(crate) fn close(&self) -> BeingClosed {
+        self.accounts.close(Closer::User(self.owner))
     }
 }
 
 impl Drop for Ledger {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// Whose jobs those of a user are that run [aside](crate::io::close_aside).
+pub(crate) fn owner_of(user: &str) -> Owner {
+    let mut hasher = DefaultHasher::new();
+    user.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whom a connection is charged to while it is being closed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Closer {
+    /// The user of a client.
+    User(Owner),
+    /// Those who were not let in at a listener.
+    Strangers(Option<usize>),
+}
+
+/// A connection that is being closed; dropped when that is done.
+pub(crate) struct BeingClosed {
+    accounts: Arc<Accounts>,
+    closer: Closer,
+}
+
+impl Drop for BeingClosed {
+    fn drop(&mut self) {
+        let mut closing = lock(&self.accounts.closing);
+        if let Some(connections) = closing.get_mut(&self.closer) {
+            *connections -= 1;
+            if *connections == 0 {
+                closing.remove(&self.closer);
+            }
+        }
     }
 }
 
@@ -527,6 +609,35 @@ mod tests {
         assert_eq!(refused("b"), "there are 3 clients already");
         drop(first);
         let _fourth = site.admit("b");
+    }
+
+    #[test]
+    fn who_leaves_connections_that_cannot_be_closed_is_refused_and_nobody_else() {
+        let site = Site::new(Quota::UNLIMITED, Quota::UNLIMITED);
+        let mut closing: Vec<_> = (0..CLOSING_PER_USER).map(|_| site.admit("a").close()).collect();
+        let refused = site.accounts.admit("a").err().unwrap();
+        assert_eq!(refused, "64 connections of a are still being closed");
+        assert!(site.accounts.admit("b").is_ok());
+        assert_eq!(site.accounts.cannot_refuse(None), None);
+        closing.pop();
+        assert!(site.accounts.admit("a").is_ok());
+        drop(closing);
+        assert!(lock(&site.accounts.closing).is_empty());
+    }
+
+    #[test]
+    fn nobody_is_accepted_while_too_many_strangers_cannot_be_got_rid_of() {
+        let site = Site::new(Quota::UNLIMITED, Quota::UNLIMITED);
+        let accounts = &site.accounts;
+        let mut closing: Vec<_> =
+            (1..CLOSING_OF_STRANGERS).map(|_| accounts.close_stranger(Some(0))).collect();
+        assert_eq!(accounts.cannot_refuse(Some(0)), None);
+        closing.push(accounts.close_stranger(Some(0)));
+        let why = "64 connections that were refused are still being closed";
+        assert_eq!(accounts.cannot_refuse(Some(0)).as_deref(), Some(why));
+        assert_eq!(accounts.cannot_refuse(Some(1)), None, "another listener");
+        closing.pop();
+        assert_eq!(accounts.cannot_refuse(Some(0)), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Clients that have connected and were not greeted yet: their handshake, and whether they are let in.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::users::{Access, Decision, Groups};
 use crate::observe::{Counters, Refusal};
@@ -11,6 +12,14 @@ use crate::transport::{Peer, Transport};
 
 /// How long a client may take for what its transport wants before the greeting, and until it is known who it is.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Refusals of one user that are logged in a [`WINDOW`], so that who knocks all the time hides no other in the log.
+const MOST_LINES: u32 = 10;
+
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Users that are told apart like this in a window. When there are more, it begins anew.
+const MOST_USERS: usize = 1024;
 
 /// Is called for each client that is not let in: who it is, if that is known, and why.
 pub(crate) type RefusalHook = Box<dyn Fn(Option<&Peer>, Refusal, &str) + Send + Sync>;
@@ -22,6 +31,27 @@ pub(crate) struct Door {
     pub(crate) look_up_groups: bool,
     pub(crate) counters: Arc<Counters>,
     pub(crate) refusal_hook: Option<RefusalHook>,
+    pub(crate) logged: Logged,
+}
+
+/// How many refusals of each user were logged since when.
+#[derive(Default)]
+pub(crate) struct Logged(Mutex<(Option<Instant>, HashMap<String, u32>)>);
+
+impl Logged {
+    /// How many there are now of this user.
+    fn count(&self, user: String, now: Instant) -> u32 {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, users) = &mut *logged;
+        let is_over = began.is_none_or(|began| now.duration_since(began) >= WINDOW);
+        if is_over || users.len() >= MOST_USERS {
+            *began = Some(now);
+            users.clear();
+        }
+        let lines = users.entry(user).or_default();
+        *lines = lines.saturating_add(1);
+        *lines
+    }
 }
 
 /// What has become of a client that wants to be let in.
@@ -73,9 +103,14 @@ impl Door {
 
     /// Tells of a client that is not let in.
     pub(crate) fn tell(&self, Refused { peer, why, reason }: &Refused) {
-        match peer {
-            Some(peer) => tracing::warn!("client {peer} is refused: {reason}"),
-            None => tracing::warn!("a client is refused: {reason}"),
+        let user = peer.as_ref().map(Peer::user).unwrap_or_default();
+        let lines = self.logged.count(user, Instant::now());
+        if lines <= MOST_LINES {
+            let last = if lines == MOST_LINES { "; more are not logged for a while" } else { "" };
+            match peer {
+                Some(peer) => tracing::warn!("client {peer} is refused: {reason}{last}"),
+                None => tracing::warn!("a client is refused: {reason}{last}"),
+            }
         }
         self.counters.refused(*why).count();
         if let Some(hook) = &self.refusal_hook {
@@ -100,7 +135,23 @@ mod tests {
 
     fn door(access: Access) -> Door {
         let counters = Arc::new(Counters::new());
-        Door { access, look_up_groups: false, counters, refusal_hook: None }
+        let logged = Logged::default();
+        Door { access, look_up_groups: false, counters, refusal_hook: None, logged }
+    }
+
+    #[test]
+    fn one_user_that_is_refused_hides_no_other_in_the_log() {
+        let logged = Logged::default();
+        let now = Instant::now();
+        for line in 1..=1000 {
+            assert_eq!(logged.count("uid 1".to_owned(), now), line);
+        }
+        assert_eq!(logged.count("uid 2".to_owned(), now), 1);
+        assert_eq!(logged.count("uid 1".to_owned(), now + WINDOW), 1, "a new window");
+        for user in 0..10 * MOST_USERS {
+            logged.count(user.to_string(), now + WINDOW);
+            assert!(logged.0.lock().unwrap().1.len() <= MOST_USERS);
+        }
     }
 
     #[test]

@@ -39,7 +39,10 @@ pub struct Limits {
     /// Connections that are not identified yet: in a TLS handshake, or while their user's groups are looked up. When
     /// there are more, the oldest is refused. By default 64.
     pub handshakes: usize,
-    /// What the clients of one user may take together. By default as much as all.
+    /// What the clients of one user may take together, which includes what is left of those that have gone. By default
+    /// nine sixteenths of the descriptors that the process may open for connections (but at least 256), and six sixteenths
+    /// for what comes with messages (but at least 256), so that there are some left for others; and of the rest as much
+    /// as all.
     pub per_user: Quota,
     /// What all clients may take together. By default 1 GiB, half of the descriptors that the process may open (but at
     /// least 256 of them), and any number of monitors and requests.
@@ -52,7 +55,8 @@ pub struct Limits {
 /// use qmp_server::{Limits, Quota};
 ///
 /// let mut limits = Limits::default();
-/// assert_eq!(limits.per_user, Quota::UNLIMITED);
+/// assert_eq!(limits.per_user.requests, usize::MAX);
+/// limits.per_user = Quota::UNLIMITED;
 /// limits.per_user.requests = 16;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,19 +99,20 @@ impl Default for Limits {
             stalled: Some(Duration::from_secs(600)),
             descriptors: 512,
             handshakes: 64,
-            per_user: Quota::UNLIMITED,
-            per_server: Quota {
-                bytes: 1 << 30,
-                descriptors: half_of_the_descriptors(),
+            per_user: Quota {
+                monitors: descriptors(9),
+                descriptors: descriptors(6),
                 ..Quota::UNLIMITED
             },
+            per_server: Quota { bytes: 1 << 30, descriptors: descriptors(8), ..Quota::UNLIMITED },
         }
     }
 }
 
-/// At least as many as one message can have, so that passing descriptors works at all.
-fn half_of_the_descriptors() -> usize {
+/// So many sixteenths of the descriptors that may be open, and at least as many as one message can have, so that passing
+/// descriptors works at all.
+fn descriptors(sixteenths: usize) -> usize {
     let open = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let open = open.and_then(|open| usize::try_from(open).ok()).unwrap_or(usize::MAX);
-    (open / 2).max(256)
+    (open / 16 * sixteenths).max(256)
 }

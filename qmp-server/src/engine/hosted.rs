@@ -17,14 +17,17 @@ use super::observed::Observed;
 use super::quick::{QuickRuns, Run};
 use super::role::Role;
 use super::work::Done;
-use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Verdict};
-use crate::io::{Mailbox, Notice, Registration, Waker};
+use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Refused, Verdict, owner_of};
+use crate::io::{Mailbox, Notice, Owner, Registration, Waker, close_aside};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
 use crate::session::{
     Charges, Client, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts,
     Session,
 };
-use crate::transport::{Address, Peer, Transport};
+use crate::transport::{Address, Closing, Peer, Transport};
+
+/// Whoever it is not known of who they are.
+const STRANGERS: Owner = 1;
 
 /// How a server is to behave.
 #[derive(Clone, Copy)]
@@ -135,12 +138,10 @@ impl Hosted {
     }
 
     /// Opens the ledger of a client, unless a limit does not allow it.
-    pub(super) fn admit(&self, peer: Peer) -> Result<(Peer, Arc<Ledger>), crate::access::Refused> {
+    pub(super) fn admit(&self, peer: Peer) -> Result<(Peer, Arc<Ledger>), Refused> {
         match self.accounts.admit(&peer.user()) {
             Ok(ledger) => Ok((peer, ledger)),
-            Err(reason) => {
-                Err(crate::access::Refused { peer: Some(peer), why: Refusal::Limit, reason })
-            }
+            Err(reason) => Err(Refused { peer: Some(peer), why: Refusal::Limit, reason }),
         }
     }
 
@@ -207,9 +208,8 @@ impl Hosted {
         transport: Box<dyn Transport>,
         origin: Origin,
     ) -> io::Result<Received> {
-        let refuse = |refused: crate::access::Refused| {
-            transport.shutdown();
-            self.door.tell(&refused);
+        let refuse = |transport, refused: Refused| {
+            self.refuse(transport, origin.listener, &refused);
             io::Error::new(io::ErrorKind::PermissionDenied, refused.reason)
         };
         let verdict = match self.door.judge(&*transport) {
@@ -219,8 +219,11 @@ impl Hosted {
             verdict => verdict,
         };
         let admitted = match verdict {
-            Verdict::Admitted(peer) => self.admit(peer).map_err(refuse)?,
-            Verdict::Refused(refused) => return Err(refuse(refused)),
+            Verdict::Admitted(peer) => match self.admit(peer) {
+                Ok(admitted) => admitted,
+                Err(refused) => return Err(refuse(transport, refused)),
+            },
+            Verdict::Refused(refused) => return Err(refuse(transport, refused)),
             Verdict::NotReady | Verdict::LookUp(..) => {
                 return Ok(Received::Arrival(transport, origin));
             }
@@ -240,15 +243,47 @@ impl Hosted {
     ) -> io::Result<()> {
         // An embedder may have left it blocking, and then reading would hold up everybody.
         rustix::io::ioctl_fionbio(transport.as_fd(), true)?;
-        let token = self.registration.token().filter(|_| !self.is_stopping());
-        let ended = || io::Error::new(io::ErrorKind::NotConnected, "the server has ended");
-        let server = token.ok_or_else(ended)?;
+        if self.registration.token().is_none() || self.is_stopping() {
+            self.end(transport, origin.listener, None);
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the server has ended"));
+        }
+        let server = Arc::clone(self);
         let done = match self.receive(transport, origin)? {
             Received::Session(session) => Done::Connected { server, session },
             Received::Arrival(transport, origin) => Done::Arrived { server, transport, origin },
         };
         self.post(done);
         Ok(())
+    }
+
+    /// Tells of a client that is not let in, and ends its connection. Calls foreign code.
+    pub(super) fn refuse(
+        &self,
+        transport: Box<dyn Transport>,
+        listener: Option<usize>,
+        refused: &Refused,
+    ) {
+        self.door.tell(refused);
+        self.end(transport, listener, refused.peer.as_ref());
+    }
+
+    /// Ends the connection of a client that is no session. It may have passed descriptors already.
+    pub(super) fn end(
+        &self,
+        transport: Box<dyn Transport>,
+        listener: Option<usize>,
+        peer: Option<&Peer>,
+    ) {
+        transport.shutdown();
+        if transport.closing() != Closing::AtOnce {
+            let being_closed = self.accounts.close_stranger(listener);
+            let owner = peer.map_or(STRANGERS, |peer| owner_of(&peer.user()));
+            close_aside(owner, move || {
+                transport.discard();
+                drop(transport);
+                drop(being_closed);
+            });
+        }
     }
 
     /// Has the loop take something in.

@@ -18,10 +18,13 @@ use super::link::{Input, Link, Next};
 use super::listening::Listening;
 use super::quick::Run;
 use crate::access::{Groups, Ledger, Origin, Refused};
-use crate::io::{Notice, Owner, Registration, Token, aside};
+use crate::io::{Notice, Registration, Token, close_aside};
 use crate::observe::Counters;
 use crate::session::{Client, Corking, Job, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
+
+/// Clients that may wait at a listener that is closed; a little more than the system lets wait.
+const MOST_WAITING: usize = 5000;
 
 /// Something to be run without the leadership.
 pub(super) enum Work {
@@ -37,6 +40,7 @@ pub(super) enum Work {
     Refuse {
         server: Arc<Hosted>,
         transport: Box<dyn Transport>,
+        listener: Option<usize>,
         refused: Refused,
     },
     /// Execute an in-band request.
@@ -72,7 +76,16 @@ pub(super) enum Work {
         remains: Remains,
     },
     /// End a connection that is not served.
-    DropTransport(Box<dyn Transport>),
+    End {
+        server: Arc<Hosted>,
+        transport: Box<dyn Transport>,
+        listener: Option<usize>,
+    },
+    /// Close a listener.
+    EndListener {
+        server: Arc<Hosted>,
+        listening: Listening,
+    },
     /// Drop something foreign.
     Drop(Box<dyn Any + Send>),
     /// Let a link handle an input.
@@ -88,7 +101,7 @@ pub(super) enum Done {
     Nothing,
     /// A client was greeted.
     Connected {
-        server: Token,
+        server: Arc<Hosted>,
         session: Box<Session>,
     },
     /// A client was let in, but could not be greeted.
@@ -97,13 +110,14 @@ pub(super) enum Done {
     },
     /// A client wants to be let in.
     Arrived {
-        server: Token,
+        server: Arc<Hosted>,
         transport: Box<dyn Transport>,
         origin: Origin,
     },
-    /// The groups of an arrival were looked up.
+    /// The groups of a user were looked up for the arrivals of a server.
     LookedUp {
-        arrival: Token,
+        server: Token,
+        uid: u32,
         groups: Groups,
     },
     /// A request was executed. The server may have `more` that can be executed now.
@@ -179,7 +193,8 @@ impl Work {
             | Work::ExecuteOutOfBand { .. }
             | Work::Refuse { .. }
             | Work::Negotiate { .. }
-            | Work::DropTransport(_)
+            | Work::End { .. }
+            | Work::EndListener { .. }
             | Work::Drop(_) => Done::Nothing,
         }
     }
@@ -188,15 +203,10 @@ impl Work {
         match self {
             Work::Connect { server, transport, origin, admitted, groups } => {
                 let session = server.connect(transport, origin, admitted, groups);
-                let token = server.registration.token();
-                token.map_or(Done::Nothing, |server| Done::Connected {
-                    server,
-                    session: session.into(),
-                })
+                Done::Connected { server, session: session.into() }
             }
-            Work::Refuse { server, transport, refused } => {
-                server.door.tell(&refused);
-                end(transport);
+            Work::Refuse { server, transport, listener, refused } => {
+                server.refuse(transport, listener, &refused);
                 Done::Nothing
             }
             Work::Execute { server, popped, run } => {
@@ -234,18 +244,24 @@ impl Work {
                 if let Some(on_leave) = remains.client.monitor.local::<OnLeave>() {
                     on_leave.call();
                 }
-                let owner = remains.client.ledger.owner();
+                let ledger = Arc::clone(&remains.client.ledger);
+                let owner = ledger.owner();
                 let token = server.registration.token();
                 let forgotten = token.map_or(Done::Nothing, |server| Done::Forgotten { server });
                 let transport = remains.drop_all_but_transport();
                 match transport.closing() {
                     Closing::AtOnce => forgotten,
                     Closing::Slow => {
-                        aside(owner, move || drop(transport));
+                        let being_closed = ledger.close();
+                        close_aside(owner, move || {
+                            transport.discard();
+                            drop(transport);
+                            drop(being_closed);
+                        });
                         forgotten
                     }
                     Closing::Flushes => {
-                        aside(owner, move || {
+                        close_aside(owner, move || {
                             drop(transport);
                             server.post(forgotten);
                         });
@@ -253,8 +269,16 @@ impl Work {
                     }
                 }
             }
-            Work::DropTransport(transport) => {
-                end(transport);
+            Work::End { server, transport, listener } => {
+                server.end(transport, listener, None);
+                Done::Nothing
+            }
+            Work::EndListener { server, listening } => {
+                // What those have sent who wait there would be closed with it.
+                for _ in 0..MOST_WAITING {
+                    let Ok(transport) = listening.listener.accept() else { break };
+                    server.end(transport, listening.origin.listener, None);
+                }
                 Done::Nothing
             }
             Work::Drop(foreign) => {
@@ -267,17 +291,6 @@ impl Work {
                 Done::Returned { token, link, next }
             }
         }
-    }
-}
-
-/// Strangers are one owner: closing what one of them has passed holds up no client.
-const STRANGERS: Owner = 1;
-
-/// Ends the connection of a client that is no session. It may have passed descriptors already.
-fn end(transport: Box<dyn Transport>) {
-    transport.shutdown();
-    if transport.closing() != Closing::AtOnce {
-        aside(STRANGERS, move || drop(transport));
     }
 }
 

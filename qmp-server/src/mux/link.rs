@@ -31,7 +31,7 @@ use super::Shared;
 use super::connection::{Connection, Written};
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use crate::engine::{Input, Link, Next};
-use crate::io::{Interest, Notice, Registration, aside};
+use crate::io::{Interest, Notice, Registration, look_up_aside};
 use crate::transport::connect::begin::{self, Target, Way};
 
 /// How long to leave a server alone that could not be reached: at first, and at most.
@@ -227,7 +227,7 @@ impl UpstreamLink {
         };
         let resolved: Arc<Resolved> = Arc::default();
         let (result, registration) = (Arc::clone(&resolved), Arc::clone(&self.registration));
-        aside(LOOK_UPS, move || {
+        look_up_aside(LOOK_UPS, move || {
             let targets = begin::resolve(&host, port);
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(targets);
             registration.post(Notice::Wake);

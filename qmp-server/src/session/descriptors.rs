@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::access::{Charge, Ledger};
-use crate::io::{Owner, aside};
+use crate::io::{Owner, close_aside, close_foreign};
 
 /// A descriptor that a client has passed. It counts in [`Limits::descriptors`](crate::Limits::descriptors) until it is
 /// closed, which happens on a thread that serves nobody: closing what a stranger has opened may take long.
@@ -42,8 +42,8 @@ impl AsRawFd for Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         if let Some((fd, charge)) = self.open.take() {
-            aside(self.owner, move || {
-                drop(fd);
+            close_aside(self.owner, move || {
+                close_foreign(fd);
                 drop(charge);
             });
         }

@@ -18,6 +18,7 @@ use rustix::fs::{
     fstat, open,
 };
 use rustix::io::{Errno, ioctl_fionread};
+use rustix::net::sockopt::set_socket_oobinline;
 use rustix::net::{
     AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
     send, shutdown, socket_with,
@@ -25,11 +26,15 @@ use rustix::net::{
 
 use super::ancillary::{receive, receive_bytes, receive_message};
 use super::{BACKLOG, Closing, Listener, Received, Transport};
+use crate::io::close_foreign;
 use crate::transport::{Address, Peer};
 
 /// How long another server may take to replace a socket in the same directory.
 const LOCK_TRIES: u32 = 100;
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+
+/// What is thrown away at a time.
+const SCRATCH_SIZE: usize = 16 << 10;
 
 /// What the file of a socket is to be like.
 #[derive(Clone, Copy, Debug, Default)]
@@ -171,6 +176,8 @@ impl Listener for UnixSocket {
         if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
+        // Nobody comes any more who has found it before.
+        let _ = shutdown(&self.listener, Shutdown::Both);
     }
 
     fn address(&self) -> Address {
@@ -257,17 +264,33 @@ impl Transport for UnixStream {
         true
     }
 
-    /// Nobody can send any more after [`shutdown`](Transport::shutdown), and descriptors come with bytes.
+    /// Nobody can send any more after [`shutdown`](Transport::shutdown), and what has no descriptors is thrown away.
     fn closing(&self) -> Closing {
+        // Urgent bytes may bring some, too, and are not received otherwise.
+        let _ = set_socket_oobinline(self, true);
+        let mut scratch = [0; SCRATCH_SIZE];
+        while let Ok(Received { bytes: 1.., .. }) = receive_bytes(self, &mut scratch) {}
         match ioctl_fionread(self) {
             Ok(0) => Closing::AtOnce,
             Ok(_) | Err(_) => Closing::Slow,
+        }
+    }
+
+    fn discard(&self) {
+        let mut scratch = [0; SCRATCH_SIZE];
+        let mut came = Vec::new();
+        while let Ok(Received { bytes: 1.., .. }) = receive_message(self, &mut scratch, &mut came) {
+            came.drain(..).for_each(close_foreign);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
     use super::*;
 
     #[test]
@@ -280,6 +303,72 @@ mod tests {
         let name = dir.path().display().to_string();
         let listener = listen_abstract(&name).unwrap();
         assert_eq!(listener.address(), Address::UnixAbstract(name));
+    }
+
+    #[test]
+    fn a_directory_that_somebody_keeps_locked_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = File::open(dir.path()).unwrap();
+        flock(&directory, FlockOperation::LockExclusive).unwrap();
+        let path = dir.path().join("qmp.sock");
+        let _listener = listen(&path, SocketFile::default()).unwrap();
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn what_was_put_in_place_of_a_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, victim] = ["qmp.sock", "victim"].map(|name| dir.path().join(name));
+        fs::write(&victim, "").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).unwrap();
+        let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let file = SocketFile { mode: Some(0o666), owner: Some(own.0), group: Some(own.1) };
+        let replace: [fn(&Path, &Path); 3] = [
+            |path, victim| std::os::unix::fs::symlink(victim, path).unwrap(),
+            |path, victim| fs::hard_link(victim, path).unwrap(),
+            |path, _| drop(UnixListener::bind(path).unwrap()),
+        ];
+        for replace in replace {
+            let listener = UnixListener::bind(&path).unwrap();
+            let identity = identity(&path).unwrap();
+            let socket = UnixSocket { listener, path: path.clone(), identity };
+            // So that nothing else gets its inode.
+            let kept = dir.path().join("kept");
+            fs::rename(&path, &kept).unwrap();
+            replace(&path, &victim);
+            let mode = fs::symlink_metadata(&path).unwrap().mode();
+            let error = prepare(&socket, file).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            socket.clean_up();
+            assert_eq!(fs::symlink_metadata(&path).unwrap().mode(), mode);
+            assert_eq!(fs::metadata(&victim).unwrap().mode() & 0o777, 0o600);
+            fs::remove_file(&path).unwrap();
+            fs::remove_file(&kept).unwrap();
+        }
+    }
+
+    /// The server's end of a connection through which something was sent, with a descriptor or without, as urgent or not.
+    fn sent(with_descriptor: bool, flags: MsgFlags) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let file = File::open("/dev/null").unwrap();
+        let rights = [file.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&rights)];
+        let ancillary = if with_descriptor { &rights[..] } else { &[] };
+        let bytes = [io::IoSlice::new(b"x")];
+        sendmsg::<()>(ours.as_raw_fd(), &bytes, ancillary, flags, None).unwrap();
+        Transport::shutdown(&theirs);
+        theirs
+    }
+
+    #[test]
+    fn only_what_descriptors_are_left_in_may_take_long_to_be_closed() {
+        for flags in [MsgFlags::empty(), MsgFlags::MSG_OOB] {
+            assert_eq!(sent(false, flags).closing(), Closing::AtOnce, "{flags:?}");
+            let socket = sent(true, flags);
+            assert_eq!(socket.closing(), Closing::Slow, "{flags:?}");
+            socket.discard();
+            assert_eq!(socket.closing(), Closing::AtOnce, "{flags:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::Error;
 use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
@@ -262,7 +262,7 @@ fn the_program_takes_as_many_descriptors_as_it_may() {
 fn who_comes_when_there_are_no_descriptors_left_waits_for_others_to_leave() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("qmp.sock");
-    let _server = with_descriptors(&path, "-n 32");
+    let server = with_descriptors(&path, "-n 32");
     let mut first = UnixStream::connect(&path).unwrap();
     // More than fit; they wait to be accepted.
     let others: Vec<_> = (0..40).map(|_| UnixStream::connect(&path).unwrap()).collect();
@@ -270,6 +270,12 @@ fn who_comes_when_there_are_no_descriptors_left_waits_for_others_to_leave() {
     assert!(read_line(&mut first).contains("QMP"));
     first.write_all(b"{'execute': 'qmp_capabilities'}").unwrap();
     assert!(read_line(&mut first).contains("return"), "who is there is served");
+    let deadline = Instant::now() + LIMIT;
+    while !server.stderr().contains("WARN") {
+        assert!(Instant::now() < deadline, "nobody is told");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(server.stderr().contains("cannot accept clients"), "{}", server.stderr());
     for mut other in others {
         // Each leaves when it has been greeted, and so makes room.
         other.set_read_timeout(Some(LIMIT)).unwrap();

@@ -41,10 +41,12 @@ mod guide;
 mod inherited;
 /// `query-qmp-schema`, held against QEMU's and read as clients read it.
 mod introspection;
+mod isolation;
 /// Coming and going: clients, signals, sockets.
 mod lifecycle;
 /// How much clients may take of the server, and what happens when they want more.
 mod limits;
+mod lingering;
 /// Many clients at once, each with its own ids.
 mod many_clients;
 /// Figures for Prometheus.

@@ -10,7 +10,7 @@ use crate::access::{Groups, HANDSHAKE_DEADLINE, Origin, Refused, Verdict, groups
 use crate::engine::hosted::Hosted;
 use crate::engine::timers::Key;
 use crate::engine::work::{Done, Work};
-use crate::io::{Interest, Token, aside};
+use crate::io::{Interest, Token, look_up_aside};
 use crate::observe::Refusal;
 use crate::transport::{Peer, Transport};
 
@@ -20,7 +20,7 @@ const ACCEPTS_PER_STEP: usize = 16;
 /// How often the log tells of a lack of descriptors, at most.
 const TELL_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Look-ups of groups are one owner's: a slow user database holds up no other job.
+/// Look-ups of groups are one owner's: a slow user database holds up no other look-up.
 const LOOK_UPS: u64 = 0;
 
 /// A client that was not greeted yet.
@@ -43,20 +43,23 @@ impl Loop {
             if listener.later || listener.in_line {
                 return;
             }
+            let place = listener.listening.origin.listener;
+            let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
+            let hosted = Arc::clone(&tenant.hosted);
+            if let Some(why) = hosted.accounts.cannot_refuse(place) {
+                let error = io::Error::new(io::ErrorKind::QuotaExceeded, why);
+                return self.accept_later(token, server, &error);
+            }
+            let Some(Source::Listener(listener)) = self.sources.get_mut(token) else { return };
             match listener.listening.listener.accept() {
                 Ok(transport) => {
                     let origin = listener.listening.origin.clone();
-                    self.arrive(server, transport, origin);
+                    self.arrive(&hosted, transport, origin);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    listener.later = true;
-                    self.cannot_accept(server, &error);
-                    self.timers.set(Instant::now() + TRY_AGAIN, Timer::Again(token));
-                    return;
-                }
+                Err(error) => return self.accept_later(token, server, &error),
             }
         }
         if let Some(Source::Listener(listener)) = self.sources.get_mut(token) {
@@ -66,7 +69,11 @@ impl Loop {
     }
 
     /// Most likely there are no descriptors left, for now.
-    fn cannot_accept(&mut self, server: Token, error: &io::Error) {
+    fn accept_later(&mut self, token: Token, server: Token, error: &io::Error) {
+        if let Some(Source::Listener(listener)) = self.sources.get_mut(token) {
+            listener.later = true;
+            self.timers.set(Instant::now() + TRY_AGAIN, Timer::Again(token));
+        }
         let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
         tenant.hosted.counters.accept_failures.count();
         let now = Instant::now();
@@ -77,17 +84,23 @@ impl Loop {
     }
 
     /// Lets a client in, if it is known who that is and that it may come.
-    pub(super) fn arrive(&mut self, server: Token, transport: Box<dyn Transport>, origin: Origin) {
-        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else {
-            return self.work.push_back(Work::DropTransport(transport));
+    pub(super) fn arrive(
+        &mut self,
+        hosted: &Arc<Hosted>,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+    ) {
+        let hosted = Arc::clone(hosted);
+        let token = hosted.registration.token().filter(|_| !hosted.is_stopping());
+        let Some(server) = token.filter(|&token| self.sources.get_mut(token).is_some()) else {
+            let listener = origin.listener;
+            return self.work.push_back(Work::End { server: hosted, transport, listener });
         };
-        let hosted = Arc::clone(&tenant.hosted);
-        if hosted.is_stopping() {
-            return self.work.push_back(Work::DropTransport(transport));
-        }
         match hosted.door.judge(&*transport) {
             Verdict::Admitted(peer) => self.admit(&hosted, server, transport, origin, peer, None),
-            Verdict::Refused(refused) => self.refuse(hosted, transport, refused),
+            Verdict::Refused(refused) => {
+                self.refuse(hosted, transport, origin.listener, refused);
+            }
             verdict @ (Verdict::NotReady | Verdict::LookUp(..)) => {
                 self.wait_for_arrival(server, hosted, transport, origin, verdict);
             }
@@ -152,20 +165,36 @@ impl Loop {
     fn look_up(&mut self, token: Token, peer: Peer, uid: u32) {
         let Some(Source::Arrival(arrival)) = self.sources.get_mut(token) else { return };
         arrival.peer = Some(peer);
+        let server = arrival.server;
+        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
+        if tenant.looking_up.contains(&uid) {
+            return;
+        }
+        if tenant.looking_up.len() >= tenant.hosted.options.limits.handshakes {
+            return self.refuse_arrival(token, "too many users are looked up already");
+        }
+        tenant.looking_up.insert(uid);
         let (results, mailbox) = (Arc::clone(&self.results), Arc::clone(&self.mailbox));
-        aside(LOOK_UPS, move || {
-            let done = Done::LookedUp { arrival: token, groups: Groups(groups_of(uid)) };
+        look_up_aside(LOOK_UPS, move || {
+            let done = Done::LookedUp { server, uid, groups: Groups(groups_of(uid)) };
             results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(done);
             mailbox.wake();
         });
     }
 
-    /// The groups of an arrival are known.
-    pub(super) fn looked_up(&mut self, token: Token, groups: Groups) {
-        let Some(Source::Arrival(arrival)) = self.sources.get_mut(token) else { return };
-        let Some(peer) = arrival.peer.take() else { return };
-        let verdict = arrival.hosted.door.judge_member(peer, &groups);
-        self.decided(token, verdict, Some(groups));
+    /// The groups of a user are known, for all arrivals of that user.
+    pub(super) fn looked_up(&mut self, server: Token, uid: u32, groups: &Groups) {
+        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
+        tenant.looking_up.remove(&uid);
+        let arrivals: Vec<Token> = tenant.arrivals.values().copied().collect();
+        for token in arrivals {
+            let Some(Source::Arrival(arrival)) = self.sources.get_mut(token) else { continue };
+            let is_of_user =
+                |peer: &mut Peer| matches!(peer, Peer::Process { uid: of, .. } if *of == uid);
+            let Some(peer) = arrival.peer.take_if(is_of_user) else { continue };
+            let verdict = arrival.hosted.door.judge_member(peer, groups);
+            self.decided(token, verdict, Some(groups.clone()));
+        }
     }
 
     fn decided(&mut self, token: Token, verdict: Verdict, groups: Option<Groups>) {
@@ -173,7 +202,9 @@ impl Loop {
         let Arrival { transport, origin, server, hosted, .. } = *arrival;
         match verdict {
             Verdict::Admitted(peer) => self.admit(&hosted, server, transport, origin, peer, groups),
-            Verdict::Refused(refused) => self.refuse(hosted, transport, refused),
+            Verdict::Refused(refused) => {
+                self.refuse(hosted, transport, origin.listener, refused);
+            }
             Verdict::NotReady | Verdict::LookUp(..) => {}
         }
     }
@@ -196,12 +227,18 @@ impl Loop {
                 let server = hosted;
                 self.work.push_back(Work::Connect { server, transport, origin, admitted, groups });
             }
-            Err(refused) => self.refuse(hosted, transport, refused),
+            Err(refused) => self.refuse(hosted, transport, origin.listener, refused),
         }
     }
 
-    fn refuse(&mut self, server: Arc<Hosted>, transport: Box<dyn Transport>, refused: Refused) {
-        self.work.push_back(Work::Refuse { server, transport, refused });
+    fn refuse(
+        &mut self,
+        server: Arc<Hosted>,
+        transport: Box<dyn Transport>,
+        listener: Option<usize>,
+        refused: Refused,
+    ) {
+        self.work.push_back(Work::Refuse { server, transport, listener, refused });
     }
 
     pub(super) fn handshake_overdue(&mut self, token: Token) {
@@ -210,15 +247,17 @@ impl Loop {
 
     fn refuse_arrival(&mut self, token: Token, reason: &str) {
         let Some(arrival) = self.take_arrival(token) else { return };
-        let Arrival { transport, hosted, peer, .. } = *arrival;
+        let Arrival { transport, hosted, peer, origin, .. } = *arrival;
         let peer = peer.or_else(|| transport.peer().ok());
         let refused = Refused { peer, why: Refusal::Handshake, reason: reason.to_owned() };
-        self.refuse(hosted, transport, refused);
+        self.refuse(hosted, transport, origin.listener, refused);
     }
 
     pub(super) fn end_arrival(&mut self, token: Token) {
         if let Some(arrival) = self.take_arrival(token) {
-            self.work.push_back(Work::DropTransport(arrival.transport));
+            let Arrival { hosted: server, transport, origin, .. } = *arrival;
+            let listener = origin.listener;
+            self.work.push_back(Work::End { server, transport, listener });
         }
     }
 
@@ -237,9 +276,9 @@ impl Loop {
         self.poll.deregister(listener.listening.listener.as_fd());
         // At once: nobody is to find a server that ends.
         listener.listening.clean_up();
-        if let Some(Source::Server(tenant)) = self.sources.get_mut(listener.server) {
-            tenant.listeners.retain(|&listener| listener != token);
-        }
-        self.work.push_back(Work::Drop(Box::new(listener.listening)));
+        let Some(Source::Server(tenant)) = self.sources.get_mut(listener.server) else { return };
+        tenant.listeners.retain(|&listener| listener != token);
+        let server = Arc::clone(&tenant.hosted);
+        self.work.push_back(Work::EndListener { server, listening: listener.listening });
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Servers: their queues and their dispatchers' time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +20,8 @@ pub(super) struct Tenant {
     pub(super) listeners: Vec<Token>,
     /// By their deadlines, so that the oldest comes first.
     pub(super) arrivals: BTreeMap<Key, Token>,
+    /// Users whose groups are being looked up for arrivals, each once, however many arrivals wait for that.
+    pub(super) looking_up: HashSet<u32>,
     /// Clients that are let in and no sessions yet.
     pub(super) connecting: usize,
     pub(super) sessions: BTreeSet<Token>,
@@ -57,6 +59,7 @@ impl Loop {
             stage: Stage::Running,
             listeners: Vec::new(),
             arrivals: BTreeMap::new(),
+            looking_up: HashSet::new(),
             connecting: 0,
             sessions: BTreeSet::new(),
             leaving: 0,

@@ -38,12 +38,18 @@ pub(super) struct Served {
 
 impl Loop {
     /// Takes in a client that was greeted.
-    pub(super) fn add_session(&mut self, server: Token, session: Session) {
-        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else {
-            return self.work.push_back(Work::Drop(Box::new(session)));
+    pub(super) fn add_session(&mut self, hosted: Arc<Hosted>, mut session: Session) {
+        let token = hosted.registration.token();
+        let tenant = token.and_then(|token| match self.sources.get_mut(token) {
+            Some(Source::Server(tenant)) => Some((token, tenant)),
+            _ => None,
+        });
+        let Some((server, tenant)) = tenant else {
+            session.close(&mut self.scratch);
+            let remains = session.into_remains();
+            return self.work.push_back(Work::Forget { server: hosted, remains });
         };
         tenant.connecting = tenant.connecting.saturating_sub(1);
-        let hosted = Arc::clone(&tenant.hosted);
         let is_running = tenant.stage == Stage::Running;
         let client = Arc::clone(session.client());
         let served = Served {

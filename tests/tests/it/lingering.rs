@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Clients and strangers that pass descriptors which take as long to close as they like.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use qmp_dispatch::proto::Layout;
+use qmp_dispatch::{Dispatcher, Registry};
+use qmp_server::{
+    Address, Closing, Control, Listener, Peer, Received, ServerHandle, Transport, system_time,
+    version,
+};
+use rustix::net::sockopt::{
+    set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size,
+};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tests::endpoint::Endpoint;
+use tests::server::{Client, LIMIT, Server, ports};
+use tests::upstream::open_files;
+
+/// Longer than any test.
+const LINGER: Duration = Duration::from_secs(3600);
+
+/// More than all limits together.
+const ATTACKS: usize = 200;
+
+/// A socket whose `close()` waits for its peer, which does not read. The peer is the other one.
+fn lingering(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    set_socket_send_buffer_size(&near, 4096).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    near.set_nonblocking(true).unwrap();
+    loop {
+        match (&near).write(&[b'x'; 4096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    set_socket_linger(&near, Some(LINGER)).unwrap();
+    (near, far)
+}
+
+/// Passes many of them, each on a connection of its own that ends at once. What is returned keeps them lingering.
+fn attack(path: &Path) -> Vec<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    set_socket_recv_buffer_size(&listener, 4096).unwrap();
+    let attack = |_| {
+        let (near, far) = lingering(&listener);
+        let client = UnixStream::connect(path).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let passed = [near.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+        // A stranger may be refused before it comes to this.
+        let _ = sendmsg(&client, &[IoSlice::new(b" ")], &mut control, SendFlags::NOSIGNAL);
+        far
+    };
+    (0..ATTACKS).map(attack).collect()
+}
+
+/// Whoever comes through `other` is served, and the server comes to have no more files open than `before`.
+#[track_caller]
+fn expect_no_harm(server: &mut Server, other: &Endpoint, before: usize) {
+    let mut client = Client::connect(other);
+    client.negotiate("{}");
+    client.execute("query-status");
+    drop(client);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let open = open_files(server.process()).len();
+        if open <= before {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{open} files are open, {before} were before");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn clients_that_leave_lingering_sockets_fill_nothing() {
+    let mut server = Server::start_with(["--listen", "unix:{sock}"]);
+    let endpoint = server.endpoint();
+    server.negotiated().execute("query-status");
+    let before = open_files(server.process()).len();
+    let _lingering = attack(&server.socket());
+    expect_no_harm(&mut server, &endpoint, before);
+}
+
+#[test]
+fn strangers_that_leave_lingering_sockets_fill_nothing() {
+    // Not even this user may come through the socket.
+    let mut server = Server::start_with([
+        "--allow-user",
+        "4711",
+        "--listen",
+        "unix:{sock}",
+        "--listen",
+        "tcp:127.0.0.1:0",
+    ]);
+    let other =
+        Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: ports(&server.process().stderr())[0] };
+    let mut client = Client::connect(&other);
+    client.negotiate("{}");
+    let before = open_files(server.process()).len();
+    let _lingering = attack(&server.socket());
+    drop(client);
+    expect_no_harm(&mut server, &other, before);
+}
+
+/// A connection that cannot be closed before `until` is disconnected, of a user of its own.
+struct Slow {
+    socket: UnixStream,
+    uid: u32,
+    until: Arc<Mutex<Receiver<()>>>,
+}
+
+impl AsFd for Slow {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Transport for Slow {
+    fn peer(&self) -> io::Result<Peer> {
+        Ok(Peer::Process { pid: 1, uid: self.uid, gid: self.uid })
+    }
+
+    fn receive(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Received> {
+        self.socket.receive(buffer, descriptors)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Transport::send(&self.socket, bytes)
+    }
+
+    fn shutdown(&self) {
+        Transport::shutdown(&self.socket);
+    }
+
+    fn closing(&self) -> Closing {
+        Closing::Slow
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = self.until.lock().unwrap().recv();
+    }
+}
+
+struct Attackers {
+    until: Arc<Mutex<Receiver<()>>>,
+    /// Lets all be closed when it is dropped.
+    close: Sender<()>,
+}
+
+impl Attackers {
+    fn new() -> Attackers {
+        let (close, until) = channel();
+        Attackers { until: Arc::new(Mutex::new(until)), close }
+    }
+
+    /// Connects as this user; the client's end, or why it is refused.
+    fn connect(&self, control: &Control, uid: u32) -> io::Result<UnixStream> {
+        let (socket, far) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        far.set_read_timeout(Some(LIMIT)).unwrap();
+        let slow = Slow { socket, uid, until: Arc::clone(&self.until) };
+        control.serve(Box::new(slow), Layout::Compact).map(|()| far)
+    }
+}
+
+fn embedded(add: impl FnOnce(qmp_server::Server) -> qmp_server::Server) -> ServerHandle {
+    let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    let mut access = qmp_server::Access::default();
+    access.allow_user("4711").unwrap();
+    access.allow_user("4712").unwrap();
+    add(qmp_server::Server::new(dispatcher).access(access).stay()).spawn().unwrap()
+}
+
+fn is_greeted(mut far: &UnixStream) -> bool {
+    matches!(far.read(&mut [0]), Ok(1))
+}
+
+fn end(server: ServerHandle) {
+    server.control().shutdown();
+    server.wait();
+}
+
+/// Something that comes to be so.
+#[track_caller]
+fn wait_until(what: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !what() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn who_leaves_what_cannot_be_closed_is_refused_in_the_end_and_nobody_else() {
+    let attackers = Attackers::new();
+    let server = embedded(|server| server);
+    let control = server.control();
+    let mut refused = None;
+    for _ in 0..ATTACKS {
+        match attackers.connect(&control, 4711) {
+            Ok(far) => assert!(is_greeted(&far)),
+            Err(why) => {
+                refused = Some(why.to_string());
+                break;
+            }
+        }
+        wait_until(|| control.clients().is_empty());
+    }
+    let why = "64 connections of uid 4711 are still being closed";
+    assert_eq!(refused.as_deref(), Some(why));
+    assert!(is_greeted(&attackers.connect(&control, 4712).unwrap()), "another user");
+    drop(attackers.close);
+    let again = Attackers::new();
+    wait_until(|| again.connect(&control, 4711).is_ok());
+    drop(again);
+    end(server);
+}
+
+/// Whoever comes to this listener is somebody who may not come.
+struct Strangers {
+    listener: UnixListener,
+    until: Arc<Mutex<Receiver<()>>>,
+}
+
+impl AsFd for Strangers {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Listener for Strangers {
+    fn accept(&self) -> io::Result<Box<dyn Transport>> {
+        let (socket, _) = self.listener.accept()?;
+        Ok(Box::new(Slow { socket, uid: 4713, until: Arc::clone(&self.until) }))
+    }
+
+    fn address(&self) -> Address {
+        Listener::address(&self.listener)
+    }
+}
+
+#[test]
+fn strangers_that_cannot_be_got_rid_of_wait_at_their_own_listener() {
+    let attackers = Attackers::new();
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ["strangers.sock", "tcp.sock"].map(|name| dir.path().join(name));
+    let listener = UnixListener::bind(&paths[0]).unwrap();
+    let strangers = Strangers { listener, until: Arc::clone(&attackers.until) };
+    let server = embedded(|server| {
+        let tcp = "tcp:127.0.0.1:0".parse().unwrap();
+        server.accept_from(Box::new(strangers), Layout::Compact).listen(&tcp).unwrap()
+    });
+    let control = server.control();
+    let knocking: Vec<_> = (0..ATTACKS).map(|_| UnixStream::connect(&paths[0]).unwrap()).collect();
+    let refused = || usize::try_from(control.status().unwrap().refused).unwrap();
+    wait_until(|| refused() >= 64);
+    let Address::Tcp { host, port } = control.addresses()[1].clone() else { panic!("no TCP") };
+    let other = Client::connect(&Endpoint::Tcp { host, port });
+    // Accepted before it could be known that they would stay: no more than are at a time.
+    assert!(refused() < ATTACKS / 2, "{} were accepted", refused());
+    drop(attackers.close);
+    wait_until(|| refused() == ATTACKS);
+    drop((knocking, other));
+    end(server);
+}
