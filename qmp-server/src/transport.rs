@@ -280,6 +280,11 @@ pub trait Listener: AsFd + Send + Sync {
     /// and not twice.
     fn clean_up(&self) {}
 
+    /// How long dropping it may take: what clients have sent who still wait there is dropped with it. By default no time.
+    fn closing(&self) -> Closing {
+        Closing::AtOnce
+    }
+
     /// Where it listens, with the port that the system has chosen.
     fn address(&self) -> Address;
 }

@@ -27,7 +27,7 @@ use crate::session::{
 use crate::transport::{Address, Closing, Peer, Transport};
 
 /// Whoever it is not known of who they are.
-const STRANGERS: Owner = 1;
+pub(super) const STRANGERS: Owner = 1;
 
 /// How a server is to behave.
 #[derive(Clone, Copy)]

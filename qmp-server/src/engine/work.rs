@@ -13,7 +13,7 @@ use qmp_dispatch::Pending;
 use qmp_dispatch::proto::Error;
 use qmp_queue::Popped;
 
-use super::hosted::Hosted;
+use super::hosted::{Hosted, STRANGERS};
 use super::link::{Input, Link, Next};
 use super::listening::Listening;
 use super::quick::Run;
@@ -22,9 +22,6 @@ use crate::io::{Notice, Registration, Token, close_aside};
 use crate::observe::Counters;
 use crate::session::{Client, Corking, Job, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
-
-/// Clients that may wait at a listener that is closed; a little more than the system lets wait.
-const MOST_WAITING: usize = 5000;
 
 /// Something to be run without the leadership.
 pub(super) enum Work {
@@ -82,10 +79,7 @@ pub(super) enum Work {
         listener: Option<usize>,
     },
     /// Close a listener.
-    EndListener {
-        server: Arc<Hosted>,
-        listening: Listening,
-    },
+    EndListener(Listening),
     /// Drop something foreign.
     Drop(Box<dyn Any + Send>),
     /// Let a link handle an input.
@@ -194,7 +188,7 @@ impl Work {
             | Work::Refuse { .. }
             | Work::Negotiate { .. }
             | Work::End { .. }
-            | Work::EndListener { .. }
+            | Work::EndListener(_)
             | Work::Drop(_) => Done::Nothing,
         }
     }
@@ -273,11 +267,11 @@ impl Work {
                 server.end(transport, listener, None);
                 Done::Nothing
             }
-            Work::EndListener { server, listening } => {
-                // What those have sent who wait there would be closed with it.
-                for _ in 0..MOST_WAITING {
-                    let Ok(transport) = listening.listener.accept() else { break };
-                    server.end(transport, listening.origin.listener, None);
+            Work::EndListener(listening) => {
+                if listening.listener.closing() == Closing::AtOnce {
+                    drop(listening);
+                } else {
+                    close_aside(STRANGERS, move || drop(listening));
                 }
                 Done::Nothing
             }

@@ -176,8 +176,10 @@ impl Listener for UnixSocket {
         if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
-        // Nobody comes any more who has found it before.
-        let _ = shutdown(&self.listener, Shutdown::Both);
+    }
+
+    fn closing(&self) -> Closing {
+        Closing::Slow
     }
 
     fn address(&self) -> Address {
@@ -206,6 +208,10 @@ impl Listener for Adopted {
         Listener::accept(&self.listener)
     }
 
+    fn closing(&self) -> Closing {
+        Closing::Slow
+    }
+
     fn address(&self) -> Address {
         Address::Fd(self.number)
     }
@@ -217,6 +223,10 @@ impl Listener for UnixListener {
         let (stream, _) = UnixListener::accept(self)?;
         stream.set_nonblocking(true)?;
         Ok(Box::new(stream))
+    }
+
+    fn closing(&self) -> Closing {
+        Closing::Slow
     }
 
     fn address(&self) -> Address {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use qmp_dispatch::proto::Layout;
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
-    Address, Closing, Control, Listener, Peer, Received, ServerHandle, Transport, system_time,
-    version,
+    Address, Closing, Control, Engine, Listener, Peer, Received, ServerHandle, Transport,
+    system_time, version,
 };
 use rustix::net::sockopt::{
     set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size,
@@ -277,4 +277,59 @@ fn strangers_that_cannot_be_got_rid_of_wait_at_their_own_listener() {
     wait_until(|| refused() == ATTACKS);
     drop((knocking, other));
     end(server);
+}
+
+/// A listener that cannot be closed before `until` is disconnected: what waits there is closed with it.
+struct SlowListener {
+    listener: UnixListener,
+    until: Arc<Mutex<Receiver<()>>>,
+}
+
+impl AsFd for SlowListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Listener for SlowListener {
+    fn accept(&self) -> io::Result<Box<dyn Transport>> {
+        Listener::accept(&self.listener)
+    }
+
+    fn closing(&self) -> Closing {
+        Closing::Slow
+    }
+
+    fn address(&self) -> Address {
+        Listener::address(&self.listener)
+    }
+}
+
+impl Drop for SlowListener {
+    fn drop(&mut self) {
+        let _ = self.until.lock().unwrap().recv();
+    }
+}
+
+#[test]
+fn listeners_that_cannot_be_closed_hold_up_nobody() {
+    let attackers = Attackers::new();
+    let dir = tempfile::tempdir().unwrap();
+    // Each of its threads, if it were one of them that closes.
+    let engine = Engine::with_threads(2).unwrap();
+    let server = |name: &str| {
+        let listener = UnixListener::bind(dir.path().join(name)).unwrap();
+        let until = Arc::clone(&attackers.until);
+        let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+        let server = qmp_server::Server::new(dispatcher);
+        let slow = Box::new(SlowListener { listener, until });
+        server.accept_from(slow, Layout::Compact).spawn_on(&engine).unwrap()
+    };
+    let [first, second, third] = ["1.sock", "2.sock", "3.sock"].map(server);
+    end(first);
+    end(second);
+    let mut client = Client::connect(&Endpoint::Unix(dir.path().join("3.sock")));
+    client.negotiate("{}");
+    drop(attackers.close);
+    end(third);
 }

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 use std::fs;
+use std::mem::MaybeUninit;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::process::{Command, Stdio};
 
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use tests::endpoint::Endpoint;
 use tests::process::{Process, run};
-use tests::server::{LIMIT, Server, qmp_server, refusal};
+use tests::server::{LIMIT, Server, program, qmp_server, refusal};
 
 #[test]
 fn a_socket_gets_the_mode_that_is_asked_for() {
@@ -14,6 +18,28 @@ fn a_socket_gets_the_mode_that_is_asked_for() {
         let server = Server::start_with(["--listen", &format!("unix:{{sock}},mode={mode}")]);
         assert_eq!(fs::metadata(server.socket()).unwrap().mode() & 0o777, bits);
     }
+}
+
+#[test]
+fn a_socket_is_never_wider_than_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("qmp.sock");
+    let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&inotify, dir.path(), WatchFlags::CREATE | WatchFlags::ATTRIB).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0 && exec \"$@\"", "sh"]).arg(program());
+    command.arg("--listen").arg(format!("unix:{},mode=0600", path.display()));
+    let _server = Process::start(command.stdin(Stdio::null())).unwrap();
+    drop(Endpoint::Unix(path.clone()).connect(LIMIT).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    let mut space = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&inotify, &mut space);
+    let mut seen = Vec::new();
+    while let Ok(event) = events.next() {
+        seen.push(event.events());
+    }
+    // It was made as it is: nobody has changed it since.
+    assert_eq!(seen, [ReadFlags::CREATE]);
 }
 
 #[test]

@@ -276,9 +276,9 @@ impl Loop {
         self.poll.deregister(listener.listening.listener.as_fd());
         // At once: nobody is to find a server that ends.
         listener.listening.clean_up();
-        let Some(Source::Server(tenant)) = self.sources.get_mut(listener.server) else { return };
-        tenant.listeners.retain(|&listener| listener != token);
-        let server = Arc::clone(&tenant.hosted);
-        self.work.push_back(Work::EndListener { server, listening: listener.listening });
+        if let Some(Source::Server(tenant)) = self.sources.get_mut(listener.server) {
+            tenant.listeners.retain(|&listener| listener != token);
+        }
+        self.work.push_back(Work::EndListener(listener.listening));
     }
 }
