@@ -249,7 +249,7 @@ impl Shared {
             match self.leadership.try_lead() {
                 Some(again) => leading = again,
                 None => {
-                    self.cork.flush();
+                    // Who leads is woken by this, and writes what this has corked.
                     self.post(done);
                     return None;
                 }

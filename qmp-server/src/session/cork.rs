@@ -15,14 +15,16 @@ use super::outbox::Outbox;
 /// The outboxes of an engine that have corked responses.
 #[derive(Default)]
 pub(crate) struct Cork {
-    /// Whether `outboxes` has any, for a look without its lock.
+    /// Whether any response waits or is being written, for a look without the lock.
     any: AtomicBool,
+    /// Held while responses are written: who writes something later waits for it. Locked before an outbox.
+    writing: Mutex<()>,
     /// Each once, in the order of their responses. Locked after an outbox, never before one.
     outboxes: Mutex<Vec<Arc<Outbox>>>,
 }
 
 impl Cork {
-    /// Whether a response waits.
+    /// Whether a response waits or is being written.
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::SeqCst)
     }
@@ -50,11 +52,16 @@ impl Cork {
         if !self.any() {
             return;
         }
-        let mut corked = self.lock();
-        self.any.store(false, Ordering::SeqCst);
-        let outboxes = mem::take(&mut *corked);
-        drop(corked);
-        outboxes.iter().for_each(|outbox| outbox.uncork());
+        let _in_turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut corked = self.lock();
+            if corked.is_empty() {
+                return self.any.store(false, Ordering::SeqCst);
+            }
+            let outboxes = mem::take(&mut *corked);
+            drop(corked);
+            outboxes.iter().for_each(|outbox| outbox.uncork());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Outbox>>> {

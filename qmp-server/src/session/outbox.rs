@@ -357,6 +357,8 @@ impl Output for Outbox {
     }
 
     fn transmit_event(&self, text: &Arc<str>) {
+        // Now: behind a corked response, the event would be written with it, and before those of other clients.
+        self.cork.flush();
         let mut state = self.lock();
         if state.transport.is_none() {
             return;

@@ -43,7 +43,7 @@ fn check_figures(json: &str) {
         assert!(figures.iter().all(|figure| matches!(figure.get("value"), Some(Json::Number(_)))));
         let of_ours =
             |figure: &&Json| figure.get("of").and_then(Json::as_str) == Some("qmp-server");
-        assert_eq!(figures.iter().filter(of_ours).count(), 13);
+        assert_eq!(figures.iter().filter(of_ours).count(), 23);
         let targets = section.get("targets").and_then(Json::as_array).unwrap();
         let target = |what: &str| {
             let mut targets = targets.iter();
@@ -67,7 +67,8 @@ fn check_report(directory: &Path) {
     let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
     let finished = report(directory, &[]);
     assert!(finished.status.success(), "{finished:?}");
-    for text in ["## server", "### one core", "qmp-server", "floor", "| kernel |", "| rustc |"] {
+    for text in ["## server", "### one core", "qmp-server", "epoll echo", "| kernel |", "| rustc |"]
+    {
         assert!(read("out/benchmarks.md").contains(text), "{text}");
     }
     assert!(read("out/latency.svg").contains("qmp-server, one asks"));
