@@ -158,7 +158,9 @@ impl Outgoing {
         let text = [IoSlice::new(&self.text.as_bytes()[self.at..])];
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         self.at += sendmsg(socket, &text, &mut ancillary, flags)?;
-        self.descriptor = None;
+        if let Some(descriptor) = self.descriptor.take() {
+            descriptor.pass_on();
+        }
         Ok(())
     }
 }

@@ -4,17 +4,21 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::access::{Charge, Ledger};
 use crate::io::{Owner, close_aside, close_foreign};
 
 /// A descriptor that a client has passed. It counts in [`Limits::descriptors`](crate::Limits::descriptors) until it is
-/// closed, which happens on a thread that serves nobody: closing what a stranger has opened may take long.
+/// closed, which happens on a thread that serves nobody: closing what a stranger has opened may take long. A socket is made
+/// not to linger (`SO_LINGER`) before that; who wants it as it is takes it [out](Descriptor::into_owned).
 pub struct Descriptor {
     /// `None` only in [`Descriptor::into_owned`] and when dropped.
     open: Option<(OwnedFd, Charge)>,
     owner: Owner,
+    /// Another process has it, too, and may rely on what the client has set.
+    passed_on: AtomicBool,
 }
 
 impl Descriptor {
@@ -23,6 +27,12 @@ impl Descriptor {
     pub fn into_owned(mut self) -> OwnedFd {
         let (fd, _charge) = self.open.take().expect("it is taken only here");
         fd
+    }
+
+    /// Says that another process has been given it, too.
+    #[cfg(feature = "mux")]
+    pub(crate) fn pass_on(&self) {
+        self.passed_on.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
@@ -42,8 +52,13 @@ impl AsRawFd for Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         if let Some((fd, charge)) = self.open.take() {
+            let passed_on = *self.passed_on.get_mut();
             close_aside(self.owner, move || {
-                close_foreign(fd);
+                if passed_on {
+                    drop(fd);
+                } else {
+                    close_foreign(fd);
+                }
                 drop(charge);
             });
         }
@@ -60,7 +75,11 @@ impl fmt::Debug for Descriptor {
 pub(super) fn charged(descriptors: Vec<OwnedFd>, ledger: &Arc<Ledger>) -> Vec<Descriptor> {
     let mut charge = ledger.charge_descriptors(descriptors.len());
     let owner = ledger.owner();
-    let charged = |fd| Descriptor { open: Some((fd, charge.split(1))), owner };
+    let charged = |fd| Descriptor {
+        open: Some((fd, charge.split(1))),
+        owner,
+        passed_on: AtomicBool::new(false),
+    };
     descriptors.into_iter().map(charged).collect()
 }
 

@@ -276,14 +276,14 @@ impl Transport for UnixStream {
 
     /// Nobody can send any more after [`shutdown`](Transport::shutdown), and what has no descriptors is thrown away.
     fn closing(&self) -> Closing {
-        // Urgent bytes may bring some, too, and are not received otherwise.
-        let _ = set_socket_oobinline(self, true);
-        let mut scratch = [0; SCRATCH_SIZE];
-        while let Ok(Received { bytes: 1.., .. }) = receive_bytes(self, &mut scratch) {}
-        match ioctl_fionread(self) {
-            Ok(0) => Closing::AtOnce,
-            Ok(_) | Err(_) => Closing::Slow,
+        let is_empty = || ioctl_fionread(self) == Ok(0);
+        if !is_empty() {
+            // Urgent bytes may bring some, too, and are not received otherwise.
+            let _ = set_socket_oobinline(self, true);
+            let mut scratch = [0; SCRATCH_SIZE];
+            while let Ok(Received { bytes: 1.., .. }) = receive_bytes(self, &mut scratch) {}
         }
+        if is_empty() { Closing::AtOnce } else { Closing::Slow }
     }
 
     fn discard(&self) {

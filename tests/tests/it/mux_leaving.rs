@@ -2,13 +2,16 @@
 //! What clients of a mux leave behind, while the server behind it does not answer.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{set_socket_linger, socket_linger};
 use tests::bench::machine::resident_kib;
 use tests::json::Json;
 use tests::scripted::{Peer, behind_mux};
 use tests::server::{Client, LIMIT, Server};
+use tests::upstream::open_files;
 
 const DONE: &str = r#"{"return": {}}"#;
 
@@ -147,6 +150,28 @@ fn names_that_are_left_are_closed_between_the_commands_of_others() {
         }
         close = peer.expect("closefd");
     }
+}
+
+#[test]
+fn a_socket_that_the_server_has_been_given_is_left_as_it_was() {
+    let (mut mux, server) = behind_mux(&[]);
+    let mut peer = server.accept_and_negotiate("[]");
+    let mut client = mux.negotiated();
+    let (socket, _far) = UnixStream::pair().unwrap();
+    let linger = Some(Duration::from_secs(7));
+    set_socket_linger(&socket, linger).unwrap();
+    let getfd = r#"{"execute": "getfd", "arguments": {"fdname": "migration"}}"#;
+    client.send_with(getfd.as_bytes(), &[socket.as_fd()]);
+    let request = peer.expect("getfd");
+    peer.answer(&request, "{}");
+    client.expect(DONE);
+    let ours = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while open_files(mux.process()).iter().any(|open| *open == *ours) {
+        assert!(Instant::now() < deadline, "the mux keeps it");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(socket_linger(&socket).unwrap(), linger);
 }
 
 #[test]
