@@ -77,6 +77,8 @@ mod qapi_types;
 mod qemu_addresses;
 /// QEMU's own Python client and its shell.
 mod qemu_qmp;
+/// The events that QEMU limits.
+mod rate_limits;
 /// Sockets and `socat`, with input that no library would write.
 mod raw_clients;
 /// Who may do what.
