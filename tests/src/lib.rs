@@ -19,6 +19,7 @@ pub mod bench;
 pub mod certificates;
 pub mod channel;
 pub mod chaos;
+pub mod command_line;
 pub mod conformance;
 pub mod connection;
 pub mod difffuzz;

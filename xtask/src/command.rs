@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// Something that the task does went wrong.
     Task(String),
+    /// A program that says itself what is wrong has exited with this status.
+    Status(u8),
 }
 
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -24,6 +26,7 @@ impl Failure {
         match self {
             Self::Usage(_) => ExitCode::from(2),
             Self::Task(_) => ExitCode::FAILURE,
+            Self::Status(status) => ExitCode::from(*status),
         }
     }
 }
@@ -32,6 +35,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Task(text) => f.write_str(text),
+            Self::Status(status) => write!(f, "exit status {status}"),
         }
     }
 }
@@ -66,6 +70,29 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Failure::Task(format!("{} has failed ({status})", base_name(&program)))),
         Err(error) => Err(Failure::Task(format!("{program} cannot be started: {error}"))),
+    }
+}
+
+/// Runs a program of the crate `tests`, in the current directory, in place of this one: its exit status is the task's.
+pub(crate) fn hand_over(
+    program: &str,
+    profile: &[&str],
+    prepare: impl FnOnce(&mut Command),
+) -> Outcome {
+    let mut command = cargo(["run", "--quiet", "--manifest-path"]);
+    command.arg(workspace::root().join("Cargo.toml")).args(profile);
+    command.args(["--package", "tests", "--bin", program, "--"]);
+    let here = std::env::current_dir()
+        .map_err(|error| Failure::Task(format!("no current directory: {error}")))?;
+    command.current_dir(here);
+    prepare(&mut command);
+    let status = command
+        .status()
+        .map_err(|error| Failure::Task(format!("cargo cannot be started: {error}")))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Failure::Status(u8::try_from(code).unwrap_or(1))),
+        None => Err(Failure::Task(format!("{program} has failed ({status})"))),
     }
 }
 

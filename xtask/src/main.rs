@@ -52,7 +52,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("xtask: {failure}");
+            if !matches!(failure, Failure::Status(_)) {
+                eprintln!("xtask: {failure}");
+            }
             failure.exit_code()
         }
     }

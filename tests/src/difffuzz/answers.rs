@@ -65,7 +65,7 @@ pub(super) fn mismatch(expected: &[Answer], lines: &[String]) -> Option<String> 
 }
 
 /// The line as we write it: QEMU prints infinite numbers, which JSON has not, as `inf`.
-fn without_infinity(line: &str) -> Cow<'_, str> {
+pub(super) fn without_infinity(line: &str) -> Cow<'_, str> {
     if !line.contains("inf") {
         return line.into();
     }

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
-/// Inputs on one connection.
-const BATCH: u64 = 250;
-const BATCHES_PER_REPORT: u64 = 100;
+/// Inputs between two reports of progress.
+const PER_REPORT: u64 = 25_000;
 
 /// What to compare.
 #[derive(Clone, Debug)]
@@ -16,8 +15,18 @@ pub struct Options {
     pub count: u64,
     /// Which ones.
     pub seed: u64,
+    /// How many on each connection.
+    pub stream: u64,
     /// How many comparisons at a time; no matter for which inputs they are.
     pub jobs: u64,
+}
+
+impl Options {
+    /// These many inputs, one comparison at a time.
+    #[must_use]
+    pub fn new(count: u64) -> Self {
+        Self { count, seed: 1, stream: 250, jobs: 1 }
+    }
 }
 
 /// What came of it.
@@ -90,11 +99,12 @@ impl Shared {
     ) -> Result<(), String> {
         while !self.stop.load(Ordering::Relaxed) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(left) = options.count.checked_sub(index * BATCH).filter(|&left| left > 0)
-            else {
+            let start = index * options.stream;
+            let Some(left) = options.count.checked_sub(start).filter(|&left| left > 0) else {
                 break;
             };
-            match compare(Batch { index, len: BATCH.min(left) })? {
+            let end = start + options.stream.min(left);
+            match compare(Batch { index, len: end - start })? {
                 Outcome::Same { answers, .. } => {
                     self.answers.fetch_add(answers, Ordering::Relaxed);
                 }
@@ -104,8 +114,8 @@ impl Shared {
                         Some(difference);
                 }
             }
-            if (index + 1).is_multiple_of(BATCHES_PER_REPORT) {
-                eprintln!("{} of {} inputs", (index + 1) * BATCH, options.count);
+            if start / PER_REPORT != end / PER_REPORT {
+                eprintln!("{end} of {} inputs", options.count);
             }
         }
         Ok(())

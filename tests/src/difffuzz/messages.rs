@@ -6,7 +6,7 @@ use qmp_proto::Dialect;
 use super::answers::{every_time, mismatch};
 use super::batches::{Batch, Options, Outcome, share_out};
 use super::model::{Answer, Mode, Model, RESYNC, is_comparable};
-use super::peer::Peer;
+use super::peer::{Peer, Subject};
 use super::shrink::shrink;
 use crate::inputs::{Inputs, Random, seeds};
 
@@ -92,19 +92,23 @@ impl Trial {
     }
 }
 
-/// Compares until the inputs are used up or a difference is found; without our own server, it is `qmp-proto` alone that
-/// is compared.
+/// Compares until the inputs are used up or a difference is found; without a subject, it is `qmp-proto` alone that is
+/// compared.
 ///
 /// # Errors
 ///
 /// Fails if there is no QEMU of the dialect, or if a peer cannot be started or gives up answering.
-pub fn run(dialect: Dialect, options: &Options, with_server: bool) -> Result<Outcome, String> {
+pub fn run(
+    dialect: Dialect,
+    options: &Options,
+    subject: Option<Subject>,
+) -> Result<Outcome, String> {
     let random = Random::new(options.seed);
     let seeds = seeds::from_cases()?;
     let equip = || {
         let mut peers = vec![Peer::storage_daemon(dialect)?];
-        if with_server {
-            peers.push(Peer::our_server(dialect)?);
+        if let Some(subject) = subject {
+            peers.push(subject.start(dialect, Peer::storage_daemon)?);
         }
         let mut commands = Vec::new();
         for peer in &peers {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The servers that are compared.
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,12 +34,41 @@ fn oracle(dialect: Dialect, name: &str) -> Result<PathBuf, String> {
     Oracle::of(dialect).program(name).ok_or_else(|| format!("no {name} of QEMU {dialect}"))
 }
 
+/// What of ours is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Our own server.
+    Server,
+    /// Our mux, in front of the same program of QEMU's.
+    Mux,
+}
+
+impl Subject {
+    /// Starts it; `upstream` starts what a mux is put in front of.
+    ///
+    /// # Errors
+    ///
+    /// Fails if one of them does not start.
+    pub fn start(
+        self,
+        dialect: Dialect,
+        upstream: impl FnOnce(Dialect) -> Result<Peer, String>,
+    ) -> Result<Peer, String> {
+        match self {
+            Self::Server => Peer::our_server(dialect),
+            Self::Mux => Peer::mux(upstream(dialect)?),
+        }
+    }
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Peer {
     name: &'static str,
     socket: PathBuf,
     _process: Process,
+    /// The server behind it, if it is a mux.
+    _upstream: Option<Box<Peer>>,
     _dir: TempDir,
 }
 
@@ -98,6 +128,27 @@ impl Peer {
         })
     }
 
+    /// Our mux in front of one of the others, whose dialect it takes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not start, or does not connect to `upstream`.
+    pub fn mux(upstream: Peer) -> Result<Self, String> {
+        let greeting = upstream.greeting()?;
+        let mut mux = Self::start("qmp-server mux", |socket| {
+            let [upstream, listen] =
+                [&upstream.socket, socket].map(|path| format!("unix:{}", path.display()));
+            qmp_server(["mux", "--upstream", &upstream, "--listen", &listen])
+        })?;
+        mux._upstream = Some(Box::new(upstream));
+        let connected = || {
+            let its = mux.greeting().map_err(io::Error::other)?;
+            if its == greeting { Ok(()) } else { Err(io::Error::other(its)) }
+        };
+        retry(LIMIT, connected).map_err(|error| format!("the mux is not connected: {error}"))?;
+        Ok(mux)
+    }
+
     fn start(name: &'static str, command: impl Fn(&Path) -> Command) -> Result<Self, String> {
         let dir = tempfile::Builder::new()
             .prefix("qmp-difffuzz-")
@@ -106,7 +157,7 @@ impl Peer {
         let socket = dir.path().join("qmp.sock");
         let process = Process::start(command(&socket).stdin(Stdio::null()).stdout(Stdio::null()))
             .map_err(|error| format!("{name} does not start: {error}"))?;
-        let peer = Self { name, socket, _process: process, _dir: dir };
+        let peer = Self { name, socket, _process: process, _upstream: None, _dir: dir };
         peer.connect()?;
         Ok(peer)
     }
@@ -131,6 +182,42 @@ impl Peer {
             .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
             .collect();
         Ok(names)
+    }
+
+    /// Its greeting, with the end of the line.
+    fn greeting(&self) -> Result<String, String> {
+        let mut line = String::new();
+        let read = BufReader::new(self.connect()?).read_line(&mut line);
+        read.map(|_| line).map_err(|error| format!("{} does not greet: {error}", self.name))
+    }
+
+    /// What it says, line by line, when `input` is all that comes after negotiation, until it closes the connection:
+    /// nothing is sent behind the input, the connection is half-closed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not complete negotiation, or does not close the connection.
+    pub fn answers_until_end(&self, input: &[u8]) -> Result<Vec<String>, String> {
+        let failed = |error: io::Error| format!("{}: {error}", self.name);
+        let stream = self.connect()?;
+        let mut reader = BufReader::new(&stream);
+        (&stream).write_all(Mode::Negotiated.negotiation()).map_err(failed)?;
+        for _ in ["greeting", "answer to the negotiation"] {
+            if reader.read_line(&mut String::new()).map_err(failed)? == 0 {
+                return Err(format!("{} has closed the connection", self.name));
+            }
+        }
+        let mut received = Vec::new();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                (&stream).write_all(input)?;
+                stream.shutdown(Shutdown::Write)
+            });
+            reader.read_to_end(&mut received).map_err(failed)?;
+            writer.join().map_err(|_| "the writer has panicked")?.map_err(failed)
+        })?;
+        let text = String::from_utf8_lossy(&received);
+        Ok(text.split_inclusive('\n').map(str::to_owned).collect())
     }
 
     /// What it answers to `input` on a new connection in this mode, line by line.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 use qmp_proto::Dialect;
-use tests::difffuzz::{Options, Outcome, arguments, messages};
+use tests::difffuzz::peer::Subject;
+use tests::difffuzz::{Options, Outcome, arguments, files, messages};
 use tests::programs::Oracle;
 
 #[track_caller]
@@ -20,15 +21,46 @@ fn dialects(program: &str) -> impl Iterator<Item = Dialect> {
 #[test]
 fn the_server_answers_random_input_as_qemu_does() {
     for dialect in dialects("qemu-storage-daemon") {
-        let options = Options { count: 10_000, seed: 1, jobs: 1 };
-        check_same(messages::run(dialect, &options, true), options.count);
+        let options = Options::new(10_000);
+        check_same(messages::run(dialect, &options, Some(Subject::Server)), options.count);
     }
 }
 
 #[test]
 fn the_server_finds_the_mistakes_in_arguments_that_qemu_finds() {
     for dialect in dialects("qemu-system-x86_64") {
-        let options = Options { count: 3000, seed: 1, jobs: 1 };
-        check_same(arguments::run(dialect, &options), options.count);
+        let options = Options::new(3000);
+        check_same(arguments::run(dialect, &options, Subject::Server), options.count);
+    }
+}
+
+#[test]
+fn the_mux_answers_random_input_as_the_qemu_behind_it_does() {
+    for dialect in dialects("qemu-storage-daemon") {
+        let options = Options { stream: 10, ..Options::new(2000) };
+        check_same(messages::run(dialect, &options, Some(Subject::Mux)), options.count);
+    }
+}
+
+#[test]
+fn the_server_says_what_qemu_says_when_nothing_follows() {
+    let files: [&[u8]; 8] = [
+        b"[1,]",
+        b"{'execute': 'none', 'id': [true, 'x']} {'id'",
+        b"2@",
+        b"\xEF\xBB\xBF{}",
+        b"['\\uD800\\uDC00\\uD800', \"\xE0\xFF\", 1e5, -0, 0012]",
+        b"{'a': {'b': 1, 'b': 2}}nul\n",
+        b"[[[]]]]",
+        b"\xFF\xFE[\x00\"\x00]\x00",
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    for (index, contents) in files.iter().enumerate() {
+        std::fs::write(directory.path().join(index.to_string()), contents).unwrap();
+    }
+    for dialect in dialects("qemu-storage-daemon") {
+        let outcome = files::run(dialect, directory.path(), 1, Subject::Server).unwrap();
+        let Outcome::Same { inputs, answers } = outcome else { panic!("{outcome:?}") };
+        assert!(inputs > 100 && answers > 50, "{inputs} inputs, {answers} answers");
     }
 }
