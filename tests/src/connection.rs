@@ -74,7 +74,7 @@ impl Message {
         let canonical = value.to_text(self.layout);
         if canonical != self.text {
             return unexpected(format!(
-                "formatted differently: expected {}, got {}",
+                "formatted differently: expected {}, received {}",
                 shown(&canonical),
                 shown(&self.text)
             ));
@@ -224,7 +224,7 @@ impl Connection {
             Some(body) if !body.replace("\r\n", "").contains('\n') => {
                 Ok(Message { text: body.replace("\r\n", "\n"), layout: self.layout })
             }
-            _ => unexpected(format!("line does not end with CR LF: {}", shown(&text))),
+            _ => unexpected(format!("a line that does not end with CR LF: {}", shown(&text))),
         }
     }
 
@@ -238,12 +238,12 @@ impl Connection {
         loop {
             if !self.received.is_empty() {
                 return unexpected(format!(
-                    "expected silence, got {}",
+                    "expected silence, received {}",
                     shown(&latin_1(&self.received))
                 ));
             }
             if self.end.is_some() {
-                return unexpected("expected silence, got end of file");
+                return unexpected("expected silence, received end of file");
             }
             if Instant::now() >= deadline {
                 return Ok(());
@@ -262,7 +262,7 @@ impl Connection {
             match self.end {
                 Some(_) if !self.received.is_empty() => {
                     return unexpected(format!(
-                        "expected end of file, got {}",
+                        "expected end of file, received {}",
                         shown(&latin_1(&self.received))
                     ));
                 }
@@ -286,14 +286,11 @@ impl Connection {
             self.scanned = self.received.len();
             if self.end.is_some() {
                 return unexpected(match self.received.as_slice() {
-                    [] => "expected a message, got end of file".to_owned(),
-                    rest => format!(
-                        "expected a message, got end of file after {}",
-                        shown(&latin_1(rest))
-                    ),
+                    [] => "end of file".to_owned(),
+                    rest => format!("end of file after {}", shown(&latin_1(rest))),
                 });
             }
-            self.wait(Interest::Reading, deadline, "timed out waiting for a message")?;
+            self.wait(Interest::Reading, deadline, "nothing in time")?;
         }
     }
 

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask conformance`: the runner of the crate `tests`, on our server unless told otherwise.
 
-use crate::command::{Outcome, cargo, run as run_command};
+use crate::command::{Outcome, cargo, hand_over, run as run_command};
 use crate::workspace::{PROGRAM, release_server, root};
 
 /// Options that say which server is meant, or that ask for none.
-const OTHER_SERVERS: [&str; 5] = ["--connect", "--spawn", "--ours", "--help", "-h"];
+const OTHER_SERVERS: [&str; 7] =
+    ["--connect", "--spawn", "--ours", "--list", "--categories", "--help", "-h"];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let mut runner = cargo(["run", "--quiet", "--package", "tests", "--bin", "conformance", "--"]);
-    if !names_a_server(arguments) {
+    let ours = !names_a_server(arguments);
+    if ours {
         run_command(&mut cargo(["build", "--release", "--package", PROGRAM]))?;
-        runner.arg("--ours").arg(release_server()).arg("--deviations");
-        runner.arg(root().join("tests/conformance/deviations.jsonl"));
     }
-    run_command(runner.args(arguments))
+    hand_over("conformance", &[], |runner| {
+        if ours {
+            runner.arg("--ours").arg(release_server()).arg("--deviations");
+            runner.arg(root().join("tests/conformance/deviations.jsonl"));
+        }
+        runner.args(arguments);
+    })
 }
 
 fn names_a_server(arguments: &[String]) -> bool {
@@ -37,5 +42,6 @@ mod tests {
         assert!(named(&["-v", "--connect", "unix:qmp.sock"]));
         assert!(named(&["--connect=unix:qmp.sock"]));
         assert!(named(&["--help"]));
+        assert!(named(&["--categories", "--dialect", "10.0"]));
     }
 }

@@ -9,8 +9,8 @@ cargo xtask TASK
     test                          install what the tests need, then check and test everything
     tidy                          check the rules of the workspace that no compiler knows
     conformance [OPTION]...       hold our server against the recorded cases
-    conformance --connect ADDR [OPTION]...
-                                  hold another server against them; --help lists the options
+    conformance --connect ADDRESS [OPTION]...
+                                  hold another server against them; --help lists the options, docs/conformance.md says more
     oracles                       unpack QEMU 10.0 and 11.1 into the target directory, and print where their programs are
     bench [all] [--quick] [--out DIR] [--compare OLD.json]
                                   run all benchmarks and make one report of them; exit with 1 if something got slower
@@ -21,8 +21,8 @@ cargo xtask TASK
                                   QEMU through a mux and directly
     consumers                     take each crate as a stranger would, packed: default, no and all features, minimal
                                   versions
-    difffuzz [--count N] [--seed S] [OPTION]...
-                                  compare our server with QEMU on random input
+    difffuzz [--count N] [--seed S] [--through-mux] [--files DIR] [OPTION]...
+                                  compare our server, or our mux before QEMU, with QEMU on random input, or on files
     fuzz [reader|request|writer|audit|roles|addresses|configuration] [--seconds N] [--seed S]
                                   look for input that qmp-proto or qmp-server cannot cope with
     soak [--seconds N] [--seed S] [OPTION]...

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::step::{Action, Step, number};
+use super::step::{Step, number};
 use crate::json::Json;
 
 /// What is done with a new connection before the steps.
@@ -31,6 +31,15 @@ impl Mode {
             _ => return Err(format!("unknown mode '{name}'")),
         })
     }
+
+    /// What it takes to start like this.
+    fn need(self) -> Option<Need> {
+        match self {
+            Self::Fresh | Self::Negotiated => None,
+            Self::OutOfBand => Some(Need::Oob),
+            Self::Pretty => Some(Need::Pretty),
+        }
+    }
 }
 
 /// A feature of servers that a case cannot do without.
@@ -40,6 +49,8 @@ pub enum Need {
     Machine,
     /// A second, pretty-printing monitor.
     Pretty,
+    /// Out-of-band execution can be enabled.
+    Oob,
     /// Descriptors can be passed.
     FdPassing,
     /// Large replies take as long as they do with QEMU.
@@ -47,22 +58,31 @@ pub enum Need {
 }
 
 impl Need {
+    /// All of them.
+    pub const ALL: [Need; 5] =
+        [Self::Machine, Self::Pretty, Self::Oob, Self::FdPassing, Self::QemuTiming];
+
     /// The name that cases use.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Machine => "machine",
             Self::Pretty => "pretty",
+            Self::Oob => "oob",
             Self::FdPassing => "fd-passing",
             Self::QemuTiming => "qemu-timing",
         }
     }
 
-    fn parse(name: &str) -> Result<Self, String> {
-        [Self::Machine, Self::Pretty, Self::FdPassing, Self::QemuTiming]
-            .into_iter()
-            .find(|need| need.name() == name)
-            .ok_or_else(|| format!("unknown need '{name}'"))
+    /// The one of this name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is none.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let known = Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|need| need.name() == name);
+        found.ok_or_else(|| format!("expected one of {known}, not '{name}'"))
     }
 }
 
@@ -107,16 +127,16 @@ impl Case {
             .iter()
             .map(|need| Need::parse(need.as_str().unwrap_or_default()))
             .collect::<Result<Vec<_>, _>>()?;
-        if mode == Mode::Pretty {
-            needs.push(Need::Pretty);
-        }
+        let steps: Vec<Step> = list("steps").iter().map(Step::parse).collect::<Result<_, _>>()?;
+        let modes = steps.iter().filter_map(|step| step.mode()).chain([mode]);
+        needs.extend(modes.filter_map(Mode::need));
         Ok(Self {
             name: text("name").ok_or("lacks a name")?.to_owned(),
             category: text("category").ok_or("lacks a category")?.to_owned(),
             why: text("why").unwrap_or_default().to_owned(),
             source,
             mode,
-            steps: list("steps").iter().map(Step::parse).collect::<Result<_, _>>()?,
+            steps,
             needs,
             slow: flag("slow"),
             destructive: flag("destructive"),
@@ -127,9 +147,7 @@ impl Case {
     /// Whether it connects to the server again, or once more.
     #[must_use]
     pub fn needs_more_connections(&self) -> bool {
-        let connects =
-            |step: &Step| matches!(step.action, Action::Connect { .. } | Action::Reconnect(_));
-        self.steps.iter().any(connects)
+        self.steps.iter().any(|step| step.mode().is_some())
     }
 
     /// Category and name.

@@ -2,6 +2,7 @@
 //! Going through the steps of one case.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -48,8 +49,37 @@ pub fn run_case(case: &Case, monitors: &Monitors) -> Result<(), (Failure, Vec<St
         captures: Captures::new(),
         connections: HashMap::new(),
         own_commands: 0,
+        sent: Sent::default(),
     };
     run.steps(case).map_err(|failure| (failure, run.transcript()))
+}
+
+/// What was sent last.
+#[derive(Debug, Default)]
+struct Sent {
+    start: Vec<u8>,
+    len: usize,
+}
+
+impl Sent {
+    const KEPT: usize = 200;
+
+    fn add(&mut self, bytes: &[u8]) {
+        let room = Self::KEPT - self.start.len();
+        self.start.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.len += bytes.len();
+    }
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, len } = self;
+        match len {
+            0 => f.write_str("nothing"),
+            _ if *len > start.len() => write!(f, "{}... ({len} bytes)", start.escape_ascii()),
+            _ => write!(f, "{}", start.escape_ascii()),
+        }
+    }
 }
 
 /// The connections and captured values of a case.
@@ -59,20 +89,27 @@ struct CaseRun<'a> {
     captures: Captures,
     connections: HashMap<String, Connection>,
     own_commands: u64,
+    sent: Sent,
 }
 
 impl CaseRun<'_> {
     fn steps(&mut self, case: &Case) -> Result<(), Failure> {
-        self.connect(MAIN, case.mode)?;
+        self.connect(MAIN, case.mode).map_err(|failure| self.report("connecting", failure))?;
         for (index, step) in case.steps.iter().enumerate() {
-            self.step(step).map_err(|failure| match failure {
-                Failure::Unexpected(text) => {
-                    Failure::Unexpected(format!("step {}: {text}", index + 1))
-                }
-                unreachable @ Failure::Unreachable(_) => unreachable,
-            })?;
+            let place = format!("step {}", index + 1);
+            self.step(step).map_err(|failure| self.report(&place, failure))?;
         }
         Ok(())
+    }
+
+    /// The failure, with where it happened and what the server was sent before.
+    fn report(&self, place: &str, failure: Failure) -> Failure {
+        match failure {
+            Failure::Unexpected(text) => {
+                Failure::Unexpected(format!("{place}: sent {}; {}", self.sent, bounded(text)))
+            }
+            unreachable @ Failure::Unreachable(_) => unreachable,
+        }
     }
 
     fn transcript(&self) -> Vec<String> {
@@ -104,7 +141,7 @@ impl CaseRun<'_> {
         let greeting = self.receive(name)?.json()?;
         if greeting.get("QMP").is_none() {
             return unexpected(format!(
-                "expected a greeting, got {}",
+                "expected a greeting, received {}",
                 shown(&greeting.to_string())
             ));
         }
@@ -126,6 +163,8 @@ impl CaseRun<'_> {
 
     fn send(&mut self, name: &str, text: &str) -> Result<(), Failure> {
         let deadline = self.deadline();
+        self.sent = Sent::default();
+        self.sent.add(text.as_bytes());
         self.connection(name)?.send(text.as_bytes(), &[], deadline)
     }
 
@@ -138,20 +177,20 @@ impl CaseRun<'_> {
         let name = step.on.as_deref().unwrap_or(MAIN);
         match &step.action {
             Action::Send(send) => self.send_payload(name, send),
-            Action::Expect { alternatives, count } => (0..*count).try_for_each(|_| {
-                let message = self.receive(name)?;
-                self.check(alternatives, &message)
-            }),
+            Action::Expect { alternatives, count } => {
+                (0..*count).try_for_each(|_| self.expect(name, alternatives).map(drop))
+            }
             Action::ExpectRaw { alternatives, count } => (0..*count).try_for_each(|_| {
-                let message = self.receive(name)?;
+                let wanted = || either(alternatives.iter().map(|text| shown(text)));
+                let message =
+                    self.receive(name).map_err(|failure| instead_of(wanted(), failure))?;
                 check_raw(alternatives, &message)
             }),
             Action::ExpectEvent(members) => self.expect_event(name, members),
             Action::ExpectGreeting => {
                 let greeting = Json::parse(GREETING)
                     .map_err(|error| Failure::Unexpected(error.to_string()))?;
-                let message = self.receive(name)?;
-                self.check(&[greeting], &message)
+                self.expect(name, &[greeting]).map(drop)
             }
             Action::ExpectInterleaved(streams) => self.expect_interleaved(name, streams),
             Action::ExpectSilence(duration) => self.connection(name)?.expect_silence(*duration),
@@ -159,7 +198,7 @@ impl CaseRun<'_> {
                 let deadline = self.deadline();
                 match self.connection(name)?.expect_end(deadline)? {
                     End::Reset if !reset_allowed => {
-                        unexpected("expected end of file, got a connection reset")
+                        unexpected("expected end of file, received a connection reset")
                     }
                     _ => Ok(()),
                 }
@@ -187,14 +226,16 @@ impl CaseRun<'_> {
     fn send_payload(&mut self, name: &str, send: &Send) -> Result<(), Failure> {
         let deadline = self.deadline();
         let captures = self.captures.clone();
+        let mut sent = Sent::default();
         let connection = self.connection(name)?;
         let files =
             open_files(send.descriptors).map_err(|error| Failure::Unexpected(error.to_string()))?;
         let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         let mut descriptors = files.as_slice();
-        send.payload.for_each_block(
+        let outcome = send.payload.for_each_block(
             |text| fill_in(text, &captures),
             |block| {
+                sent.add(block);
                 for chunk in block.chunks(send.chunk.unwrap_or(usize::MAX)) {
                     connection.send(chunk, descriptors, deadline)?;
                     descriptors = &[];
@@ -202,12 +243,23 @@ impl CaseRun<'_> {
                 }
                 Ok(())
             },
-        )
+        );
+        self.sent = sent;
+        outcome
+    }
+
+    /// The next message, which is like one of these.
+    fn expect(&mut self, name: &str, alternatives: &[Json]) -> Result<Message, Failure> {
+        let wanted = || either(alternatives.iter().map(|value| shown(&value.to_string())));
+        let message = self.receive(name).map_err(|failure| instead_of(wanted(), failure))?;
+        self.check(alternatives, &message)?;
+        Ok(message)
     }
 
     /// Compares a message with several expectations, and keeps what the first that fits has captured.
     fn check(&mut self, alternatives: &[Json], message: &Message) -> Result<(), Failure> {
-        let value = message.json()?;
+        let wanted = || either(alternatives.iter().map(|value| shown(&value.to_string())));
+        let value = message.json().map_err(|failure| instead_of(wanted(), failure))?;
         let mut first_mismatch = None;
         for expected in alternatives {
             let mut trial = self.captures.clone();
@@ -220,8 +272,7 @@ impl CaseRun<'_> {
             }
         }
         let why = first_mismatch.map(|mismatch| format!(" ({mismatch})")).unwrap_or_default();
-        let wanted = alternatives.iter().map(|expected| shown(&expected.to_string()));
-        unexpected(format!("expected {}, got {}{why}", either(wanted), shown(&message.text)))
+        unexpected(format!("expected {}, received {}{why}", wanted(), shown(&message.text)))
     }
 
     fn expect_event(&mut self, name: &str, members: &[(String, Json)]) -> Result<(), Failure> {
@@ -229,8 +280,7 @@ impl CaseRun<'_> {
             ["seconds", "microseconds"].map(|unit| (unit.to_owned(), Json::from("<int>")));
         let mut expected = vec![("timestamp".to_owned(), Json::Object(timestamp.into()))];
         expected.extend_from_slice(members);
-        let message = self.receive(name)?;
-        self.check(&[Json::Object(expected)], &message)?;
+        let message = self.expect(name, &[Json::Object(expected)])?;
         let microseconds =
             message.json()?.get("timestamp").and_then(|stamp| stamp.get("microseconds")?.as_i64());
         match microseconds {
@@ -267,7 +317,7 @@ impl CaseRun<'_> {
         let message = self.receive(name)?;
         if message.json()?.get("id").and_then(Json::as_str) != Some(&id) {
             return unexpected(format!(
-                "expected nothing but the reply to {id}, got {}",
+                "expected nothing but the reply to {id}, received {}",
                 shown(&message.text)
             ));
         }
@@ -346,6 +396,27 @@ impl CaseRun<'_> {
     }
 }
 
+/// The longest part of the report of a failure.
+const LONGEST: usize = 900;
+
+/// A text that goes on one line with others.
+fn bounded(text: String) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+/// What was expected in place of what has come.
+fn instead_of(wanted: String, failure: Failure) -> Failure {
+    match failure {
+        Failure::Unexpected(text) => {
+            Failure::Unexpected(format!("expected {wanted}, received {text}"))
+        }
+        unreachable @ Failure::Unreachable(_) => unreachable,
+    }
+}
+
 fn open_files(count: usize) -> io::Result<Vec<File>> {
     (0..count).map(|_| OpenOptions::new().read(true).write(true).open("/dev/null")).collect()
 }
@@ -355,7 +426,7 @@ fn check_raw(alternatives: &[String], message: &Message) -> Result<(), Failure> 
         return Ok(());
     }
     let wanted = alternatives.iter().map(|text| shown(text));
-    unexpected(format!("expected exactly {}, got {}", either(wanted), shown(&message.text)))
+    unexpected(format!("expected exactly {}, received {}", either(wanted), shown(&message.text)))
 }
 
 fn either(alternatives: impl Iterator<Item = String>) -> String {

@@ -25,7 +25,7 @@ impl Mismatch {
     }
 
     fn expected(expected: impl fmt::Display, actual: &Json) -> Self {
-        Self::new(format!("expected {expected}, got {}", shown(&actual.to_string())))
+        Self::new(format!("expected {expected}, received {}", shown(&actual.to_string())))
     }
 
     fn below(mut self, parent: impl fmt::Display) -> Self {
@@ -67,9 +67,11 @@ pub fn match_value(
                     .map_err(|error| error.below(format_args!("[{index}]")))
             })
         }
-        (Json::Array(wanted), Json::Array(got)) => {
-            Err(Mismatch::new(format!("expected {} elements, got {}", wanted.len(), got.len())))
-        }
+        (Json::Array(wanted), Json::Array(got)) => Err(Mismatch::new(format!(
+            "expected {} elements, received {}",
+            wanted.len(),
+            got.len()
+        ))),
         (Json::Array(_), _) => Err(Mismatch::expected("an array", actual)),
         _ => match_plain(expected, actual),
     }
@@ -94,7 +96,7 @@ fn match_members(
     let (wanted, got) = (names(expected), names(actual));
     if wanted != got {
         return Err(Mismatch::new(format!(
-            "expected the members {wanted:?} in this order, got {got:?}"
+            "expected the members {wanted:?} in this order, received {got:?}"
         )));
     }
     expected.iter().zip(actual).try_for_each(|((name, wanted), (_, got))| {
@@ -261,7 +263,7 @@ mod tests {
             &Json::parse(actual).unwrap(),
             &mut Captures::new(),
         );
-        assert_eq!(error.unwrap_err().to_string(), "$.a[1].b: expected 2, got 3");
+        assert_eq!(error.unwrap_err().to_string(), "$.a[1].b: expected 2, received 3");
     }
 
     #[test]

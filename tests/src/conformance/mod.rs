@@ -4,10 +4,12 @@
 //! A [case](case::Case) is a list of [steps](step::Step): bytes to send, and what must come back, to the byte. Each case
 //! has a connection of its own; [`case_run`] goes through its steps, [`matching`] compares what came with what was
 //! expected. [`selection`] says which cases apply, [`target`] starts the server where that is asked for,
-//! [`our_server`] ours over any transport, and [`runner`] does all of them and counts.
+//! [`our_server`] ours over any transport, and [`runner`] does all of them and counts. [`junit`] writes the results for CI
+//! systems.
 
 pub mod case;
 pub mod case_run;
+pub mod junit;
 pub mod matching;
 pub mod our_server;
 pub mod runner;

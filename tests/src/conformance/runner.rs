@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use qmp_proto::Dialect;
 
-use super::case::{self, Case};
+use super::case::{self, Case, Need};
 use super::case_run::{Monitors, run_case};
 use super::selection::{Selected, Selection};
 use super::target::{Launch, Target};
 use crate::connection::Failure;
+use crate::endpoint::Endpoint;
 
 /// Once nobody accepts, the next case is not kept waiting as long for a connection.
 const IMPATIENCE: Duration = Duration::from_millis(200);
@@ -85,21 +86,35 @@ impl Options {
     /// Fails if a file cannot be read or holds something that is not a case.
     pub fn select(&self) -> Result<Selected, String> {
         let mut selection = self.selection.clone();
+        let mut lacks = |lacks: bool, need| {
+            if lacks {
+                selection.without.insert(need);
+            }
+        };
         match &self.launch {
             Launch::Connect { main, pretty } => {
-                selection.without_pretty = pretty.is_none();
-                selection.without_fd_passing = !matches!(main, crate::endpoint::Endpoint::Unix(_));
+                lacks(pretty.is_none(), Need::Pretty);
+                lacks(!matches!(main, Endpoint::Unix(_)), Need::FdPassing);
             }
             Launch::Spawn(words) => {
-                selection.without_pretty = !words.iter().any(|word| word.contains("{pretty}"));
+                lacks(!words.iter().any(|word| word.contains("{pretty}")), Need::Pretty);
             }
             Launch::Through { .. } => {}
             Launch::Ours(server) => {
-                selection.without_fd_passing = !server.over.passes_descriptors();
+                lacks(!server.over.passes_descriptors(), Need::FdPassing);
                 selection.inapplicable = server.over.inapplicable();
                 selection.single_connection = server.over.is_single_connection();
             }
         }
+        Ok(selection.apply(self.load()?))
+    }
+
+    /// Reads the cases.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be read or holds something that is not a case.
+    pub fn load(&self) -> Result<Vec<Case>, String> {
         let mut cases = case::load(&self.cases)?;
         for newer in case::load(&self.newer)? {
             match cases.iter_mut().find(|case| case.title() == newer.title()) {
@@ -113,7 +128,45 @@ impl Options {
                 None => return Err(format!("{} deviates from no case", deviation.title())),
             }
         }
-        Ok(selection.apply(cases))
+        Ok(cases)
+    }
+}
+
+/// What came of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The server did what the case says.
+    Passed,
+    /// It did something else.
+    Failed {
+        /// On one line: what was sent, expected and received.
+        why: String,
+        /// What was sent (`>`) and received (`<`), shortened.
+        traffic: Vec<String>,
+    },
+    /// The case was not run, for this reason.
+    Skipped(String),
+}
+
+/// A case, and what came of it.
+#[derive(Clone, Debug)]
+pub struct CaseResult {
+    /// Its category.
+    pub category: String,
+    /// Its name within the category.
+    pub name: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl CaseResult {
+    /// The line that reports a failure.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let Verdict::Failed { why, .. } = &self.verdict else { return None };
+        Some(format!("FAIL {}/{}: {why}", self.category, self.name))
     }
 }
 
@@ -129,12 +182,40 @@ pub struct Count {
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// All cases that were run.
-    pub total: Count,
-    /// The same for each category.
-    pub categories: BTreeMap<String, Count>,
-    /// One line for each case that failed.
-    pub failures: Vec<String>,
+    /// All cases that were asked for, those first that were run.
+    pub results: Vec<CaseResult>,
+}
+
+impl Summary {
+    /// The counts of all cases that were run.
+    #[must_use]
+    pub fn total(&self) -> Count {
+        let categories = self.categories();
+        let sum = |count: fn(&Count) -> usize| categories.values().map(count).sum();
+        Count { passed: sum(|count| count.passed), failed: sum(|count| count.failed) }
+    }
+
+    /// The same for each category of which cases were run.
+    #[must_use]
+    pub fn categories(&self) -> BTreeMap<&str, Count> {
+        let mut categories = BTreeMap::<_, Count>::new();
+        for result in &self.results {
+            let count = match result.verdict {
+                Verdict::Passed => Count { passed: 1, failed: 0 },
+                Verdict::Failed { .. } => Count { passed: 0, failed: 1 },
+                Verdict::Skipped(_) => continue,
+            };
+            let sum = categories.entry(result.category.as_str()).or_default();
+            sum.passed += count.passed;
+            sum.failed += count.failed;
+        }
+        categories
+    }
+
+    /// A line for each case that failed.
+    pub fn failures(&self) -> impl Iterator<Item = String> {
+        self.results.iter().filter_map(CaseResult::failure)
+    }
 }
 
 /// Calls something with a stack that is deep enough for the cases.
@@ -159,33 +240,38 @@ pub fn with_deep_stack<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 ///
 /// # Errors
 ///
-/// Fails if the cases cannot be read, the server cannot be reached at all, or nothing can be written.
+/// Fails if the cases cannot be read, none is to be run, the server cannot be reached at all, or nothing can be written.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary, String> {
     let Selected { chosen, skipped } = options.select()?;
+    if chosen.is_empty() {
+        return Err(format!("no case is left to be run; {} were skipped", skipped.len()));
+    }
     let mut target = Target::new(&options.launch)?;
     target.wait_until_ready(options.patience)?;
-    let mut run =
-        Run { options, patience: options.patience, skipped, summary: Summary::default(), out };
-    run.cases(chosen, &mut target)
+    let mut run = Run { options, patience: options.patience, results: Vec::new(), out };
+    run.cases(chosen, skipped, &mut target)
         .and_then(|()| run.report())
-        .map_err(|error| format!("cannot write: {error}"))?;
-    Ok(run.summary)
+        .map_err(|error| format!("cannot write: {error}"))
 }
 
 struct Run<'a> {
     options: &'a Options,
     patience: Duration,
-    skipped: Vec<(Case, String)>,
-    summary: Summary,
+    results: Vec<CaseResult>,
     out: &'a mut dyn Write,
 }
 
 impl Run<'_> {
-    fn cases(&mut self, chosen: Vec<Case>, target: &mut Target) -> io::Result<()> {
+    fn cases(
+        &mut self,
+        chosen: Vec<Case>,
+        mut skipped: Vec<(Case, String)>,
+        target: &mut Target,
+    ) -> io::Result<()> {
         let mut gone = None;
         for case in chosen {
             if gone.is_some() {
-                self.skipped.push((case, "the server has not come back".to_owned()));
+                skipped.push((case, "the server has not come back".to_owned()));
                 continue;
             }
             let passed = self.case(&case, target)?;
@@ -199,6 +285,12 @@ impl Run<'_> {
                 writeln!(self.out, "     {complaint}")?;
             }
         }
+        self.results.extend(skipped.into_iter().map(|(case, reason)| CaseResult {
+            category: case.category,
+            name: case.name,
+            verdict: Verdict::Skipped(reason),
+            duration: Duration::ZERO,
+        }));
         Ok(())
     }
 
@@ -211,59 +303,61 @@ impl Run<'_> {
             step_limit: self.options.step_limit,
         };
         let started = Instant::now();
-        let outcome = run_case(case, &monitors);
-        let count = self.summary.categories.entry(case.category.clone()).or_default();
-        match outcome {
+        let verdict = match run_case(case, &monitors) {
             Ok(()) => {
-                count.passed += 1;
-                self.summary.total.passed += 1;
                 self.patience = self.options.patience;
-                if self.options.verbose {
-                    writeln!(
-                        self.out,
-                        "ok   {} ({:.2} s)",
-                        case.title(),
-                        started.elapsed().as_secs_f64()
-                    )?;
-                }
-                Ok(true)
+                Verdict::Passed
             }
-            Err((failure, transcript)) => {
-                count.failed += 1;
-                self.summary.total.failed += 1;
+            Err((failure, traffic)) => {
                 if matches!(failure, Failure::Unreachable(_)) {
                     self.patience = IMPATIENCE;
                 }
-                let line = format!("FAIL {} ({}): {failure}", case.title(), case.source);
-                writeln!(self.out, "{line}")?;
-                self.summary.failures.push(line);
-                if self.options.verbose {
-                    transcript.iter().try_for_each(|entry| writeln!(self.out, "     {entry}"))?;
+                Verdict::Failed { why: format!("{failure} ({})", case.source), traffic }
+            }
+        };
+        let result = CaseResult {
+            category: case.category.clone(),
+            name: case.name.clone(),
+            verdict,
+            duration: started.elapsed(),
+        };
+        if let Some(line) = result.failure() {
+            writeln!(self.out, "{line}")?;
+        }
+        if self.options.verbose {
+            match &result.verdict {
+                Verdict::Failed { traffic, .. } => {
+                    traffic.iter().try_for_each(|entry| writeln!(self.out, "     {entry}"))?;
                 }
-                Ok(false)
+                _ => {
+                    let seconds = result.duration.as_secs_f64();
+                    writeln!(self.out, "ok   {} ({seconds:.2} s)", case.title())?;
+                }
             }
         }
+        let passed = result.verdict == Verdict::Passed;
+        self.results.push(result);
+        Ok(passed)
     }
 
-    fn report(&mut self) -> io::Result<()> {
+    fn report(&mut self) -> io::Result<Summary> {
+        let summary = Summary { results: std::mem::take(&mut self.results) };
         let mut reasons = BTreeMap::<&str, usize>::new();
-        for (case, reason) in &self.skipped {
+        for result in &summary.results {
+            let Verdict::Skipped(reason) = &result.verdict else { continue };
             *reasons.entry(reason).or_default() += 1;
             if self.options.verbose {
-                writeln!(self.out, "skip {}: {reason}", case.title())?;
+                writeln!(self.out, "skip {}/{}: {reason}", result.category, result.name)?;
             }
         }
-        for (category, count) in &self.summary.categories {
-            writeln!(
-                self.out,
-                "{category:<12} {:>4} passed {:>4} failed",
-                count.passed, count.failed
-            )?;
+        for (category, Count { passed, failed }) in summary.categories() {
+            writeln!(self.out, "{category:<12} {passed:>4} passed {failed:>4} failed")?;
         }
         for (reason, count) in reasons {
             writeln!(self.out, "{count} skipped: {reason}")?;
         }
-        let Count { passed, failed } = self.summary.total;
-        writeln!(self.out, "{passed} passed, {failed} failed")
+        let Count { passed, failed } = summary.total();
+        writeln!(self.out, "{passed} passed, {failed} failed")?;
+        Ok(summary)
     }
 }

@@ -7,30 +7,6 @@ use regex::Regex;
 
 use super::case::{Case, Need};
 
-/// The kind of server, as far as it decides which features to presume.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Flavor {
-    /// Any server but QEMU.
-    #[default]
-    Any,
-    /// The system emulator.
-    Qemu,
-    /// The storage daemon.
-    StorageDaemon,
-}
-
-impl Flavor {
-    fn features(self) -> BTreeSet<Need> {
-        let all = [Need::Machine, Need::Pretty, Need::FdPassing, Need::QemuTiming];
-        let lacking: &[Need] = match self {
-            Self::Any => &[Need::QemuTiming],
-            Self::Qemu => &[],
-            Self::StorageDaemon => &[Need::Machine, Need::QemuTiming],
-        };
-        all.into_iter().filter(|need| !lacking.contains(need)).collect()
-    }
-}
-
 /// A pattern of file names: `*`, `?`, `[abc]` and `[!abc]`.
 #[derive(Clone, Debug)]
 pub struct Glob(Regex);
@@ -73,18 +49,16 @@ impl Glob {
 /// What decides whether a case is run.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
+    /// Only cases of these categories; of all if there are none.
+    pub categories: Vec<String>,
     /// Only cases whose title fits one of these; all if there are none.
     pub only: Vec<Glob>,
     /// No cases whose title fits one of these.
     pub except: Vec<Glob>,
-    /// The kind of server.
-    pub flavor: Flavor,
+    /// What the server does not have.
+    pub without: BTreeSet<Need>,
     /// Also the slow cases.
     pub slow: bool,
-    /// There is no pretty-printing monitor.
-    pub without_pretty: bool,
-    /// Descriptors cannot be passed.
-    pub without_fd_passing: bool,
     /// The server has one connection in its life.
     pub single_connection: bool,
     /// Titles of cases that make no sense on the server, and why.
@@ -104,21 +78,17 @@ impl Selection {
     /// Divides the cases up. Those that were not asked for by name do not turn up at all.
     #[must_use]
     pub fn apply(&self, cases: Vec<Case>) -> Selected {
-        let mut features = self.flavor.features();
-        if self.without_pretty {
-            features.remove(&Need::Pretty);
-        }
-        if self.without_fd_passing {
-            features.remove(&Need::FdPassing);
-        }
         let mut selected = Selected::default();
         for case in cases {
             let fits = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(&case.title()));
-            if fits(&self.except) || !(self.only.is_empty() || fits(&self.only)) {
+            let asked_for = (self.categories.is_empty()
+                || self.categories.contains(&case.category))
+                && (self.only.is_empty() || fits(&self.only));
+            if !asked_for || fits(&self.except) {
                 continue;
             }
             let missing: BTreeSet<_> =
-                case.needs.iter().filter(|need| !features.contains(need)).collect();
+                case.needs.iter().filter(|need| self.without.contains(need)).collect();
             if !missing.is_empty() {
                 let names: Vec<_> = missing.into_iter().map(|need| need.name()).collect();
                 selected.skipped.push((case, format!("needs {}", names.join(", "))));
@@ -170,7 +140,8 @@ mod tests {
             case(r#"{"name": "late", "category": "c", "needs": ["qemu-timing"], "steps": []}"#),
             case(r#"{"name": "plain", "category": "c", "steps": []}"#),
         ];
-        let selected = Selection::default().apply(cases);
+        let without = [Need::QemuTiming].into();
+        let selected = Selection { without, ..Selection::default() }.apply(cases);
         let names: Vec<_> = selected.chosen.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names, ["plain", "quit"]);
         assert_eq!(selected.skipped.len(), 2);

@@ -153,6 +153,15 @@ impl Payload {
 }
 
 impl Step {
+    /// How a connection starts that this step makes, if it makes one.
+    #[must_use]
+    pub fn mode(&self) -> Option<Mode> {
+        match self.action {
+            Action::Connect { mode, .. } | Action::Reconnect(mode) => Some(mode),
+            _ => None,
+        }
+    }
+
     /// Reads a step.
     ///
     /// # Errors
