@@ -128,7 +128,7 @@ impl Case {
             .map(|need| Need::parse(need.as_str().unwrap_or_default()))
             .collect::<Result<Vec<_>, _>>()?;
         let steps: Vec<Step> = list("steps").iter().map(Step::parse).collect::<Result<_, _>>()?;
-        let modes = steps.iter().filter_map(|step| step.mode()).chain([mode]);
+        let modes = steps.iter().filter_map(super::step::Step::mode).chain([mode]);
         needs.extend(modes.filter_map(Mode::need));
         Ok(Self {
             name: text("name").ok_or("lacks a name")?.to_owned(),

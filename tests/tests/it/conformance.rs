@@ -144,7 +144,7 @@ fn a_server_that_fails_gets_a_line_for_each_case_and_a_report_for_ci() {
     }
     assert_eq!(lines.last(), Some(&"1 passed, 3 failed"));
     assert_eq!(finished.stderr, "");
-    let report = std::fs::read_to_string(junit).unwrap();
+    let report = std::fs::read_to_string(&junit).unwrap();
     assert!(report.contains(r#" tests="5" failures="3" errors="0" skipped="1" "#), "{report}");
     let finished = runner(&[&options[..], &["--only", "own/right"]].concat());
     assert_eq!(finished.status.code(), Some(0), "{finished:#?}");
