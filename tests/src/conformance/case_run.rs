@@ -73,11 +73,16 @@ impl Sent {
 
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { start, len } = self;
-        match len {
+        for &byte in &self.start {
+            match byte {
+                b'\'' | b'"' => write!(f, "{}", char::from(byte))?,
+                _ => write!(f, "{}", byte.escape_ascii())?,
+            }
+        }
+        match self.len {
             0 => f.write_str("nothing"),
-            _ if *len > start.len() => write!(f, "{}... ({len} bytes)", start.escape_ascii()),
-            _ => write!(f, "{}", start.escape_ascii()),
+            len if len > self.start.len() => write!(f, "... ({len} bytes)"),
+            _ => Ok(()),
         }
     }
 }
