@@ -11,6 +11,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::access::{group_id, user_id};
+use crate::steps;
 use crate::transport::options::{self, switch};
 #[cfg(feature = "tls")]
 use crate::transport::tls;
@@ -270,6 +271,7 @@ impl Draft {
     }
 
     fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
+        steps::count(name.len() + value.map_or(0, str::len));
         match options::modern(name, value) {
             ("wait", value) if switch(name, value)? => {
                 return Err("wait=on is not supported: clients may come at any time, use wait=off"

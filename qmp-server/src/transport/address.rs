@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::steps;
+
 /// Where a server listens, or a client connects.
 ///
 /// Written `unix:PATH`, `unix-abstract:NAME` or `unix:@NAME` (as systemd and `ss` have it),
@@ -118,6 +120,7 @@ impl Address {
     }
 
     fn parse(text: &str) -> Result<Address, AddressError> {
+        steps::count(text.len());
         let wrong = |reason: String| AddressError::new(text, reason);
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
         match scheme {

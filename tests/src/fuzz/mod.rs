@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::inputs::{Inputs, Random};
 
+pub(crate) use server::AUDIT_WORDS;
 pub use targets::{TARGETS, Target};
 
 /// More time on a processor than anything takes that does not hang. (The clock on the wall goes on while others run.)

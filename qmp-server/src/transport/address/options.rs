@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Options after an address, as on QEMU's command line: `ADDR[,NAME[=VALUE]]...`.
 
+use crate::steps;
+
 /// An option, and its value if it has one.
 pub(crate) type Setting = (String, Option<String>);
 
@@ -10,6 +12,7 @@ pub(crate) fn split(text: &str) -> (String, Vec<Setting>) {
     let mut parts = vec![String::new()];
     let mut rest = text.chars().peekable();
     while let Some(character) = rest.next() {
+        steps::count(1);
         if character == ',' && rest.next_if_eq(&',').is_none() {
             parts.push(String::new());
         } else if let Some(part) = parts.last_mut() {
@@ -18,9 +21,12 @@ pub(crate) fn split(text: &str) -> (String, Vec<Setting>) {
     }
     let mut parts = parts.into_iter();
     let address = parts.next().unwrap_or_default();
-    let settings = parts.map(|part| match part.split_once('=') {
-        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-        None => (part, None),
+    let settings = parts.map(|part| {
+        steps::count(part.len());
+        match part.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (part, None),
+        }
     });
     (address, settings.collect())
 }
