@@ -6,6 +6,7 @@
 //! and cancel itself out.
 //!
 //! - [`chaos`] sends our server clients of every bad sort; the program `soak` is its command line.
+//! - [`hostile`] lets attackers of every known kind loose on it, all at once; so does `soak --hostile`.
 //! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program
 //!   `conformance` is its command line.
 //! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU.
@@ -26,6 +27,7 @@ pub mod difffuzz;
 pub mod endpoint;
 pub mod exposition;
 pub mod fuzz;
+pub mod hostile;
 pub mod inputs;
 pub mod json;
 pub mod process;

@@ -27,6 +27,8 @@ cargo xtask TASK
                                   look for input that qmp-proto or qmp-server cannot cope with
     soak [--seconds N] [--seed S] [OPTION]...
                                   send our server clients of every bad sort, and see that no other client suffers
+    soak --hostile [--seconds N] [--seed S] [--only serve|mux] [--qemu RELEASE] [--share SHARE]
+                                  attack serve and mux in every known way at once, beside polite clients and a bare echo
     release [--dry-run] [--install] CRATE...|all
                                   check, pack, verify, publish and tag crates; --dry-run stops after verifying
     dist [archive|deb] [--check]  the program as it is handed out; --check makes it again elsewhere, compares, and has lintian

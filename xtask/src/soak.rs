@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask soak`: unruly clients for our server, by the crate `tests`.
+//! `cargo xtask soak`: unruly clients, or attackers, for our server, by the crate `tests`.
 
 use crate::command::{Outcome, cargo, run as run_command};
+use crate::oracles;
 use crate::workspace::{PROGRAM, release_server};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     run_command(&mut cargo(["build", "--release", "--package", PROGRAM]))?;
     let program = ["run", "--quiet", "--release", "--package", "tests", "--bin", "soak", "--"];
-    run_command(cargo(program).args(arguments).env("QMP_SERVER_BIN", release_server()))
+    let mut soak = cargo(program);
+    if arguments.iter().any(|argument| argument == "--hostile") {
+        soak.envs(oracles::environment()?);
+    }
+    run_command(soak.args(arguments).env("QMP_SERVER_BIN", release_server()))
 }

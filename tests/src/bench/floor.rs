@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The least that a server can do, in three ways, to hold ours against.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -20,7 +21,8 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 pub enum Way {
     /// A thread for each client answers every line with the same line.
     Threads,
-    /// One thread for all of them does, by epoll, and answers what it has read in one write.
+    /// One thread for all of them does, by epoll, and answers what it has read in one write. A client that does not
+    /// read is not read from.
     Epoll,
     /// Our reader and our dispatcher in a loop by epoll: no queue, no suspension, no accounts. A write for each
     /// response.
@@ -78,6 +80,17 @@ const LISTENER: u64 = u64::MAX;
 trait Serve {
     fn client(&self) -> &UnixStream;
     fn received(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Sends what is left to be sent. Nothing is read before that is done.
+    fn flush(&mut self) -> io::Result<Flushed> {
+        Ok(Flushed::All)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushed {
+    All,
+    Part,
 }
 
 impl Site {
@@ -88,7 +101,8 @@ impl Site {
     }
 
     fn run<S: Serve>(&self, mut greet: impl FnMut(UnixStream) -> io::Result<S>) -> io::Result<()> {
-        let mut clients: Vec<Option<S>> = Vec::new();
+        let mut clients: HashMap<u64, S> = HashMap::new();
+        let mut next = 0;
         let mut events = Vec::with_capacity(64);
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -96,36 +110,60 @@ impl Site {
             for event in events.drain(..) {
                 let number = event.data.u64();
                 if number == LISTENER {
-                    let client = greet(self.listener.accept()?.0)?;
-                    let number = EventData::new_u64(clients.len() as u64);
-                    epoll::add(&self.epoll, client.client(), number, EventFlags::IN)?;
-                    clients.push(Some(client));
+                    // A client may have left before it is greeted.
+                    let Ok(client) = greet(self.listener.accept()?.0) else { continue };
+                    epoll::add(
+                        &self.epoll,
+                        client.client(),
+                        EventData::new_u64(next),
+                        EventFlags::IN,
+                    )?;
+                    clients.insert(next, client);
+                    next += 1;
                     continue;
                 }
-                let Some(slot) = clients.get_mut(number as usize) else { continue };
-                let Some(client) = slot else { continue };
-                let served = match client.client().read(&mut buffer) {
-                    Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-                    read => read.and_then(|bytes| client.received(&buffer[..bytes])),
-                };
-                if served.is_err() {
-                    *slot = None;
+                let Some(client) = clients.get_mut(&number) else { continue };
+                if self.turn(client, event.flags, number, &mut buffer).is_err() {
+                    clients.remove(&number);
                 }
             }
         }
+    }
+
+    fn turn<S: Serve>(
+        &self,
+        client: &mut S,
+        ready: EventFlags,
+        number: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        let was_waiting = ready.contains(EventFlags::OUT);
+        if !was_waiting {
+            match client.client().read(buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                bytes => client.received(&buffer[..bytes])?,
+            }
+        }
+        let is_waiting = client.flush()? == Flushed::Part;
+        if is_waiting != was_waiting {
+            let interest = if is_waiting { EventFlags::OUT } else { EventFlags::IN };
+            epoll::modify(&self.epoll, client.client(), EventData::new_u64(number), interest)?;
+        }
+        Ok(())
     }
 }
 
 struct Echo {
     client: UnixStream,
     line: Arc<[u8]>,
-    output: Vec<u8>,
+    unsent: Vec<u8>,
 }
 
 impl Echo {
     fn new(mut client: UnixStream, line: &Arc<[u8]>) -> io::Result<Echo> {
+        client.set_nonblocking(true)?;
         client.write_all(line)?;
-        Ok(Echo { client, line: Arc::clone(line), output: Vec::new() })
+        Ok(Echo { client, line: Arc::clone(line), unsent: Vec::new() })
     }
 }
 
@@ -135,11 +173,23 @@ impl Serve for Echo {
     }
 
     fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.output.clear();
         for _ in bytes.iter().filter(|&&byte| byte == b'\n') {
-            self.output.extend_from_slice(&self.line);
+            self.unsent.extend_from_slice(&self.line);
         }
-        self.client.write_all(&self.output)
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<Flushed> {
+        while !self.unsent.is_empty() {
+            match self.client.write(&self.unsent) {
+                Ok(bytes) => drop(self.unsent.drain(..bytes)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Flushed::Part);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Flushed::All)
     }
 }
 

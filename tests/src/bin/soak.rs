@@ -1,22 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Has clients of every bad sort come to our server for as long as one likes.
+//! Sends our server unruly clients, or attackers, for any length of time.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-use tests::chaos::{Scale, run};
+use clap::{Parser, Subcommand};
+use qmp_proto::Dialect;
+use tests::bench::floor;
+use tests::chaos;
+use tests::hostile::{self, Kind, Target};
+use tests::upstream::Program;
 
-/// Have unruly clients come and go while polite ones check every answer, in rounds; after each, the server must hold
-/// as little memory and as many descriptors as before the first.
+/// Send unruly clients while polite ones check every answer, in rounds; after each, the server must hold as little
+/// memory and as many descriptors as before the first.
+///
+/// With --hostile, attackers of every known kind come instead, all at once, first to `serve`, then to `mux` in front of a
+/// QEMU. The 99th percentile of a polite client's latency is compared with that of a bare echo under the same attack.
 ///
 /// Exits with 0 if all was well, and with 1 if not.
 #[derive(Debug, Parser)]
 #[command(name = "soak")]
 struct Arguments {
-    /// How long to go on; there is one round in any case
-    #[arg(long, value_name = "N", default_value = "60")]
-    seconds: u64,
+    #[command(subcommand)]
+    task: Option<Task>,
+    /// Duration; there is one round in any case [default: 60, with --hostile 600 for each server]
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
     /// Decides what the clients do
     #[arg(long, value_name = "S", default_value = "1")]
     seed: u64,
@@ -26,16 +36,106 @@ struct Arguments {
     /// How often each of them comes in a round
     #[arg(long, value_name = "N", default_value = "200")]
     visits: usize,
+    /// Attack instead
+    #[arg(long)]
+    hostile: bool,
+    /// Attack this only: serve or mux
+    #[arg(long, value_name = "KIND", requires = "hostile")]
+    only: Option<Kind>,
+    /// The release of QEMU behind the mux: 10.0 or 11.1
+    #[arg(long, value_name = "RELEASE", default_value = "10.0")]
+    qemu: Dialect,
+    /// Share of one processor for all attackers of a server together
+    #[arg(long, value_name = "SHARE", default_value = "0.15")]
+    share: f64,
+    /// Only these attackers: those whose names contain one of the texts
+    #[arg(long, value_name = "TEXT,...", requires = "hostile")]
+    attackers: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Be the attackers, until the standard input ends
+    #[command(hide = true)]
+    Attack {
+        #[command(flatten)]
+        target: Target,
+        #[arg(long)]
+        seed: u64,
+        #[arg(long)]
+        share: f64,
+        #[arg(long)]
+        attackers: Option<String>,
+    },
+    /// Be the bare echo
+    #[command(hide = true)]
+    Echo { socket: PathBuf, line: String },
 }
 
 fn main() -> ExitCode {
-    let Arguments { seconds, seed, clients, visits } = Arguments::parse();
-    let scale = Scale { seed, unruly: clients, visits, time: Duration::from_secs(seconds) };
-    match run(&scale, |round| println!("{round}")) {
+    let arguments = Arguments::parse();
+    let done = match &arguments.task {
+        Some(Task::Attack { target, seed, share, attackers }) => {
+            let attackers = attackers.as_deref().unwrap_or_default();
+            hostile::attack(target, *seed, *share, attackers).map_err(|error| error.to_string())
+        }
+        Some(Task::Echo { socket, line }) => {
+            floor::serve(floor::Way::Epoll, socket, line).map_err(|error| error.to_string())
+        }
+        None if arguments.hostile => attack(&arguments),
+        None => soak(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("soak: {reason}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn soak(arguments: &Arguments) -> Result<(), String> {
+    let scale = chaos::Scale {
+        seed: arguments.seed,
+        unruly: arguments.clients,
+        visits: arguments.visits,
+        time: Duration::from_secs(arguments.seconds.unwrap_or(60)),
+    };
+    chaos::run(&scale, |round| println!("{round}"))
+}
+
+fn attack(arguments: &Arguments) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let scale = hostile::Scale {
+        seed: arguments.seed,
+        time: Duration::from_secs(arguments.seconds.unwrap_or(600)),
+        share: arguments.share,
+        attackers: arguments.attackers.clone().unwrap_or_default(),
+        program,
+        compares_latency: true,
+    };
+    let mut wrong = Vec::new();
+    for kind in [Kind::Serve, Kind::Mux] {
+        if arguments.only.is_some_and(|only| only != kind) {
+            continue;
+        }
+        let name = if kind == Kind::Mux { "mux" } else { "serve" };
+        let qemu = match kind {
+            Kind::Mux => match Program::Emulator.command_of(arguments.qemu, hostile::UPSTREAM) {
+                Some(words) => Some(words),
+                None => continue,
+            },
+            _ => None,
+        };
+        let time = scale.time.as_secs();
+        println!("attack on {name} for {time} s, seed {}, share {}", scale.seed, scale.share);
+        let outcome = hostile::run(kind, qemu, &scale).and_then(|outcome| {
+            println!("{outcome}");
+            outcome.check(&scale)
+        });
+        if let Err(reason) = outcome {
+            wrong.push(format!("{name}, seed {}: {reason}", scale.seed));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
