@@ -212,11 +212,12 @@ impl Site {
     fn live_bytes(&mut self) -> Result<u64, String> {
         let pid = self.server.process().child().id().to_string();
         let call = ["-nx", "-q", "--batch", "-p", &pid, "-ex", "call (void)malloc_stats()"];
+        let logged = self.server.process().stderr().len();
         let debugger = run(Command::new("gdb").args(call), "", LIMIT)
             .map_err(|error| format!("cannot start gdb ({error}); apt-get install gdb"))?;
         let log = self.server.process().stderr();
-        let counts =
-            log.lines().filter_map(|line| line.strip_prefix("in use bytes")?.split('=').nth(1));
+        let lines = log.get(logged..).unwrap_or_default().lines();
+        let counts = lines.filter_map(|line| line.strip_prefix("in use bytes")?.split('=').nth(1));
         let bytes = counts.last().and_then(|bytes| bytes.trim().parse().ok());
         bytes.ok_or_else(|| format!("gdb cannot have malloc_stats() called: {}", debugger.stderr))
     }
