@@ -8,7 +8,7 @@ mod stacks;
 use std::process::Command;
 
 use crate::command::{Failure, Outcome, cargo, run as run_command, step};
-use crate::workspace::{PROGRAM, dist_server};
+use crate::workspace::{PROGRAM, dist_server, root};
 
 /// What there is to be measured.
 const LAYERS: [Layer; 5] = [
@@ -37,12 +37,26 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     if wanted == "all" {
         return all::run(options);
     }
+    if wanted == "counted" {
+        return counted(options);
+    }
     let Some(layer) = LAYERS.into_iter().find(|layer| layer.name() == wanted) else {
         let names = LAYERS.map(Layer::name).join(", ");
-        return Err(Failure::Usage(format!("bench takes {names} or all, not '{wanted}'")));
+        return Err(Failure::Usage(format!("bench takes {names}, counted or all, not '{wanted}'")));
     };
     layer.build()?;
     step(&format!("bench {wanted}"), || run_command(layer.command().args(options)))
+}
+
+/// Counts the work of a request. Without options, it is held against what was counted last, and must not be more.
+pub(crate) fn counted(options: &[String]) -> Outcome {
+    Layer::Server.build()?;
+    let mut command = Layer::Server.command();
+    command.arg("counted");
+    if options.is_empty() {
+        command.arg("--before").arg(root().join("tests/counted.json"));
+    }
+    step("bench counted", || run_command(command.args(options)))
 }
 
 impl Layer {

@@ -17,6 +17,8 @@ cargo xtask TASK
     bench proto|queue|dispatch    run the benchmarks of one crate
     bench server [--json FILE] [OPTION]...
                                   the server from outside, beside a bare echo and QEMU
+    bench counted [--json FILE]   count instructions and system calls of a request; exit with 1 if they are more than
+                                  tests/counted.json says
     bench mux [--json FILE] [OPTION]...
                                   QEMU through a mux and directly
     consumers                     take each crate as a stranger would, packed: default, no and all features, minimal

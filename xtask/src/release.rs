@@ -6,6 +6,7 @@ mod semver;
 
 use std::path::PathBuf;
 
+use crate::bench;
 use crate::command::{Failure, Outcome, cargo, output_of, run as run_command, step};
 use crate::files;
 use crate::git::{git, uncommitted};
@@ -27,6 +28,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         step(&format!("the interface of {name} is compatible"), || {
             semver::check(name, &version, &release)
         })?;
+    }
+    if built.contains(&"qmp-server") {
+        step("a request is no more work than before", || bench::counted(&[]))?;
     }
     let place = fresh_place()?;
     step(&format!("pack {}, and build from what was packed", built.join(", ")), || {

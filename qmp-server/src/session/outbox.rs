@@ -238,9 +238,9 @@ impl Outbox {
         self.unsent.load(Ordering::Acquire) == 0
     }
 
-    /// Writes what was corked.
+    /// Writes what was corked. Logs nothing: others may wait for this with a lock.
     pub(super) fn uncork(&self) {
-        self.write_out(self.lock());
+        self.write_or_keep(&mut self.lock());
     }
 
     /// Since when the client has taken nothing, though something is unsent.
@@ -320,20 +320,24 @@ impl Outbox {
     }
 
     /// Writes what is unsent, or leaves it to the loop if the client is blocked.
-    fn write_out(&self, mut state: MutexGuard<'_, State>) {
+    fn write_or_keep(&self, state: &mut State) {
         if state.blocked_since.is_some() {
-            self.account(&mut state);
-            let misses = state.missed_events > 0 && !mem::replace(&mut state.missing_logged, true);
-            drop(state);
-            if misses {
-                tracing::warn!("a client does not read, and misses events");
-            }
-            return;
+            return self.account(state);
         }
-        self.write(&mut state);
+        self.write(state);
         if state.unsent > 0 {
             state.blocked_since = Some(Instant::now());
             self.registration.post(Notice::Blocked);
+        }
+    }
+
+    /// The same, and says in the log that the client misses events.
+    fn write_out(&self, mut state: MutexGuard<'_, State>) {
+        self.write_or_keep(&mut state);
+        let misses = state.missed_events > 0 && !mem::replace(&mut state.missing_logged, true);
+        drop(state);
+        if misses {
+            tracing::warn!("a client does not read, and misses events");
         }
     }
 

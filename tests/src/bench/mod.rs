@@ -9,6 +9,7 @@
 
 mod blocking;
 pub mod client;
+pub mod counted;
 mod counting;
 pub mod crowd;
 pub mod fairness;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Measures our server against the floor and QEMU.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tests::bench::counted::{self, Counts};
 use tests::bench::{Scale, floor, run, run_mux};
 
 /// Measure latency, throughput, memory and fairness of our server, beside a bare echo and QEMU where it is installed.
@@ -40,6 +42,12 @@ struct Arguments {
 enum Task {
     /// Measure the mux in front of QEMU's programs, and these without it
     Mux,
+    /// Count what our server does for a request: instructions by valgrind, system calls by strace
+    Counted {
+        /// Exit with 1 if something is more than 5 % above what this file says
+        #[arg(long, value_name = "FILE")]
+        before: Option<PathBuf>,
+    },
     /// Be a floor: the least that a server can do
     Floor {
         /// How it serves
@@ -57,6 +65,14 @@ fn main() -> ExitCode {
         Some(Task::Floor { way, socket, line }) => {
             floor::serve(*way, socket, line).map_err(|error| error.to_string())
         }
+        Some(Task::Counted { before }) => match count(&arguments, before.as_deref()) {
+            Ok(larger) if larger.is_empty() => Ok(()),
+            Ok(larger) => {
+                eprint!("bench-server: more work than before\n{larger}");
+                return ExitCode::FAILURE;
+            }
+            Err(error) => Err(error),
+        },
         Some(Task::Mux) | None => bench(&arguments),
     };
     match done {
@@ -66,6 +82,25 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What is larger than before.
+fn count(arguments: &Arguments, before: Option<&Path>) -> Result<String, String> {
+    let at = |path: &Path, error: &dyn Display| format!("{}: {error}", path.display());
+    let before = before.map(|path| {
+        let text = std::fs::read_to_string(path).map_err(|error| at(path, &error))?;
+        serde_json::from_str::<Counts>(&text).map_err(|error| at(path, &error))
+    });
+    let before = before.transpose()?;
+    let counts = counted::count()?;
+    for (what, count) in &counts {
+        println!("{what:<60} {count:>10.2} a request");
+    }
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&counts).map_err(|error| error.to_string())?;
+        std::fs::write(path, text + "\n").map_err(|error| at(path, &error))?;
+    }
+    Ok(before.map(|before| counted::larger(&before, &counts)).unwrap_or_default())
 }
 
 fn bench(arguments: &Arguments) -> Result<(), String> {
