@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tests::endpoint::Endpoint;
 use tests::exposition::Exposition;
 use tests::json::Json;
 use tests::process::run;
@@ -312,6 +313,8 @@ fn metrics_are_served_at_unix_sockets_which_go_with_the_server() {
         "unix:metrics.sock,mode=0600",
     ]);
     let path = server.dir().join("metrics.sock");
+    // It listens there a little later than where it has been waited for.
+    drop(Endpoint::Unix(path.clone()).connect(LIMIT).unwrap());
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut response = String::new();
