@@ -217,8 +217,9 @@ impl Site {
             .map_err(|error| format!("cannot start gdb ({error}); apt-get install gdb"))?;
         let log = self.server.process().stderr();
         let lines = log.get(logged..).unwrap_or_default().lines();
-        let counts = lines.filter_map(|line| line.strip_prefix("in use bytes")?.split('=').nth(1));
-        let bytes = counts.last().and_then(|bytes| bytes.trim().parse().ok());
+        let mut counts =
+            lines.filter_map(|line| line.strip_prefix("in use bytes")?.split('=').nth(1));
+        let bytes = counts.next_back().and_then(|bytes| bytes.trim().parse().ok());
         bytes.ok_or_else(|| format!("gdb cannot have malloc_stats() called: {}", debugger.stderr))
     }
 

@@ -114,9 +114,7 @@ pub(super) fn broken_json(intruder: &mut Intruder<'_>) -> io::Result<()> {
     let random = intruder.random.fork(intruder.attempts);
     let mut inputs = Inputs::new(random, &[]);
     for _ in 0..50 {
-        let mut input = inputs.next_input();
-        input.push(b'\n');
-        if !socket.send(&input)? {
+        if !socket.send(inputs.next_input())? || !socket.send(b"\n")? {
             break;
         }
     }
