@@ -347,14 +347,12 @@ impl Hosted {
         client.taken(taken, resume.as_ref());
         let monitor = Arc::clone(&client.monitor);
         let holds_role = self.options.discipline == Discipline::OneAtATime;
-        let execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
+        let mut execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
+        execution.run = run;
         // The dispatcher has its own net for handlers; this one is for the code around them.
         let execute = || monitor.execute(pending, move || drop(execution));
         if catch_unwind(AssertUnwindSafe(execute)).is_err() {
             tracing::error!("foreign code around a command has panicked");
-        }
-        if let Some(run) = run {
-            self.quick_runs.took(run, self.counters.now().saturating_sub(taken));
         }
         let freed = match holds_role {
             true => self.role.returned(),
@@ -433,6 +431,7 @@ struct Execution {
     _charges: Charges,
     taken: Duration,
     had_oob: bool,
+    run: Option<Run>,
     /// The server's role is free only after the answer.
     holds_role: bool,
 }
@@ -449,7 +448,8 @@ impl Execution {
         server.executing.fetch_add(1, Ordering::SeqCst);
         let had_oob = client.monitor.is_oob_enabled();
         let server = Arc::clone(server);
-        Execution { server, client, ticket, _charges: charges, taken, had_oob, holds_role }
+        let run = None;
+        Execution { server, client, ticket, _charges: charges, taken, had_oob, run, holds_role }
     }
 }
 
@@ -458,7 +458,11 @@ impl Drop for Execution {
         let server = &self.server;
         let in_turn = self.ticket.is_some();
         self.client.answered(self.ticket.take(), self.had_oob);
-        server.counters.executed.add(server.counters.now().saturating_sub(self.taken));
+        let took = server.counters.now().saturating_sub(self.taken);
+        server.counters.executed.add(took);
+        if let Some(run) = self.run {
+            server.quick_runs.took(run, took);
+        }
         server.executing.fetch_sub(1, Ordering::SeqCst);
         let freed = in_turn && (!self.holds_role || server.role.answered());
         if freed {

@@ -35,7 +35,7 @@ impl QuickRuns {
         self.of(run).is_some_and(|runs| runs.load(Ordering::Relaxed) >= ENOUGH)
     }
 
-    /// Notes how long a run took, until its handler had returned.
+    /// Notes how long a run took, until it was answered.
     pub(super) fn took(&self, run: Run, took: Duration) {
         let Some(runs) = self.of(run) else { return };
         let before = runs.load(Ordering::Relaxed);
