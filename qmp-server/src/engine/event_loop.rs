@@ -150,6 +150,8 @@ impl Loop {
         match done {
             Done::Nothing | Done::Executed { more: false, .. } => {}
             Done::Executed { server, more: true } => self.server_ready(server),
+            Done::Parsed { session, pending } => self.parsed(session, pending),
+            Done::NotParsed { session } => self.executed(session),
             Done::Forgotten { server } => self.forgotten(server),
             Done::Connected { server, session } => self.add_session(server, *session),
             Done::NotConnected { server } => self.not_connected(server),

@@ -10,14 +10,14 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use qmp_dispatch::Pending;
-use qmp_dispatch::proto::Error;
+use qmp_dispatch::proto::{Error, MessageBuf};
 use qmp_queue::Popped;
 
 use super::hosted::{Hosted, STRANGERS};
 use super::link::{Input, Link, Next};
 use super::listening::Listening;
 use super::quick::Run;
-use crate::access::{Groups, Ledger, Origin, Refused};
+use crate::access::{Charge, Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Registration, Token, close_aside};
 use crate::observe::Counters;
 use crate::session::{Client, Corking, Job, OnLeave, Remains, Session};
@@ -52,6 +52,12 @@ pub(super) enum Work {
         server: Arc<Hosted>,
         client: Arc<Client>,
         pending: Pending,
+    },
+    /// Parse a large message; the session waits for it.
+    Parse {
+        client: Arc<Client>,
+        message: MessageBuf,
+        _charge: Charge,
     },
     /// Execute what clients that negotiate have queued, out of turn.
     Negotiate {
@@ -119,6 +125,15 @@ pub(super) enum Done {
         server: Token,
         more: bool,
     },
+    /// A large message of a session was parsed.
+    Parsed {
+        session: Token,
+        pending: Pending,
+    },
+    /// The same, but a tracing subscriber has panicked.
+    NotParsed {
+        session: Token,
+    },
     /// What was left of a session has been dropped.
     Forgotten {
         server: Token,
@@ -179,6 +194,10 @@ impl Work {
             &Work::AnswerEnding { server, .. } => Done::AnsweredEnding { server },
             &Work::HandleTimeout { token, .. } => Done::TimeoutHandled { server: token },
             &Work::Lend { token, .. } => Done::Lost { link: token },
+            Work::Parse { client, .. } => client
+                .registration
+                .token()
+                .map_or(Done::Nothing, |session| Done::NotParsed { session }),
             Work::Forget { server, .. } => server
                 .registration
                 .token()
@@ -214,6 +233,13 @@ impl Work {
                 let run = OutOfBandRun::new(&server, &client);
                 client.monitor.execute(pending, move || drop(run));
                 Done::Nothing
+            }
+            Work::Parse { client, message, .. } => {
+                let pending = client.monitor.receive(Ok(message.message()));
+                match client.registration.token() {
+                    Some(session) => Done::Parsed { session, pending },
+                    None => Done::Nothing,
+                }
             }
             Work::Negotiate { server, jobs } => {
                 server.negotiate(jobs);

@@ -2,17 +2,28 @@
 //! What a step of a session asks the loop to do.
 
 use qmp_dispatch::Pending;
+use qmp_dispatch::proto::MessageBuf;
+
+use crate::access::Charge;
 
 /// Effects of one input to a session.
 #[must_use = "what a session asks for is done by the loop"]
 pub(crate) struct Effects {
     /// What is to be done with the session itself.
     pub(crate) next: Next,
-    /// An out-of-band request to be executed, without the leadership. The session reads on when it
-    /// [has been](super::Session::executed) answered: in QEMU, what the client sends after it waits, too.
-    pub(crate) run: Option<Pending>,
+    /// Something to be done without the leadership. The session reads on when it has been.
+    pub(crate) run: Option<Run>,
     /// A request was queued.
     pub(crate) queued: bool,
+}
+
+/// What a session has done elsewhere.
+pub(crate) enum Run {
+    /// Execute an out-of-band request, until it [has been](super::Session::executed) answered: in QEMU, what the client
+    /// sends after it waits, too.
+    Execute(Pending),
+    /// Parse a large message, for [`Session::parsed`](super::Session::parsed): others would wait for it.
+    Parse(MessageBuf, Charge),
 }
 
 /// What is to be done with a session.

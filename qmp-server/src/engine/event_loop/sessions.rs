@@ -5,6 +5,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use qmp_dispatch::Pending;
+
 use super::servers::Stage;
 use super::{Loop, Source, TRY_AGAIN, Timer};
 use crate::access::{DoorRole, GivenRole};
@@ -13,7 +15,7 @@ use crate::engine::timers::Key;
 use crate::engine::work::Work;
 use crate::io::{Event, Interest, Token};
 use crate::observe::CutOff;
-use crate::session::{Effects, Next, Session, Written};
+use crate::session::{Effects, Next, Run, Session, Written};
 
 /// How long negotiation waits for its turn while a command is executed. A client that comes to see what blocks would
 /// wait for just that.
@@ -137,13 +139,27 @@ impl Loop {
         self.effects(token, effects);
     }
 
+    /// A large message of the session has been parsed.
+    pub(super) fn parsed(&mut self, token: Token, pending: Pending) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else {
+            return self.work.push_back(Work::Drop(Box::new(pending)));
+        };
+        let effects = served.session.parsed(pending, &mut self.scratch);
+        self.effects(token, effects);
+    }
+
     fn effects(&mut self, token: Token, effects: Effects) {
         let Effects { next, run, queued } = effects;
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        if let Some(pending) = run {
-            let (server, client) =
-                (Arc::clone(&served.hosted), Arc::clone(served.session.client()));
-            self.work.push_back(Work::ExecuteOutOfBand { server, client, pending });
+        if let Some(run) = run {
+            let client = Arc::clone(served.session.client());
+            self.work.push_back(match run {
+                Run::Execute(pending) => {
+                    let server = Arc::clone(&served.hosted);
+                    Work::ExecuteOutOfBand { server, client, pending }
+                }
+                Run::Parse(message, charge) => Work::Parse { client, message, _charge: charge },
+            });
         }
         if queued {
             if served.negotiation.is_none() && served.session.negotiates() {
