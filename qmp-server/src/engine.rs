@@ -118,7 +118,7 @@ impl Engine {
     pub fn with_threads(most: usize) -> io::Result<Engine> {
         let mailbox = Arc::new(Mailbox::new()?);
         let results = Arc::new(Results::default());
-        let cork = Arc::new(Cork::default());
+        let cork = Arc::new(Cork::new(&mailbox));
         let event_loop = Loop::new(Arc::clone(&mailbox), Arc::clone(&results), Arc::clone(&cork))?;
         let shared = Arc::new(Shared {
             leadership: Leadership::new(event_loop, StepIn::new()?),
@@ -245,7 +245,7 @@ impl Shared {
                 self.cork.flush();
             }
             self.leadership.let_go(leading);
-            let done = work.run();
+            let done = work.run(&self.cork);
             match self.leadership.try_lead() {
                 Some(again) => leading = again,
                 None => {

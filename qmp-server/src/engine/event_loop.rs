@@ -249,10 +249,11 @@ impl Loop {
     }
 
     fn wait(&mut self) {
-        self.cork.flush();
         self.commands_left = COMMANDS_PER_PASS;
         let has_more = !self.again.is_empty() || !self.ready.is_empty();
         let sleeps = !has_more && self.mailbox.announce_sleep();
+        // Whoever corks from now on wakes this up.
+        self.cork.flush();
         let timeout = if sleeps { self.timers.next_timeout() } else { Some(Duration::ZERO) };
         let waited = self.poll.wait(timeout, &mut self.events);
         if sleeps {

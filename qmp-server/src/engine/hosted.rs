@@ -339,7 +339,8 @@ impl Hosted {
 
     /// Executes a request whose turn has come. Returns whether another one can be executed now.
     pub(super) fn execute(self: &Arc<Self>, popped: Popped<Job>, run: Option<Run>) -> bool {
-        let _corking = run.filter(|&run| self.quick_runs.is_quick(run)).map(|_| Corking::allow());
+        let may_cork = run.is_some_and(|run| self.quick_runs.is_quick(run));
+        let _corking = may_cork.then(|| Corking::allow(&self.cork));
         let Popped { item, resume, ticket, .. } = popped;
         let Job { client, pending, charges, queued } = item;
         let taken = self.counters.now();

@@ -20,7 +20,7 @@ use super::quick::Run;
 use crate::access::{Charge, Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Registration, Token, close_aside};
 use crate::observe::Counters;
-use crate::session::{Client, Corking, Job, OnLeave, Remains, Session};
+use crate::session::{Client, Cork, Corking, Job, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
 
 /// Something to be run without the leadership.
@@ -176,9 +176,9 @@ impl Work {
     }
 
     /// Runs it. A panic of foreign code ends what it was run for, and nothing else.
-    pub(super) fn run(self) -> Done {
+    pub(super) fn run(self, cork: &Cork) -> Done {
         let instead = self.panicked();
-        catch_unwind(AssertUnwindSafe(|| self.run_unguarded())).unwrap_or_else(|_| {
+        catch_unwind(AssertUnwindSafe(|| self.run_unguarded(cork))).unwrap_or_else(|_| {
             tracing::error!("foreign code has panicked");
             instead
         })
@@ -212,7 +212,7 @@ impl Work {
         }
     }
 
-    fn run_unguarded(self) -> Done {
+    fn run_unguarded(self, cork: &Cork) -> Done {
         match self {
             Work::Connect { server, transport, origin, admitted, groups } => {
                 let session = server.connect(transport, origin, admitted, groups);
@@ -306,7 +306,7 @@ impl Work {
                 Done::Nothing
             }
             Work::Lend { token, mut link, input } => {
-                let _corking = Corking::allow();
+                let _corking = Corking::allow(cork);
                 let next = link.handle(input);
                 Done::Returned { token, link, next }
             }

@@ -67,6 +67,11 @@ impl Mailbox {
     /// Makes the loop look at what has changed, even if no notice says so.
     pub(crate) fn wake(&self) {
         self.any.store(true, Ordering::SeqCst);
+        self.rouse();
+    }
+
+    /// Makes the loop do once more what it does before it sleeps, if it does.
+    pub(crate) fn rouse(&self) {
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             self.waker.wake();
         }

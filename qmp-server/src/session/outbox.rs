@@ -2,6 +2,7 @@
 //! Output that has not been sent to the client yet.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -238,9 +239,14 @@ impl Outbox {
         self.unsent.load(Ordering::Acquire) == 0
     }
 
-    /// Writes what was corked. Logs nothing: others may wait for this with a lock.
+    /// Writes what was corked. Logs nothing: others may wait for this with a lock. If the transport's code panics, that is
+    /// the end of this output alone: no other's waits with it, and whoever writes is nobody who could be ended for it.
     pub(super) fn uncork(&self) {
-        self.write_or_keep(&mut self.lock());
+        let mut state = self.lock();
+        let write = AssertUnwindSafe(|| self.write_or_keep(&mut state));
+        if catch_unwind(write).is_err() {
+            self.broken(&mut state);
+        }
     }
 
     /// Since when the client has taken nothing, though something is unsent.
@@ -382,7 +388,7 @@ impl Output for Outbox {
     }
 
     fn respond(&self, text: &str) {
-        let corks = Corking::is_allowed();
+        let corks = Corking::is_allowed(&self.cork);
         if !corks || !self.cork.keeps_order(self) {
             self.cork.flush();
         }
@@ -393,6 +399,11 @@ impl Output for Outbox {
         // A full outbox must be known to be blocked, or to be written: nothing else would make it less full.
         let may_wait = state.unsent + text.len() <= CORKED_AT_MOST.min(self.full);
         if !corks || !may_wait || state.blocked_since.is_some() {
+            if corks && self.cork.any() {
+                drop(state);
+                self.cork.flush();
+                state = self.lock();
+            }
             return self.write_behind(state, text);
         }
         state.append(text.as_bytes());
