@@ -82,13 +82,14 @@ pub fn run(scale: &Scale, program: PathBuf, stacks: Option<&Path>) -> Result<Rep
     Ok(report)
 }
 
-/// Measures the mux in front of QEMU's programs, and these without it.
+/// Measures the mux in front of QEMU's programs, and these without it. `program` is as for [`run`].
 ///
 /// # Errors
 ///
 /// If a server does not start or does not answer as it should.
-pub fn run_mux(scale: &Scale) -> Result<Report, String> {
-    report(scale, &mux::UPSTREAMS, |section| mux::measure(section, scale))
+pub fn run_mux(scale: &Scale, program: PathBuf) -> Result<Report, String> {
+    let floor = Floor { program, line: String::new() };
+    report(scale, &mux::UPSTREAMS, |section| mux::measure(section, scale, &floor))
 }
 
 /// Measures on one core and on all.

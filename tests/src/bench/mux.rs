@@ -9,11 +9,12 @@ use std::time::Duration;
 use super::client::{Client, Mode};
 use super::crowd::Crowd;
 use super::figures::Spread;
-use super::machine::resident_kib;
+use super::floor;
+use super::machine::{ManyDescriptors, resident_kib};
 use super::peer::{Floor, Kind, Peer};
 use super::report::{Limit, Section};
 use super::speed::{latencies, per_second};
-use super::stats::median;
+use super::stats::{median, quantile};
 use super::{Scale, cannot};
 
 /// What the mux is in front of.
@@ -27,12 +28,66 @@ const LONG_ANSWER: &[u8] =
 /// Idle clients that are held against each other.
 const IDLE: usize = 400;
 
-pub(super) fn measure(section: &mut Section, scale: &Scale) -> Result<(), String> {
+/// How many clients share the mux before the plain loop.
+const CROWDS: [usize; 2] = [64, 1_000];
+
+pub(super) fn measure(section: &mut Section, scale: &Scale, floor: &Floor) -> Result<(), String> {
+    measure_before_plain_loop(section, scale, floor)?;
     for kind in UPSTREAMS.into_iter().filter(|kind| kind.is_installed()) {
         measure_before(section, scale, kind).map_err(|error| format!("{kind}: {error}"))?;
     }
     section.notes.push(format!("commands: of {CLIENTS} clients of the mux, and of 1 without it"));
     measure_memory(section)
+}
+
+/// The mux before a server that answers at once, so that what is measured is the mux.
+fn measure_before_plain_loop(
+    section: &mut Section,
+    scale: &Scale,
+    floor: &Floor,
+) -> Result<(), String> {
+    const UPSTREAM: Kind = Kind::Floor(floor::Way::PlainLoop);
+    let _descriptors = ManyDescriptors::new().map_err(cannot("raise the limit of descriptors"))?;
+    let upstream = Peer::start(UPSTREAM, 1, floor)?;
+    let mux = Peer::start_mux(upstream.socket(0))?;
+    let connect = |peer: &Peer| Client::connect(peer.socket(0), Mode::InBand);
+    let mut lone =
+        [connect(&upstream), connect(&mux)].map(|client| client.map_err(cannot("connect")));
+    let crowd = |clients: usize| {
+        let members: io::Result<Vec<Client>> = (0..clients).map(|_| connect(&mux)).collect();
+        members.and_then(|members| Crowd::new(members, 1)).map_err(cannot("connect"))
+    };
+    let mut crowds = Vec::new();
+    for clients in CROWDS {
+        crowds.push((clients, crowd(clients)?, Vec::new()));
+    }
+    let (mut p50, mut p99) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for _ in 0..scale.rounds {
+        for (index, client) in lone.iter_mut().enumerate() {
+            let client = client.as_mut().map_err(|error| error.clone())?;
+            let mut latencies = latencies(client, scale).map_err(cannot("measure"))?;
+            p50[index].push(median(&mut latencies));
+            p99[index].push(quantile(&mut latencies, 0.99));
+        }
+        for (_, crowd, rates) in &mut crowds {
+            rates.push(per_second(crowd, scale).map_err(cannot("measure"))? / 1e3);
+        }
+    }
+    let ([direct_p50, mux_p50], [direct_p99, mux_p99]) = (p50.map(Spread::of), p99.map(Spread::of));
+    let before = format!("before the {UPSTREAM}, 1 client");
+    for (what, direct, through) in [("p50", direct_p50, mux_p50), ("p99", direct_p99, mux_p99)] {
+        section.figure(&format!("{before}: {what}"), Kind::Mux, "µs", through);
+        section.figure(&format!("{before}: {what}"), UPSTREAM, "µs", direct);
+    }
+    for (clients, _, rates) in crowds {
+        let what = format!("before the {UPSTREAM}, {clients} clients");
+        section.figure(&what, Kind::Mux, "k/s", Spread::of(rates));
+    }
+    let added = mux_p50.median - direct_p50.median;
+    section.target(&format!("{before}: µs added to p50"), added, Limit::AtMost(15.0));
+    let tail = mux_p99.median / direct_p99.median;
+    section.target(&format!("{before}: p99 / directly"), tail, Limit::AtMost(2.0));
+    Ok(())
 }
 
 /// A way to reach the same server.

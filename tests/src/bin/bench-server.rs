@@ -112,7 +112,7 @@ fn bench(arguments: &Arguments) -> Result<(), String> {
     };
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let report = match arguments.task {
-        Some(Task::Mux) => run_mux(&scale)?,
+        Some(Task::Mux) => run_mux(&scale, program)?,
         _ => run(&scale, program, arguments.stacks.as_deref())?,
     };
     report.record();

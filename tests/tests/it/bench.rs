@@ -103,7 +103,8 @@ fn the_mux_is_held_against_what_is_behind_it() {
         return;
     }
     let slice = Duration::from_millis(1);
-    let report = run_mux(&Scale { rounds: 1, slice, ..Scale::default() }).unwrap();
+    let program = env!("CARGO_BIN_EXE_bench-server").into();
+    let report = run_mux(&Scale { rounds: 1, slice, ..Scale::default() }, program).unwrap();
     let json = Json::parse(&report.to_json()).unwrap();
     for section in json.get("sections").and_then(Json::as_array).unwrap() {
         let targets = section.get("targets").and_then(Json::as_array).unwrap();
