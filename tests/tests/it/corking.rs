@@ -4,14 +4,16 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use qmp_dispatch::proto::{Error, Layout};
 use qmp_dispatch::schemars::JsonSchema;
-use qmp_dispatch::{Context, Dispatcher, EventType, Registry};
-use qmp_server::{Engine, Peer, Received, Server, ServerHandle, Transport, system_time, version};
+use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
+use qmp_server::{
+    Discipline, Engine, Peer, Received, Server, ServerHandle, Transport, system_time, version,
+};
 use serde::Serialize;
 use tests::json::Json;
 
@@ -196,6 +198,56 @@ fn what_is_known_to_be_quick_and_blocks_once_keeps_nothing_back() {
     lines(&client, 3);
     site.go_on.send(()).unwrap();
     lines(&client, 1);
+    site.end();
+}
+
+/// What a command answers late is written even if somebody has stepped in for it, and has nothing to do.
+#[test]
+fn an_answer_to_another_request_does_not_wait_for_a_command_that_blocks() {
+    let (tell, began) = channel();
+    let (go_on, word) = channel::<()>();
+    let blocks = Arc::new(AtomicBool::new(false));
+    let (later, waiting) = channel::<Responder<()>>();
+    let mut registry = Registry::new();
+    registry
+        .deferred_command("x-later", move |_: &Context, responder| later.send(responder).unwrap())
+        .unwrap();
+    let (blocking, word, waiting) = (Arc::clone(&blocks), Mutex::new(word), Mutex::new(waiting));
+    let turn = move |_: &Context| {
+        if blocking.load(Ordering::SeqCst) {
+            tell.send(()).unwrap();
+            word.lock().unwrap().recv().unwrap();
+            waiting.lock().unwrap().recv().unwrap().respond(Ok::<_, Error>(()));
+            word.lock().unwrap().recv().unwrap();
+        }
+        Ok::<_, Error>(0_u64)
+    };
+    registry.command("x-turn", turn).unwrap();
+    registry.command("x-urgent", |_: &Context| Ok::<_, Error>(0_u64)).unwrap().allow_oob();
+    let dispatcher = Dispatcher::new(registry, version(), system_time);
+    let engine = Engine::new().unwrap();
+    let server = Server::new(dispatcher)
+        .stay()
+        .discipline(Discipline::OnePerMonitor)
+        .spawn_on(&engine)
+        .unwrap();
+    let (log, blocks_in) = (Log::default(), Arc::default());
+    let site = Site { server, log, blocks_in, began, go_on };
+    let [waits, blocked, urgent] = [0, 1, 2].map(|number| site.client(number, number > 0));
+    until_corked(&site, &blocked, 8, 1);
+    ask(&waits, "x-later", 1);
+    blocks.store(true, Ordering::SeqCst);
+    // Two, so that the first one is among others.
+    ask(&blocked, "x-turn", 2);
+    site.began.recv().unwrap();
+    blocks.store(false, Ordering::SeqCst);
+    (&urgent).write_all(b"{'exec-oob': 'x-urgent'}").unwrap();
+    // Somebody has stepped in.
+    lines(&urgent, 1);
+    site.go_on.send(()).unwrap();
+    lines(&waits, 1);
+    site.go_on.send(()).unwrap();
+    lines(&blocked, 2);
     site.end();
 }
 
