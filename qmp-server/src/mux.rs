@@ -74,6 +74,8 @@ struct Shared {
     address: Address,
     upstream: Arc<Upstream>,
     control: OnceLock<Control>,
+    /// The server of the first client: there may be clients before it is attached.
+    serving: OnceLock<Control>,
     /// Nobody is to be served any more.
     shutting_down: AtomicBool,
     /// There is to be no connection any more.
@@ -104,6 +106,7 @@ impl Mux {
             address: upstream,
             upstream: Arc::new(Upstream::new()),
             control: OnceLock::new(),
+            serving: OnceLock::new(),
             shutting_down: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             decided: Mutex::new(false),
@@ -142,10 +145,14 @@ impl Mux {
         #[cfg(feature = "metrics")]
         crate::register_metrics(&mut registry)?;
         status::register(&mut registry, &self.shared)?;
+        let shared = Arc::clone(&self.shared);
         let upstream = Arc::clone(&self.shared.upstream);
         let secret = random();
         let clients = AtomicU64::new(0);
         registry.each_monitor(move |locals| {
+            if let Some(control) = locals.get::<Control>() {
+                shared.serving.get_or_init(|| control.clone());
+            }
             let number = clients.fetch_add(1, Ordering::Relaxed);
             let prefix = format!("mux-{secret:016x}-{number}-");
             let names = Names::new(prefix, Arc::clone(&upstream.names));
@@ -221,7 +228,8 @@ impl Mux {
     }
 
     /// Names the server whose clients are disconnected when the upstream server ends as it was told
-    /// to, and which ends when the mux is [shut down](Mux::shutdown). Only the first one is kept.
+    /// to, and which ends when the mux is [shut down](Mux::shutdown). Only the first one is kept. Until then, it is the one
+    /// that the first client has come to whose clients are disconnected.
     pub fn attach(&self, control: Control) {
         let _ = self.shared.control.set(control);
         if self.shared.shutting_down.load(Ordering::SeqCst) {
@@ -297,4 +305,85 @@ fn random() -> u64 {
     // Linux gives so few bytes whenever it is asked, but for the first moments after boot.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     u64::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::time::Duration;
+
+    use qmp_dispatch::proto::Layout;
+
+    use super::*;
+    use crate::{Discipline, Server, system_time, version};
+
+    /// Nothing takes so long.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    struct Lines(BufReader<UnixStream>);
+
+    impl Lines {
+        fn new(stream: UnixStream) -> Lines {
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            Lines(BufReader::new(stream))
+        }
+
+        fn send(&mut self, line: &str) {
+            self.0.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+        }
+
+        fn answer(&mut self, command: &str) {
+            let request = self.expect(command);
+            let (_, id) = request.rsplit_once(r#""id":"#).unwrap();
+            self.send(&format!(r#"{{"return": {{}}, "id": {id}"#));
+        }
+
+        /// The next line must have this in it, or be none if this is empty.
+        #[track_caller]
+        fn expect(&mut self, text: &str) -> String {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            assert!(if text.is_empty() { line.is_empty() } else { line.contains(text) }, "{line}");
+            line
+        }
+    }
+
+    /// The mux and the server for its clients are on engines of their own, and that one is not attached yet.
+    #[test]
+    fn an_end_in_order_ends_connections_as_soon_as_there_are_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upstream.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mux = Mux::new(Address::Unix(path)).unwrap();
+        let dispatcher = Dispatcher::new(mux.registry().unwrap(), version(), system_time);
+        mux.start(dispatcher.clone()).unwrap();
+        let mut upstream = Lines::new(listener.accept().unwrap().0);
+        upstream.send(r#"{"QMP": {"version": {"qemu": {"major": 10}}, "capabilities": []}}"#);
+        upstream.answer("qmp_capabilities");
+        assert!(mux.wait_for_greeting());
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = Server::new(dispatcher)
+            .discipline(Discipline::OnePerMonitor)
+            .stay()
+            .serve(Box::new(theirs), Layout::Compact)
+            .spawn()
+            .unwrap();
+        let mut client = Lines::new(ours);
+        client.expect("QMP");
+        client.send(r#"{"execute": "qmp_capabilities"}"#);
+        client.expect("return");
+        client.send(r#"{"execute": "first"}"#);
+        upstream.answer("first");
+        client.expect("return");
+        client.send(r#"{"execute": "second"}"#);
+        upstream.expect("second");
+        upstream.send(r#"{"event": "SHUTDOWN", "timestamp": {"seconds": 1, "microseconds": 0}}"#);
+        client.expect("SHUTDOWN");
+        drop(upstream);
+        client.expect("");
+        mux.attach(server.control());
+        mux.shutdown();
+        server.wait();
+    }
 }

@@ -450,12 +450,13 @@ impl UpstreamLink {
     }
 
     fn tell_clients(&self, end: &End) {
-        let control = self.shared.control.get().filter(|_| end.orderly);
+        let server = self.shared.control.get().or_else(|| self.shared.serving.get());
+        let control = server.filter(|_| end.orderly);
         if let Some(control) = control {
             // First, so that the loop drops what clients have queued before it learns that they are owed nothing.
             control.disconnect_clients();
         }
-        self.shared.upstream.lost(&end.why, !end.orderly);
+        self.shared.upstream.lost(&end.why, control.is_none());
         if control.is_none() {
             let disconnected = Disconnected { reason: end.why.clone() };
             let _ = self.dispatcher.emit(&UPSTREAM_DISCONNECTED, &disconnected);
