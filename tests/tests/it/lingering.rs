@@ -61,6 +61,8 @@ fn attack(path: &Path) -> Vec<TcpStream> {
         assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
         // A stranger may be refused before it comes to this.
         let _ = sendmsg(&client, &[IoSlice::new(b" ")], &mut control, SendFlags::NOSIGNAL);
+        // If it was refused sooner, this is the last one to close it, and waits itself.
+        std::thread::spawn(move || drop(near));
         far
     };
     (0..ATTACKS).map(attack).collect()
