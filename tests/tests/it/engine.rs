@@ -13,7 +13,7 @@ use qmp_dispatch::{Context, Dispatcher, Registry};
 use qmp_server::{Engine, Peer, Received, Server, ServerHandle, Transport, system_time, version};
 use tempfile::TempDir;
 use tests::endpoint::Endpoint;
-use tests::server::Client;
+use tests::server::{Client, LIMIT};
 
 /// What commands wait for.
 #[derive(Default)]
@@ -224,6 +224,7 @@ fn a_transport_that_panics_ends_alone() {
     let site = Site::on(&Engine::new().unwrap());
     let mut other = site.client();
     let (near, mut far) = UnixStream::pair().unwrap();
+    far.set_read_timeout(Some(LIMIT)).unwrap();
     let panics = Arc::new(AtomicBool::new(false));
     let transport = Treacherous { socket: near, panics: Arc::clone(&panics) };
     site.server.control().serve(Box::new(transport), Layout::Compact).unwrap();
@@ -238,6 +239,55 @@ fn a_transport_that_panics_ends_alone() {
     far.write_all(b"{'execute': 'x-quick'}").unwrap();
     // As a reset, for what was sent last has not been read.
     assert!(matches!(far.read(&mut [0]), Ok(0) | Err(_)), "the connection has ended");
+    expect_quick(&mut other, "execute");
+    site.end();
+}
+
+#[test]
+fn a_transport_that_panics_at_once_ends_alone() {
+    use std::io::Read;
+
+    let site = Site::on(&Engine::new().unwrap());
+    let mut other = site.client();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    far.set_read_timeout(Some(LIMIT)).unwrap();
+    let transport = Treacherous { socket: near, panics: Arc::new(AtomicBool::new(true)) };
+    site.server.control().serve(Box::new(transport), Layout::Compact).unwrap();
+    drop(far.read_to_end(&mut Vec::new()));
+    expect_quick(&mut other, "execute");
+    site.end();
+}
+
+/// It is read from when a request of it is taken from a queue that was full.
+#[test]
+fn a_transport_that_panics_when_there_is_room_for_its_requests_ends_alone() {
+    use std::io::{Read, Write};
+
+    let site = Site::on(&Engine::new().unwrap());
+    let mut other = site.client();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    far.set_read_timeout(Some(LIMIT)).unwrap();
+    let panics = Arc::new(AtomicBool::new(false));
+    let transport = Treacherous { socket: near, panics: Arc::clone(&panics) };
+    site.server.control().serve(Box::new(transport), Layout::Compact).unwrap();
+    far.write_all(b"{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}").unwrap();
+    let mut answered = Vec::new();
+    while !answered.ends_with(b"{\"return\": {}}\r\n") {
+        let mut byte = [0];
+        far.read_exact(&mut byte).unwrap();
+        answered.extend(byte);
+    }
+    far.write_all(b"{'execute': 'x-block'}").unwrap();
+    site.began.recv().unwrap();
+    far.write_all(&b"{'execute': 'x-quick'}".repeat(10)).unwrap();
+    // Until eight wait, and it is not read from any more.
+    let is_suspended = || site.server.control().clients().iter().any(|client| client.suspended);
+    while !is_suspended() {
+        std::thread::yield_now();
+    }
+    panics.store(true, Ordering::SeqCst);
+    site.gate.open();
+    drop(far.read_to_end(&mut Vec::new()));
     expect_quick(&mut other, "execute");
     site.end();
 }

@@ -2,6 +2,7 @@
 //! Clients come: a listener accepts one, and it is identified before it is greeted.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -96,7 +97,14 @@ impl Loop {
             let listener = origin.listener;
             return self.work.push_back(Work::End { server: hosted, transport, listener });
         };
-        match hosted.door.judge(&*transport) {
+        // Its panic is not that of the listener it came from.
+        let judged = catch_unwind(AssertUnwindSafe(|| hosted.door.judge(&*transport)));
+        let Ok(verdict) = judged else {
+            tracing::error!("the code of a transport has panicked, and its connection is ended");
+            let listener = origin.listener;
+            return self.work.push_back(Work::End { server: hosted, transport, listener });
+        };
+        match verdict {
             Verdict::Admitted(peer) => self.admit(&hosted, server, transport, origin, peer, None),
             Verdict::Refused(refused) => {
                 self.refuse(hosted, transport, origin.listener, refused);
@@ -145,7 +153,7 @@ impl Loop {
         match verdict {
             Verdict::LookUp(peer, uid) => self.look_up(token, peer, uid),
             // For what was reported before it was registered.
-            _ => self.arrival_ready(token),
+            _ => self.guard(token, |this| this.arrival_ready(token)),
         }
     }
 

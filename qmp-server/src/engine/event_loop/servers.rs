@@ -154,7 +154,7 @@ impl Loop {
             if popped.resume.is_some()
                 && let Some(session) = popped.item.client.registration.token()
             {
-                self.step(session);
+                self.guard(session, |this| this.step(session));
             }
             let run = hosted.run_among_others(&popped);
             let execute = Work::Execute { server: hosted, popped, run };

@@ -85,7 +85,7 @@ impl Loop {
             self.blocked(token);
         }
         // What came with the end of the handshake is not reported.
-        self.read(token);
+        self.guard(token, |this| this.read(token));
     }
 
     /// A client that was let in could not be greeted.
