@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask audit`: what tools of others say of our dependencies. They take long to build, hence not in `test`.
+//! `cargo xtask audit`: checks the dependencies with external tools. They take long to build, so `test` does not run them.
 
 use crate::command::{Failure, Outcome, cargo, run as run_command, step};
 use crate::tool::{DENY, MACHETE, Tool};
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     for (name, tool, arguments) in checks {
         let done = step(name, || {
             tool.provide(install)?;
-            // cargo-machete takes itself for the package that `cargo run` has set it for.
+            // `cargo run` sets this variable; cargo-machete would read it as its own package's.
             run_command(cargo(arguments.iter().copied()).env_remove("CARGO_PKG_NAME"))
         });
         failures.extend(done.err().map(|failure| failure.to_string()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench`: what a crate costs by itself, and what the server costs from a client's point of view.
+//! `cargo xtask bench`: benchmarks of each crate, and of the server from a client's point of view.
 
 mod all;
 mod criterion;
@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::command::{Failure, Outcome, cargo, run as run_command, step};
 use crate::workspace::{PROGRAM, dist_server, root};
 
-/// What there is to be measured.
+/// What can be measured.
 const LAYERS: [Layer; 5] = [
     Layer::Crate("proto"),
     Layer::Crate("queue"),
@@ -21,11 +21,11 @@ const LAYERS: [Layer; 5] = [
 
 #[derive(Clone, Copy)]
 enum Layer {
-    /// The benchmarks of a crate, without its prefix.
+    /// The benchmarks of a crate, named without its prefix.
     Crate(&'static str),
-    /// The server as another process, by the crate `tests`.
+    /// The server as a process, measured by the crate `tests`.
     Server,
-    /// The server in front of another one, likewise.
+    /// The mux in front of another server, measured by the crate `tests`.
     Mux,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     step(&format!("bench {wanted}"), || run_command(layer.command().args(options)))
 }
 
-/// Counts the work of a request. Without options, it is held against what was counted last, and must not be more.
+/// Counts the work of a request. Without options, compares it with the recorded count, and fails if it is more.
 pub(crate) fn counted(options: &[String]) -> Outcome {
     Layer::Server.build()?;
     let mut command = Layer::Server.command();
@@ -82,7 +82,7 @@ impl Layer {
         }
     }
 
-    /// What measures it; options can be added.
+    /// The command that measures it; options can be added.
     fn command(self) -> Command {
         match self {
             Self::Crate(name) => {
@@ -111,7 +111,7 @@ impl Layer {
         }
     }
 
-    /// The options for one of several runs, which may be short.
+    /// The options for one of several runs, which may be shorter.
     fn one_of_several(self, quick: bool) -> &'static [&'static str] {
         match (self, quick) {
             (Self::Crate(_), false) => &[],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Running programs, and what can go wrong with them.
+//! Running programs, and their errors.
 
 use std::fmt;
 use std::path::Path;
@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use crate::workspace;
 
-/// Why a task has failed.
+/// Why a task failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The command line of xtask makes no sense.
+    /// The command line of xtask is wrong.
     Usage(String),
-    /// Something that the task does went wrong.
+    /// A step of the task failed.
     Task(String),
-    /// A program that says itself what is wrong has exited with this status.
+    /// A program that has printed its own error exited with this status.
     Status(u8),
 }
 
@@ -46,7 +46,7 @@ impl From<String> for Failure {
     }
 }
 
-/// A task that takes no arguments has been given none.
+/// Fails if a task that takes no arguments was given some.
 pub(crate) fn no_arguments(task: &str, arguments: &[String]) -> Outcome {
     match arguments.first() {
         None => Ok(()),
@@ -73,7 +73,7 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
     }
 }
 
-/// Runs a program of the crate `tests`, in the current directory, in place of this one: its exit status is the task's.
+/// Runs a program of the crate `tests` in the current directory. Its exit status becomes the one of the task.
 pub(crate) fn hand_over(
     program: &str,
     profile: &[&str],
@@ -96,7 +96,7 @@ pub(crate) fn hand_over(
     }
 }
 
-/// Runs a program that has to succeed, and hands out what it printed.
+/// Runs a program that has to succeed, and returns its output.
 pub(crate) fn output_of(command: &mut Command) -> Outcome<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     match command.output() {
@@ -115,13 +115,13 @@ fn base_name(program: &str) -> String {
     Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether there is a program of this name on the search path.
+/// Whether a program of this name is on the search path.
 pub(crate) fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
-/// Does a step of a task: says so, says how long it took, and names it if it fails.
+/// Runs a step of a task: prints its name and its duration, and names it in the error.
 pub(crate) fn step(name: &str, action: impl FnOnce() -> Outcome) -> Outcome {
     println!("==> {name}");
     let started = Instant::now();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask conformance`: the runner of the crate `tests`, on our server unless told otherwise.
+//! `cargo xtask conformance`: the runner of the crate `tests`, by default on our server.
 
 use crate::command::{Outcome, cargo, hand_over, run as run_command};
 use crate::workspace::{PROGRAM, release_server, root};
 
-/// Options that say which server is meant, or that ask for none.
+/// Options that select a server, or that need none.
 const OTHER_SERVERS: [&str; 7] =
     ["--connect", "--spawn", "--ours", "--list", "--categories", "--help", "-h"];
 

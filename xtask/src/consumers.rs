@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask consumers`: takes each crate as a stranger would, packed, from outside of the workspace.
+//! `cargo xtask consumers`: uses each packed crate from outside the workspace, as another project would.
 
 mod minimal;
 
@@ -35,13 +35,13 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-/// What a consumer asks for.
+/// The features and versions that a consumer asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Variant {
     Default,
     NoFeatures,
     AllFeatures,
-    /// All features, and the oldest versions of what our crates depend on.
+    /// All features, and the oldest allowed versions of our dependencies.
     Minimal,
 }
 
@@ -62,7 +62,7 @@ struct Project<'a> {
     crates: &'a [Packed],
     directory: PathBuf,
     target: PathBuf,
-    /// Its manifest, as a stranger would have it.
+    /// Its manifest, as another project would write it.
     template: String,
 }
 
@@ -76,11 +76,11 @@ impl<'a> Project<'a> {
         Ok(Self { taken, crates, directory, target: place.join("target"), template })
     }
 
-    /// Cargo, as it would be started in the directory of the project.
+    /// Returns a Cargo command in the directory of the project.
     fn cargo(&self, task: &str) -> Command {
         let mut command = cargo([task]);
         command.current_dir(&self.directory).env("CARGO_TARGET_DIR", &self.target);
-        // Nobody debugs these, and this is what makes them large.
+        // These programs are not debugged, and debug information makes them large.
         command.env("CARGO_PROFILE_DEV_DEBUG", "0");
         command
     }
@@ -90,7 +90,7 @@ impl<'a> Project<'a> {
         run_command(self.cargo("fmt").args(["--", "--check", "--config-path"]).arg(config))
     }
 
-    /// Writes the manifest anew, and forgets which versions were chosen.
+    /// Writes the manifest again, and removes the lock file.
     fn write(&self, variant: Variant) -> Outcome {
         let lock = self.directory.join("Cargo.lock");
         if lock.exists() {
@@ -99,7 +99,7 @@ impl<'a> Project<'a> {
         files::write(&self.directory.join("Cargo.toml"), self.manifest(variant)?)
     }
 
-    /// The manifest of the stranger, with our crates, which may not be published yet, from where they were unpacked.
+    /// Returns the consumer's manifest, with paths to our unpacked crates, which may not be published yet.
     fn manifest(&self, variant: Variant) -> Outcome<String> {
         let Packed { name, package, .. } = self.taken;
         let plain = self.template.lines().find(|line| line.starts_with(&format!("{name} = ")));

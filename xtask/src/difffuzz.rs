@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask difffuzz`: random input for our server and for QEMU, by the crate `tests`.
+//! `cargo xtask difffuzz`: compares our server with QEMU on random input, by the crate `tests`.
 
 use crate::command::{Outcome, cargo, hand_over, run as run_command};
 use crate::oracles;

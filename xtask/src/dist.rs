@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask dist`: the program as it is handed out, in an archive and as a Debian package.
+//! `cargo xtask dist`: builds the distributed archive and Debian package of the program.
 //!
-//! Whoever does this with the same toolchain gets the same bytes, wherever the sources are.
+//! The build is reproducible: the same toolchain makes the same bytes, wherever the sources are.
 
 mod archive;
 mod check;
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-/// What is to be made, and whether it is to be looked at.
+/// What to build, and whether to check it.
 struct Options {
     archive: bool,
     package: bool,
@@ -85,7 +85,7 @@ impl Options {
     }
 }
 
-/// Makes what is wanted from a copy of the sources, in a directory that may not be there yet.
+/// Builds what is wanted from a copy of the sources, into a directory, which is created if necessary.
 fn make(source: &Path, place: &Path, origin: &Origin, options: &Options) -> Outcome<Vec<PathBuf>> {
     let program = program::build(source, &place.join("build"), origin)?;
     let parts = Parts {
@@ -106,9 +106,9 @@ fn make(source: &Path, place: &Path, origin: &Origin, options: &Options) -> Outc
     Ok(made)
 }
 
-/// What is handed out, in whatever form.
+/// The contents that the archive and the package share.
 struct Parts<'a> {
-    /// Where the repository's files are.
+    /// The root of the sources.
     source: &'a Path,
     origin: &'a Origin,
     program: PathBuf,
@@ -133,7 +133,7 @@ impl Parts<'_> {
         Ok(git::files()?.into_iter().filter(|path| path.starts_with("docs/")).collect())
     }
 
-    /// Whether the program takes the configuration that comes with it.
+    /// Checks that the program accepts the configuration that comes with it.
     fn try_example(&self) -> Outcome {
         let mut try_it = Command::new(&self.program);
         try_it.args(["mux", "--check-config", "--config"]).arg(self.source.join(EXAMPLE));
@@ -141,7 +141,7 @@ impl Parts<'_> {
     }
 }
 
-/// The checksums of files below a directory, as `sha256sum --check` takes them.
+/// Returns the checksums of the files below a directory, in the format of `sha256sum --check`.
 fn checksums(directory: &Path, names: &[impl AsRef<OsStr>]) -> Outcome<String> {
     output_of(Command::new("sha256sum").args(names).current_dir(directory))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files, whose errors name them.
+//! Operations on files, with errors that name the file.
 
 use std::fs;
 use std::io::{self, Write};
@@ -46,7 +46,7 @@ pub(crate) fn fresh_directory(path: &Path) -> Outcome {
     directory(path)
 }
 
-/// The paths in a directory, sorted.
+/// Returns the paths in a directory, sorted.
 pub(crate) fn entries(path: &Path) -> Outcome<Vec<PathBuf>> {
     let entries = fs::read_dir(path)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
@@ -60,7 +60,7 @@ pub(crate) fn directory(path: &Path) -> Outcome {
     fs::create_dir_all(path).map_err(|error| failure(path, &error))
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory with its contents.
 pub(crate) fn copy_directory(from: &Path, to: &Path) -> Outcome {
     directory(to)?;
     for path in entries(from)? {

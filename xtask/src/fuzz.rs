@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask fuzz`: random input for parsers and for what becomes of it, by the crate `tests`.
+//! `cargo xtask fuzz`: runs the fuzz targets of the crate `tests`.
 
 use crate::command::{Outcome, cargo, run as run_command};
 

@@ -7,36 +7,36 @@ const TEXT: &str = "\
 cargo xtask TASK
 
     test                          install what the tests need, then check and test everything
-    tidy                          check the rules of the workspace that no compiler knows
-    conformance [OPTION]...       hold our server against the recorded cases
+    tidy                          check the rules of the workspace that the compiler does not check
+    conformance [OPTION]...       run the recorded cases against our server
     conformance --connect ADDRESS [OPTION]...
-                                  hold another server against them; --help lists the options, docs/conformance.md says more
-    oracles                       unpack QEMU 10.0 and 11.1 into the target directory, and print where their programs are
+                                  run them against another server; see --help and docs/conformance.md
+    oracles                       unpack QEMU 10.0 and 11.1 into the target directory, and print the directories of their programs
     bench [all] [--quick] [--out DIR] [--compare OLD.json]
-                                  run all benchmarks and make one report of them; exit with 1 if something got slower
+                                  run all benchmarks and write one report; exit with 1 if something is slower than in OLD.json
     bench proto|queue|dispatch    run the benchmarks of one crate
     bench server [--json FILE] [OPTION]...
-                                  the server from outside, beside a bare echo and QEMU
-    bench counted [--json FILE]   count instructions and system calls of a request; exit with 1 if they are more than
-                                  tests/counted.json says
+                                  measure the server as a client, beside a bare echo server and QEMU
+    bench counted [--json FILE]   count instructions and system calls of a request; exit with 1 if they are more than in
+                                  tests/counted.json
     bench mux [--json FILE] [OPTION]...
-                                  QEMU through a mux and directly
-    consumers                     take each crate as a stranger would, packed: default, no and all features, minimal
+                                  measure QEMU through a mux and directly
+    consumers                     build each packed crate from outside the workspace: default, no and all features, minimal
                                   versions
     difffuzz [--count N] [--seed S] [--through-mux] [--files DIR] [OPTION]...
-                                  compare our server, or our mux before QEMU, with QEMU on random input, or on files
+                                  compare our server, or our mux with QEMU behind it, with QEMU on random input, or on files
     fuzz [reader|request|writer|audit|roles|addresses|configuration] [--seconds N] [--seed S]
-                                  look for input that qmp-proto or qmp-server cannot cope with
+                                  search for input that qmp-proto or qmp-server handle wrongly
     soak [--seconds N] [--seed S] [OPTION]...
-                                  send our server clients of every bad sort, and see that no other client suffers
+                                  run misbehaving clients, and check that no other client suffers
     soak --hostile [--seconds N] [--seed S] [--only serve|mux] [--qemu RELEASE] [--share SHARE]
                                   attack serve and mux in every known way at once, beside polite clients and a bare echo
     release [--dry-run] [--install] CRATE...|all
                                   check, pack, verify, publish and tag crates; --dry-run stops after verifying
-    dist [archive|deb] [--check]  the program as it is handed out; --check makes it again elsewhere, compares, and has lintian
-                                  and systemd look at it
-    audit [--install]             what cargo-deny and cargo-machete say of the dependencies; installs them if asked to
-    help                          this text
+    dist [archive|deb] [--check]  build the archive and the package of the program; --check builds them again elsewhere,
+                                  compares, and runs lintian and systemd-analyze
+    audit [--install]             check the dependencies with cargo-deny and cargo-machete; --install installs these tools
+    help                          print this text
 ";
 
 pub(crate) fn run() -> Outcome {

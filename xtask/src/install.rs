@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What tasks need besides Rust. Nothing is installed, and the network is left alone, if it is there already.
+//! Installs what tasks need besides Rust. If everything is present, nothing is installed and the network is not used.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use crate::command::{Failure, Outcome, exists, output_of, run};
 use crate::files;
 use crate::workspace::{root, target_dir};
 
-/// A program, and the Debian package that it comes from.
+/// A program and its Debian package.
 pub(crate) type Program = (&'static str, &'static str);
 
 const TEST_PROGRAMS: [Program; 2] = [("socat", "socat"), ("openssl", "openssl")];
 const PYTHON_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
 
-/// Installs what the tests need and is missing, and says so.
+/// Installs missing programs that the tests need, and prints their names.
 pub(crate) fn install_test_tools() -> Outcome {
     install_missing(|| {
         let python = if has_python() { &[][..] } else { &PYTHON_PACKAGES };
@@ -24,7 +24,7 @@ pub(crate) fn install_test_tools() -> Outcome {
     install_python_environment()
 }
 
-/// Installs those programs that are missing, and says so.
+/// Installs those programs that are missing, and prints their names.
 pub(crate) fn install_programs(programs: &[Program]) -> Outcome {
     install_missing(|| missing_packages(programs).collect())
 }
@@ -37,7 +37,9 @@ fn install_missing(missing: impl Fn() -> Vec<&'static str>) -> Outcome {
     install_packages(&packages)?;
     match missing()[..] {
         [] => Ok(()),
-        [..] => Err(Failure::Task(format!("installed, but of no use: {}", missing().join(" ")))),
+        [..] => {
+            Err(Failure::Task(format!("installed, but still not found: {}", missing().join(" "))))
+        }
     }
 }
 
@@ -45,7 +47,7 @@ fn missing_packages(programs: &[Program]) -> impl Iterator<Item = &'static str> 
     programs.iter().filter(|(program, _)| !exists(program)).map(|&(_, package)| package)
 }
 
-/// Whether there is a Python that can make virtual environments.
+/// Whether Python can create virtual environments.
 fn has_python() -> bool {
     let mut command = Command::new("python3");
     command.args(["-c", "import ensurepip, venv"]).stderr(Stdio::null());
@@ -74,11 +76,11 @@ fn install_packages(packages: &[&str]) -> Outcome {
     apt_get(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
 }
 
-/// Makes a virtual environment in the target directory that holds exactly what `requirements.txt` names.
+/// Creates a virtual environment in the target directory with exactly the packages of `requirements.txt`.
 fn install_python_environment() -> Outcome {
     let requirements = root().join("tests/interop/requirements.txt");
     let environment = target_dir().join("interop-venv");
-    // A copy of the requirements is written last, so that half an environment is no environment.
+    // The copy of the requirements is written last: without it, an environment is incomplete and is made again.
     let done = environment.join("requirements.txt");
     let wanted = files::read(&requirements)?;
     if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cargo's knowledge of the packages in this workspace and of those that they depend on, for this machine's target.
+//! Cargo's metadata of the workspace's packages and their dependencies, for this machine's target.
 
 use cargo_metadata::{CargoOpt, Metadata, MetadataCommand, Package};
 
 use crate::command::{Failure, Outcome, cargo, output_of};
 use crate::workspace::root;
 
-/// All packages, with all features and including those for tests.
+/// Returns all packages, with all features, including dependencies of tests.
 pub(crate) fn metadata() -> Outcome<Metadata> {
     let mut command = MetadataCommand::new();
     command.current_dir(root()).features(CargoOpt::AllFeatures);
@@ -14,14 +14,14 @@ pub(crate) fn metadata() -> Outcome<Metadata> {
     command.exec().map_err(|error| Failure::Task(error.to_string()))
 }
 
-/// The target that programs are built for by default.
+/// Returns the default target of builds.
 pub(crate) fn host() -> Outcome<String> {
     let said = output_of(&mut cargo(["--version", "--verbose"]))?;
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or_else(|| Failure::Task("Cargo names no host".to_owned()))
+    host.map(str::to_owned).ok_or_else(|| Failure::Task("cargo reports no host".to_owned()))
 }
 
-/// A member of the workspace.
+/// Returns a member of the workspace.
 pub(crate) fn member<'a>(metadata: &'a Metadata, name: &str) -> Outcome<&'a Package> {
     let mut members = metadata.workspace_packages().into_iter();
     members
@@ -29,12 +29,12 @@ pub(crate) fn member<'a>(metadata: &'a Metadata, name: &str) -> Outcome<&'a Pack
         .ok_or_else(|| Failure::Task(format!("no member is called {name}")))
 }
 
-/// The version of all crates.
+/// Returns the version, which all crates share.
 pub(crate) fn version() -> Outcome<String> {
     Ok(member(&metadata()?, "qmp-proto")?.version.to_string())
 }
 
-/// A package as Cargo would describe it: with these fields, and a name.
+/// Returns a package as Cargo describes it, with these fields and a name.
 #[cfg(test)]
 pub(crate) fn package(name: &str, fields: serde_json::Value) -> Package {
     let mut package = serde_json::json!({
@@ -47,7 +47,7 @@ pub(crate) fn package(name: &str, fields: serde_json::Value) -> Package {
     serde_json::from_value(package).expect("a package")
 }
 
-/// A dependency as Cargo would describe it; the kind is `null`, `dev` or `build`.
+/// Returns a dependency as Cargo describes it; the kind is `null`, `dev` or `build`.
 #[cfg(test)]
 pub(crate) fn dependency(name: &str, version: &str, kind: serde_json::Value) -> serde_json::Value {
     serde_json::json!({

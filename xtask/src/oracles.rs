@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask oracles`: the QEMUs that ours is compared with. They are unpacked from Debian's packages into the target
-//! directory, with all libraries that they need, so nothing is installed and the host's release of Debian does not matter.
+//! `cargo xtask oracles`: provides the versions of QEMU that our server is compared with. They are unpacked from Debian's
+//! packages into the target directory, with all their libraries: nothing is installed, and the host's release of Debian does
+//! not matter.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -12,14 +13,14 @@ use crate::command::{Failure, Outcome, no_arguments, output_of, run as run_comma
 use crate::files;
 use crate::workspace::target_dir;
 
-/// A release of QEMU whose behaviour is ours.
+/// A release of QEMU that our server mirrors.
 #[derive(Clone, Copy)]
 struct Oracle {
     version: &'static str,
     /// The suite of Debian that has it.
     suite: &'static str,
-    /// The environment variable that tells tests in which directory its programs are. If it is set already, that
-    /// directory is taken.
+    /// The environment variable with the directory of its programs, for tests. If it is set, that directory is used and
+    /// nothing is unpacked.
     variable: &'static str,
 }
 
@@ -30,7 +31,7 @@ const ORACLES: [Oracle; 2] = [
 
 const PACKAGES: [&str; 4] =
     ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils"];
-/// Firmware, which the suite of backports need not have.
+/// Packages of firmware, which may be missing from the backports.
 const FIRMWARE: [&str; 2] = ["seabios", "ipxe-qemu"];
 const PROGRAMS: [&str; 5] =
     ["qemu-system-x86_64", "qemu-storage-daemon", "qemu-img", "qemu-io", "qemu-nbd"];
@@ -49,7 +50,7 @@ pub(crate) fn environment() -> Outcome<Vec<(&'static str, PathBuf)>> {
     ORACLES.into_iter().map(|oracle| Ok((oracle.variable, oracle.provide()?))).collect()
 }
 
-/// The search path with the first oracle before everything else, so that `qemu-system-x86_64` means that one.
+/// Returns the search path with the first oracle in front, so that `qemu-system-x86_64` is the one of that release.
 pub(crate) fn search_path() -> Outcome<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = [ORACLES[0].provide()?].into_iter().chain(std::env::split_paths(&path));
@@ -63,7 +64,7 @@ impl Oracle {
         }
         let place = target_dir().join("oracles").join(format!("qemu-{}", self.version));
         let programs = place.join("bin");
-        // Moved here last, so half an oracle is none.
+        // Moved here last, so that this directory is never incomplete.
         if !programs.is_dir() {
             self.unpack(&place).map_err(|failure| {
                 Failure::Task(format!(
@@ -112,8 +113,8 @@ impl Oracle {
     }
 }
 
-/// apt-get with a state of its own: it knows the sources given here and no installed package, so it fetches everything
-/// that the wanted packages need, the C library included.
+/// An apt-get with its own state: it has only the sources given here and no installed packages, so it fetches all
+/// dependencies of the wanted packages, including the C library.
 struct Apt(PathBuf);
 
 impl Apt {
@@ -139,7 +140,7 @@ impl Apt {
             ("Dir::State::status", own("status")),
             ("Dir::Cache", own("")),
             ("Dir::Cache::archives", own("archives")),
-            // The user that apt would become for downloads cannot write here.
+            // The user to which apt switches for downloads cannot write here.
             ("APT::Sandbox::User", String::new()),
         ];
         let mut apt = Command::new("apt-get");
@@ -153,7 +154,7 @@ impl Apt {
     }
 }
 
-/// The mirror of Debian in apt's own configuration.
+/// Returns the mirror of Debian in apt's configuration.
 fn mirror() -> Outcome<String> {
     let mut ask = Command::new("apt-get");
     ask.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
@@ -164,15 +165,15 @@ fn mirror() -> Outcome<String> {
         .ok_or_else(|| Failure::Task("apt's sources have no mirror of Debian".to_owned()))
 }
 
-/// The directory that has the C library, its loader and nearly everything else, such as `usr/lib/x86_64-linux-gnu`.
+/// Returns the directory of the C library, its loader and most other libraries, such as `usr/lib/x86_64-linux-gnu`.
 fn libraries(root: &Path) -> Outcome<PathBuf> {
     let found = files::entries(&root.join("usr/lib"))?;
     let found = found.into_iter().find(|path| path.to_string_lossy().ends_with("-linux-gnu"));
     found.ok_or_else(|| Failure::Task("the packages have no libraries".to_owned()))
 }
 
-/// A script that starts a program with the loader, the libraries and the modules that were unpacked with it. QEMU looks for
-/// its firmware where its package would have it, unless told.
+/// Returns a script that starts a program with the unpacked loader, libraries and modules. It also passes the directory of the
+/// firmware, which QEMU would otherwise look for where its package installs it.
 fn wrapper(root: &Path, libraries: &Path, program: &str) -> String {
     let (root, libraries) = (root.display(), libraries.display());
     let firmware = match program.starts_with("qemu-system") {

@@ -11,7 +11,7 @@ use crate::files;
 use crate::metadata::member;
 use crate::workspace::{LIBRARIES, target_dir};
 
-/// A crate that has been packed and unpacked again elsewhere.
+/// A crate that was packed, and unpacked elsewhere.
 #[derive(Debug)]
 pub(crate) struct Packed {
     pub(crate) name: &'static str,
@@ -19,10 +19,10 @@ pub(crate) struct Packed {
     pub(crate) package: Package,
 }
 
-/// Packs all crates, with changes that are not committed, and unpacks them in a directory.
+/// Packs all crates, including uncommitted changes, and unpacks them in a directory.
 pub(crate) fn pack_into(directory: &Path, metadata: &Metadata) -> Outcome<Vec<Packed>> {
     let mut package = cargo(["package", "--quiet", "--no-verify", "--allow-dirty"]);
-    // Together, so that Cargo takes those that are not published yet from each other.
+    // All in one command: Cargo then builds a crate with the others as packed, even if they are not published yet.
     run(package.args(LIBRARIES.iter().flat_map(|name| ["--package", name])))?;
     files::fresh_directory(directory)?;
     LIBRARIES.into_iter().map(|name| unpack(name, member(metadata, name)?, directory)).collect()
@@ -31,7 +31,7 @@ pub(crate) fn pack_into(directory: &Path, metadata: &Metadata) -> Outcome<Vec<Pa
 fn unpack(name: &'static str, package: &Package, directory: &Path) -> Outcome<Packed> {
     let version = &package.version;
     let file = target_dir().join(format!("package/{name}-{version}.crate"));
-    // All packed files are from 2006, and Cargo would not notice that they have changed.
+    // Packed files have a date of 2006, so Cargo would not notice that they have changed.
     run(Command::new("tar").args(["--touch", "-xzf"]).arg(file).arg("-C").arg(directory))?;
     let directory = directory.join(format!("{name}-{version}"));
     Ok(Packed { name, directory, package: package.clone() })

@@ -17,20 +17,20 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let release = Release::parse(arguments)?;
     let version = version()?;
     let built = with_those_below(&release.crates)?;
-    step("the tree is clean", tree_is_clean)?;
-    step("the changelog has the version", || {
+    step("check that the tree is clean", tree_is_clean)?;
+    step("check the changelog", || {
         let text = files::read(&root().join("CHANGELOG.md"))?;
         let section = changelog::section(&text, &version, release.dry_run)?;
         release.crates.iter().try_for_each(|name| changelog::mentions(section, name))
     })?;
     let libraries = release.crates.iter().filter(|name| LIBRARIES.contains(name));
     for name in libraries {
-        step(&format!("the interface of {name} is compatible"), || {
+        step(&format!("check that the interface of {name} is compatible"), || {
             semver::check(name, &version, &release)
         })?;
     }
     if built.contains(&"qmp-server") {
-        step("a request is no more work than before", || bench::counted(&[]))?;
+        step("check the work of a request", || bench::counted(&[]))?;
     }
     let place = fresh_place()?;
     step(&format!("pack {}, and build from what was packed", built.join(", ")), || {
@@ -51,12 +51,12 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-/// What is to be released, and how.
+/// The arguments of a release.
 struct Release {
-    /// Lowest first.
+    /// The crates, lowest layer first.
     crates: Vec<&'static str>,
     dry_run: bool,
-    /// Install a tool that is missing.
+    /// Whether to install missing tools.
     install: bool,
 }
 
@@ -70,12 +70,15 @@ impl Release {
                 "all" => release.crates = PUBLISHED.to_vec(),
                 other => match PUBLISHED.into_iter().find(|name| *name == other) {
                     Some(name) => release.crates.push(name),
-                    None => return Err(Failure::Usage(format!("release knows no '{other}'"))),
+                    None => return Err(Failure::Usage(format!("release does not take '{other}'"))),
                 },
             }
         }
         if release.crates.is_empty() {
-            return Err(Failure::Usage(format!("release what? {}, or all", PUBLISHED.join(", "))));
+            return Err(Failure::Usage(format!(
+                "release expects crates: {}, or all",
+                PUBLISHED.join(", ")
+            )));
         }
         release.crates.sort_by_key(|name| PUBLISHED.iter().position(|other| other == name));
         release.crates.dedup();
@@ -83,8 +86,8 @@ impl Release {
     }
 }
 
-/// These crates and those of ours that they are built on, lowest first: they are packed together, so that each is built
-/// with what the others have packed.
+/// Returns these crates and those of the workspace that they depend on, lowest layer first. They are packed together, so that
+/// each is built with the packed form of the others.
 fn with_those_below(crates: &[&'static str]) -> Outcome<Vec<&'static str>> {
     let metadata = metadata()?;
     let mut needed = crates.to_vec();
@@ -98,8 +101,8 @@ fn with_those_below(crates: &[&'static str]) -> Outcome<Vec<&'static str>> {
     Ok(PUBLISHED.into_iter().filter(|name| needed.contains(name)).collect())
 }
 
-/// Where crates are packed and built, with a name that no other commit has: Cargo remembers by place and version what a
-/// packed crate of ours holds, and would build the others with what it was before.
+/// Returns a directory for packing and building, with a name of this commit: Cargo caches packed crates by place and version,
+/// and would build the others with the contents of an earlier commit.
 fn fresh_place() -> Outcome<PathBuf> {
     let place = target_dir().join("packed");
     files::fresh_directory(&place)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask soak`: unruly clients, or attackers, for our server, by the crate `tests`.
+//! `cargo xtask soak`: runs misbehaving clients, or attackers, against our server, by the crate `tests`.
 
 use crate::command::{Outcome, cargo, run as run_command};
 use crate::oracles;

@@ -34,8 +34,8 @@ fn lint() -> Outcome {
     run_command(cargo(arguments).args(["--", "--deny", "warnings"]))
 }
 
-/// Each published crate is checked alone: together, one would compile thanks to features that another asks for.
-/// So is each feature of a library, and the library without any.
+/// Checks each published crate alone, because in one build a crate could compile only thanks to features that another one
+/// enables. Likewise checks each feature of a library alone, and the library without features.
 fn check_alone() -> Outcome {
     let metadata = metadata()?;
     for name in LIBRARIES {
@@ -53,8 +53,8 @@ fn check_feature(name: &str, feature: Option<&str>) -> Outcome {
     run_command(check.args(feature.into_iter().flat_map(|feature| ["--features", feature])))
 }
 
-/// Compiles the crate without I/O for a target that has none. Its clippy.toml bans what compiles there all the
-/// same.
+/// Compiles qmp-proto for a target without an operating system. Its clippy.toml bans what would compile there and only fail
+/// at run time.
 fn check_purity() -> Outcome {
     const TARGET: &str = "wasm32-unknown-unknown";
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
@@ -73,15 +73,14 @@ fn document() -> Outcome {
     run_command(rustdoc.env("RUSTDOCFLAGS", "--deny warnings"))
 }
 
-/// What tests start: the program, with debug assertions (`cargo xtask conformance` takes the one built for
-/// release), and a back end of ours. They are built with the same features as the tests, so that nothing is
-/// compiled twice.
+/// Builds the programs that tests start: `qmp-server`, with debug assertions (`cargo xtask conformance` uses the release
+/// build), and the example `nbd`. The features are those of the tests, so that nothing is compiled twice.
 fn build() -> Outcome {
     run_command(cargo(["build", "--bins", "--examples"]).args(TESTED))
 }
 
-/// All tests but xtask's own find both oracles, and fail rather than skip what lacks a program: all that they need
-/// has been installed.
+/// Runs all tests except xtask's own, with both oracles. A test fails, and is not skipped, if a program is missing, because
+/// everything has been installed.
 fn test() -> Outcome {
     run_command(&mut cargo(["test", "--package", "xtask"]))?;
     let mut tests = cargo(["test"]);
@@ -91,5 +90,5 @@ fn test() -> Outcome {
     run_command(&mut tests)
 }
 
-/// Everything but xtask: it is running, and would be built with other features than those it has.
+/// The options for all packages except xtask, which is running and would be built again with other features.
 const TESTED: [&str; 4] = ["--workspace", "--exclude", "xtask", "--all-features"];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask tidy`: the rules of the workspace that no compiler knows.
+//! `cargo xtask tidy`: checks rules of the workspace that the compiler does not check.
 //!
-//! Every check is a function from texts or packages to complaints; only this file reads any.
+//! Every check is a function from texts or packages to complaints; only this file reads files.
 
 mod dependencies;
 mod layering;
@@ -50,7 +50,7 @@ fn check_all() -> Outcome<Vec<String>> {
         complaints.extend(layering::check(package));
     }
     for file in &files {
-        // What is no text cannot be checked, and what has been deleted but not committed is not there.
+        // A file that is not text is not checked. A deleted file may still be listed.
         if let Ok(text) = fs::read_to_string(root.join(file)) {
             complaints.extend(source::check(file, &text));
         }

@@ -64,7 +64,7 @@ struct Options {
     quick: bool,
     out: PathBuf,
     compare: Option<PathBuf>,
-    /// All of them, as they were given.
+    /// All arguments, as they were given.
     command: String,
 }
 
@@ -92,7 +92,7 @@ impl Options {
             }
         }
         match &options.compare {
-            // Now rather than after minutes.
+            // Checked before the benchmarks, which take minutes.
             Some(old) if !old.is_file() => {
                 Err(Failure::Usage(format!("there is no file {}", old.display())))
             }

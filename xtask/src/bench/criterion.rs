@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What criterion has measured, as figures for the report.
+//! Reads the estimates of criterion, as figures for the report.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -34,7 +34,7 @@ pub(super) fn figures(home: &Path, unit: &str) -> Outcome<String> {
     Ok(lines)
 }
 
-/// Finds the directories of the newest estimates, and when they were written.
+/// Finds the directories of the newest estimates, and their times.
 fn find(directory: &Path, found: &mut Vec<(SystemTime, PathBuf)>) -> Outcome {
     for path in files::entries(directory)?.into_iter().filter(|path| path.is_dir()) {
         let estimates = path.join("estimates.json");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Other people's stacks, which are measured beside ours: a project of its own, built for nothing else.
+//! Builds the stacks of other projects, which are measured beside ours. They are a project of their own.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::workspace::target_dir;
 
 const STACKS: [&str; 3] = ["zlink", "zbus", "jsonrpsee"];
 
-/// Builds what can be built, and hands out where the programs are.
+/// Builds the stacks that can be built, and returns the directory of the programs.
 pub(super) fn build() -> PathBuf {
     let target = target_dir().join("peers");
     for name in STACKS {

@@ -8,8 +8,8 @@ use cargo_metadata::{DependencyKind, Package};
 
 use crate::packed::Packed;
 
-/// A table of dependencies that leaves Cargo no choice but the lower bound of each direct dependency of one of our
-/// crates, and of those of our crates below it. It is for a target that does not exist: versions are chosen for all.
+/// Returns a table of dependencies that makes Cargo select the lower bound of each direct dependency of one of our crates, and
+/// of our crates below it. The table is for a target that does not exist: Cargo selects versions for all targets.
 pub(super) fn pins(crate_name: &'static str, crates: &[Packed]) -> String {
     let mut table = "[target.'cfg(any())'.dependencies]\n".to_owned();
     for (name, bound) in bounds(crate_name, crates) {
@@ -38,7 +38,7 @@ fn bounds_of(package: &Package) -> impl Iterator<Item = (String, String)> {
     run_time.filter_map(|other| Some((other.name.clone(), lower_bound(&other.req)?)))
 }
 
-/// The oldest version that meets a requirement such as `^1.2`: here, 1.2.0.
+/// Returns the oldest version that meets a requirement: 1.2.0 for `^1.2`.
 fn lower_bound(requirement: &VersionReq) -> Option<String> {
     let first = requirement.comparators.first()?;
     Some(format!("{}.{}.{}", first.major, first.minor.unwrap_or(0), first.patch.unwrap_or(0)))

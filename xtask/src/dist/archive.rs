@@ -8,7 +8,7 @@ use super::tree::Tree;
 use super::{EXAMPLE, Parts, UNITS, checksums};
 use crate::command::{Outcome, run};
 
-/// Files of the repository that go with the program, besides `docs`.
+/// Files of the repository that the archive contains, besides `docs`.
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
 pub(super) fn make(parts: &Parts<'_>, place: &Path) -> Outcome<PathBuf> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask dist --check`: what was made can be made again, and others find no fault with it.
+//! `cargo xtask dist --check`: checks that the build is reproducible, and what lintian and systemd report.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::workspace::{root, target_dir};
 
 pub(super) const PROGRAMS: [Program; 2] = [("lintian", "lintian"), ("systemd-analyze", "systemd")];
 
-/// The most that is acceptable, in tenths: 0 is harmless, 100 has all rights.
+/// The highest acceptable exposure in tenths: 0 is harmless, 100 has all rights.
 const EXPOSURE: &str = "--threshold=20";
 
 pub(super) fn run(made: &[PathBuf], origin: &Origin, options: &Options) -> Outcome {
@@ -29,7 +29,7 @@ pub(super) fn run(made: &[PathBuf], origin: &Origin, options: &Options) -> Outco
     Ok(())
 }
 
-/// Copies the sources to where every path is another one, makes everything from them, and compares.
+/// Copies the sources to another directory, builds everything from them, and compares.
 fn again(made: &[PathBuf], origin: &Origin, options: &Options) -> Outcome {
     let place = target_dir().join("dist/again");
     let source = place.join("somewhere else");
@@ -41,7 +41,7 @@ fn again(made: &[PathBuf], origin: &Origin, options: &Options) -> Outcome {
             return Err(Failure::Task(format!("{one} and {other} are not the same")));
         }
     }
-    // What has been built takes much space, and is what is there already.
+    // The second build takes much space, and is equal to the first.
     files::fresh_directory(&place)
 }
 
@@ -58,7 +58,7 @@ fn copy_sources(to: &Path) -> Outcome {
     Ok(())
 }
 
-/// Whether systemd understands the units, and how much it thinks a service could do if its program went wrong.
+/// Checks that systemd accepts the units, and the exposure of the services that it computes.
 fn units() -> Outcome {
     let place = target_dir().join("dist/units");
     files::fresh_directory(&place)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A package for Debian and what descends from it: `qmp-server_VERSION-1_ARCHITECTURE.deb`.
+//! A package for Debian and its derivatives: `qmp-server_VERSION-1_ARCHITECTURE.deb`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -44,7 +44,7 @@ pub(super) fn make(parts: &Parts<'_>, place: &Path) -> Outcome<PathBuf> {
     let version = &parts.origin.version;
     let package = place.join(format!("qmp-server_{version}-1_{}.deb", architecture.trim()));
     let mut build = Command::new("dpkg-deb");
-    // Newer files get this time, and all of them are newer.
+    // dpkg-deb gives this time to files that are newer, and all of them are.
     build.env("SOURCE_DATE_EPOCH", &parts.origin.epoch);
     build.args(["--root-owner-group", "-Zxz", "--build"]).arg(tree.root()).arg(&package);
     output_of(&mut build)?;
@@ -81,7 +81,7 @@ fn fill(tree: &mut Tree, parts: &Parts<'_>) -> Outcome {
     Ok(())
 }
 
-/// Sizes in KiB, as Debian counts them: each file by itself, and one for each directory.
+/// Returns the size in KiB as Debian counts it: each file rounded up, and one for each directory.
 fn size_of(tree: &Tree) -> Outcome<u64> {
     let mut directories = BTreeSet::new();
     let mut size = 0;
@@ -95,9 +95,9 @@ fn size_of(tree: &Tree) -> Outcome<u64> {
     Ok(size + directories.len() as u64)
 }
 
-/// The packages of the libraries that the program is linked with, in the versions whose symbols it uses.
+/// Returns the packages of the libraries that the program is linked with, in the versions whose symbols it uses.
 fn libraries(program: &Path, place: &Path) -> Outcome<String> {
-    // Found in the sources of a package, which this is not: so they look like some.
+    // dpkg-shlibdeps works only in the sources of a package, so this directory imitates them.
     files::fresh_directory(&place.join("debian"))?;
     files::write(
         &place.join("debian/control"),
@@ -119,7 +119,7 @@ fn copyright(parts: &Parts<'_>) -> Outcome<String> {
     Ok(filled(&template, &[("COPYRIGHT", holder), ("MIT", &continued(&mit))]))
 }
 
-/// A text as it stands below a field: each line begins with a space, and none is empty.
+/// Returns a text in the form of a field's continuation: each line begins with a space, and none is empty.
 fn continued(text: &str) -> String {
     let lines = text.trim_end().lines().map(|line| match line.trim_end() {
         "" => " .".to_owned(),
@@ -136,7 +136,7 @@ fn changelog(parts: &Parts<'_>) -> String {
     )
 }
 
-/// A template with its fields filled in.
+/// Returns a template with its fields filled in.
 fn filled(template: &str, fields: &[(&str, &str)]) -> String {
     fields
         .iter()

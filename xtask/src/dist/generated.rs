@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the program itself makes from its command line: manual pages and completions.
+//! Manual pages and completions, which the program itself generates.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::command::{Failure, Outcome, output_of};
 
-/// Shells, and what a file with completions for them is called.
+/// Shells, and the names of their files with completions.
 const SHELLS: [(&str, &str); 5] = [
     ("bash", "qmp-server.bash"),
     ("elvish", "qmp-server.elv"),
@@ -43,7 +43,7 @@ impl Generated {
     }
 }
 
-/// The subcommands whose pages a page refers to, but for `help`, which is no more than these pages.
+/// Returns the subcommands to whose pages a page refers, except `help`, which only shows these pages.
 fn subcommands(page: &str) -> Vec<String> {
     let plain = page.replace("\\-", "-");
     let names = plain.lines().filter_map(|line| {

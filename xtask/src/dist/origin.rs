@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is built from: which version, which commit, from when.
+//! The origin of a build: version, commit and time.
 
 use std::process::Command;
 
@@ -9,20 +9,20 @@ use crate::metadata::{host, version};
 
 pub(super) struct Origin {
     pub(super) version: String,
-    /// The target that is built for, which is this machine's.
+    /// The target of the build, which is this machine's.
     pub(super) target: String,
-    /// What the program says of itself: version, commit and day.
+    /// The text of `--version`: version, commit and day.
     pub(super) build: String,
-    /// When, in seconds since 1970: all files have this time.
+    /// Time of the commit in seconds since 1970, which all files have.
     pub(super) epoch: String,
-    /// The same as e-mail has it.
+    /// The same in the format of e-mail.
     pub(super) date: String,
-    /// Who has made the commit, with an address.
+    /// The committer, with an address.
     pub(super) author: String,
 }
 
 impl Origin {
-    /// The last commit. As everywhere, `SOURCE_DATE_EPOCH` goes before its time.
+    /// Reads the last commit. `SOURCE_DATE_EPOCH`, if set, replaces its time, as in other build systems.
     pub(super) fn of_workspace() -> Outcome<Self> {
         let version = version()?;
         let commit = output_of(&mut git(["rev-parse", "--short=12", "HEAD"]))?;
@@ -42,7 +42,7 @@ impl Origin {
         })
     }
 
-    /// How files and directories are called.
+    /// Returns the common part of the names of files and directories.
     pub(super) fn title(&self) -> String {
         format!("qmp-server-{}-{}", self.version, self.target)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The program, built so that neither time nor place show.
+//! Builds the program so that it does not depend on time or place.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::command::{Failure, Outcome, cargo, output_of, run};
 use crate::metadata::metadata;
 use crate::workspace::PROGRAM;
 
-/// Builds it and makes sure that it says what it was built from.
+/// Builds the program, and checks that it reports its origin.
 pub(super) fn build(source: &Path, target_directory: &Path, origin: &Origin) -> Outcome<PathBuf> {
     let arguments = ["build", "--locked", "--profile", "dist", "--package", PROGRAM];
     let mut build = cargo(arguments);
@@ -30,7 +30,7 @@ pub(super) fn program_in(target_directory: &Path) -> PathBuf {
     target_directory.join("dist/qmp-server")
 }
 
-/// Flags of rustc that take the machine's directories out of the program. It takes the last one that fits.
+/// Returns flags of rustc that remove the machine's directories from the program. The last flag that matches applies.
 fn flags(source: &Path, target_directory: &Path) -> Outcome<String> {
     let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]))?;
     let mut directories = registries()?;
@@ -42,11 +42,11 @@ fn flags(source: &Path, target_directory: &Path) -> Outcome<String> {
     let flags = directories
         .iter()
         .map(|(directory, name)| format!("--remap-path-prefix={}={name}", directory.display()));
-    // What separates them here, so that paths may have spaces.
+    // The separator of `CARGO_ENCODED_RUSTFLAGS`, so that paths may have spaces.
     Ok(flags.collect::<Vec<_>>().join("\u{1f}"))
 }
 
-/// Where Cargo has put the crates of others. How these directories are called depends on where it gets them from.
+/// Returns the directories in which Cargo has put dependencies. Their names depend on the registry.
 fn registries() -> Outcome<Vec<(PathBuf, &'static str)>> {
     let metadata = metadata()?;
     let others = metadata.packages.iter().filter(|package| package.source.is_some());

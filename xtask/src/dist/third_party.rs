@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose crates are in the program, and what their licences say.
+//! The third-party crates in the program, and their licences.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,10 +12,10 @@ use crate::files;
 use crate::metadata::metadata;
 use crate::workspace::PROGRAM;
 
-/// How files with licences begin.
+/// Prefixes of the names of files with licences.
 const LICENCE_FILES: [&str; 5] = ["LICENSE", "LICENCE", "UNLICENSE", "COPYING", "NOTICE"];
 
-/// All of them, and each text once.
+/// All crates, and each text once.
 pub(super) fn text() -> Outcome<String> {
     let wanted = ["tree", "--locked", "--package", PROGRAM, "--edges", "normal"];
     let plain = ["--prefix", "none", "--no-dedupe", "--format", "{p}"];
@@ -34,7 +34,7 @@ pub(super) fn text() -> Outcome<String> {
     Ok(render(&crates))
 }
 
-/// Name and version of each crate in `cargo tree`'s list, but for those of the workspace, which have a path.
+/// Returns name and version of each crate in `cargo tree`'s list, except those of the workspace, which have a path.
 fn built_from(tree: &str) -> Vec<(&str, &str)> {
     let lines = tree.lines().filter(|line| !line.contains("(/"));
     let mut crates: Vec<_> = lines
@@ -77,7 +77,7 @@ fn licence_texts(directory: &Path) -> Outcome<Vec<String>> {
     paths.iter().map(|path| files::read(path)).collect()
 }
 
-/// A list of crates that refers to a list of texts.
+/// Returns a list of crates that refers to a list of texts.
 fn render(crates: &[Crate]) -> String {
     let mut numbers = BTreeMap::<&str, usize>::new();
     let mut texts = String::new();

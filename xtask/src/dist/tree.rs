@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files that are put together, with modes that do not depend on whose umask it is.
+//! A directory of collected files, with modes that do not depend on the umask.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// An empty one, at this place.
+    /// Creates an empty tree in this directory.
     pub(super) fn new(root: PathBuf) -> Outcome<Self> {
         files::fresh_directory(&root)?;
         set_mode(&root, 0o755)?;
@@ -27,7 +27,7 @@ impl Tree {
         &self.root
     }
 
-    /// The paths of all files, sorted.
+    /// Returns the paths of all files, sorted.
     pub(super) fn files(&self) -> Vec<&str> {
         let mut files: Vec<_> = self.files.iter().map(String::as_str).collect();
         files.sort_unstable();
@@ -38,7 +38,7 @@ impl Tree {
         self.add(path, contents.as_ref(), 0o644)
     }
 
-    /// A file that is there already, elsewhere.
+    /// Adds a copy of a file.
     pub(super) fn copy(&mut self, path: &str, from: &Path) -> Outcome {
         self.add(path, &files::read_bytes(from)?, 0o644)
     }
@@ -47,7 +47,7 @@ impl Tree {
         self.add(path, &files::read_bytes(from)?, 0o755)
     }
 
-    /// `PATH.gz`.
+    /// Adds a compressed file, named `PATH.gz`.
     pub(super) fn zipped(&mut self, path: &str, contents: impl AsRef<[u8]>) -> Outcome {
         self.file(path, contents)?;
         let mut gzip = Command::new("gzip");
@@ -58,7 +58,7 @@ impl Tree {
         Ok(())
     }
 
-    /// A directory, and those above it.
+    /// Creates a directory, and those above it.
     pub(super) fn directory(&self, path: &str) -> Outcome {
         let path = self.root.join(path);
         files::directory(&path)?;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether the changelog tells what is released.
+//! Checks that the changelog describes the release.
 
 use crate::command::{Failure, Outcome};
 
 const UNRELEASED: &str = "Unreleased";
 
-/// What the changelog says of a version. For a dry run, what has no version yet will do.
+/// Returns the section of a version. In a dry run, the unreleased section will do.
 pub(super) fn section<'t>(text: &'t str, version: &str, dry_run: bool) -> Outcome<&'t str> {
     if let Some(section) = titled(text, version) {
         return Ok(section);
@@ -19,7 +19,7 @@ pub(super) fn section<'t>(text: &'t str, version: &str, dry_run: bool) -> Outcom
     }
 }
 
-/// What stands below the heading `## TITLE` or `## TITLE - DATE`.
+/// Returns the text below the heading `## TITLE` or `## TITLE - DATE`.
 fn titled<'t>(text: &'t str, title: &str) -> Option<&'t str> {
     let mut sections = text.split("\n## ").skip(1);
     sections.find(|section| {
@@ -28,7 +28,7 @@ fn titled<'t>(text: &'t str, title: &str) -> Option<&'t str> {
     })
 }
 
-/// Whether an entry of the section is about a crate.
+/// Checks that an entry of the section is about a crate.
 pub(super) fn mentions(section: &str, name: &str) -> Outcome {
     let name = format!("`{name}`");
     let about = |line: &str| {

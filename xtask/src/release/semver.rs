@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether a crate's interface is compatible with the one that was released last.
+//! Checks that a crate's interface is compatible with the last release.
 
 use super::{Release, tag};
 use crate::command::{Failure, Outcome, cargo, output_of, run};
@@ -25,7 +25,7 @@ pub(super) fn check(name: &'static str, version: &str, release: &Release) -> Out
     }
 }
 
-/// How git lists tags, the greatest version first: candidates for a version are less than it.
+/// The options for git to list tags, the greatest version first; a release candidate is less than its version.
 fn list(pattern: &str) -> [&str; 6] {
     ["-c", "versionsort.suffix=-", "tag", "--list", "--sort=-version:refname", pattern]
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What may be depended on, directly or not: licences, versions, and the oldest Rust. Advisories are not in Cargo's metadata:
-//! `cargo xtask audit` looks them up.
+//! Checks all direct and indirect dependencies: licences, duplicate versions, and the Rust that they need. Advisories are
+//! not in Cargo's metadata; `cargo xtask audit` checks them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,20 +8,20 @@ use cargo_metadata::Package;
 use cargo_metadata::semver::Version;
 use spdx::{Expression, ParseMode};
 
-/// Crates that are there in more than one incompatible version, and the reason for it.
+/// Crates that are allowed in more than one incompatible version, with the reason.
 const TWICE: [(&str, &str); 6] = [
     ("base64", "for tests only: qapi-spec has an old one, pem a new one"),
     ("bitflags", "for an example only: vmm-sys-util has an old one, rustix a new one"),
-    ("getrandom", "ring has an old one, what is for tests only a new one"),
+    ("getrandom", "ring has an old one, crates for tests a new one"),
     ("rand", "for tests only: shuttle has an old one, proptest a new one"),
-    ("rand_core", "for tests only: what belongs to rand"),
+    ("rand_core", "for tests only: as for rand"),
     (
         "syn",
         "at build time only: x509-parser's macros have an old one, serde's and clap's a new one",
     ),
 ];
 
-/// Checks all packages, those of the workspace included. `allowed` are licences.
+/// Checks all packages, including those of the workspace. `allowed` lists licences.
 pub(super) fn check(packages: &[Package], allowed: &[String], promised: &Version) -> Vec<String> {
     let mut complaints = Vec::new();
     for Package { name, version, license, rust_version, .. } in packages {
@@ -64,7 +64,7 @@ fn check_twice(packages: &[Package], reasons: &[(&str, &str)]) -> Vec<String> {
     unexcused.chain(superfluous).collect()
 }
 
-/// What all compatible versions have in common: `1` of 1.2.3, `0.2` of 0.2.3.
+/// Returns the part that all compatible versions share: `1` of 1.2.3, `0.2` of 0.2.3.
 fn compatible(version: &Version) -> String {
     match version {
         Version { major: 0, minor: 0, patch, .. } => format!("0.0.{patch}"),
@@ -84,7 +84,7 @@ mod tests {
     fn check_complaint(fields: serde_json::Value, expected: Option<&str>) {
         let complaints =
             check(&[package("a", fields)], &["MIT".to_owned()], &Version::new(1, 88, 0));
-        // The reasons for what is not there are superfluous.
+        // A reason for a crate that is absent is superfluous.
         let own: Vec<_> = complaints.iter().filter(|text| text.starts_with("a ")).collect();
         assert_eq!(own, Vec::from_iter(expected));
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which crate may know which: an arrow only ever points down.
+//! Checks which crate may depend on which: arrows only point down.
 
 use cargo_metadata::{Dependency, DependencyKind, Package};
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the manifests share, so that each crate can be published and used alone.
+//! Checks the manifests, so that each crate can be published and used alone.
 
 use cargo_metadata::Package;
 use cargo_metadata::semver::VersionReq;
@@ -8,11 +8,11 @@ use toml::{Table, Value};
 use crate::workspace::SUPPORT;
 
 const INHERITED: [&str; 4] = ["version", "edition", "rust-version", "license"];
-/// crates.io takes no more and no longer ones.
+/// The limits of crates.io for keywords.
 const KEYWORDS: usize = 5;
 const LETTERS: usize = 20;
 
-/// Checks what Cargo knows of a member, and its manifest for what it inherits.
+/// Checks Cargo's metadata of a member, and what its manifest inherits.
 pub(super) fn check(package: &Package, manifest: &Table) -> Vec<String> {
     let name = package.name.as_str();
     let mut complaints = Vec::new();
@@ -34,7 +34,7 @@ pub(super) fn check(package: &Package, manifest: &Table) -> Vec<String> {
     let lints = manifest.get("lints").and_then(|lints| lints.get("workspace"));
     require(lints == Some(&Value::Boolean(true)), "the lints are not inherited");
     require(package.description.is_some(), "there is no description");
-    // `Some([])` is Cargo's word for `publish = false`.
+    // Cargo reports `publish = false` as `Some([])`.
     let published = package.publish.is_none();
     if SUPPORT.contains(&name) {
         require(!published, "publish = false is missing");
@@ -45,7 +45,7 @@ pub(super) fn check(package: &Package, manifest: &Table) -> Vec<String> {
     require(inherits("package", "keywords"), "keywords is not inherited from the workspace");
     let keywords = &package.keywords;
     let fit = keywords.len() <= KEYWORDS && keywords.iter().all(|word| word.len() <= LETTERS);
-    require(fit, "crates.io takes five keywords of twenty letters, no more");
+    require(fit, "crates.io accepts at most five keywords of at most twenty letters");
     require(
         package.readme.as_ref().is_some_and(|readme| readme == "README.md"),
         "readme is not README.md",
@@ -62,7 +62,7 @@ pub(super) fn check(package: &Package, manifest: &Table) -> Vec<String> {
     complaints
 }
 
-/// Checks that the workspace forbids code that the compiler cannot vouch for. The members inherit that.
+/// Checks that the workspace forbids unsafe code. The members inherit the lint.
 pub(super) fn check_lints(manifest: &Table) -> Vec<String> {
     let lints = manifest.get("workspace").and_then(|table| table.get("lints")?.get("rust"));
     match lints.and_then(|lints| lints.get(LINT)?.as_str()) {
@@ -118,7 +118,7 @@ mod tests {
             (json!({"readme": "x.md"}), "readme is not README.md"),
             (
                 json!({"keywords": ["1", "2", "3", "4", "5", "6"]}),
-                "crates.io takes five keywords of twenty letters, no more",
+                "crates.io accepts at most five keywords of at most twenty letters",
             ),
             (json!({"documentation": null}), "documentation is not https://docs.rs/qmp-queue"),
         ] {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What files must and must not contain.
+//! Checks the contents of files.
 
 const HEADER: &str = "// SPDX-License-Identifier: MIT OR Apache-2.0";
 
@@ -30,7 +30,7 @@ pub(super) fn check(path: &str, text: &str) -> Vec<String> {
     complaints
 }
 
-// Put together from pieces, so that this file does not complain of itself.
+// Composed of pieces, so that this file passes its own check.
 
 fn machine_directories() -> [String; 3] {
     ["home", "Users", "root"].map(|directory| format!("/{directory}/"))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What lies where.
+//! Checks which files exist, and where.
 
 use std::collections::BTreeSet;
 
