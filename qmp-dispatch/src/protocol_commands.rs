@@ -11,12 +11,13 @@ use crate::handler::ErasedHandler;
 use crate::qapi::SchemaInfo;
 use crate::{Context, RegisterError, Registry};
 
-/// Registers what every server needs by itself.
+/// Registers `qmp_capabilities`, which every server needs.
 pub(crate) fn register_negotiation(registry: &mut Registry) -> Result<(), RegisterError> {
     registry.command(NEGOTIATION, qmp_capabilities)?.allow_preconfig();
     Ok(())
 }
 
+/// Registers all commands of this module.
 pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
     register_negotiation(registry)?;
     registry.erased::<(), VersionInfo>(
@@ -47,7 +48,7 @@ fn qmp_capabilities(context: &Context, arguments: QmpCapabilities) -> Result<(),
     context.monitor().negotiate(oob)
 }
 
-/// The QAPI type of [`qmp_proto::Version`], whose members come in another order.
+/// The QAPI type of [`qmp_proto::Version`]. QEMU declares its members in another order than it sends them.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "this only describes another type")]
 struct VersionInfo {

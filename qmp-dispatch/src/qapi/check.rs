@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether values have the type that a command declares, and what QEMU says if not.
+//! Checks whether values have the type that a command declares, with QEMU's error messages.
 //!
-//! Mirrors `qobject_input_visitor` and the visitors that QEMU generates: members in the order of
-//! their declaration, nested ones before the next sibling, what is left over at the end.
+//! Mirrors `qobject_input_visitor` and the visitors that QEMU generates: members are visited in the order of
+//! their declaration, nested ones before the next sibling; unexpected members are reported last.
 
 use std::collections::HashSet;
 use std::iter::Peekable;
@@ -15,8 +15,8 @@ use super::path::Path;
 use super::policy::Policy;
 use crate::steps;
 
-/// How many objects and arrays arguments may be deep. QEMU takes as many as its parser does, which is
-/// 1024. Here, they are deserialized by types that may need some stack for each.
+/// Limit of objects and arrays within each other in arguments. QEMU's only limit is the one of its parser, 1024. Ours is
+/// lower because serde recurses, and the embedder's types decide how much stack a level takes.
 const DEPTH: usize = 128;
 
 /// Walks values and types together.
@@ -24,16 +24,16 @@ pub(crate) struct Checker<'m> {
     model: &'m Model,
     policy: &'m Policy,
     direction: Direction,
-    /// Whether a negative number was found that stands for a large unsigned one.
+    /// Set when a negative number was found that stands for a large unsigned one.
     pub(crate) wraps: bool,
 }
 
-/// Whose values are checked.
+/// Which way the values go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     /// Arguments, which clients choose.
     Input,
-    /// Results and data of events, of which optional members may be null: clients do not get those.
+    /// Results and data of events. Optional members may be null, and are then not sent.
     Output,
 }
 
@@ -63,7 +63,7 @@ impl<'m> Checker<'m> {
         let layers = self.model.layers(ty, object).into_iter();
         let known = layers.flat_map(|layer| &layer.members).map(|member| member.name.as_str());
         if seen.open {
-            // The others have been checked already, each of them once.
+            // The known members have been checked already.
             let known: HashSet<_> = known.collect();
             let mut unknown = object.iter().filter(|(name, _)| !known.contains(name));
             return unknown.try_for_each(|(name, value)| self.any(value, &path.member(name)));
@@ -79,8 +79,8 @@ impl<'m> Checker<'m> {
         Err(Error::generic(format!("Parameter '{}' is unexpected", path.member(name))))
     }
 
-    /// Checks the members that the type knows. `next` goes through the members as they come, which
-    /// is often the order of declaration.
+    /// Checks the members that the type knows. `next` goes through the members of the value, which are often in the
+    /// order of declaration.
     fn members<'o>(
         &mut self,
         ty: &model::Object,
@@ -154,8 +154,8 @@ impl<'m> Checker<'m> {
                     Kind::Alternate(branches) => {
                         match branch_of(self.model, branches, value) {
                             Some(branch) => self.value(branch, value, path),
-                            // Not the whole path: it is said by the generated code, which knows
-                            // the name only.
+                            // Not the whole path: this message is of QEMU's generated code, which knows only
+                            // the name.
                             None => Err(Error::generic(format!(
                                 "Invalid parameter type for '{}', expected: {}",
                                 path.bare(),
@@ -186,7 +186,7 @@ impl<'m> Checker<'m> {
         if fits { Ok(()) } else { Err(wrong_type(path, expected)) }
     }
 
-    /// Checks how deep a value is of which nothing else is known.
+    /// Checks how deep a value is nested, if its type says nothing else.
     fn any(&self, value: &Value, path: &Path<'_>) -> Result<(), Error> {
         fn fits(value: &Value, depth: usize) -> bool {
             steps::count(1);
@@ -252,7 +252,7 @@ impl<'m> Checker<'m> {
     }
 }
 
-/// The branch of an alternate that takes the value, going by its JSON type.
+/// Returns the branch of an alternate for values of this JSON type.
 pub(crate) fn branch_of<'m>(
     model: &Model,
     branches: &'m [TypeRef],
@@ -267,13 +267,13 @@ struct Seen {
     open: bool,
 }
 
-/// The number that an unsigned type takes the value for. A negative one stands for the large one
-/// of the same 64 bits.
+/// Returns the number that an unsigned type reads from the value. A negative number stands for the unsigned one with
+/// the same 64 bits.
 pub(crate) fn unsigned(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| Some(value.as_i64()?.cast_unsigned()))
 }
 
-/// Looks at one member after the other.
+/// Returns a member. Counts as many steps as the linear search may take.
 fn get<'o>(object: &'o Object, name: &str) -> Option<&'o Value> {
     steps::count(object.len());
     object.get(name)
@@ -287,7 +287,7 @@ fn wrong_type(path: &Path<'_>, expected: &str) -> Error {
     Error::generic(format!("Invalid parameter type for '{path}', expected: {expected}"))
 }
 
-/// What tells the branches of an alternate apart.
+/// The JSON types by which the branches of an alternate are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JsonType {
     Null,
@@ -311,7 +311,7 @@ impl JsonType {
     }
 }
 
-/// The JSON type of all values of a type, if there is one.
+/// Returns the JSON type of all values of a type, if they have one in common.
 pub(crate) fn json_type(model: &Model, ty: &TypeRef) -> Option<JsonType> {
     Some(match ty {
         TypeRef::Builtin(Builtin::Any) => return None,

@@ -36,7 +36,7 @@ pub enum Problem {
     /// Arguments, the data of an event and the branches of unions are objects.
     #[error("not an object (a struct, a tagged enum or the unit type)")]
     NotAnObject,
-    /// Tuples, tuple structs and `[T; N]`: the elements of an array are alike and any number.
+    /// Tuples, tuple structs and `[T; N]`: an array of QAPI has elements of one type and no fixed length.
     #[error("a tuple or array of fixed length")]
     Tuple,
     /// serde's default for enums with content. `#[serde(tag = "…")]` makes it a union,
@@ -44,23 +44,23 @@ pub enum Problem {
     #[error("an enum with content must be tagged (a union) or untagged (an alternate)")]
     ExternallyTagged,
     /// A map with values of one type. A map to `serde_json::Value` is an object with any members.
-    #[error("a map whose values are not any value, `serde_json::Value`")]
+    #[error("a map whose values have a type of their own; only `serde_json::Value` is possible")]
     Map,
     /// An `Option` that is not a member.
     #[error("only members can be optional")]
     Nullable,
-    /// Two tagged enums are flattened into one struct, or an untagged one.
+    /// Two tagged enums, or an untagged one, are flattened into one struct.
     #[error("more than one union, or an untagged enum, flattened into a struct")]
     Flattened,
-    /// A union has two members of the same name, both its own and a branch's, or its tag.
+    /// An object has two members of the same name, for example one of a union and one of its branch.
     #[error("there is more than one member '{0}'")]
     Clash(String),
     /// The branches of an alternate cannot be told apart by their JSON type.
     #[error("two branches of an untagged enum have the same JSON type")]
     Ambiguous,
-    /// An `Option` of an untagged enum that may be null. Null and absent are two things in QAPI, and one
-    /// thing to serde, unless the member is read with [`present`](super::present).
-    #[error("an `Option` of what may be null: null cannot be told from absent without `present`")]
+    /// An `Option` of an untagged enum that may be null. QAPI distinguishes null from absent; serde does so
+    /// only for members that are read with [`present`](super::present).
+    #[error("an `Option` of a type that may be null: only `present` can tell null from absent")]
     NullOrAbsent,
     /// A name of a member, a tag or a value of an enum that QAPI does not allow.
     #[error("invalid name '{0}': expected a letter followed by letters, digits, '-' or '_'")]
@@ -69,9 +69,9 @@ pub enum Problem {
     #[error("an integer wider than 64 bits")]
     WideInteger,
     /// A type that contains itself and nothing else.
-    #[error("a type that is defined by itself")]
+    #[error("a type that contains only itself")]
     Endless,
-    /// An `x-qapi-…` attribute is not what it should be.
+    /// An `x-qapi-…` attribute has a value of the wrong type.
     #[error("the attribute {0} is malformed")]
     Attribute(&'static str),
     /// A keyword of JSON Schema that restricts values but is not checked, such as `pattern`. Results and the data

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The types of many commands and events, each once.
+//! Merges the types of all commands and events into one model, in which each type occurs once.
 
 use std::collections::{HashMap, HashSet};
 
 use super::model::{Case, Definition, Kind, Member, Model, Object, TypeRef, Union};
 use super::types::Type;
 
-/// Types that have been brought together from their own models into one. Types of the same name are one if QAPI
-/// does not distinguish them: integers have no width, and a member that is optional in one is so in both.
+/// One model with the types of many. Types of the same name become one if QAPI does not distinguish them: the width of
+/// integers does not count, and a member that is optional in one of them is optional in the result.
 #[derive(Debug, Default)]
 pub(crate) struct MergedTypes {
     pub(crate) model: Model,
@@ -15,17 +15,18 @@ pub(crate) struct MergedTypes {
 }
 
 impl MergedTypes {
-    /// The type within [`MergedTypes::model`]. `None` is the empty object.
+    /// Adds a type and returns its reference within [`MergedTypes::model`]; `None` for the empty object.
     pub(crate) fn import(&mut self, ty: &Type) -> Option<TypeRef> {
         let mut import = Import { target: self, source: &ty.model, imported: HashMap::new() };
         Some(import.type_ref(ty.root.as_ref()?))
     }
 }
 
-/// Takes types over from another model.
+/// Copies types from another model.
 struct Import<'a> {
     target: &'a mut MergedTypes,
     source: &'a Model,
+    /// Indices in `source`, and the indices in `target` that stand for them.
     imported: HashMap<usize, usize>,
 }
 
@@ -88,7 +89,8 @@ impl Import<'_> {
         Object { members, union, open: object.open }
     }
 
-    /// Whether QAPI does not distinguish the types, given that it does not distinguish those in `pairs`.
+    /// Whether QAPI does not distinguish the two types, assuming that it does not distinguish those in `pairs`. The
+    /// assumption ends the recursion for types that contain themselves.
     fn same(&self, source: usize, target: usize, pairs: &mut HashMap<usize, usize>) -> bool {
         if let Some(&known) = pairs.get(&source) {
             return known == target;
@@ -100,7 +102,7 @@ impl Import<'_> {
             return false;
         }
         match (&source.kind, &target.kind) {
-            // In any order: that of a tag is the order of the variants.
+            // The order does not count: serde's order of variants need not be the one of another declaration.
             (Kind::Enum(ours), Kind::Enum(theirs)) => {
                 let theirs: HashSet<_> =
                     theirs.iter().map(|their| (&their.name, &their.features)).collect();
@@ -144,7 +146,7 @@ impl Import<'_> {
         }
     }
 
-    /// Makes members optional that are so in one of two directions.
+    /// Makes those members of the targets optional that are optional in their sources.
     fn merge(&mut self, pairs: &HashMap<usize, usize>) {
         for (&source, &target) in pairs {
             let source = &self.source.definition(source).kind;

@@ -12,12 +12,11 @@ use crate::glob;
 
 /// Which commands a client may execute, and which events it gets.
 ///
-/// What matches a pattern that is denied is not allowed, whatever else it matches; what matches none
-/// that is allowed is not allowed either. In patterns, `*` stands for any text and `?` for any character. In a role that
-/// is [based on](Role::based_on) another one, this holds for what it says itself; where it says
-/// nothing, that of the other role does. `qmp_capabilities` is always allowed.
+/// A name is allowed if it matches an allowed pattern and no denied one. In patterns, `*` stands for any text and `?` for
+/// any character. If a role is [based on](Role::based_on) another one, a name that matches none of its own patterns is
+/// decided by the other role. `qmp_capabilities` is always allowed.
 ///
-/// There are three ready-made ones: [`observer`](Role::observer), [`operator`](Role::operator) and
+/// There are three ready-made roles: [`observer`](Role::observer), [`operator`](Role::operator) and
 /// [`admin`](Role::admin); `docs/roles.md` says what each may do, and why.
 ///
 /// ```
@@ -34,11 +33,11 @@ use crate::glob;
 #[derive(Clone, Debug)]
 pub struct Role {
     name: String,
-    /// Decides what this role leaves open.
+    /// The role that decides about names that match no pattern of this one.
     base: Option<Box<Role>>,
     commands: Rules,
     events: Rules,
-    /// Only in `admin`: in a monitor of one's own there are no roles.
+    /// `true` only in `admin`: a client that adds a monitor to QEMU can use it without any role.
     adds_monitors: bool,
     introspections: Introspections,
 }
@@ -50,7 +49,7 @@ struct Rules {
 }
 
 impl Rules {
-    /// Whether the name is allowed; `None` if nothing is said about it.
+    /// Returns whether the name is allowed, or `None` if no pattern matches it.
     fn decide(&self, name: &str) -> Option<bool> {
         let matches = |patterns: &[String]| patterns.iter().any(|p| glob::matches(p, name));
         if matches(&self.deny) {
@@ -62,7 +61,7 @@ impl Rules {
         }
     }
 
-    /// Whether everything, or nothing but what a base says, is decided without looking at names.
+    /// Returns whether every name is allowed, or `None` if there are no patterns and the base decides.
     fn allow_all(&self) -> Option<bool> {
         match (self.allow.is_empty(), self.deny.is_empty()) {
             (true, true) => None,
@@ -72,7 +71,7 @@ impl Rules {
 }
 
 impl Role {
-    /// A role with which one can do nothing, yet.
+    /// Creates a role that allows nothing yet.
     ///
     /// ```
     /// use qmp_server::Role;
@@ -87,7 +86,7 @@ impl Role {
     ///
     /// # Errors
     ///
-    /// [`RoleError::Name`] if the name has other characters than letters, digits, `-` and `_`.
+    /// [`RoleError::Name`] if the name contains anything but letters, digits, `-` and `_`.
     pub fn new(name: impl Into<String>) -> Result<Role, RoleError> {
         let name = name.into();
         let good = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
@@ -97,7 +96,7 @@ impl Role {
         Ok(Role::nothing(name))
     }
 
-    /// A role with which one can do what another one allows, unless it says otherwise itself.
+    /// Creates a role that allows what another one allows, apart from what its own patterns decide.
     ///
     /// ```
     /// use qmp_server::Role;
@@ -115,7 +114,7 @@ impl Role {
         Ok(Role { base: Some(Box::new(base)), ..Role::new(name)? })
     }
 
-    /// `observer`: queries that change nothing and give no secrets away, and all events.
+    /// Returns the role `observer`: all events, and the queries that change nothing and give no secrets away.
     ///
     /// ```
     /// use qmp_server::Role;
@@ -127,8 +126,8 @@ impl Role {
         Role::made("observer", ready_made::OBSERVER_ALLOWS, ready_made::OBSERVER_DENIES)
     }
 
-    /// `operator`: what an `observer` may do, and what runs a machine as it was set up. It can
-    /// neither end QEMU nor have it open, write or execute anything on the host, nor give it descriptors.
+    /// Returns the role `operator`: what an `observer` may do, and what runs a machine as it was set up. It cannot end
+    /// QEMU, pass it descriptors, or make it open, write or execute anything on the host.
     ///
     /// ```
     /// use qmp_server::Role;
@@ -141,7 +140,8 @@ impl Role {
         Role { base: Some(Box::new(Role::observer())), ..operator }
     }
 
-    /// `admin`: everything. Of all roles, it alone can add a monitor to QEMU (`object-add` of `monitor-qmp`).
+    /// Returns the role `admin`, which allows everything. Only this role may add a monitor to QEMU (`object-add` of
+    /// `monitor-qmp`).
     ///
     /// ```
     /// use qmp_server::Role;
@@ -171,34 +171,34 @@ impl Role {
         }
     }
 
-    /// Allows the commands that match.
+    /// Allows the commands that match the pattern.
     ///
     /// # Errors
     ///
-    /// [`RoleError::Pattern`] if no name could.
+    /// [`RoleError::Pattern`] if no name can match the pattern.
     pub fn allow(&mut self, pattern: &str) -> Result<(), RoleError> {
         add(&mut self.commands.allow, pattern)
     }
 
-    /// Denies the commands that match.
+    /// Denies the commands that match the pattern.
     ///
     /// # Errors
     ///
-    /// [`RoleError::Pattern`] if no name could.
+    /// [`RoleError::Pattern`] if no name can match the pattern.
     pub fn deny(&mut self, pattern: &str) -> Result<(), RoleError> {
         add(&mut self.commands.deny, pattern)
     }
 
-    /// Allows the events that match.
+    /// Allows the events that match the pattern.
     ///
     /// # Errors
     ///
-    /// [`RoleError::Pattern`] if no name could.
+    /// [`RoleError::Pattern`] if no name can match the pattern.
     pub fn allow_events(&mut self, pattern: &str) -> Result<(), RoleError> {
         add(&mut self.events.allow, pattern)
     }
 
-    /// Denies the events that match.
+    /// Denies the events that match the pattern.
     ///
     /// ```
     /// use qmp_server::Role;
@@ -211,18 +211,17 @@ impl Role {
     ///
     /// # Errors
     ///
-    /// [`RoleError::Pattern`] if no name could.
+    /// [`RoleError::Pattern`] if no name can match the pattern.
     pub fn deny_events(&mut self, pattern: &str) -> Result<(), RoleError> {
         add(&mut self.events.deny, pattern)
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The role of a client. `None` if no [`Roles`](super::Roles) were registered, and the client may
-    /// do anything.
+    /// Returns the role of a client. `None` if no [`Roles`](super::Roles) were registered: the client may do anything.
     ///
     /// ```
     /// use qmp_dispatch::proto::Error;
@@ -260,19 +259,19 @@ impl Role {
         self.adds_monitors
     }
 
-    /// Whether there is no need to ask about commands.
+    /// Whether every command is allowed.
     pub(super) fn allows_all_commands(&self) -> bool {
         let base = || self.base.as_ref().is_some_and(|base| base.allows_all_commands());
         self.commands.allow_all().unwrap_or_else(base)
     }
 
-    /// Whether there is no need to ask about events.
+    /// Whether every event is allowed.
     pub(super) fn allows_all_events(&self) -> bool {
         let base = || self.base.as_ref().is_some_and(|base| base.allows_all_events());
         self.events.allow_all().unwrap_or_else(base)
     }
 
-    /// What is left of a result of introspection for those who have this role.
+    /// Removes from a result of introspection what this role does not allow.
     pub(super) fn shown(&self, introspected: Introspected, result: &Json) -> Json {
         self.introspections.shown(introspected, result, self)
     }
