@@ -22,10 +22,10 @@ const MOST_DESCRIPTORS: usize = 253;
 
 /// A stream of bytes in each direction.
 pub trait Channel: Debug + Send {
-    /// What to poll for something to [receive](Channel::receive).
+    /// Returns the descriptor to poll for input.
     fn readable(&self) -> BorrowedFd<'_>;
 
-    /// What to poll for room to send.
+    /// Returns the descriptor to poll for room to send.
     fn writable(&self) -> BorrowedFd<'_>;
 
     /// Sends what fits, and `descriptors` along with the first byte.

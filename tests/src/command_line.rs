@@ -18,7 +18,7 @@ pub fn parse<Arguments: Parser>() -> Result<Arguments, ExitCode> {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        // The first paragraph says what is wrong; the others are usage and advice.
+        // The first paragraph is the error; the others are usage and advice.
         let text = error.to_string();
         let paragraph = text.split("\n\n").next().unwrap_or_default();
         let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");

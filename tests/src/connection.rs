@@ -20,7 +20,7 @@ const SHOWN_CHARACTERS: usize = 300;
 const TRANSCRIPT_ENTRIES: usize = 400;
 const TRANSCRIPT_ENTRY_BYTES: usize = 2000;
 
-/// Something did not go as expected; says what was expected and what came.
+/// An unexpected result; has what was expected and what came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Nobody accepts connections.
@@ -117,11 +117,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects; the monitor lays out its messages as `layout` says.
+    /// Connects to a monitor with this layout of messages.
     ///
     /// # Errors
     ///
-    /// Fails if nobody accepts within `patience`.
+    /// Fails if no server accepts within `patience`.
     pub fn open(endpoint: &Endpoint, layout: Layout, patience: Duration) -> Result<Self, Failure> {
         match endpoint.connect(patience) {
             Ok(channel) => Ok(Self::new(channel, layout)),
@@ -252,7 +252,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the server to close the connection, and says how it did.
+    /// Waits for the server to close the connection, and returns how it did.
     ///
     /// # Errors
     ///

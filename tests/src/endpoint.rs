@@ -7,15 +7,14 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::channel::{Channel, Program, TlsClient, TlsStream};
+use crate::waiting::retry;
 
-/// How long to leave a server alone that did not accept, before asking again.
-const BETWEEN_TRIES: Duration = Duration::from_millis(20);
-/// What the certificates of TLS servers are for.
+/// The name in the certificates of TLS servers.
 pub const LOCALHOST: &str = "localhost";
 const TCP_CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
@@ -35,7 +34,7 @@ pub enum Endpoint {
     Tls {
         /// The port.
         port: u16,
-        /// What the client has.
+        /// The client's certificates.
         client: TlsClient,
     },
     /// A program that serves its standard input and output, started for each connection.
@@ -43,11 +42,11 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Connects, or says at once why not.
+    /// Connects, or fails at once.
     ///
     /// # Errors
     ///
-    /// Fails if nobody listens, or if the listener's backlog is full.
+    /// Fails if no server listens, or if the listener's backlog is full.
     pub fn try_connect(&self) -> io::Result<Box<dyn Channel>> {
         match self {
             Self::Unix(path) => {
@@ -77,22 +76,6 @@ impl Endpoint {
     /// Fails with the reason of the last try.
     pub fn connect(&self, patience: Duration) -> io::Result<Box<dyn Channel>> {
         retry(patience, || self.try_connect())
-    }
-}
-
-/// Tries something until it succeeds, for as long as `patience` lasts.
-///
-/// # Errors
-///
-/// Fails with the reason of the last try.
-pub fn retry<T>(patience: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match attempt() {
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => std::thread::sleep(BETWEEN_TRIES),
-            done => return done,
-        }
     }
 }
 

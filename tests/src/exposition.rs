@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one exposition says.
+/// The contents of an exposition.
 #[derive(Clone, Debug)]
 pub struct Exposition {
     /// By the name, with the labels as they are written.
@@ -28,7 +28,7 @@ impl Exposition {
     ///
     /// # Panics
     ///
-    /// If it is not as it should be; says which line.
+    /// If a line is not valid; the message has the line.
     #[must_use]
     #[track_caller]
     pub fn parse(text: &str) -> Self {
@@ -195,7 +195,7 @@ impl<'t> Sample<'t> {
     }
 }
 
-/// What is quoted at the start, and what comes behind it.
+/// Returns the quoted text at the start, and the rest.
 fn unescape(text: &str) -> Option<(String, &str)> {
     let mut said = String::new();
     let mut characters = text.chars();

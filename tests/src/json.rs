@@ -38,7 +38,7 @@ pub enum Layout {
 /// Why a text is not JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// What was wrong.
+    /// The error.
     pub reason: &'static str,
     /// At which byte of the text.
     pub offset: usize,

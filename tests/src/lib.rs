@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the cross-crate tests are made of: a runner of recorded conformance cases and a harness for servers.
+//! Shared parts of the cross-crate tests: a runner of recorded conformance cases and a harness for servers.
 //!
-//! Everything here looks at a server from outside, through its sockets, its command line and its exit status. Only
-//! [`difffuzz`], and [`bench::fairness`] to count, use a crate under test: elsewhere, a mistake of ours could be made twice
-//! and cancel itself out.
+//! Everything here tests a server from outside, through its sockets, its command line and its exit status. Only
+//! [`difffuzz`], and [`bench::fairness`] to count, use a crate under test. Elsewhere, the tests do not, so that a mistake in
+//! a crate cannot hide itself.
 //!
-//! - [`chaos`] sends our server clients of every bad sort; the program `soak` is its command line.
-//! - [`hostile`] lets attackers of every known kind loose on it, all at once; so does `soak --hostile`.
-//! - [`conformance`] holds any QMP server, QEMU included, against the cases in `conformance/cases`. The program
+//! - [`chaos`] runs misbehaving clients against our server; the program `soak` is its command line.
+//! - [`hostile`] runs attackers of every known kind at once; its command line is `soak --hostile`.
+//! - [`conformance`] runs the cases in `conformance/cases` against any QMP server, QEMU included. The program
 //!   `conformance` is its command line.
 //! - [`difffuzz`] compares the answers to random [`inputs`] with those of a real QEMU.
-//! - [`schema`] reads what `query-qmp-schema` returns, [`exposition`] what Prometheus would.
+//! - [`schema`] reads results of `query-qmp-schema`, [`exposition`] metrics in Prometheus's format.
 //! - [`bench`] measures our server beside others, [`report`] makes one report of all benchmarks.
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
-//! - [`upstream`] has the mux in front of a program of QEMU's, and [`scripted`] is a server that does what a test says.
+//! - [`upstream`] starts the mux in front of a QEMU program; [`scripted`] is a server controlled by a test.
+//! - [`waiting`] waits until a condition holds.
 
 pub mod bench;
 pub mod certificates;
@@ -38,6 +39,7 @@ pub mod schema;
 pub mod scripted;
 pub mod server;
 pub mod upstream;
+pub mod waiting;
 
 /// The example of the project's front page is compiled.
 #[cfg(doctest)]

@@ -11,9 +11,12 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags};
 use tempfile::TempDir;
 
+use crate::endpoint::Endpoint;
+use crate::waiting::wait_for;
+
 pub use rustix::process::Signal;
 
-/// What a process gets to end after a SIGTERM, before it is killed.
+/// Time for a process to end after SIGTERM, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A running child; dropping it ends it. Its standard error is kept for failure messages.
@@ -42,10 +45,38 @@ impl Process {
         &mut self.child
     }
 
-    /// What it has written to its standard error so far.
+    /// Returns its standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until its standard error contains a text.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it does not within [`LIMIT`](crate::server::LIMIT).
+    #[track_caller]
+    pub fn expect_log(&self, text: &str) {
+        wait_for(|| {
+            let log = self.stderr();
+            if log.contains(text) { Ok(()) } else { Err(format!("no '{text}' in: {log}")) }
+        });
+    }
+
+    /// Waits until it accepts connections at this endpoint.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it exits, or does not accept within [`LIMIT`](crate::server::LIMIT).
+    #[track_caller]
+    pub fn expect_ready(&mut self, endpoint: &Endpoint) {
+        wait_for(|| {
+            let Err(error) = endpoint.try_connect() else { return Ok(()) };
+            let exited = self.child.try_wait().expect("the child can be waited for");
+            assert!(exited.is_none(), "the process has exited ({exited:?}): {}", self.stderr());
+            Err(format!("no connection is accepted ({error}): {}", self.stderr()))
+        });
     }
 
     /// Waits for its exit, this long at most.
@@ -98,7 +129,7 @@ impl Drop for Process {
     }
 }
 
-/// What a program did that ran to its end.
+/// The result of a program that ran to its end.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// How it ended.

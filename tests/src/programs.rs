@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Programs that some tests need and that do not come with Rust.
 //!
-//! A test whose program is absent says so and passes, except where `CI=true` is set: there it fails.
+//! A test whose program is absent prints that and passes; with `CI=true`, it fails.
 
 use std::path::{Path, PathBuf};
 

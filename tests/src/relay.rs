@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Stands between a client and a QMP server, changes nothing, and writes down what the server says.
+//! A relay between a client and a QMP server that records the server's messages and changes nothing.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::endpoint::retry;
 use crate::json::Json;
 use crate::server::LIMIT;
+use crate::waiting::retry;
 
 /// Something that a server has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub fn without_id(message: &Json) -> Json {
     Json::Object(members.iter().filter(|(name, _)| name != "id").cloned().collect())
 }
 
-/// What a server has said to its one client, in its order, negotiation left out.
+/// The messages of a server to its one client, in order, without negotiation.
 #[derive(Clone, Debug, Default)]
 pub struct Record(Arc<Mutex<Vec<Said>>>);
 
@@ -77,7 +77,7 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// If nobody can listen at `front`.
+    /// If `front` cannot be listened at.
     pub fn start(front: &Path, back: &Path) -> io::Result<Record> {
         let listener = UnixListener::bind(front)?;
         let record = Record::default();
@@ -86,7 +86,7 @@ impl Record {
         Ok(record)
     }
 
-    /// What has been said so far.
+    /// Returns the messages so far.
     #[must_use]
     pub fn said(&self) -> Vec<Said> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

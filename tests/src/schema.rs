@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::json::Json;
 
-/// What the values of a type are.
+/// The kind of a type.
 #[derive(Debug)]
 pub(crate) enum Shape<'s> {
     /// The JSON type that the schema tells.
@@ -28,7 +28,7 @@ pub(crate) struct Member<'s> {
     pub(crate) optional: bool,
 }
 
-/// Whether a command or event is an extension of somebody else's than QEMU's.
+/// Whether a command or event is an extension that is not QEMU's.
 #[must_use]
 pub fn is_downstream(name: &str) -> bool {
     name.starts_with("__")
@@ -153,7 +153,7 @@ impl Schema {
         text(self.entry(command), "arg-type")
     }
 
-    /// What the values of this type are.
+    /// Returns the kind of this type.
     pub(crate) fn shape(&self, ty: &str) -> Shape<'_> {
         let entry = self.entry(ty);
         let members =

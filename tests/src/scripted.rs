@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A QMP server that does what a test says, word for word, also what no server should do.
+//! A QMP server that a test controls word for word, and that can also misbehave.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::json::Json;
 use crate::server::{LIMIT, Server};
 
-/// Starts a mux with these options with, behind it, a server that is still to be played. It waits for the greeting.
+/// Starts a mux with these options in front of a scripted server. The mux waits for the greeting.
 ///
 /// # Panics
 ///
@@ -26,7 +26,7 @@ pub fn behind_mux(options: &[&str]) -> (Server, Scripted) {
     (mux, scripted)
 }
 
-/// Where a server listens that is played by a test.
+/// The listener of a scripted server.
 #[derive(Debug)]
 pub struct Scripted {
     listener: UnixListener,
@@ -121,7 +121,7 @@ impl Peer {
         self.greet_as(1, capabilities);
     }
 
-    /// The same as a server of another major version.
+    /// Sends a greeting as a server of this major version.
     ///
     /// # Panics
     ///
@@ -134,7 +134,7 @@ impl Peer {
         ));
     }
 
-    /// Lets the client negotiate; hands out the request.
+    /// Lets the client negotiate; returns the request.
     ///
     /// # Panics
     ///

@@ -14,12 +14,12 @@ use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::json::{Json, Layout};
 use crate::process::{Process, Signal, run};
+use crate::waiting::wait_for;
 
-/// Longer than anything takes that works, even on a machine that is busy with other things.
+/// Time limit of every wait. Whatever works is faster, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(20);
-const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
-/// A server in a directory of its own; dropping it ends it.
+/// A server in its own directory. Dropping it ends the server.
 #[derive(Debug)]
 pub struct Server {
     process: Process,
@@ -92,23 +92,9 @@ impl Server {
         command.current_dir(dir.path()).stdout(Stdio::piped()).envs(variables.iter().copied());
         let process = Process::start(&mut command).expect("qmp-server starts");
         let mut server = Self { process, dir };
-        server.wait_until_ready();
+        let endpoint = server.endpoint();
+        server.process.expect_ready(&endpoint);
         server
-    }
-
-    fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + LIMIT;
-        while let Err(error) = self.endpoint().try_connect() {
-            if let Some(status) = self.process.wait(BETWEEN_TRIES).expect("child can be waited for")
-            {
-                panic!("qmp-server has exited ({status}): {}", self.process.stderr());
-            }
-            assert!(
-                Instant::now() < deadline,
-                "qmp-server does not accept connections ({error}): {}",
-                self.process.stderr()
-            );
-        }
     }
 
     /// Its directory.
@@ -178,32 +164,30 @@ impl Server {
         ports(&self.process.stderr())
     }
 
-    /// It must log, some time soon, that it has refused this many clients; hands out what it says of each.
+    /// Waits until it has logged that it refused this many clients, and returns the reasons.
     ///
     /// # Panics
     ///
     /// If it does not, or logs anything else as well.
     #[track_caller]
     pub fn refused(&mut self, clients: usize) -> Vec<String> {
-        let deadline = Instant::now() + LIMIT;
-        loop {
+        wait_for(|| {
             let log = self.process.stderr();
             let said = log.split_inclusive('\n').filter(|line| !line.contains("listening at"));
             let lines: Vec<_> = said.map(|line| line.trim_end().to_owned()).collect();
-            if lines.len() >= clients && log.ends_with('\n') {
-                let reasons = lines.iter().map(|line| {
-                    let (_, reason) = line
-                        .split_once(" is refused: ")
-                        .unwrap_or_else(|| panic!("not a refusal: {line}"));
-                    reason.to_owned()
-                });
-                let reasons: Vec<_> = reasons.collect();
-                assert_eq!(reasons.len(), clients, "{log}");
-                return reasons;
+            if lines.len() < clients || !log.ends_with('\n') {
+                return Err(format!("{clients} clients are to be refused: {log}"));
             }
-            assert!(Instant::now() < deadline, "{clients} clients are to be refused: {log}");
-            std::thread::sleep(BETWEEN_TRIES);
-        }
+            let reasons = lines.iter().map(|line| {
+                let (_, reason) = line
+                    .split_once(" is refused: ")
+                    .unwrap_or_else(|| panic!("not a refusal: {line}"));
+                reason.to_owned()
+            });
+            let reasons: Vec<_> = reasons.collect();
+            assert_eq!(reasons.len(), clients, "{log}");
+            Ok(reasons)
+        })
     }
 
     /// Sends it a signal.
@@ -216,7 +200,7 @@ impl Server {
     }
 }
 
-/// A client that takes nothing but what it expects: every method panics if the server does not do its part in time.
+/// A client for tests: every method panics if the server does anything unexpected, or is late.
 #[derive(Debug)]
 pub struct Client {
     connection: Connection,
@@ -319,14 +303,24 @@ impl Client {
         assert_eq!(message.get("event").and_then(Json::as_str), Some(name), "{message}");
     }
 
-    /// Runs a command without arguments; hands out what it returns.
+    /// Sends a command without arguments and without an id.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take it.
+    #[track_caller]
+    pub fn send_command(&mut self, command: &str) {
+        self.send(&format!(r#"{{"execute": "{command}"}}"#));
+    }
+
+    /// Runs a command without arguments and returns its result.
     ///
     /// # Panics
     ///
     /// If anything but its success comes next.
     #[track_caller]
     pub fn execute(&mut self, command: &str) -> Json {
-        self.send(&format!(r#"{{"execute": "{command}"}}"#));
+        self.send_command(command);
         let reply = self.receive();
         reply.get("return").unwrap_or_else(|| panic!("{command}: {reply}")).clone()
     }
@@ -372,7 +366,7 @@ fn temporary_directory() -> TempDir {
     tempfile::Builder::new().prefix("qmp-tests-").tempdir().expect("temporary directory")
 }
 
-/// With these arguments the program must give up at once, with one line and exit status 2; hands out the line.
+/// Runs the program, which must fail at once with exit status 2 and one line. Returns the line.
 ///
 /// # Panics
 ///
@@ -455,7 +449,7 @@ pub fn target_dir() -> PathBuf {
     profile.parent().unwrap_or(&profile).to_owned()
 }
 
-/// The ports that a server says it listens at, in their order.
+/// Returns the ports in a server's log at which it listens, in their order.
 #[must_use]
 pub fn ports(log: &str) -> Vec<u16> {
     let whole_lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));

@@ -11,6 +11,7 @@ use qmp_proto::Dialect;
 use crate::process::Process;
 use crate::programs::{self, Oracle};
 use crate::server::Server;
+use crate::waiting::wait_for;
 
 /// The name of its socket, in the directory of the mux.
 pub const SOCKET: &str = "upstream.sock";
@@ -137,7 +138,36 @@ impl Muxed {
     }
 }
 
-/// How the files are called that a process holds.
+/// Waits until the files that a process holds in this directory are those with these names, which are sorted.
+///
+/// # Panics
+///
+/// Panics if that is not so within [`LIMIT`](crate::server::LIMIT).
+#[track_caller]
+pub fn expect_held(process: &mut Process, dir: &Path, names: &[&str]) {
+    wait_for(|| {
+        let files = open_files(process);
+        let held = files.iter().filter_map(|path| Path::new(path).strip_prefix(dir).ok());
+        let mut held: Vec<_> = held.map(|path| path.display().to_string()).collect();
+        held.sort();
+        if held == names { Ok(()) } else { Err(format!("holds {held:?}, not {names:?}")) }
+    });
+}
+
+/// Waits until a process holds at most this number of files.
+///
+/// # Panics
+///
+/// Panics if that is not so within [`LIMIT`](crate::server::LIMIT).
+#[track_caller]
+pub fn expect_files(process: &mut Process, most: usize) {
+    wait_for(|| {
+        let open = open_files(process).len();
+        if open <= most { Ok(()) } else { Err(format!("{open} files are open, not {most}")) }
+    });
+}
+
+/// Returns the names of the open files of a process.
 ///
 /// # Panics
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What others wait for while a command blocks: until another thread has stepped in, and afterwards.
+//! How long other clients wait while a command blocks: until another thread leads, and afterwards.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -150,7 +150,7 @@ impl Drop for Site {
     }
 }
 
-/// Waits for a line. Nothing comes behind it.
+/// Waits for a line. Nothing may follow it, because the buffer is dropped.
 fn line(client: &UnixStream) -> io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(20)))?;
     match BufReader::new(client).read_until(b'\n', &mut Vec::new())? {

@@ -13,18 +13,18 @@ use std::time::{Duration, Instant};
 
 use qmp_proto::{Reader, Request, ServerMessage, Value};
 
-/// What is asked, again and again. Every QMP server knows it.
+/// The command that is measured. Every QMP server has it.
 const REQUEST: &[u8] = b"{\"execute\": \"query-version\", \"id\": 1}\n";
 
-/// What is read at a time, at least.
+/// Least size of a read.
 const SMALLEST_BUFFER: usize = 1 << 10;
-/// And at most.
+/// Largest size of a read.
 const LARGEST_BUFFER: usize = 1 << 18;
 
 /// How long a server may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a client negotiates.
+/// The capabilities that a client negotiates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// One command at a time.
@@ -45,7 +45,7 @@ pub struct Client {
     parser: Option<Box<Parser>>,
 }
 
-/// What a client has that parses.
+/// The state of a client that parses.
 #[derive(Debug, Default)]
 struct Parser {
     reader: Reader,
@@ -57,7 +57,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the server is not there, or says something else than QMP servers do.
+    /// If the server is absent, or does not speak QMP.
     pub fn connect(socket: &Path, mode: Mode) -> io::Result<Client> {
         Client::connect_asking(socket, mode, REQUEST)
     }
@@ -114,7 +114,7 @@ impl Client {
         Ok(started.elapsed())
     }
 
-    /// Asks without waiting. So many requests are one write.
+    /// Sends this number of requests in one write, without waiting for answers.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Client {
         Ok(complete)
     }
 
-    /// Reads a line. Nothing comes behind it that was not asked for.
+    /// Reads a line. Nothing may follow it, because the buffer is dropped.
     fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         while line.last() != Some(&b'\n') {

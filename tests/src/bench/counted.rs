@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the server does for a request, counted instead of timed: user instructions by valgrind, system calls by strace.
+//! The work of the server for a request, counted and not timed: user instructions by valgrind, system calls by strace.
 //! Each count is the difference of two runs, of which one has more requests; what a server does once is in both.
 
 use std::collections::BTreeMap;
@@ -7,11 +7,12 @@ use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::client::{Client, Mode};
 use crate::process::Process;
 use crate::server::program;
+use crate::waiting::retry;
 
 /// Requests of the shorter run, and by how many times the other one is longer.
 const REQUESTS: usize = 2_000;
@@ -52,7 +53,7 @@ pub fn count() -> Result<Counts, String> {
     Ok(counts)
 }
 
-/// What is larger in `now` than in `before`, a line each; empty if nothing is.
+/// Returns the counts that are larger in `now` than in `before`, one a line.
 #[must_use]
 pub fn larger(before: &Counts, now: &Counts) -> String {
     let mut lines = String::new();
@@ -116,14 +117,7 @@ fn run(tool: Tool, mode: Mode, requests: usize, together: usize) -> Result<f64, 
 }
 
 fn ask(socket: &Path, mode: Mode, requests: usize, together: usize) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut client = loop {
-        match Client::connect(socket, mode) {
-            Ok(client) => break client,
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
+    let mut client = retry(PATIENCE, || Client::connect(socket, mode))?;
     for _ in 0..requests / together {
         client.ask(together)?;
         let mut left = together;

@@ -26,7 +26,7 @@ const IN_FLIGHT: usize = 8;
 /// A polite client gets few answers in a slice.
 const SLICES: u32 = 4;
 
-/// What the polite client may wait for: each of the greedy ones once, and itself.
+/// Limit of the commands for which the polite client waits: one of each greedy client, and its own.
 const TURNS: usize = GREEDY + 1;
 
 pub(super) fn measure(section: &mut Section, scale: &Scale) -> Result<(), String> {
@@ -63,7 +63,7 @@ pub(super) fn measure(section: &mut Section, scale: &Scale) -> Result<(), String
     Ok(())
 }
 
-/// What clients get beside each other. Where there are several values, they are one per round.
+/// The service that clients get beside each other, with one value for each round.
 #[derive(Debug)]
 pub struct Fairness {
     /// The time that passes for each command of a greedy client, in microseconds.
@@ -115,7 +115,7 @@ struct Round {
     commands: Vec<f64>,
 }
 
-/// Has the polite client ask while the greedy do.
+/// Measures the polite client while the greedy ones are busy.
 fn round(
     server: &Counting,
     polite: &mut Client,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What was measured, for programs. The benchmarks of all crates share this file.
+//! Measured figures in a form for programs. The benchmarks of all crates share this file.
 
 use std::fs::OpenOptions;
 use std::io::Write;

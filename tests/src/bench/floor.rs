@@ -16,7 +16,7 @@ use qmp_dispatch::{Dispatcher, Locals, Monitor, Output, Registry, Time};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-/// What a floor does for a request.
+/// The work of a floor for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Way {
     /// A thread for each client answers every line with the same line.

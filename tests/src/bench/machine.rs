@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the machine is, and what it lets a process have.
+//! The machine and its limits for a process.
 
 use std::fs;
 use std::io;
@@ -75,7 +75,7 @@ impl Drop for ManyDescriptors {
 ///
 /// If there is no such process.
 pub fn resident_kib(pid: u32) -> io::Result<u64> {
-    // What `status` says lags behind, by up to 64 pages a thread.
+    // The value in `status` is late by up to 64 pages for each thread.
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let field = text.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB"));
     let field = field.and_then(|kib| kib.trim().parse().ok());

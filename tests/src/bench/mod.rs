@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a request costs from a client's point of view, held against the least that it could cost and against QEMU.
+//! The cost of a request from a client's point of view, compared with the least possible cost and with QEMU.
 //!
 //! Every server is a process of its own, but for that of [`fairness`], and gets the same requests from the same
 //! [`client`]. All figures are from one run: its rounds take the servers in turns, and a figure is the median of its
@@ -108,7 +108,7 @@ fn report(
     Ok(report)
 }
 
-/// What is measured on one core, or on all.
+/// The measurements on one core, or on all.
 fn measured(
     name: &str,
     pinned: bool,
@@ -120,7 +120,7 @@ fn measured(
     Ok(section)
 }
 
-/// What our server answers: the floor is to send as many bytes.
+/// The answer of our server, whose length the floor uses.
 fn answer_of_ours() -> Result<String, String> {
     let unknown = Floor { program: PathBuf::new(), line: String::new() };
     let peer = Peer::start(Kind::Ours, 1, &unknown)?;

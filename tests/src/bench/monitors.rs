@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What it costs to have very many monitors that are idle.
+//! The cost of very many idle monitors.
 
 use std::io;
 

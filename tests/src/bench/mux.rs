@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What it costs that a mux stands between: the same process of QEMU's, through it and directly.
+//! The cost of a mux: the same QEMU process is measured through the mux and directly.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ use super::speed::{latencies, per_second};
 use super::stats::{median, quantile};
 use super::{Scale, cannot};
 
-/// What the mux is in front of.
+/// The server behind the mux.
 pub(super) const UPSTREAMS: [Kind; 2] = [Kind::Qemu, Kind::StorageDaemon];
 
 const CLIENTS: usize = 8;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use tempfile::TempDir;
@@ -14,9 +14,9 @@ use super::client::{Client, Mode};
 use super::floor::Way;
 use crate::process::Process;
 use crate::server::qmp_server;
+use crate::waiting::retry;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
-const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Kind {
         matches!(self, Kind::Qemu | Kind::StorageDaemon)
     }
 
-    /// A mux takes the second socket for that of the server behind it.
+    /// For a mux, the second socket is the one of the server behind it.
     fn command(self, sockets: &[PathBuf], floor: &Floor) -> Command {
         match self {
             Kind::Mux => qmp_server([
@@ -153,7 +153,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// If it does not start, with what it says.
+    /// If it does not start, with its standard error.
     pub fn start(kind: Kind, clients: usize, floor: &Floor) -> Result<Peer, String> {
         let count = if kind.one_client_per_socket() { clients } else { 1 };
         let (dir, sockets) = sockets(count)?;
@@ -165,7 +165,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// If it does not start, with what it says.
+    /// If it does not start, with its standard error.
     pub fn start_mux(upstream: &Path) -> Result<Peer, String> {
         let (dir, sockets) = sockets(1)?;
         let unknown = Floor { program: PathBuf::new(), line: String::new() };
@@ -182,15 +182,12 @@ impl Peer {
         let process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()))
             .map_err(|error| format!("{kind} does not start: {error}"))?;
         let peer = Peer { process, sockets, _dir: dir };
-        let deadline = Instant::now() + START_LIMIT;
-        while let Err(error) = Client::connect(&peer.sockets[0], Mode::InBand) {
-            if Instant::now() > deadline {
-                let said = peer.process.stderr();
-                return Err(format!("{kind} does not answer ({error}): {said}"));
+        match retry(START_LIMIT, || Client::connect(&peer.sockets[0], Mode::InBand)) {
+            Ok(_) => Ok(peer),
+            Err(error) => {
+                Err(format!("{kind} does not answer ({error}): {}", peer.process.stderr()))
             }
-            std::thread::sleep(BETWEEN_TRIES);
         }
-        Ok(peer)
     }
 
     /// Where client `number` connects: each to a socket of its own, or all to one.
@@ -205,7 +202,7 @@ impl Peer {
     }
 }
 
-/// A directory, and so many paths in it.
+/// Creates a directory, and returns it with this number of paths in it.
 fn sockets(count: usize) -> Result<(TempDir, Vec<PathBuf>), String> {
     let dir = tempfile::Builder::new().prefix("qmp-bench-").tempdir();
     let dir = dir.map_err(|error| format!("cannot make a directory: {error}"))?;

@@ -41,14 +41,14 @@ struct Target {
     limit: Option<Limit>,
 }
 
-/// What was measured on one core, or on all.
+/// The results on one core, or on all.
 #[derive(Debug)]
 pub struct Section {
     name: String,
     pinned: bool,
     figures: Vec<Figure>,
     targets: Vec<Target>,
-    /// What else there is to say.
+    /// Remarks.
     pub notes: Vec<String>,
 }
 
@@ -133,11 +133,11 @@ impl Section {
 #[derive(Debug)]
 pub struct Report {
     rounds: usize,
-    /// What it was measured on.
+    /// The machine.
     pub machine: Vec<(String, Json)>,
     /// The figures.
     pub sections: Vec<Section>,
-    /// What else there is to say.
+    /// Remarks.
     pub notes: Vec<String>,
 }
 
@@ -237,7 +237,7 @@ fn text(text: &str) -> Json {
     Json::String(text.to_owned())
 }
 
-/// Three digits behind the point are more than any figure is worth.
+/// No figure is precise to more than three digits after the point.
 fn number(value: f64) -> Json {
     match value.is_finite() {
         true => Json::Number(format!("{value:.3}")),

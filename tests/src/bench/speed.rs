@@ -25,7 +25,7 @@ struct Contestant {
     lone: Client,
     /// Sends another request for each answer.
     pipelined: Crowd,
-    /// Sends so many in one write, and the next ones when all are answered.
+    /// Sends this number of requests in one write, and the next ones when all are answered.
     batched: Client,
     crowd: Crowd,
     p50: Vec<f64>,

@@ -25,7 +25,7 @@ struct Arguments {
     /// The root of the workspace
     #[arg(long, value_name = "DIRECTORY", default_value = ".")]
     root: PathBuf,
-    /// What is said to have made the report
+    /// The command that the report names as its origin
     #[arg(long, default_value = "cargo xtask bench")]
     command: String,
     /// A document whose summary is brought up to date; may be given more than once

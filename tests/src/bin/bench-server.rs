@@ -44,7 +44,7 @@ enum Task {
     Mux,
     /// Count what our server does for a request: instructions by valgrind, system calls by strace
     Counted {
-        /// Exit with 1 if something is more than 5 % above what this file says
+        /// Exit with 1 if a figure is more than 5 % above the one in this file
         #[arg(long, value_name = "FILE")]
         before: Option<PathBuf>,
     },
@@ -54,7 +54,7 @@ enum Task {
         way: floor::Way,
         /// Where to listen
         socket: PathBuf,
-        /// What to answer
+        /// The answer
         line: String,
     },
 }
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is larger than before.
+/// Returns the figures that are larger than before.
 fn count(arguments: &Arguments, before: Option<&Path>) -> Result<String, String> {
     let at = |path: &Path, error: &dyn Display| format!("{}: {error}", path.display());
     let before = before.map(|path| {

@@ -43,7 +43,7 @@ struct Arguments {
     /// Start this qmp-server
     #[arg(long, value_name = "PROGRAM")]
     ours: Option<PathBuf>,
-    /// How that is to be reached
+    /// How to reach that server
     #[arg(long, value_enum, default_value = "unix", requires = "ours")]
     over: Transport,
     /// The QEMU whose answers are expected
@@ -192,7 +192,7 @@ fn check_categories(options: &Options) -> Result<(), String> {
     }
 }
 
-/// What is to be printed instead of running anything.
+/// What to print instead of running anything.
 #[derive(Clone, Copy)]
 enum Listing {
     Cases,

@@ -18,7 +18,7 @@ use crate::certificates::Identity;
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a client of a TLS server has.
+/// The certificates of a TLS client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsClient {
     /// The certificate of the authority that the server's is from.
@@ -70,7 +70,7 @@ impl TlsStream {
         TlsStream::connect_with(stream, name, client, b"")
     }
 
-    /// Like [`connect`](Self::connect), with these bytes behind the end of the handshake, in one piece with it.
+    /// Like [`connect`](Self::connect), and sends these bytes together with the end of the handshake.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl TlsStream {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
         stream.set_write_timeout(Some(HANDSHAKE_LIMIT))?;
-        // Not `complete_io`, which reads more: nobody would be told of that.
+        // Not `complete_io`, which would read more without reporting it.
         loop {
             while tls.wants_write() {
                 tls.write_tls(&mut &stream)?;

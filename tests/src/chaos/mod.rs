@@ -3,7 +3,7 @@
 //!
 //! A [`run`] is made of rounds. In each, [`unruly`] clients come and go over every transport while [`polite`] ones
 //! compare each answer with what it must be. When the unruly ones are gone, the [`site`] must hold what it held before.
-//! What the clients do depends on the seed alone; in which order the server sees it does not.
+//! The seed decides what the clients do, but not the order in which the server sees it.
 
 mod polite;
 mod site;
@@ -34,7 +34,7 @@ pub struct Scale {
     pub time: Duration,
 }
 
-/// What has happened in a round.
+/// The results of a round.
 #[derive(Debug)]
 pub struct Round {
     /// Counted from zero.
@@ -66,11 +66,11 @@ impl fmt::Display for Round {
     }
 }
 
-/// Starts a server and goes through the rounds, each of which is told.
+/// Starts a server and runs the rounds. Calls a function with the results of each.
 ///
 /// # Errors
 ///
-/// What the server has done wrong, and the seed.
+/// Fails with the error of the server, and the seed.
 pub fn run(scale: &Scale, mut tell: impl FnMut(&Round)) -> Result<(), String> {
     let with_seed = |reason| format!("seed {}: {reason}", scale.seed);
     let started = Instant::now();

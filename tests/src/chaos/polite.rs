@@ -24,12 +24,12 @@ const MOST_MEANWHILE: u64 = 250;
 pub(super) struct Polite {
     members: Vec<Member>,
     random: Random,
-    /// What all of them have got.
+    /// Totals of all clients.
     answers: u64,
     longest_wait: u64,
 }
 
-/// What a talk has come to.
+/// The result of a conversation.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) answers: u64,
@@ -72,7 +72,7 @@ impl Polite {
             self.members[0].request(Request::StopOrCont, self.answers);
             self.finish()?;
         }
-        // Whoever is answered now has been sent all events that came before.
+        // A client that has the answer has also been sent all earlier events.
         for member in &mut self.members {
             member.request(Request::Name, self.answers);
         }
@@ -95,7 +95,7 @@ impl Polite {
         Ok(())
     }
 
-    /// Has a client ask some more.
+    /// Lets a client send more requests.
     fn ask(&mut self, index: usize) {
         let room = IN_FLIGHT - self.members[index].in_flight();
         for _ in 0..self.random.below(room + 1) {

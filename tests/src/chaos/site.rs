@@ -3,8 +3,7 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -15,6 +14,7 @@ use crate::connection::Connection;
 use crate::endpoint::{Endpoint, LOCALHOST};
 use crate::json::Layout;
 use crate::server::{LIMIT, Server};
+use crate::waiting::{retry, wait_until};
 
 /// What the allocator may keep for itself, in KiB: it cannot give back what lies between blocks that are used.
 const SLACK_KIB: u64 = 8 << 10;
@@ -22,7 +22,6 @@ const SLACK_KIB: u64 = 8 << 10;
 /// server keeps could not be told from that.
 const ALLOCATOR: [(&str, &str); 2] =
     [("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// How to get in.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ impl Site {
             "serve",
             "--name",
             "confvm",
-            // What clients do is no error of the server.
+            // Mistakes of clients are not errors of the server.
             "--log-filter",
             "error",
             // So that clients that do not read are disconnected, too.
@@ -87,7 +86,7 @@ impl Site {
         Ok(site)
     }
 
-    /// Has each kind of client come and go once, so that what is made only then is there.
+    /// Connects each kind of client once, so that everything that is allocated on first use exists.
     fn use_once(&self) -> Result<(), String> {
         for endpoint in &self.doors.endpoints {
             let mut connection = Connection::open(endpoint, Layout::Compact, LIMIT)
@@ -101,26 +100,23 @@ impl Site {
         &self.doors
     }
 
-    /// The server must hold as much memory and as many descriptors as before there were clients, some time soon. Hands
-    /// out its memory before, after and at most, and its descriptors.
+    /// Waits until the server holds no more memory and descriptors than before the clients came. Returns its memory
+    /// before, after and at most, and its descriptors.
     pub(super) fn expect_as_before(&mut self) -> Result<([u64; 3], usize), String> {
         let (memory_before, descriptors_before) = self.before;
-        let deadline = Instant::now() + LIMIT;
-        loop {
+        let (memory, descriptors) = retry(LIMIT, || {
             let (memory, descriptors) = self.holds()?;
-            if descriptors == descriptors_before && memory <= memory_before + SLACK_KIB {
-                let most = self.most_memory()?;
-                self.check_log()?;
-                return Ok(([memory_before, memory, most], descriptors));
+            if descriptors <= descriptors_before && memory <= memory_before + SLACK_KIB {
+                return Ok((memory, descriptors));
             }
-            if Instant::now() >= deadline {
-                return Err(format!(
-                    "the server holds {memory} KiB and {descriptors} descriptors, before the clients came \
-                     {memory_before} and {descriptors_before}"
-                ));
-            }
-            thread::sleep(BETWEEN_LOOKS);
-        }
+            Err(format!(
+                "the server holds {memory} KiB and {descriptors} descriptors, before the clients came \
+                 {memory_before} and {descriptors_before}"
+            ))
+        })?;
+        let most = self.most_memory()?;
+        self.check_log()?;
+        Ok(([memory_before, memory, most], descriptors))
     }
 
     /// Ends the server, which has to do so in order.
@@ -131,17 +127,16 @@ impl Site {
         if status.success() { Ok(()) } else { Err(format!("the server has ended with {status}")) }
     }
 
-    /// Memory and descriptors when the latter are as few as they get without clients.
+    /// Returns memory and descriptors without clients. Waits until the server has noticed that all clients have left but the
+    /// one that asks, whose descriptor does not count.
     fn settled(&mut self) -> Result<(u64, usize), String> {
-        let mut last = self.holds()?;
-        loop {
-            thread::sleep(5 * BETWEEN_LOOKS);
-            let now = self.holds()?;
-            if now.1 >= last.1 {
-                return Ok(now);
-            }
-            last = now;
-        }
+        let mut operator = self.server.negotiated();
+        wait_until(|| {
+            let clients = operator.execute("__org.qmp-server_query-clients");
+            clients.as_array().is_some_and(|clients| clients.len() == 1)
+        });
+        let (memory, descriptors) = self.holds()?;
+        Ok((memory, descriptors - 1))
     }
 
     fn holds(&mut self) -> Result<(u64, usize), String> {

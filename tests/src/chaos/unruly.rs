@@ -33,7 +33,7 @@ type Visit = fn(&mut Unruly) -> io::Result<()>;
 pub(super) struct Unruly {
     doors: Arc<Doors>,
     random: Random,
-    /// Connections that nobody reads from any more.
+    /// Connections that are no longer read.
     kept: Vec<Box<dyn Channel>>,
 }
 

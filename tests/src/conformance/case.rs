@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::step::{Step, number};
 use crate::json::Json;
 
-/// What is done with a new connection before the steps.
+/// The preparation of a new connection before the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing; the greeting is still to be read.
     Fresh,
     /// The capabilities are negotiated, and none is enabled.
     Negotiated,
-    /// The same, and `oob` is enabled.
+    /// Negotiated, with `oob` enabled.
     OutOfBand,
     /// The capabilities are negotiated on the pretty-printing monitor.
     Pretty,
@@ -32,7 +32,7 @@ impl Mode {
         })
     }
 
-    /// What it takes to start like this.
+    /// Returns what the server needs for this start.
     fn need(self) -> Option<Need> {
         match self {
             Self::Fresh | Self::Negotiated => None,
@@ -99,9 +99,9 @@ pub struct Case {
     pub source: String,
     /// How its connection starts.
     pub mode: Mode,
-    /// What is done, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// What the server must have.
+    /// The features that the server needs.
     pub needs: Vec<Need>,
     /// It takes QEMU from ten seconds to minutes.
     pub slow: bool,

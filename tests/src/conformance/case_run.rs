@@ -41,7 +41,7 @@ pub struct Monitors {
 ///
 /// # Errors
 ///
-/// Fails at the first step that does not go as the case says, with the traffic so far.
+/// Fails at the first step with another result than in the case, with the traffic so far.
 pub fn run_case(case: &Case, monitors: &Monitors) -> Result<(), (Failure, Vec<String>)> {
     let mut run = CaseRun {
         monitors,
@@ -54,7 +54,7 @@ pub fn run_case(case: &Case, monitors: &Monitors) -> Result<(), (Failure, Vec<St
     run.steps(case).map_err(|failure| (failure, run.transcript()))
 }
 
-/// What was sent last.
+/// The last payload that was sent.
 #[derive(Debug, Default)]
 struct Sent {
     start: Vec<u8>,
@@ -329,7 +329,7 @@ impl CaseRun<'_> {
         Ok(())
     }
 
-    /// Runs a command for its effect and hands out what it returns; events before the reply are dropped.
+    /// Runs a command for its effect and returns its result; drops events before the reply.
     fn perform(
         &mut self,
         name: &str,
@@ -412,7 +412,7 @@ fn bounded(text: String) -> String {
     }
 }
 
-/// What was expected in place of what has come.
+/// Returns a failure that also has what was expected.
 fn instead_of(wanted: String, failure: Failure) -> Failure {
     match failure {
         Failure::Unexpected(text) => {

@@ -21,7 +21,7 @@ use crate::server::ports;
 const START_LIMIT: Duration = Duration::from_secs(20);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
-/// What carries the bytes.
+/// The transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Transport {
     /// Unix sockets.
@@ -60,12 +60,12 @@ impl Transport {
     }
 }
 
-/// A program, and how it is to be reached.
+/// A program, and how to reach it.
 #[derive(Clone, Debug)]
 pub struct OurServer {
     /// `qmp-server`.
     pub program: PathBuf,
-    /// What carries the bytes.
+    /// The transport.
     pub over: Transport,
     /// The QEMU that it takes after.
     pub dialect: Dialect,
@@ -131,7 +131,7 @@ impl OurServer {
         Process::start(command.stdin(stdin).stdout(stdout))
     }
 
-    /// Has the system choose two ports, and the program tell them.
+    /// Lets the system choose two ports, and reads them from the program's log.
     fn start_at_ports(
         &self,
         address: &str,

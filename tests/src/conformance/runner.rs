@@ -15,12 +15,12 @@ use super::target::{Launch, Target};
 use crate::connection::Failure;
 use crate::endpoint::Endpoint;
 
-/// Once nobody accepts, the next case is not kept waiting as long for a connection.
+/// Patience for a connection once the server has not accepted one.
 const IMPATIENCE: Duration = Duration::from_millis(200);
 /// Cases nest up to 1024 levels deep, and comparing goes down with them.
 const STACK_SIZE: usize = 64 << 20;
 
-/// What to run, on what, and with which limits.
+/// The cases to run, the server, and the limits.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The server.
@@ -132,10 +132,10 @@ impl Options {
     }
 }
 
-/// What came of a case.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The server did what the case says.
+    /// The server behaved as in the case.
     Passed,
     /// It did something else.
     Failed {
@@ -155,7 +155,7 @@ pub struct CaseResult {
     pub category: String,
     /// Its name within the category.
     pub name: String,
-    /// What came of it.
+    /// The outcome.
     pub verdict: Verdict,
     /// How long it took.
     pub duration: Duration,
@@ -179,7 +179,7 @@ pub struct Count {
     pub failed: usize,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// All cases that were asked for, those first that were run.
@@ -294,7 +294,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs one case and says whether it passed.
+    /// Runs one case and returns its outcome.
     fn case(&mut self, case: &Case, target: &Target) -> io::Result<bool> {
         let monitors = Monitors {
             main: target.main().clone(),

@@ -46,7 +46,7 @@ impl Glob {
     }
 }
 
-/// What decides whether a case is run.
+/// The criteria for running a case.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Only cases of these categories; of all if there are none.
@@ -55,7 +55,7 @@ pub struct Selection {
     pub only: Vec<Glob>,
     /// No cases whose title fits one of these.
     pub except: Vec<Glob>,
-    /// What the server does not have.
+    /// The features that the server lacks.
     pub without: BTreeSet<Need>,
     /// Also the slow cases.
     pub slow: bool,

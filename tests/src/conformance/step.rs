@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a case does, step by step.
+//! The steps of a case.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ const BLOCK_SIZE: usize = 1 << 20;
 pub struct Step {
     /// Name of the connection; `None` for the first one.
     pub on: Option<String>,
-    /// What is done there.
+    /// The action.
     pub action: Action,
 }
 
-/// What a step does.
+/// The action of a step.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Sends bytes.
@@ -71,7 +71,7 @@ pub enum Action {
     Connect {
         /// How it starts.
         mode: Mode,
-        /// What it is called.
+        /// Its name.
         name: String,
     },
     /// Waits.
@@ -92,9 +92,9 @@ pub enum MachineState {
 /// Bytes to send, and how.
 #[derive(Clone, Debug)]
 pub struct Send {
-    /// What is sent.
+    /// The payload.
     pub payload: Payload,
-    /// So many descriptors go along with the first byte.
+    /// Number of descriptors that are sent with the first byte.
     pub descriptors: usize,
     /// Bytes per write; `None` for as many as go.
     pub chunk: Option<usize>,

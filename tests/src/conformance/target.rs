@@ -58,7 +58,7 @@ pub(super) struct Running {
     pub(super) pretty: Option<Endpoint>,
     /// If we have started it, and it is not started for each connection.
     pub(super) process: Option<Process>,
-    /// What stands between us and that process, and does not end with it.
+    /// The process between the runner and that server, which does not end with the server.
     pub(super) mux: Option<Process>,
 }
 
@@ -171,7 +171,7 @@ impl Target {
         })
     }
 
-    /// After a case that ends the server: brings it back, or waits for somebody to do so.
+    /// After a case that ends the server: starts it again, or waits until it is started.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Comparing what a server has answered with what was foretold, or found otherwise.
+//! Compares the answers of a server with the predicted ones.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use super::model::Answer;
 
 const TRIES: usize = 3;
 
-/// What `compare` finds, if it finds something every time.
+/// Returns what `compare` finds, if it finds something every time.
 ///
 /// QEMU may close a connection that is made right after another has ended, or send it what was meant for that one.
 pub(super) fn every_time(

@@ -12,7 +12,7 @@ use crate::inputs::{Random, arguments};
 use crate::json::Json;
 use crate::schema::{Schema, is_downstream};
 
-/// What the mux remembers of a descriptor has a limit.
+/// The mux limits what it keeps about a descriptor.
 const LONGEST_DESCRIPTOR_NAME: usize = 255;
 
 /// Whether QEMU and our server must answer the request with the same words, and remain as they are: it names a command
@@ -41,7 +41,7 @@ fn is_comparable(request: &Json, schema: &Schema) -> bool {
     }
 }
 
-/// What compares, and the types of the arguments.
+/// The servers to compare, and the types of the arguments.
 struct Pair {
     theirs: Peer,
     ours: Peer,

@@ -32,7 +32,7 @@ impl Options {
 /// What came of it.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All have answered the same to so many inputs, with so many answers.
+    /// All servers gave the same answers; the numbers of inputs and of answers.
     Same {
         /// How many inputs.
         inputs: u64,
@@ -82,7 +82,7 @@ pub(super) fn share_out<E>(
     })
 }
 
-/// What the workers share.
+/// The state that the workers share.
 #[derive(Default)]
 struct Shared {
     next: AtomicU64,

@@ -14,7 +14,7 @@ use super::shrink::shrink;
 
 /// A file is also sent up to each of its first bytes, these many of them at most.
 const TRUNCATIONS: usize = 200;
-/// What is longer is not made smaller: each try would take long.
+/// Longest input that is shrunk: with longer ones, each try takes long.
 const SHRUNK: usize = 1000;
 
 /// The contents of the files in a directory, by name, each after its beginnings.
@@ -38,7 +38,7 @@ fn inputs(directory: &Path) -> Result<Vec<Vec<u8>>, String> {
     Ok(inputs)
 }
 
-/// What compares.
+/// The servers to compare.
 struct Pair {
     dialect: Dialect,
     /// Started anew when it no longer answers.

@@ -15,7 +15,7 @@ use crate::inputs::{Inputs, Random, seeds};
 struct Trial {
     dialect: Dialect,
     mode: Mode,
-    /// The model is given so many bytes at a time.
+    /// Number of bytes that the model receives at a time.
     piece: usize,
     inputs: Vec<Vec<u8>>,
 }
@@ -52,13 +52,13 @@ impl Trial {
         self.bytes().chunks(self.piece).flat_map(|piece| model.feed(piece)).collect()
     }
 
-    /// What `peer` does otherwise than foretold, every time.
+    /// Returns how `peer` differs from the prediction, if it does every time.
     fn mismatch(&self, peer: &Peer) -> Result<Option<String>, String> {
         let (expected, bytes) = (self.expected(), self.bytes());
         every_time(|| Ok(mismatch(&expected, &peer.answers(self.mode, &bytes)?)))
     }
 
-    /// The least of it that still makes `peer` answer otherwise than foretold.
+    /// Returns the smallest part of it with which `peer` still differs from the prediction.
     fn shrink(&self, peer: &Peer) -> Self {
         let with = |inputs: &[Vec<u8>]| Self { inputs: inputs.to_vec(), ..self.clone() };
         let inputs = shrink(self.inputs.clone(), |inputs| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server must answer, foretold by `qmp-proto` and the rules of negotiation.
+//! Predicts what a server must answer, from `qmp-proto` and the rules of negotiation.
 
 use qmp_proto::{
     Band, Bands, Dialect, Error, ErrorClass, Json, Layout, Limits, Reader, Request, RequestError,
@@ -21,10 +21,10 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All of them.
+    /// All modes.
     pub const ALL: [Mode; 3] = [Mode::Fresh, Mode::Negotiated, Mode::Oob];
 
-    /// What brings a new connection into this state.
+    /// The request that brings a new connection into this state.
     #[must_use]
     pub fn negotiation(self) -> &'static [u8] {
         match self {
@@ -38,13 +38,13 @@ impl Mode {
 /// One line that a server must send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Answers of one band keep their order; those of the other may come between them.
+    /// The band of the request. Only answers of the same band keep their order.
     pub band: Band,
     /// The line, with its end.
     pub line: String,
 }
 
-/// A server that knows two commands, and none that does anything.
+/// A server with two commands, which do nothing.
 #[derive(Debug)]
 pub struct Model {
     reader: Reader,
@@ -59,7 +59,7 @@ impl Model {
         Self { reader: Reader::new(dialect, Limits::default()), negotiated: false, oob: false }
     }
 
-    /// Takes some input, and answers.
+    /// Takes some input, and returns the answers.
     pub fn feed(&mut self, mut input: &[u8]) -> Vec<Answer> {
         let mut answers = Vec::new();
         while let Some(message) = self.reader.read(&mut input) {
@@ -147,12 +147,12 @@ fn bands(oob: bool) -> Bands {
     if oob { Bands::Both } else { Bands::InBand }
 }
 
-/// Whether `input`, read from a clean state, is fit for a comparison: it runs no command of `commands`, except in a way
-/// that every server refuses with the same words, and does not kill QEMU.
+/// Whether `input`, read from a clean state, can be compared: it does not kill QEMU, and every command of `commands` in
+/// it is refused by all servers with the same words.
 #[must_use]
 pub fn is_comparable(dialect: Dialect, input: &[u8], mode: Mode, commands: &[String]) -> bool {
     let harmless = |request: &Request| match request.command.as_str() {
-        // Which of several unexpected arguments is reported is no matter of qmp-proto.
+        // qmp-proto does not decide which of several unexpected arguments is reported.
         "qmp_capabilities" => {
             request.arguments.iter().filter(|(name, _)| *name != "enable").count() <= 1
         }

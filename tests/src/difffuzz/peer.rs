@@ -12,10 +12,10 @@ use qmp_proto::Dialect;
 use tempfile::TempDir;
 
 use super::model::Mode;
-use crate::endpoint::retry;
 use crate::process::Process;
 use crate::programs::Oracle;
 use crate::server::{LIMIT, qmp_server};
+use crate::waiting::retry;
 
 /// A request without command, whose answer shows that all before it have been answered.
 const LAST: &[u8] = b"{\"id\": \"the last one\"}";
@@ -34,7 +34,7 @@ fn oracle(dialect: Dialect, name: &str) -> Result<PathBuf, String> {
     Oracle::of(dialect).program(name).ok_or_else(|| format!("no {name} of QEMU {dialect}"))
 }
 
-/// What of ours is compared.
+/// The programs of ours that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Our own server.

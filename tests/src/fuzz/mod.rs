@@ -19,7 +19,7 @@ pub use targets::{TARGETS, Target};
 
 /// More time on a processor than anything takes that does not hang. (The clock on the wall goes on while others run.)
 const SLOW: Duration = Duration::from_secs(2);
-/// What a target may allocate for each byte of its input, with everything that it keeps for comparisons.
+/// Bytes that a target may allocate for each byte of its input, including copies for comparisons.
 const BYTES_PER_BYTE: u64 = 600;
 const BYTES_AT_LEAST: u64 = 1 << 20;
 
@@ -28,7 +28,7 @@ const BYTES_AT_LEAST: u64 = 1 << 20;
 pub struct Failure {
     /// The input.
     pub input: Vec<u8>,
-    /// What is wrong.
+    /// The error.
     pub reason: String,
 }
 
@@ -84,7 +84,7 @@ pub fn check(target: &Target, input: &[u8]) -> Result<(), Box<Failure>> {
     Err(Box::new(Failure { input: input.to_vec(), reason }))
 }
 
-/// What this thread has used.
+/// Returns the processor time that this thread has used.
 fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What must hold in `qmp-server` for any input: in the audit, for roles, addresses and configuration files.
+//! Properties of `qmp-server` for any input: of the audit, roles, addresses and configuration files.
 //!
 //! Work is to be in proportion to the input. Where the library counts its steps, these are held against its length; else
 //! all that is allocated, which is at least looked at when it is filled.
@@ -44,7 +44,7 @@ pub(super) const CONFIGURATION_WORDS: &[&str] = &[
 /// The most bytes of a line of the audit: arguments and descriptions are cut.
 const LONGEST_LINE: usize = 64 << 10;
 
-/// There are no more steps than so many for each byte, and a few for nothing.
+/// Checks that the steps are at most a constant number for each byte, and a few more.
 #[track_caller]
 fn check_steps(steps: u64, bytes: usize, most_each: u64) {
     let most = most_each * bytes as u64 + 20_000;
@@ -123,7 +123,7 @@ pub(super) fn roles(input: &[u8]) {
     }
 }
 
-/// What is an address is written as it is read.
+/// An address is written as it is read.
 pub(super) fn addresses(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     for text in [text].into_iter().chain(text.lines().take(10)) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What must hold for any input.
+//! Properties for any input.
 
 use qmp_proto::{
     Bands, Dialect, Json, Layout, Limits, Reader, Request, Response, ServerMessage, Value,
@@ -14,7 +14,7 @@ use crate::json;
 pub struct Target {
     /// Its name on the command line.
     pub name: &'static str,
-    /// What inputs are made of besides messages.
+    /// Parts of inputs besides messages.
     pub words: &'static [&'static str],
     /// Takes any input, or panics.
     pub run: fn(&[u8]),
@@ -57,7 +57,7 @@ fn reader(input: &[u8]) {
     }
 }
 
-/// What a reader with these limits finds in the pieces.
+/// Returns what a reader with these limits reads from the pieces.
 fn outcomes<'a>(
     dialect: Dialect,
     limits: Limits,
@@ -108,7 +108,7 @@ fn request(input: &[u8]) {
     }
 }
 
-/// What is written is laid out as QEMU does, whatever is in it, and reads as the same again.
+/// Output has QEMU's layout for any value, and reads as the same value.
 fn writer(input: &[u8]) {
     let (mut reader, mut input) = (Reader::default(), input);
     while let Some(message) = reader.read(&mut input) {

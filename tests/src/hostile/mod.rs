@@ -41,7 +41,7 @@ const MOST_TIMES_THE_ECHO: f64 = 3.0;
 pub const UPSTREAM: &str = "qemu.sock";
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
-/// What is attacked.
+/// The kind of server to attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// `qmp-server serve`.
@@ -55,7 +55,7 @@ pub enum Kind {
 /// Where attackers get in.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Target {
-    /// What is attacked
+    /// The kind of server to attack
     #[arg(long, value_enum)]
     pub kind: Kind,
     /// Unix socket without restrictions
@@ -88,11 +88,11 @@ pub struct Scale {
     pub attackers: String,
     /// A program with the tasks `attack` (see [`attack`]) and `echo` (see [`floor::serve`](crate::bench::floor::serve)).
     pub program: PathBuf,
-    /// Whether the latency is compared with the echo's. A short run says little about percentiles.
+    /// Whether the latency is compared with the echo's. Percentiles of a short run are not reliable.
     pub compares_latency: bool,
 }
 
-/// What has happened.
+/// The results.
 #[derive(Debug)]
 pub struct Outcome {
     checked: Checked,
@@ -155,7 +155,7 @@ impl Outcome {
     ///
     /// # Errors
     ///
-    /// What is not, a line for each thing.
+    /// Returns the expectations that do not hold, one a line.
     pub fn check(&self, scale: &Scale) -> Result<(), String> {
         let mut wrong = Vec::new();
         let scores = self.scores.iter().flat_map(|scores| &scores.0);
@@ -213,7 +213,7 @@ pub fn run(kind: Kind, qemu: Option<Vec<String>>, scale: &Scale) -> Result<Outco
     })
 }
 
-/// Has attackers in two processes, one for the server and one for the echo, for this long.
+/// Runs attackers in two processes, one for the server and one for the echo, for this long.
 fn attack_both(
     site: &mut Site,
     scale: &Scale,
@@ -264,12 +264,12 @@ impl Attack {
         }
     }
 
-    /// Ends it, which shows in its standard input, and reads what it says.
+    /// Closes its standard input, which ends it, and reads its output.
     fn stop(mut self) -> Result<Scores, String> {
         drop(self.0.child().stdin.take());
         let status = self.0.wait(LIMIT).map_err(|error| error.to_string())?;
         let mut text = String::new();
-        // What it says fits into a pipe, so it never waits for its reader; without an end, it would not come.
+        // Its output fits into a pipe, so it never waits for the reader.
         if let (Some(_), Some(mut output)) = (status, self.0.child().stdout.take()) {
             output.read_to_string(&mut text).map_err(|error| error.to_string())?;
         }

@@ -71,7 +71,7 @@ pub(super) struct Polite {
     others: Vec<JoinHandle<Result<u64, String>>>,
 }
 
-/// What they have met.
+/// The results of polite clients.
 pub(super) struct Met {
     pub(super) checked: Checked,
     pub(super) ours: Latencies,

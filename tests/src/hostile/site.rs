@@ -21,11 +21,11 @@ use crate::server::{LIMIT, Server};
 
 /// The user that attackers become, if they may. It needs no entry in the user database.
 pub(super) const ATTACKERS: u32 = 12345;
-/// What each polite client asks, and what it is answered but for the id.
+/// The request of each polite client, and its answer without the id.
 pub(super) const ANSWER: &str = r#"{"return": {"name": "confvm"}, "id": "#;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Holdings {
     /// Bytes that are allocated, as glibc's allocator counts them.
@@ -194,7 +194,7 @@ impl Site {
         }
     }
 
-    /// What the server holds. It stands still for a moment meanwhile.
+    /// Returns the resources of the server, which is stopped for a moment.
     pub(super) fn holdings(&mut self) -> Result<Holdings, String> {
         self.expect_alive()?;
         let (descriptors, threads) = (self.count("fd")?, self.count("task")?);
@@ -208,7 +208,7 @@ impl Site {
         count.map_err(|error| format!("{path}: {error}: {}", self.server.process().stderr()))
     }
 
-    /// Has the server's allocator print its statistics, which end with the bytes that are in use.
+    /// Lets the server's allocator print its statistics, which end with the bytes in use.
     fn live_bytes(&mut self) -> Result<u64, String> {
         let pid = self.server.process().child().id().to_string();
         let call = ["-nx", "-q", "--batch", "-p", &pid, "-ex", "call (void)malloc_stats()"];

@@ -130,7 +130,7 @@ fn add_members(schema: &Schema, ty: &str, random: &mut Random, members: &mut Vec
     add_members(schema, branch, random, members);
 }
 
-/// How many members there are that nobody knows: mostly one, at times enough for the hash table to grow.
+/// Number of unknown members: mostly one, sometimes enough for the hash table to grow.
 fn unexpected(random: &mut Random) -> usize {
     match random.below(20) {
         0..9 => 1,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Inputs for a QMP server that nobody would think of: the same ones for the same seed.
+//! Random inputs for a QMP server, which depend only on the seed.
 //!
 //! An [`Inputs`] makes them in three ways: [`generate`] builds requests, values and runs of tokens from what the grammar
 //! and the protocol know, [`seeds`] takes what the conformance cases send, and [`mutate`] changes either a little.
@@ -43,7 +43,7 @@ impl<'s> Inputs<'s> {
             _ if self.seeds.is_empty() => generate::request(random),
             _ => self.seeds[random.below(self.seeds.len())].clone(),
         };
-        // Most are left as they are: a change tends to break the lexer, which hides what comes behind it.
+        // Most are not changed: a change often causes a lexical error, which hides the rest of the input.
         if random.one_in(4) {
             for _ in 0..=random.below(3) {
                 let other = self.seeds.get(random.below(self.seeds.len().max(1)));

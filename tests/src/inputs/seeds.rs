@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the conformance cases send.
+//! Seeds from the conformance cases.
 
 use qmp_proto::Dialect;
 

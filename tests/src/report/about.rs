@@ -56,7 +56,7 @@ pub(super) fn versions(root: &Path, layers: &[Layer]) -> Vec<Fact> {
     facts
 }
 
-/// What could have been measured, and was not.
+/// Returns what could have been measured, and was not.
 pub(super) fn absent(layers: &[Layer]) -> Vec<String> {
     let servers = [Kind::Qemu, Kind::StorageDaemon];
     let servers = servers.into_iter().map(|kind| (kind.name(), "is not installed"));

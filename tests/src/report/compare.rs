@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What got slower since an older report, beyond noise.
+//! Finds what is slower than in an older report, beyond noise.
 //!
 //! Machines are faster on some days than on others. So a figure that is held against another one of the same run is
 //! compared as a ratio to that; only what stands alone is compared as it is, and only on the same machine. A change
@@ -17,7 +17,7 @@ pub const LEAST: f64 = 0.1;
 /// How groups end in which nothing is compared.
 const ALL_CORES: &str = "all cores";
 
-/// What two reports have in common.
+/// The comparison of two reports.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     /// How many figures are in both, and can be compared.
@@ -26,7 +26,7 @@ pub struct Comparison {
     pub slower: Vec<Change>,
     /// Those that got better.
     pub faster: Vec<Change>,
-    /// What the older report has and the newer one has not.
+    /// The figures that only the older report has.
     pub gone: Vec<String>,
     /// Whether the machines are different.
     pub other_machine: bool,

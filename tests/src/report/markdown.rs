@@ -138,7 +138,7 @@ fn name(what: &str) -> String {
 
 fn cell(row: &Row, figure: &Figure, with_noise: bool) -> String {
     let mut cell = match row.unit.as_str() {
-        // What has no unit is counted.
+        // Figures without a unit are counts.
         "" => format!("{:.0}", figure.median),
         unit => format!("{} {unit}", digits(figure.median)),
     };
@@ -162,7 +162,7 @@ fn multiple(ratio: f64) -> String {
     }
 }
 
-/// Three significant digits at least, and none behind the point if there are as many before.
+/// Formats at least three significant digits, and none after the point if there are three before it.
 pub(super) fn digits(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

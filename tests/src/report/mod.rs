@@ -17,15 +17,15 @@ use serde::{Deserialize, Serialize};
 pub struct Report {
     /// The day, as `2026-01-31`, in UTC.
     pub date: String,
-    /// What made it.
+    /// The command that made it.
     pub command: String,
     /// The revision that was measured, if it is known.
     pub revision: Option<String>,
-    /// What it was measured on.
+    /// The machine.
     pub machine: Vec<Fact>,
-    /// What was measured beside ours, and what everything was built with.
+    /// Versions of the other programs that were measured, and of the compilers.
     pub versions: Vec<Fact>,
-    /// What was left out, and why.
+    /// What was not measured, and the reason.
     pub notes: Vec<String>,
     /// The figures.
     pub layers: Vec<Layer>,
@@ -40,16 +40,16 @@ pub struct Fact {
     pub value: String,
 }
 
-/// What one benchmark measured.
+/// The results of one benchmark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
-    /// What `cargo xtask bench` calls it.
+    /// Its name in `cargo xtask bench`.
     pub name: String,
     /// Its tables.
     pub groups: Vec<Group>,
 }
 
-/// What belongs into one table.
+/// The rows of one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// Its heading.

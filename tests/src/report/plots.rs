@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What grows with the number of clients, and what does not: plots, as SVG.
+//! Plots over the number of clients, as SVG.
 
 use std::error::Error;
 

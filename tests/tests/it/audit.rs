@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! The audit of what clients do.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,12 +8,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::json::Json;
 use tests::process::{Signal, run};
 use tests::server::{Client, LIMIT, Server, refusal};
+use tests::waiting::wait_for;
 
 /// A line that was written.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ impl Line {
         self.0.get(key).map(Json::to_string).unwrap_or_default()
     }
 
-    /// Which command it is about, and what became of it.
+    /// Returns the command and its outcome.
     fn outcome(&self) -> [&str; 3] {
         [self.text("command"), self.text("outcome"), self.text("desc")]
     }
@@ -43,27 +45,32 @@ fn lines(text: &str) -> Vec<Line> {
     complete.lines().map(|line| Line(parse(line))).collect()
 }
 
-/// Waits until the file has as many lines as that, and gives them.
+/// Waits until the lines of the file are as expected, and returns them.
 #[track_caller]
-fn wait_for_lines(path: &Path, count: usize) -> Vec<Line> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
+fn wait_for_audit(path: &Path, expected: impl Fn(&[Line]) -> bool) -> Vec<Line> {
+    wait_for(|| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let lines = lines(&text);
-        if lines.len() >= count {
-            return lines;
-        }
-        assert!(Instant::now() < deadline, "{count} lines are expected: {text}");
-        thread::sleep(Duration::from_millis(5));
-    }
+        if expected(&lines) { Ok(lines) } else { Err(format!("the audit says only: {text}")) }
+    })
 }
 
-/// A server with an audit, and where that is.
+/// Waits until the file has at least this many lines, and returns them.
+#[track_caller]
+fn wait_for_lines(path: &Path, count: usize) -> Vec<Line> {
+    wait_for_audit(path, |lines| lines.len() >= count)
+}
+
+fn ends_with_disconnection(lines: &[Line]) -> bool {
+    lines.last().is_some_and(|line| line.text("kind") == "disconnected")
+}
+
+/// Starts a server with an audit, and returns the path of the audit.
 fn audited(more: &[&str]) -> (Server, PathBuf) {
     let arguments = ["--listen", "unix:{sock}", "--audit", "audit.jsonl"];
     let server = Server::start_with(arguments.into_iter().chain(more.iter().copied()));
     let path = server.dir().join("audit.jsonl");
-    // Whoever has looked whether the server is there.
+    // The client that checked that the server is ready has two lines.
     wait_for_lines(&path, 2);
     (server, path)
 }
@@ -174,7 +181,7 @@ fn no_secret_is_written_down() {
     let mut client = server.negotiated();
     let secret = |number: usize| format!("hunTER{number:02}");
     for (number, request) in WITH_SECRETS.iter().enumerate() {
-        // The numbers that somebody types are secrets, too.
+        // Keys as numbers are secrets, too.
         client.send(&request.replace("SECRET", &secret(number)));
         client.receive();
     }
@@ -187,7 +194,7 @@ fn no_secret_is_written_down() {
         assert_eq!(said.collect::<Vec<_>>(), [""; 0], "{request}");
     }
     assert!(!text.contains("73211"), "{text}");
-    // But it is written down what was done.
+    // But the command itself is recorded.
     let commands = commands(&lines);
     assert_eq!(commands[1][0], "set_password");
     assert_eq!(lines[4].json("arguments"), r#"{"protocol": "vnc", "password": "***"}"#);
@@ -220,7 +227,7 @@ fn who_is_not_let_in_is_written_down() {
 
     let arguments = ["--listen", "unix:{sock}", "--audit", "audit.jsonl", "--allow-user", "4242"];
     let server = Server::start_with(arguments);
-    // Whoever has looked whether the server is there.
+    // The client that checked that the server is ready has two lines.
     let lines = wait_for_lines(&server.dir().join("audit.jsonl"), 1);
     assert_eq!(lines[0].text("kind"), "connection-refused");
     assert_eq!(lines[0].text("reason"), "access");
@@ -271,16 +278,8 @@ fn a_file_that_was_moved_away_is_opened_anew() {
     }
     client.half_close();
     client.expect_end();
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let text = fs::read_to_string(&path).unwrap();
-        let new = lines(&text);
-        if new.last().is_some_and(|line| line.text("kind") == "disconnected") {
-            assert_eq!(count + commands(&new).len(), asked, "none is missing, none is there twice");
-            break;
-        }
-        assert!(Instant::now() < deadline, "{text}");
-    }
+    let new = wait_for_audit(&path, ends_with_disconnection);
+    assert_eq!(count + commands(&new).len(), asked, "none is missing, none is there twice");
 }
 
 #[test]
@@ -291,10 +290,7 @@ fn a_file_that_cannot_be_opened_anew_goes_on() {
     fs::rename(&path, &moved).unwrap();
     fs::create_dir(&path).unwrap();
     server.signal(Signal::HUP);
-    let deadline = Instant::now() + LIMIT;
-    while !server.process().stderr().contains("the audit's old file goes on") {
-        assert!(Instant::now() < deadline, "{}", server.process().stderr());
-    }
+    server.process().expect_log("the audit's old file goes on");
     client.execute("query-uuid");
     let lines = wait_for_lines(&moved, 5);
     assert_eq!(lines.last().unwrap().outcome(), ["query-uuid", "ok", ""]);
@@ -305,10 +301,10 @@ fn make_pipe(path: &Path) {
     assert!(made.status.success(), "{made:?}");
 }
 
-/// More than waits for a pipe.
+/// More lines than the audit keeps for a pipe.
 const MANY: usize = 1200;
 
-/// Has so many lines written that they do not all find room.
+/// Writes more lines than there is room for.
 fn fill(client: &mut Client) {
     let padding = "x".repeat(10_000);
     for id in 0..MANY {
@@ -341,10 +337,7 @@ fn check_gap(server: &mut Server, reader: impl Read) {
     assert!(kept > 0 && lost > 0, "{kept} {lost}");
     assert_eq!(kept, last.unwrap() + 1, "all before the gap are there");
     assert_eq!(kept + lost, i64::try_from(MANY).unwrap());
-    let deadline = Instant::now() + LIMIT;
-    while !server.process().stderr().contains("the audit goes on, with a gap") {
-        assert!(Instant::now() < deadline, "{}", server.process().stderr());
-    }
+    server.process().expect_log("the audit goes on, with a gap");
 }
 
 #[test]
@@ -355,7 +348,7 @@ fn a_pipe_that_nobody_reads_holds_up_nobody() {
     let arguments = ["--listen", "unix:{sock}", "--audit", "audit.pipe"];
     let mut server = Server::start_in(dir, arguments);
     fill(&mut server.negotiated());
-    // Somebody comes to read it after all.
+    // Now the pipe is read.
     let reader = File::open(&path).unwrap();
     check_gap(&mut server, reader);
 }
@@ -392,7 +385,7 @@ fn a_full_disk_holds_up_nobody() {
     assert!(log.contains("the end of the audit could not be written"), "{log}");
 }
 
-/// A server that greets, lets one negotiate, and leaves everything else to the test.
+/// A server that sends a greeting and negotiates. The test decides about everything else.
 struct Silent {
     stream: UnixStream,
     reader: BufReader<UnixStream>,
@@ -416,10 +409,10 @@ impl Silent {
         self.stream.write_all(format!("{text}\r\n").as_bytes()).unwrap();
     }
 
-    /// It must be asked for this now; gives the id.
+    /// Expects a request for this command, and returns the id.
     fn asked(&mut self, command: &str) -> i64 {
         let mut line = String::new();
-        // The mux ends its requests with what is not needed to read them.
+        // The mux ends its requests with bytes that are not part of the JSON.
         while line.trim().is_empty() {
             line.clear();
             self.reader.read_line(&mut line).unwrap();
@@ -458,20 +451,12 @@ fn what_the_client_was_told_is_written_down_whatever_comes_later() {
         r#"{"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-qmp-quit"}, "timestamp": {"seconds": 1, "microseconds": 2}}"#,
     );
     client.expect_event("SHUTDOWN");
-    // It goes without an answer.
+    // The server ends without an answer.
     drop(silent);
     client.expect_end();
 
-    let deadline = Instant::now() + LIMIT;
-    let lines = loop {
-        let lines = wait_for_lines(&path, 1);
-        if commands(&lines).len() == 4
-            && lines.last().is_some_and(|line| line.text("kind") == "disconnected")
-        {
-            break lines;
-        }
-        assert!(Instant::now() < deadline, "{lines:?}");
-    };
+    let lines =
+        wait_for_audit(&path, |lines| commands(lines).len() == 4 && ends_with_disconnection(lines));
     let desc = told.get("error").and_then(|error| error.get("desc")).and_then(Json::as_str);
     assert!(desc.unwrap().contains("was not answered within 0.2 seconds"), "{told}");
     assert_eq!(

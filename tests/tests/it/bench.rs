@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! The benchmark runs, and prints the expected figures.
 
 use std::path::Path;
 use std::process::Command;
@@ -76,7 +77,7 @@ fn check_report(directory: &Path) {
     let finished = report(directory, &["--compare", "old.json"]);
     assert_eq!(finished.status.code(), Some(0), "{finished:?}");
 
-    // One was ten times as fast once.
+    // In the older figures, one measurement is ten times as fast.
     let mut old: Report = serde_json::from_str(&read("old.json")).unwrap();
     let row = &mut old.layers[0].groups[0].rows[0];
     assert_eq!(row.unit, "µs");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! The example of a block back end, with QEMU's tools as its users.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
 
 use qapi::qmp::{Event, block_resize, query_block, query_blockstats, quit};
 use qapi::{Qmp, Stream};
@@ -16,9 +16,8 @@ use tests::programs::{find, find_python};
 use tests::server::{Client, LIMIT, example};
 
 const MEBIBYTE: u64 = 1 << 20;
-/// How far into a file the back end can write.
+/// The largest file that the back end can write.
 const WRITE_LIMIT: u64 = 4 * MEBIBYTE;
-const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// The back end with two devices, `disk0` of one mebibyte, and `disk1`, which is larger than it can write.
 struct BackEnd {
@@ -40,18 +39,9 @@ impl BackEnd {
         command.args(["disk0=disk0.img", "disk1=disk1.img"]).current_dir(dir.path());
         let process = Process::start(&mut command).unwrap();
         let mut back_end = BackEnd { process, dir };
-        back_end.wait_until_ready();
+        let endpoint = back_end.endpoint();
+        back_end.process.expect_ready(&endpoint);
         back_end
-    }
-
-    fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + LIMIT;
-        while let Err(error) = self.endpoint().try_connect() {
-            let exited = self.process.wait(BETWEEN_TRIES).unwrap();
-            let stderr = self.process.stderr();
-            assert_eq!(exited, None, "{stderr}");
-            assert!(Instant::now() < deadline, "{error}: {stderr}");
-        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -62,7 +52,7 @@ impl BackEnd {
         Endpoint::Unix(self.path("qmp.sock"))
     }
 
-    /// It must end by itself, and leave nothing behind but the files of its devices.
+    /// Waits for it to exit; it must leave only the files of its devices behind.
     fn end(mut self) -> ExitStatus {
         let status = self.process.wait(LIMIT).unwrap();
         let status = status.unwrap_or_else(|| panic!("it stays: {}", self.process.stderr()));
@@ -87,7 +77,7 @@ fn qemus_client_controls_it_while_qemus_tools_read_and_write() {
     let mut command = Command::new(python);
     command.arg(script).args(["qmp.sock", "nbd.sock", "disk0.img", "disk1.img"]);
     command.arg(WRITE_LIMIT.to_string()).current_dir(back_end.dir.path());
-    // It does a lot, and has a limit of its own.
+    // This takes longer, and has its own time limit.
     let finished = run(&mut command, "", 5 * LIMIT).unwrap();
     assert!(finished.status.success(), "{finished:#?}; {}", back_end.process.stderr());
     assert_eq!(back_end.end().code(), Some(0));

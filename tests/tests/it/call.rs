@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! `qmp-server call`, with our server and with QEMU's.
 
 use std::io;
 use std::path::Path;
@@ -94,7 +95,7 @@ fn nobody_at_the_address_is_a_failure_of_its_own() {
     assert_eq!(finished.stderr.lines().count(), 1, "{finished:#?}");
 }
 
-/// The call must fail before anything is executed, with one line; hands it out.
+/// The call must fail before anything is executed, with one line, which is returned.
 #[track_caller]
 fn check_failure(arguments: &[&str]) -> String {
     refusal(&[&["call"], arguments].concat())

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! `qmp-server call` with servers that misbehave, and with signals.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,7 +10,7 @@ use tests::process::{Finished, Process, run};
 use tests::scripted::{Peer, Scripted};
 use tests::server::{LIMIT, Server, qmp_server};
 
-/// A server that is played by the test, and calls to it.
+/// A scripted server, and calls to it.
 struct Played {
     dir: TempDir,
     scripted: Scripted,
@@ -40,7 +41,7 @@ impl Played {
     }
 }
 
-/// The call must fail without a result, and say this.
+/// The call must fail without a result, and with this message.
 #[track_caller]
 fn check_failure(finished: &Finished, expected: &str) {
     assert_eq!(finished.status.code(), Some(2), "{finished:?}");
@@ -65,7 +66,7 @@ fn what_the_server_owes_another_call_is_passed_over() {
     check_failure(&finished, "no response within 0.2 s");
     let finished = played.call(&["query-quick"], |scripted| {
         let mut peer = scripted.accept();
-        // QEMU answers what was left before the negotiation, but a server may do so at any time.
+        // QEMU sends answers to an earlier client before the one to negotiation, but a server may do so at any time.
         peer.send(r#"{"error": {"class": "GenericError", "desc": "for the first"}}"#);
         peer.greet("[]");
         peer.send(&format!(r#"{{"return": {{"of": "another"}}, "id": {first}}}"#));
@@ -108,7 +109,7 @@ fn the_timeout_is_for_the_whole_call() {
         peer.expect_end();
     });
     check_failure(&finished, "does not respond to the negotiation");
-    // Events without end do not give it more time.
+    // Endless events do not extend the deadline.
     let finished = played.call(&["--timeout", "0.2", "query-name"], |scripted| {
         let peer = greeted(scripted);
         let mut stream = peer.into_stream();
@@ -150,7 +151,7 @@ fn a_server_that_dies_while_events_are_awaited_is_told_of() {
     assert_eq!(finished.status.code(), Some(2), "{finished:?}");
     assert!(finished.stdout.contains("RESUME"), "{finished:?}");
     assert!(finished.stderr.contains("the server has closed the connection"), "{finished:?}");
-    // It is no surprise where the server was told to end, or says that the machine has.
+    // The end of the connection is expected if the command ends the server, or after the event that the machine has ended.
     assert!(events("quit", None).status.success());
     assert!(events("system_powerdown", Some("SHUTDOWN")).status.success());
 }
@@ -191,7 +192,7 @@ fn a_trace_that_nobody_reads_holds_up_nobody() {
     let endpoint = tests::endpoint::Endpoint::Unix(path);
     let mut client = tests::server::Client::connect(&endpoint);
     client.receive();
-    // Eight times what the log and the pipe take.
+    // Eight times the capacity of the log and the pipe.
     let long = "x".repeat(1 << 20);
     for _ in 0..4 {
         client.send(&format!(r#"{{"execute": "qmp_capabilities", "arguments": {{"{long}": 1}}}}"#));

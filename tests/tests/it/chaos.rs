@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Misbehaving clients, and their effect on others.
 
 use std::time::Duration;
 
 use tests::chaos::{Scale, run};
 
-/// The seed is in the failure's text; `cargo xtask soak --seed` goes on with it for longer.
+/// A failure has the seed in its message; `cargo xtask soak --seed` runs it for longer.
 #[track_caller]
 fn check(seed: u64) {
     let scale = Scale { seed, unruly: 8, visits: 40, time: Duration::ZERO };

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages and exit status of a program that cannot start.
 
 use std::fs;
 use std::net::TcpListener;

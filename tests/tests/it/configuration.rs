@@ -1,32 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! The configuration file.
 
 use std::fs;
 
 use tempfile::TempDir;
 use tests::process::run;
 use tests::server::{LIMIT, Server, qmp_server};
-
-/// The TOML in the manuals.
-fn examples() -> Vec<&'static str> {
-    let manuals =
-        [include_str!("../../../docs/configuration.md"), include_str!("../../../docs/roles.md")];
-    let blocks = manuals.into_iter().flat_map(|manual| manual.split("```toml\n").skip(1));
-    blocks.filter_map(|block| block.split("```").next()).collect()
-}
-
-#[test]
-fn the_examples_of_the_manuals_are_right() {
-    assert!(!examples().is_empty());
-    for example in examples() {
-        let dir = directory_with(example);
-        for subcommand in [&["serve"][..], &["mux", "--upstream", "unix:x"]] {
-            let arguments = ["--config", "qmp-server.toml", "--check-config"];
-            let mut program = qmp_server(subcommand.iter().chain(&arguments));
-            let finished = run(program.current_dir(dir.path()), "", LIMIT).unwrap();
-            assert!(finished.status.success(), "{example}: {finished:#?}");
-        }
-    }
-}
 
 /// A directory with a configuration file.
 fn directory_with(text: &str) -> TempDir {
@@ -54,7 +33,7 @@ paused = true
 #[test]
 fn everything_can_be_said_in_the_file() {
     let dir = directory_with(EVERYTHING);
-    // Whoever runs the test is to be let in.
+    // The user that runs the test may connect.
     let user = rustix::process::geteuid().as_raw().to_string();
     let arguments = ["serve", "--config", "qmp-server.toml", "--allow-user", &user];
     let mut server = Server::start_in(dir, arguments);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! The recorded cases.
 
 use std::process::Command;
 
@@ -12,8 +13,7 @@ use tests::process::{Finished, run as run_program};
 use tests::server::{self, Server};
 use tests::upstream::Program;
 
-/// All cases of a dialect must pass, but for those that cannot be run over this transport, which leaves `at_least` so
-/// many.
+/// All cases of a dialect must pass that can be run over this transport; there must be at least `at_least` of them.
 #[track_caller]
 fn check(dialect: Dialect, over: Transport, at_least: usize) {
     let program = server::program().to_owned();
@@ -23,17 +23,17 @@ fn check(dialect: Dialect, over: Transport, at_least: usize) {
     check_options(options, at_least);
 }
 
-/// What differs between the dialects is known before a transport is: one of them is enough here.
+/// The dialects differ independently of the transport, so one of them is enough here.
 #[track_caller]
 fn check_transport(over: Transport, at_least: usize) {
     check(Dialect::default(), over, at_least);
 }
 
-/// As many cases are only of 11.1.
+/// The number of cases that are only of 11.1.
 const NEW: usize = 160;
 
-/// All cases that pass on this program of QEMU's must pass through the mux, but for those with an id
-/// that is no JSON, and those about the size of messages, as the mux has ids of its own.
+/// All cases that pass on this program of QEMU must pass through the mux, except those with an id that is not JSON, and those
+/// about the size of messages, which the mux changes with its ids.
 #[track_caller]
 fn check_through_mux(program: Program, without: &[Need], at_least: usize) {
     for (dialect, new) in Dialect::ALL.into_iter().zip([0, NEW]) {
@@ -100,7 +100,7 @@ fn what_passes_on_qemu_passes_through_the_mux() {
     check_through_mux(Program::Emulator, &[], 740);
 }
 
-/// Runs the runner's program, without anything on its standard input.
+/// Runs the runner's program with an empty standard input.
 fn runner(arguments: &[&str]) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conformance"));
     run_program(command.args(arguments), "", 5 * server::LIMIT).unwrap()

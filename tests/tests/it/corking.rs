@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Responses that go out together: in how few writes, in which order, and for whom they never wait.
+//! Responses that are written together.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,7 +27,7 @@ const TURN: EventType<Turn> = EventType::new("X_TURN");
 /// What was written, to which client, in the order of the writes.
 type Log = Arc<Mutex<Vec<(usize, Vec<u8>)>>>;
 
-/// Writes down what is sent.
+/// A transport that records its writes.
 struct Logged {
     socket: UnixStream,
     number: usize,
@@ -50,7 +50,7 @@ impl Transport for Logged {
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        // Before it is sent: the client may go on as soon as it is.
+        // Recorded before it is sent: the client may go on as soon as it has received it.
         let mut log = self.log.lock().unwrap();
         log.push((self.number, bytes.to_vec()));
         let sent = Transport::send(&self.socket, bytes)?;
@@ -67,7 +67,7 @@ impl Transport for Logged {
 struct Site {
     server: ServerHandle,
     log: Log,
-    /// So many commands from now tell that they run, and wait for a word.
+    /// The number of the next commands that report that they run, and wait for the test.
     blocks_in: Arc<AtomicI64>,
     began: Receiver<()>,
     go_on: Sender<()>,
@@ -142,9 +142,8 @@ fn ask(mut client: &UnixStream, command: &str, times: usize) {
     client.write_all(format!("{{'execute': '{command}'}}").repeat(times).as_bytes()).unwrap();
 }
 
-/// Sends requests in one write, again and again, until their answers came in this many writes. A command that the
-/// machine holds up for a moment is not known to be quick, so that it may take more than one try; the last one of very
-/// many fails.
+/// Repeats requests in one write until their answers come in this many writes. This may take several tries, because a
+/// command that the scheduler interrupts is no longer known to be quick. Fails after very many tries.
 fn until_corked(site: &Site, client: &UnixStream, requests: usize, writes: usize) {
     let few = (0..10_000).any(|_| {
         site.writes();
@@ -194,7 +193,7 @@ fn what_is_known_to_be_quick_and_blocks_once_keeps_nothing_back() {
     site.blocks_in.store(4, Ordering::SeqCst);
     ask(&client, "x-turn", 4);
     site.began.recv().unwrap();
-    // Whoever steps in writes them.
+    // The follower that becomes the leader writes them.
     lines(&client, 3);
     site.go_on.send(()).unwrap();
     lines(&client, 1);
@@ -271,8 +270,8 @@ fn nothing_waits_for_a_command_that_is_not_known_to_be_quick() {
     site.end();
 }
 
-/// Of all clients, everything is written in the order in which it was made: a response follows what was executed
-/// before, and an event of a command comes before its response and before that of any later one.
+/// The output of all clients is written in the order in which it was made: responses in the order of execution, and an event
+/// before the response to its command and before all later responses.
 #[test]
 fn nothing_overtakes_anything_of_another_client() {
     let site = Site::new();

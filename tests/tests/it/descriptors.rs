@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptors that clients pass.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tests::endpoint::Endpoint;
 use tests::process::{Process, Signal};
-use tests::server::{Client, LIMIT, qmp_server};
+use tests::server::{Client, qmp_server};
+use tests::upstream;
 
 const NONE: &str = "No file descriptor supplied via SCM_RIGHTS";
 const TAKEN: &str = r#"{"return": {}}"#;
 
-/// A machine that is given descriptors, ours or QEMU's.
+/// A machine that receives descriptors, ours or QEMU's.
 struct Machine {
     process: Process,
     dir: TempDir,
@@ -34,7 +33,7 @@ impl Machine {
         Machine::start(|socket| qmp_server(["--listen", &format!("unix:{socket}")])).unwrap()
     }
 
-    /// `None` if it is not installed.
+    /// Starts QEMU's machine; `None` if it is not installed.
     fn qemu() -> Option<Machine> {
         Machine::start(|socket| {
             let monitor = format!("unix:{socket},server=on,wait=off");
@@ -50,33 +49,19 @@ impl Machine {
         client
     }
 
-    /// A file to be recognized by its name.
+    /// Creates a file, which is recognized by its name.
     fn file(&self, name: &str) -> File {
         File::create(self.dir.path().join(name)).unwrap()
     }
 
-    /// The names of the files that it holds, in their order.
-    fn held(&mut self) -> Vec<String> {
-        let open = fs::read_dir(format!("/proc/{}/fd", self.process.child().id())).unwrap();
-        let targets = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
-        let ours = targets.filter_map(|path| Some(path.strip_prefix(&self.dir).ok()?.to_owned()));
-        let mut names: Vec<_> = ours.map(|path: PathBuf| path.display().to_string()).collect();
-        names.sort();
-        names
-    }
-
-    /// It must come to hold these files and no others.
+    /// Waits until it holds these files and no others.
     #[track_caller]
     fn expect_held(&mut self, names: &[&str]) {
-        let deadline = Instant::now() + LIMIT;
-        while self.held() != names {
-            assert!(Instant::now() < deadline, "holds {:?}, not {names:?}", self.held());
-            thread::sleep(Duration::from_millis(5));
-        }
+        upstream::expect_held(&mut self.process, self.dir.path(), names);
     }
 
-    /// Has a client send several messages, each with the files of these names; they are all there
-    /// before the first of them is read.
+    /// Sends several messages, each with the files of these names. All of them have arrived before the machine reads the
+    /// first.
     fn send_all(&self, client: &mut Client, messages: &[(&str, &[&str])]) {
         self.process.signal(Signal::STOP).unwrap();
         for (text, names) in messages {
@@ -97,7 +82,7 @@ fn expect_none(client: &mut Client) {
     client.expect(&format!(r#"{{"error": {{"class": "GenericError", "desc": "{NONE}"}}}}"#));
 }
 
-/// Our machine and QEMU's must do the same.
+/// Runs a scenario with our machine and with QEMU's: both must do the same.
 #[track_caller]
 fn check(scenario: impl Fn(&mut Machine)) {
     scenario(&mut Machine::ours());
@@ -240,8 +225,8 @@ fn what_does_not_take_a_descriptor_leaves_it() {
     });
 }
 
-/// Not compared: whether a request that was sent before gets it depends on what is faster, reading or executing, in
-/// QEMU as well as here.
+/// Not compared: in QEMU and here alike, it is a race between reading and executing whether an earlier request gets the
+/// descriptor.
 #[test]
 fn out_of_band_what_came_with_a_later_request_is_for_one() {
     let mut machine = Machine::ours();
@@ -302,7 +287,7 @@ fn a_name_that_is_given_again_closes_the_first() {
     });
 }
 
-/// Here, but not in QEMU: there they belong to the socket.
+/// Not compared: in QEMU, the descriptors belong to the socket.
 #[test]
 fn names_end_with_the_connection() {
     let mut machine = Machine::ours();

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Random input, compared with QEMU.
 
 use qmp_proto::Dialect;
 use tests::difffuzz::peer::Subject;
@@ -13,7 +14,7 @@ fn check_same(outcome: Result<Outcome, String>, count: u64) {
     }
 }
 
-/// The dialects whose QEMU has this program; for the others, the calling test is skipped.
+/// Returns the dialects whose QEMU has this program. The calling test is skipped for the others.
 fn dialects(program: &str) -> impl Iterator<Item = Dialect> {
     Dialect::ALL.into_iter().filter(|&dialect| Oracle::of(dialect).program(program).is_some())
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What README.md and the guide show is what happens: their commands are run, and their configurations checked. Their
-//! Rust is compiled by rustdoc (`tests/src/lib.rs`).
+//! README.md and the guide show what really happens: their commands are run, and their configurations are checked. Their
+//! Rust code is compiled by rustdoc (`tests/src/lib.rs`).
 //!
-//! - A block `console` is run by a shell, in a directory of its own. A command has to print what is shown behind it, with
-//!   `...` for anything, and other times in events; one with nothing behind it has to succeed. What serves until it is
-//!   stopped is left in the background as soon as its sockets are there. What a block takes for granted is in
-//!   [`SETTINGS`], what is called otherwise there in [`in_the_directory`].
-//! - What `socat - UNIX:...` is shown with is a dialogue: what begins with `{'` is typed, the rest comes back.
-//! - A block `toml` is held against `--check-config`, unless it is for Cargo.
+//! - A block `console` is run by a shell in a directory of its own. A command has to print the output that follows it, where
+//!   `...` stands for anything and times in events may differ. A command without output has to succeed. A server stays in
+//!   the background as soon as its sockets exist. [`SETTINGS`] has the files that a block needs, and
+//!   [`in_the_directory`] replaces paths.
+//! - The output of `socat - UNIX:...` is a dialogue: lines that begin with `{'` are typed, the others must come back.
+//! - A block `toml` must pass `--check-config`, unless it is for Cargo.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
@@ -25,7 +25,7 @@ use tests::{programs, server};
 /// Documents that have tests of their own.
 const TESTED_ELSEWHERE: [&str; 1] = ["embed.md"];
 
-/// Commands that are not run, by how they begin, and why.
+/// Commands that are not run: the beginning of each, and the reason.
 const NOT_RUN: [(&str, &str); 6] = [
     ("cargo run --release", "builds for minutes what all other tests use"),
     ("cargo xtask", "would run this test, or takes minutes"),
@@ -35,7 +35,7 @@ const NOT_RUN: [(&str, &str); 6] = [
     ("tail -n 2 /var/log/qmp/", "shows what people did on some day"),
 ];
 
-/// What has to be there before a block: the document, a text in the block, and what it needs.
+/// What a block needs: the document, a text in the block, and the need.
 const SETTINGS: [(&str, &str, Setting); 6] = [
     ("README.md", "socat - UNIX:qmp.sock", Setting::Server("qmp.sock")),
     ("README.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
@@ -56,7 +56,7 @@ const SETTINGS: [(&str, &str, Setting); 6] = [
 enum Setting {
     /// Our server, listening there.
     Server(&'static str),
-    /// A file of this name that holds this.
+    /// A file of this name with these contents.
     File(&'static str, &'static str),
 }
 
@@ -65,11 +65,14 @@ struct Document {
     blocks: Vec<Block>,
 }
 
-struct Block {
-    language: String,
+/// A fenced block of a document.
+pub(crate) struct Block {
+    pub(crate) language: String,
+    /// The line of text before the block.
+    pub(crate) before: String,
     /// The line of the document at which the text begins.
     line: usize,
-    text: String,
+    pub(crate) text: String,
 }
 
 #[test]
@@ -94,14 +97,18 @@ fn configurations_have_no_mistakes() {
         for block in blocks.iter().filter(of_ours) {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("qmp-server.toml"), &block.text).unwrap();
-            let tasks =
-                if block.text.contains("[mux]") { &["serve", "mux"][..] } else { &["serve"] };
-            for task in tasks {
+            let has_upstream = block.text.contains("[mux]");
+            let mux: &[_] = if has_upstream {
+                &["mux"]
+            } else {
+                &["mux", "--upstream", "unix:x", "--listen", "unix:y"]
+            };
+            for task in [&["serve"], mux] {
                 let mut check = Command::new(program());
-                check.arg(task).args(["--config", "qmp-server.toml", "--check-config"]);
+                check.args(task).args(["--config", "qmp-server.toml", "--check-config"]);
                 let finished = run(check.current_dir(dir.path()), "", LIMIT).unwrap();
                 let Finished { status, stderr, .. } = finished;
-                assert!(status.success(), "{name}:{}: {task}: {stderr}", block.line);
+                assert!(status.success(), "{name}:{}: {task:?}: {stderr}", block.line);
             }
         }
     }
@@ -120,7 +127,7 @@ fn rust_is_known_to_rustdoc() {
     }
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
@@ -136,18 +143,20 @@ fn documents() -> Vec<Document> {
     documents.filter(|document| !TESTED_ELSEWHERE.contains(&document.name.as_str())).collect()
 }
 
-fn blocks(text: &str) -> Vec<Block> {
+pub(crate) fn blocks(text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
+    let mut before = "";
     let mut inside = false;
     for (number, line) in (1..).zip(text.lines()) {
         match line.strip_prefix("```") {
             Some(language) if !inside => {
                 inside = true;
-                let language = language.to_owned();
-                blocks.push(Block { language, line: number + 1, text: String::new() });
+                let (language, before) = (language.to_owned(), before.to_owned());
+                blocks.push(Block { language, before, line: number + 1, text: String::new() });
             }
             Some(_) => inside = false,
             None if inside => writeln!(blocks.last_mut().unwrap().text, "{line}").unwrap(),
+            None if !line.is_empty() => before = line,
             None => {}
         }
     }
@@ -155,7 +164,7 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// Sees to what the block needs; keeps it as long as what is returned.
+/// Provides what the block needs, for as long as the returned process lives.
 fn prepare(document: &str, block: &Block, dir: &Path) -> Option<Process> {
     let wanted =
         SETTINGS.iter().filter(|(name, text, _)| *name == document && block.text.contains(text));
@@ -175,7 +184,7 @@ fn prepare(document: &str, block: &Block, dir: &Path) -> Option<Process> {
     server
 }
 
-/// A command of a block, and what it is shown to print.
+/// A command of a block, and the output that the document shows.
 struct Shown {
     command: String,
     output: String,
@@ -203,7 +212,7 @@ fn commands(text: &str) -> Vec<Shown> {
 
 fn check_commands(document: &str, block: &Block, dir: &TempDir) {
     let shown = commands(&block.text);
-    // A mark behind each command, which leaves `$?` alone, tells whose output is whose.
+    // A mark after each command, which preserves `$?`, separates the outputs.
     let mut script = "trap 'kill $(jobs -p) 2>/dev/null' EXIT\n".to_owned();
     for Shown { command, .. } in &shown {
         let here = in_the_directory(command);
@@ -249,8 +258,8 @@ fn is_run(command: &str) -> bool {
     !NOT_RUN.iter().any(|(beginning, _)| command.starts_with(beginning))
 }
 
-/// The command, or what it prints, with sockets in the working directory, a group that every user has, and a port that
-/// is free.
+/// Returns the command, or its output, with sockets in the working directory, a group that exists everywhere, and a free
+/// port.
 fn in_the_directory(command: &str) -> String {
     let group = rustix::process::getgid().as_raw();
     let command =
@@ -259,7 +268,7 @@ fn in_the_directory(command: &str) -> String {
     command.replace("localhost:7443", &format!("localhost:{}", *PORT))
 }
 
-/// Below those that the kernel gives to whoever connects, and another one for each run of the tests.
+/// A port below those that the kernel assigns to clients, and a different one in each run of the tests.
 static PORT: LazyLock<u16> = LazyLock::new(|| {
     let first = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap();
     let is_free = |port: &u16| TcpListener::bind(("localhost", *port)).is_ok();
@@ -268,7 +277,7 @@ static PORT: LazyLock<u16> = LazyLock::new(|| {
 
 const MARK: &str = "--- end of command ---";
 
-/// A shell in the directory, with our program; `None` if there is something that the block cannot do without.
+/// Returns a shell in the directory, with our program; `None` if a program that the block needs is missing.
 fn shell(block: &Block, dir: &Path) -> Option<Command> {
     let qemu = "qemu-system-x86_64";
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -311,13 +320,13 @@ fn sockets(command: &str) -> Vec<String> {
         Regex::new(r"(?:--listen|-qmp|--chardev)[ =](?:socket,path=|unix:)([^, \n]+)").unwrap();
     let found: Vec<_> = listening.captures_iter(command).map(|found| found[1].to_owned()).collect();
     match found.is_empty() && command.starts_with("qmp-server") && !command.contains("--config") {
-        // Where it listens if nobody says.
+        // The default of `--listen`.
         true => vec!["qmp.sock".to_owned()],
         false => found,
     }
 }
 
-/// Whether this was printed as shown.
+/// Whether the output is as shown.
 fn fits(shown: &str, printed: &str) -> bool {
     let times = Regex::new(r#""seconds": \d+, "microseconds": \d+"#).unwrap();
     let [shown, printed] = [shown, printed].map(|text| times.replace_all(text.trim_end(), "TIME"));
@@ -325,7 +334,7 @@ fn fits(shown: &str, printed: &str) -> bool {
     Regex::new(&format!("^(?s:{})$", parts.join(".*"))).unwrap().is_match(&printed)
 }
 
-/// Holds a dialogue with a server: its lines come one after the other, whoever says them.
+/// Holds a dialogue with a server, line by line: requests are sent, the other lines must be received.
 fn check_dialogue(document: &str, block: &Block, rest: &str, dir: &Path) {
     let (socket, lines) = rest.split_once('\n').unwrap();
     let Some(mut bash) = shell(block, dir) else { return };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The server as a library, with commands that block until the test says otherwise.
+//! The server as a library, with commands that block until the test unblocks them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +18,10 @@ use tests::json::Json;
 use tests::server::Client;
 
 const NOISE: EventType<Noise> = EventType::new("NOISE");
-const SELDOM: EventType<()> = EventType::new("SELDOM").at_most_every(Duration::from_millis(50));
+/// Events with different values of `from` are limited separately.
+const SELDOM: EventType<Noise> = EventType::new("SELDOM")
+    .at_most_every(Duration::from_millis(50))
+    .similar_by(|noise| noise.from.to_string());
 
 #[derive(Serialize, JsonSchema)]
 struct Noise {
@@ -26,7 +29,7 @@ struct Noise {
     index: usize,
 }
 
-/// What goes on in the commands: each run of `x-block` tells that it has begun, and waits.
+/// Connects `x-block` with the test: each run reports that it has begun, and waits.
 struct Blocking {
     began: Sender<()>,
     go_on: Mutex<Receiver<()>>,
@@ -50,7 +53,7 @@ impl Later {
     }
 }
 
-/// A running server, and the test's hold on its blocking commands.
+/// A running server, and the channels that control its commands.
 struct Embedded {
     server: Option<ServerHandle>,
     dispatcher: Dispatcher,
@@ -174,7 +177,7 @@ fn a_command_that_blocks_in_the_midst_of_many_holds_up_only_what_is_in_band() {
     let mut busy = embedded.client("");
     let mut other = embedded.client(r#""oob""#);
     for round in 1..=3 {
-        // One after the other, which one thread of the server answers, and the others stand by.
+        // One after the other: one thread of the server answers all of them.
         for _ in 0..200 {
             busy.send(r#"{"execute": "x-quick"}"#);
             busy.expect(r#"{"return": "quick"}"#);
@@ -248,8 +251,7 @@ fn a_busy_client_is_served_no_more_often_than_a_polite_one() {
     let mut polite = embedded.client(r#""oob""#);
     gate.send(&block(0));
     embedded.wait_until_blocked();
-    // All of these wait behind the one that blocks: the answer to what was sent last says that they
-    // have been read.
+    // All of these wait behind the one that blocks: the answer to the last request shows that they have been read.
     greedy.send(&format!("{}{QUICK}", (1..=7).map(block).collect::<String>().as_str()));
     greedy.expect(QUICK_RETURNS);
     polite.send(&format!("{}{QUICK}", block(100)));
@@ -396,10 +398,10 @@ fn an_event_that_was_held_back_is_sent_while_a_command_blocks() {
     let embedded = Embedded::start();
     let mut client = embedded.client("");
     let mut listener = embedded.client("");
-    // As a rule, one thread is told of the event and the command at once, and nobody of the event alone.
+    // Usually one thread is woken for the event and the command together, and none for the event alone.
     for id in 0..10 {
-        for _ in 0..2 {
-            embedded.dispatcher.emit(&SELDOM, &()).unwrap();
+        for index in 0..2 {
+            embedded.dispatcher.emit(&SELDOM, &Noise { from: id, index }).unwrap();
         }
         client.send(&block(id));
         embedded.wait_until_blocked();
@@ -409,8 +411,6 @@ fn an_event_that_was_held_back_is_sent_while_a_command_blocks() {
         client.expect_event("SELDOM");
         client.expect_event("SELDOM");
         client.expect(&blocked_returns(id));
-        // The next one is not held back.
-        thread::sleep(Duration::from_millis(60));
     }
 }
 
@@ -441,12 +441,13 @@ fn who_waits_behind_a_command_with_a_deadline_keeps_no_thread_busy() {
     clients[0].send(&block(0));
     began.recv().unwrap();
     clients[1].send(&block(1));
-    thread::sleep(Duration::from_millis(100));
+    // While it waits, no thread has anything to do. How long that lasts does not matter.
+    clients[1].expect_silence(Duration::from_millis(100));
     let looks = looks_at_the_clock.load(Ordering::Relaxed);
     drop(go_on);
     server.control().shutdown();
     server.wait();
-    assert!(looks < 100, "{looks} looks at the clock in 100 ms");
+    assert!(looks < 100, "{looks} looks at the clock while all clients wait");
 }
 
 #[test]
@@ -470,7 +471,7 @@ fn the_end_of_the_server_refuses_what_is_queued() {
     let mut waiting = embedded.client(r#""oob""#);
     client.send(r#"{"execute": "x-later", "id": 1}"#);
     let responder = embedded.responders.recv().unwrap();
-    // The answer to what was sent last says that all of it has been read.
+    // The answer to the last request shows that all of them have been read.
     let unheard = r#"{"execute": "x-quick", "id": 2}{"execute": "x-unknown", "id": 3}"#;
     waiting.send(&format!("{unheard}{QUICK}"));
     waiting.expect(QUICK_RETURNS);

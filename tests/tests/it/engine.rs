@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Servers that share an engine: whose command blocks, whose transport panics, and what that is to the others.
+//! Servers that share an engine.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tests::endpoint::Endpoint;
 use tests::server::{Client, LIMIT};
 
-/// What commands wait for.
+/// A gate, at which commands wait.
 #[derive(Default)]
 struct Gate {
     open: Mutex<bool>,
@@ -51,7 +51,7 @@ struct Blocking {
 
 impl Blocking {
     fn x_block(&self, _: &Context) -> Result<(), Error> {
-        // If the test has ended, nobody waits for this.
+        // Fails if the test has ended, which does not matter.
         let _ = self.began.send(());
         self.gate.pass();
         Ok(())
@@ -165,7 +165,7 @@ fn an_engine_has_no_more_threads_than_it_may() {
     let mut waiting = sites[3].client();
     let mut blocked: Vec<Client> = sites[..3].iter().map(|site| site.blocked("execute")).collect();
     assert_eq!(engine.threads(), 3);
-    // Nobody is left who would read this, until one of them is done.
+    // No thread is left to read this until one of the commands has finished.
     waiting.send(r#"{"execute": "x-quick"}"#);
     sites[0].gate.open();
     blocked[0].expect(r#"{"return": {}}"#);
@@ -186,7 +186,7 @@ fn two_hundred_servers_share_an_engine() {
     sites.into_iter().for_each(Site::end);
 }
 
-/// Panics when it is asked to receive, once it shall.
+/// A transport that panics in `receive` once the test has set a flag.
 struct Treacherous {
     socket: UnixStream,
     panics: Arc<AtomicBool>,
@@ -237,7 +237,7 @@ fn a_transport_that_panics_ends_alone() {
     }
     panics.store(true, Ordering::SeqCst);
     far.write_all(b"{'execute': 'x-quick'}").unwrap();
-    // As a reset, for what was sent last has not been read.
+    // The connection is reset, because the last request has not been read.
     assert!(matches!(far.read(&mut [0]), Ok(0) | Err(_)), "the connection has ended");
     expect_quick(&mut other, "execute");
     site.end();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Fairness, counted in commands, so that a busy machine changes nothing.
+//! How long a polite client waits beside greedy ones.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const TURN: &str = "{'execute': 'x-turn'}";
 /// Answered when what was sent before has been queued.
 const READ: &str = "{'exec-oob': 'x-read'}";
 
-/// A server that executes one command when it is told to, and notes whose it was.
+/// A server that executes one command when the test asks for it, and records its client.
 struct Host {
     qmp: Embedded,
     turns: Arc<Mutex<Vec<MonitorId>>>,
@@ -66,7 +66,7 @@ impl Host {
         poll(&mut [PollFd::new(&self.qmp, PollFlags::IN)], None).unwrap();
     }
 
-    /// Executes the next command. Whose it was.
+    /// Executes the next command. Returns its client.
     fn turn(&self) -> MonitorId {
         self.qmp.dispatch_one();
         self.turns.lock().unwrap().pop().expect("a command waits")
@@ -86,7 +86,7 @@ fn a_polite_client_waits_for_those_that_were_not_served_since_it_was() {
     let mut greedy: Vec<_> = (0..GREEDY).map(|_| (host.client(), 0)).collect();
     let (polite_id, mut polite) = host.client();
     for ((_, client), _) in &mut greedy {
-        // One less than it may have: who is suspended is not read from.
+        // One less than the limit: a suspended client is not read.
         (1..IN_FLIGHT).for_each(|_| queue(client));
         client.send(TURN);
     }
@@ -99,7 +99,7 @@ fn a_polite_client_waits_for_those_that_were_not_served_since_it_was() {
         };
         *served += 1;
         client.expect(r#"{"return": {}}"#);
-        // Behind what was sent before, and before what keeps eight in flight.
+        // After the earlier requests, and before the one that keeps eight in flight.
         client.send(READ);
         client.send(TURN);
         client.expect(r#"{"return": {}}"#);
@@ -121,7 +121,7 @@ fn a_polite_client_waits_for_those_that_were_not_served_since_it_was() {
     host.qmp.wait();
 }
 
-/// The median: in between counting and writing, the scheduler may stop the polite client for any time.
+/// The median counts: the scheduler may stop the polite client between counting and writing.
 #[test]
 fn a_polite_client_is_overtaken_by_few_commands_of_a_hundred_greedy_ones() {
     let scale = Scale { rounds: 1, slice: Duration::from_millis(50), ..Scale::default() };

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Completions and manual pages.
 
 use std::process::Command;
 
@@ -13,7 +14,7 @@ fn output(arguments: &[&str]) -> String {
     finished.stdout
 }
 
-/// Has another program read a text; `None` if it is not there.
+/// Lets another program read a text; `None` if it is missing.
 fn read_by(program: &[&str], text: &str) -> Option<Finished> {
     let mut command = Command::new(program[0]);
     command.args(&program[1..]);
@@ -27,7 +28,7 @@ fn read_by(program: &[&str], text: &str) -> Option<Finished> {
     }
 }
 
-/// The flags that `--help` tells of.
+/// Returns the flags in `--help`.
 fn flags(subcommand: &str) -> Vec<String> {
     let help = output(&[subcommand, "--help"]);
     let words = help.split_whitespace().filter(|word| word.starts_with("--"));

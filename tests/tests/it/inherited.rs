@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sockets that another process has opened, systemd or a parent.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};

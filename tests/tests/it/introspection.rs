@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! `query-qmp-schema`, compared with QEMU's and read as clients read it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,8 +12,8 @@ use tests::programs::{Oracle, find_python};
 use tests::schema::{Schema, is_downstream};
 use tests::server::{Client, LIMIT, Server};
 
-/// What QEMU 10.0 and 11.1 say of the commands and events of the reference machine. `UPDATE_EXPECT=1` has it recorded anew
-/// from those that `cargo xtask oracles` unpacks.
+/// The introspection of QEMU 10.0 and 11.1 for the commands and events of the reference machine. `UPDATE_EXPECT=1` records it
+/// again from the programs that `cargo xtask oracles` unpacks.
 const RECORDED: [(Dialect, &str); 2] = [
     (Dialect::Qemu10_0, include_str!("../../schema/qemu-10.0.jsonl")),
     (Dialect::Qemu11_1, include_str!("../../schema/qemu-11.1.jsonl")),
@@ -41,7 +42,7 @@ fn every_command_and_event_is_described_as_by_qemu() {
         let theirs = Schema::parse(recorded);
         let (own, entities): (Vec<_>, Vec<_>) =
             ours.entities().into_iter().partition(|name| is_downstream(name));
-        // What operators ask, of which QEMU knows nothing.
+        // The commands for operators, which QEMU does not have.
         let query = |what| format!("__org.qmp-server_query-{what}");
         assert_eq!(own, ["clients", "metrics", "server"].map(query));
         assert!(entities.len() > 30, "{entities:?}");

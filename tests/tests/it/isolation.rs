@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What one client does costs no other anything that it would notice.
+//! No client can delay or harm another one.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,8 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Instant;
 
 use qmp_dispatch::proto::{Error, Layout};
 use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
@@ -23,6 +21,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tests::endpoint::Endpoint;
 use tests::server::{Client, LIMIT};
+use tests::waiting::wait_until;
 
 const NOISE: EventType<Noise> = EventType::new("NOISE");
 
@@ -35,9 +34,9 @@ struct Site {
     server: Option<ServerHandle>,
     dispatcher: Dispatcher,
     path: PathBuf,
-    /// How often `x-count` was executed.
+    /// Number of times that `x-count` was executed.
     counted: Arc<AtomicUsize>,
-    /// Those of `x-later`.
+    /// The responders of `x-later`.
     responders: Receiver<Responder<()>>,
     _dir: TempDir,
 }
@@ -81,7 +80,7 @@ impl Site {
         client
     }
 
-    /// A client that has negotiated, and does not read by itself.
+    /// Connects a client that has negotiated, and reads nothing more.
     fn socket(&self, capabilities: &str) -> UnixStream {
         let mut socket = UnixStream::connect(&self.path).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
@@ -97,11 +96,7 @@ impl Site {
 
     #[track_caller]
     fn wait_until(&self, what: impl Fn(&ServerHandle) -> bool) {
-        let deadline = Instant::now() + LIMIT;
-        while !what(self.server.as_ref().unwrap()) {
-            assert!(Instant::now() < deadline);
-            thread::yield_now();
-        }
+        wait_until(|| what(self.server.as_ref().unwrap()));
     }
 
     #[track_caller]
@@ -110,7 +105,7 @@ impl Site {
     }
 }
 
-/// What is said up to here.
+/// Reads up to this text.
 fn read_until(socket: &mut UnixStream, end: &str) -> String {
     let (mut said, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
     while !said.ends_with(end.as_bytes()) {
@@ -159,9 +154,9 @@ fn what_a_client_that_has_left_has_queued_is_not_executed() {
     assert_eq!(site.counted(), 1);
 }
 
-/// As many clients as can be accepted, and all have left already.
+/// A listener with an endless supply of clients, which have left already.
 struct Endless {
-    /// Readable for ever.
+    /// Always readable.
     listener: UnixListener,
     _waits: UnixStream,
     accepted: Arc<AtomicUsize>,
@@ -197,7 +192,7 @@ fn connections_without_end_come_a_few_at_a_time() {
     let add = |server: Server| server.accept_from(Box::new(endless), Layout::Compact);
     let site = Site::start_with(|_| {}, |_| {}, add);
     let mut polite = site.client("{}");
-    // While one command is answered, which takes a few passes, each of them accepts at most 16.
+    // Answering one command takes a few passes, each of which accepts at most 16.
     let accepts = || accepted.load(Ordering::SeqCst);
     let mut fewest = usize::MAX;
     for _ in 0..50 {
@@ -223,7 +218,7 @@ fn who_is_denied_the_servers_own_events_is_not_told_of_missed_ones() {
         let set = |limits: &mut Limits| limits.unread = 16 << 10;
         let site = Site::start_with(set, register, |server| server);
         let mut socket = site.socket("{}");
-        // Into the buffers of the system, and more.
+        // More than the buffers of the system hold.
         for _ in 0..3000 {
             site.dispatcher.emit(&NOISE, &Noise { padding: "noise".repeat(200) }).unwrap();
         }
@@ -239,7 +234,7 @@ fn descriptors_that_one_client_passes_leave_room_for_others() {
         limits.per_user.descriptors = usize::MAX;
         limits.per_server.descriptors = 600;
     });
-    // This process has it open once, and the server as often as it has received it.
+    // The test has the file open once, and the server once for each time that it received it.
     let path = site.path.with_file_name("passed");
     let file = File::create(&path).unwrap();
     let held = || {
@@ -247,7 +242,7 @@ fn descriptors_that_one_client_passes_leave_room_for_others() {
         open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == path)).count() - 1
     };
     let many = [file.as_fd(); 100];
-    // Without having negotiated. The last one is not read from: with 253 more there would be too many.
+    // The clients have not negotiated. The last one is not read: its 253 descriptors would exceed the limit.
     let greedy: Vec<Client> = (0..5)
         .map(|_| {
             let mut client = Client::connect(&Endpoint::Unix(site.path.clone()));
@@ -261,7 +256,7 @@ fn descriptors_that_one_client_passes_leave_room_for_others() {
         other.execute("x-count");
         assert_eq!(held(), 4 * 100);
     }
-    // Who leaves makes room.
+    // A client that leaves makes room.
     drop(greedy);
     site.wait_until(|_| held() == 0);
     other.send_with(COUNT.as_bytes(), &many[..1]);
@@ -362,7 +357,7 @@ fn requests_that_wait_count_among_the_bytes() {
     site.wait_for_clients(4);
     let text = "x".repeat(300 << 10);
     let request = format!(r#"{{"execute": "x-take", "arguments": {{"text": "{text}"}}}}"#);
-    // It fails when the server has ended the connection.
+    // The write fails when the server has ended the connection.
     let _ = greedy.write_all(request.repeat(8).as_bytes());
     site.wait_for_clients(3);
     modest.send(r#"{"execute": "x-take", "arguments": {"text": ""}}"#);

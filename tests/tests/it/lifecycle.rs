@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Start and end of clients, servers and sockets; signals.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
@@ -49,7 +50,7 @@ fn signals_end_the_server_and_remove_its_sockets() {
 #[test]
 fn a_stale_socket_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
-    // A listener that goes away leaves its socket behind.
+    // A dropped listener leaves its socket file behind.
     drop(UnixListener::bind(dir.path().join("qmp.sock")).unwrap());
     let server = Server::start_in(dir, ["serve", "--name", "confvm", "--listen", "unix:{sock}"]);
     server.negotiated().execute("query-name");
@@ -92,7 +93,7 @@ fn without_an_address_the_server_says_where_it_listens() {
 
 #[test]
 fn tcp_on_loopback_serves_the_same_machine() {
-    // Another program may take the port in between, though hardly twice.
+    // Another program may take the port in between, but hardly twice.
     let started = (0..3).find_map(|_| {
         let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
         let listen = format!("tcp:127.0.0.1:{port}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients may take, and what becomes of those who want more, and of the others.
+//! The limits of what clients may take, and what happens beyond them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qmp_dispatch::proto::Error;
 use qmp_dispatch::{Context, Dispatcher, EventType, Registry, Responder};
@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tests::endpoint::Endpoint;
 use tests::process::Process;
 use tests::server::{Client, LIMIT, program};
+use tests::waiting::{wait_for, wait_until};
 
 const NOISE: EventType<Noise> = EventType::new("NOISE");
 
@@ -32,9 +33,9 @@ struct Limited {
     server: Option<ServerHandle>,
     dispatcher: Dispatcher,
     path: PathBuf,
-    /// Where one can connect, too.
+    /// The path of a second socket.
     other_path: PathBuf,
-    /// Those of `x-later`.
+    /// The responders of `x-later`.
     responders: Receiver<Responder<()>>,
     _dir: TempDir,
 }
@@ -69,7 +70,7 @@ impl Limited {
         client
     }
 
-    /// A client that has negotiated, and does not read by itself.
+    /// Connects a client that has negotiated, and reads nothing more.
     fn socket(&self) -> UnixStream {
         let mut socket = UnixStream::connect(&self.path).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
@@ -79,7 +80,7 @@ impl Limited {
         socket
     }
 
-    /// As many events as no client is sent that does not read.
+    /// Emits this number of events, with indices from `from` on.
     fn make_noise(&self, from: usize, events: usize) {
         for index in from..from + events {
             let noise = Noise { index, padding: "noise".repeat(200) };
@@ -124,13 +125,12 @@ fn a_client_too_many_is_not_greeted_and_there_is_room_again_when_one_leaves() {
     assert_eq!(third.read(&mut [0]).unwrap(), 0);
     drop(first);
     // It takes a moment until the server knows.
-    let mut next = loop {
+    let mut next = wait_for(|| {
         let mut socket = UnixStream::connect(&limited.path).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
-        if socket.read(&mut [0]).unwrap() == 1 {
-            break socket;
-        }
-    };
+        let greeted = socket.read(&mut [0]).unwrap() == 1;
+        greeted.then_some(socket).ok_or_else(|| "there is still no room".to_owned())
+    });
     assert!(read_line(&mut next).contains("QMP"));
     assert_eq!(second.execute("x-quick").as_str(), Some("quick"));
 }
@@ -222,9 +222,7 @@ fn the_room_of_requests_whose_client_is_disconnected_is_for_others() {
     let responder = limited.responders.recv().unwrap();
     leaving.send(r#"{"execute": "x-quick"}"#);
     let control = limited.server.as_ref().unwrap().control();
-    while control.status().unwrap().queued == 0 {
-        thread::yield_now();
-    }
+    wait_until(|| control.status().unwrap().queued > 0);
     next.send(r#"{"execute": "x-quick"}"#);
     // By the time that both have been greeted, the server has seen that request, and left it unread.
     for _ in 0..2 {
@@ -236,7 +234,7 @@ fn the_room_of_requests_whose_client_is_disconnected_is_for_others() {
     next.expect(r#"{"return": "quick"}"#);
 }
 
-/// A server that is started with these limits of descriptors, as `ulimit` takes them.
+/// Starts a server with these limits of descriptors, as options of `ulimit`.
 fn with_descriptors(path: &Path, limits: &str) -> Process {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit {limits} && exec \"$@\""), "sh"]).arg(program());
@@ -270,14 +268,10 @@ fn who_comes_when_there_are_no_descriptors_left_waits_for_others_to_leave() {
     assert!(read_line(&mut first).contains("QMP"));
     first.write_all(b"{'execute': 'qmp_capabilities'}").unwrap();
     assert!(read_line(&mut first).contains("return"), "who is there is served");
-    let deadline = Instant::now() + LIMIT;
-    while !server.stderr().contains("WARN") {
-        assert!(Instant::now() < deadline, "nobody is told");
-        thread::sleep(Duration::from_millis(5));
-    }
-    assert!(server.stderr().contains("cannot accept clients"), "{}", server.stderr());
+    server.expect_log("cannot accept clients");
+    assert!(server.stderr().contains("WARN"), "{}", server.stderr());
     for mut other in others {
-        // Each leaves when it has been greeted, and so makes room.
+        // Each leaves after its greeting, which makes room for another.
         other.set_read_timeout(Some(LIMIT)).unwrap();
         assert!(read_line(&mut other).contains("QMP"));
     }

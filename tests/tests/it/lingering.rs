@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Clients and strangers that pass descriptors which take as long to close as they like.
+//! Clients, also refused ones, that pass descriptors whose `close()` blocks.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qmp_dispatch::proto::Layout;
 use qmp_dispatch::{Dispatcher, Registry};
@@ -23,15 +23,16 @@ use rustix::net::sockopt::{
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tests::endpoint::Endpoint;
 use tests::server::{Client, LIMIT, Server, ports};
-use tests::upstream::open_files;
+use tests::upstream::{expect_files, open_files};
+use tests::waiting::wait_until;
 
 /// Longer than any test.
 const LINGER: Duration = Duration::from_secs(3600);
 
-/// More than all limits together.
+/// Number of attacks, which is more than all limits together.
 const ATTACKS: usize = 200;
 
-/// A socket whose `close()` waits for its peer, which does not read. The peer is the other one.
+/// Returns a socket whose `close()` waits for its peer, and the peer, which does not read.
 fn lingering(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     set_socket_send_buffer_size(&near, 4096).unwrap();
@@ -48,7 +49,7 @@ fn lingering(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-/// Passes many of them, each on a connection of its own that ends at once. What is returned keeps them lingering.
+/// Passes many such sockets, each on a connection that ends at once. The returned peers keep them lingering.
 fn attack(path: &Path) -> Vec<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     set_socket_recv_buffer_size(&listener, 4096).unwrap();
@@ -59,31 +60,23 @@ fn attack(path: &Path) -> Vec<TcpStream> {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let passed = [near.as_fd()];
         assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
-        // A stranger may be refused before it comes to this.
+        // A client that may not connect may have been refused already.
         let _ = sendmsg(&client, &[IoSlice::new(b" ")], &mut control, SendFlags::NOSIGNAL);
-        // If it was refused sooner, this is the last one to close it, and waits itself.
+        // If the server closes its copy first, this close is the last one, and waits.
         std::thread::spawn(move || drop(near));
         far
     };
     (0..ATTACKS).map(attack).collect()
 }
 
-/// Whoever comes through `other` is served, and the server comes to have no more files open than `before`.
+/// A client of `other` must be served. Then waits until the server has no more files open than `before`.
 #[track_caller]
 fn expect_no_harm(server: &mut Server, other: &Endpoint, before: usize) {
     let mut client = Client::connect(other);
     client.negotiate("{}");
     client.execute("query-status");
     drop(client);
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let open = open_files(server.process()).len();
-        if open <= before {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{open} files are open, {before} were before");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    expect_files(server.process(), before);
 }
 
 #[test]
@@ -98,7 +91,7 @@ fn clients_that_leave_lingering_sockets_fill_nothing() {
 
 #[test]
 fn strangers_that_leave_lingering_sockets_fill_nothing() {
-    // Not even this user may come through the socket.
+    // Not even this user may connect to the socket.
     let mut server = Server::start_with([
         "--allow-user",
         "4711",
@@ -117,7 +110,7 @@ fn strangers_that_leave_lingering_sockets_fill_nothing() {
     expect_no_harm(&mut server, &other, before);
 }
 
-/// A connection that cannot be closed before `until` is disconnected, of a user of its own.
+/// A connection of a user, which cannot be closed before `until` is disconnected.
 struct Slow {
     socket: UnixStream,
     uid: u32,
@@ -160,7 +153,7 @@ impl Drop for Slow {
 
 struct Attackers {
     until: Arc<Mutex<Receiver<()>>>,
-    /// Lets all be closed when it is dropped.
+    /// Dropped to let all connections be closed.
     close: Sender<()>,
 }
 
@@ -170,7 +163,7 @@ impl Attackers {
         Attackers { until: Arc::new(Mutex::new(until)), close }
     }
 
-    /// Connects as this user; the client's end, or why it is refused.
+    /// Connects as this user. Returns the client's end.
     fn connect(&self, control: &Control, uid: u32) -> io::Result<UnixStream> {
         let (socket, far) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -195,16 +188,6 @@ fn is_greeted(mut far: &UnixStream) -> bool {
 fn end(server: ServerHandle) {
     server.control().shutdown();
     server.wait();
-}
-
-/// Something that comes to be so.
-#[track_caller]
-fn wait_until(what: impl Fn() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !what() {
-        assert!(Instant::now() < deadline);
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -233,7 +216,7 @@ fn who_leaves_what_cannot_be_closed_is_refused_in_the_end_and_nobody_else() {
     end(server);
 }
 
-/// Whoever comes to this listener is somebody who may not come.
+/// A listener whose clients may not connect.
 struct Strangers {
     listener: UnixListener,
     until: Arc<Mutex<Receiver<()>>>,
@@ -273,7 +256,7 @@ fn strangers_that_cannot_be_got_rid_of_wait_at_their_own_listener() {
     wait_until(|| refused() >= 64);
     let Address::Tcp { host, port } = control.addresses()[1].clone() else { panic!("no TCP") };
     let other = Client::connect(&Endpoint::Tcp { host, port });
-    // Accepted before it could be known that they would stay: no more than are at a time.
+    // Accepted before their closing was seen to block: at most as many as are accepted at a time.
     assert!(refused() < ATTACKS / 2, "{} were accepted", refused());
     drop(attackers.close);
     wait_until(|| refused() == ATTACKS);
@@ -281,7 +264,7 @@ fn strangers_that_cannot_be_got_rid_of_wait_at_their_own_listener() {
     end(server);
 }
 
-/// A listener that cannot be closed before `until` is disconnected: what waits there is closed with it.
+/// A listener that cannot be closed before `until` is disconnected, because connections in its backlog are closed with it.
 struct SlowListener {
     listener: UnixListener,
     until: Arc<Mutex<Receiver<()>>>,
@@ -317,7 +300,7 @@ impl Drop for SlowListener {
 fn listeners_that_cannot_be_closed_hold_up_nobody() {
     let attackers = Attackers::new();
     let dir = tempfile::tempdir().unwrap();
-    // Each of its threads, if it were one of them that closes.
+    // Enough to block each of the engine's threads, if one of them closed.
     let engine = Engine::with_threads(2).unwrap();
     let server = |name: &str| {
         let listener = UnixListener::bind(dir.path().join(name)).unwrap();

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Many clients at once, each with its own ids.
 
 use std::sync::Barrier;
 use std::thread;
@@ -133,7 +134,7 @@ fn an_event_goes_to_every_client_that_has_negotiated() {
     for other in &mut others {
         other.expect_event("RESUME");
     }
-    // Had it been sent the event, that would come before this reply.
+    // An event would come before this reply.
     silent.send(r#"{"execute": "qmp_capabilities"}"#);
     silent.expect(r#"{"return": {}}"#);
 }

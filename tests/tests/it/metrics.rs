@@ -1,33 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Metrics for Prometheus.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use tests::endpoint::Endpoint;
 use tests::exposition::Exposition;
 use tests::json::Json;
 use tests::process::run;
 use tests::server::{Client, LIMIT, Server, ports, qmp_server, refusal};
+use tests::waiting::{self, wait_until};
 
-const BETWEEN_TRIES: Duration = Duration::from_millis(5);
-
-/// A server with metrics at a TCP port, which is told when they are.
+/// Starts a server with metrics, and returns their TCP port.
 fn start_with_metrics(arguments: &[&str]) -> (Server, u16) {
     let metrics = ["--listen", "unix:{sock}", "--metrics", "tcp:127.0.0.1:0"];
     let mut server = Server::start_with(arguments.iter().copied().chain(metrics));
-    let deadline = Instant::now() + LIMIT;
-    let port = loop {
+    let port = waiting::wait_for(|| {
         let log = server.process().stderr();
         let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        if let Some(line) = lines.find(|line| line.contains("metrics at ")) {
-            break ports(&line.replace("metrics at", "listening at"))[0];
-        }
-        assert!(Instant::now() < deadline, "{log}");
-        thread::sleep(BETWEEN_TRIES);
-    };
+        let line = lines.find(|line| line.contains("metrics at "));
+        let line = line.ok_or_else(|| format!("no port of metrics in: {log}"))?;
+        Ok(ports(&line.replace("metrics at", "listening at"))[0])
+    });
     (server, port)
 }
 
@@ -61,22 +57,18 @@ fn scrape(port: u16) -> Exposition {
     Exposition::parse(body)
 }
 
-/// Scrapes until a value is as it should be.
+/// Scrapes until a value is as expected.
 #[track_caller]
 fn wait_for(port: u16, key: &str, expected: f64) -> Exposition {
-    let deadline = Instant::now() + LIMIT;
-    loop {
+    waiting::wait_for(|| {
         let exposition = scrape(port);
         let value = exposition.value(key);
-        if value == expected {
-            return exposition;
-        }
-        assert!(Instant::now() < deadline, "{key} is {value} and not {expected}");
-        thread::sleep(BETWEEN_TRIES);
-    }
+        let there = value == expected;
+        if there { Ok(exposition) } else { Err(format!("{key} is {value} and not {expected}")) }
+    })
 }
 
-/// Whether the server accepts has been tried: waits until that client has gone.
+/// Waits until the client has gone that checked that the server is ready.
 fn wait_until_left(port: u16) -> Exposition {
     wait_for(port, &metric("greeted_clients_total"), 1.0);
     wait_for(port, &metric("clients"), 0.0)
@@ -149,14 +141,13 @@ fn what_a_client_misses_that_does_not_read_is_counted() {
     let (server, port) = start_with_metrics(&["serve", "--limit", "unread=4K"]);
     let _silent = server.negotiated();
     let mut client = server.negotiated();
-    let deadline = Instant::now() + LIMIT;
-    while scrape(port).value(&metric("events_dropped_total")) == 0.0 {
-        assert!(Instant::now() < deadline);
+    wait_until(|| {
         for _ in 0..200 {
             client.send("{'execute': 'stop'}{'execute': 'cont'}");
             (0..4).for_each(|_| drop(client.receive()));
         }
-    }
+        scrape(port).value(&metric("events_dropped_total")) > 0.0
+    });
     assert!(scrape(port).value(&metric("kept_bytes")) > 4096.0);
 }
 
@@ -175,11 +166,8 @@ fn refused_clients_are_counted_by_reason() {
     let mut refused = server.connect();
     refused.expect_end();
     let access = metric("refused_clients_total{reason=\"access\"}");
-    // The test has looked whether the server accepts, too.
-    let deadline = Instant::now() + LIMIT;
-    while scrape(port).value(&access) < 1.0 {
-        assert!(Instant::now() < deadline);
-    }
+    // The client that checked that the server is ready was refused, too.
+    wait_until(|| scrape(port).value(&access) >= 1.0);
 }
 
 #[test]
@@ -222,7 +210,7 @@ fn a_command_that_passes_its_deadline_is_counted() {
     wait_for(port, &metric("late_answers_total"), 1.0);
 }
 
-/// A mux, whose upstream server says nothing but what the test has it say.
+/// Starts a mux whose upstream server sends only what the test sends.
 fn mux_in_front_of_nobody() -> (Server, u16, UnixStream) {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("upstream.sock");
@@ -295,7 +283,7 @@ fn whoever_is_slow_or_leaves_holds_up_nobody() {
     let mut response = String::new();
     half.read_to_string(&mut response).unwrap();
     drop(Exposition::parse(split(&response).1));
-    // Of those who say nothing the oldest have been disconnected.
+    // Of the clients that send nothing, the oldest have been disconnected.
     let mut oldest = &silent[0];
     oldest.set_read_timeout(Some(LIMIT)).unwrap();
     assert_eq!(oldest.read(&mut [0]).unwrap(), 0);
@@ -319,7 +307,7 @@ fn metrics_are_served_at_unix_sockets_which_go_with_the_server() {
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
-    // Whoever found the server ready may not have been seen to leave yet.
+    // The client that checked that the server is ready may still be counted.
     assert!(Exposition::parse(split(&response).1).value(&metric("clients")) <= 1.0);
     server.process().stop().unwrap();
     assert!(!path.exists());

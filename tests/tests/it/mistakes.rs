@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages about mistakes in flags and in the configuration file.
 
 use std::fs;
 
 use tempfile::TempDir;
 use tests::server::refusal;
 
-/// Each with something that the line must say.
+/// Mistakes, each with a text that the message must contain.
 const IN_FLAGS: [(&[&str], &str); 46] = [
     (&["no-such-subcommand"], "no-such-subcommand"),
     (&["--no-such-option"], "--no-such-option"),
@@ -64,7 +65,7 @@ fn mistakes_in_flags_get_one_line() {
     }
 }
 
-/// Each with how the line goes on behind the name of the file.
+/// Mistakes, each with the message after the name of the file.
 const IN_FILES: [(&str, &str); 29] = [
     ("nonsense", ":1: key with no value, expected `=`"),
     ("\n\nname = 'outside of [serve]'", ":3: name: unknown field `name`, expected one of"),
@@ -113,7 +114,7 @@ fn mistakes_in_files_get_one_line_that_names_the_place() {
         let line = refusal(&["serve", "--config", &file, "--check-config"]);
         let rest = line.strip_prefix(&format!("qmp-server: {file}"));
         assert!(rest.is_some_and(|rest| rest.starts_with(expected)), "{text}: {line}");
-        // Just so when the server is started.
+        // The message is the same when the server is started.
         assert_eq!(refusal(&["--config", &file]), line);
     }
 }

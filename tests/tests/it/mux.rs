@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the mux makes of a server that works as it should: which requests reach it, in which order and how spelt.
+//! A mux in front of a server that works: which requests reach it, in which order and spelling.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tests::scripted::behind_mux;
-use tests::server::{Client, LIMIT, Server, refusal};
+use tests::server::{Client, Server, refusal};
 
-/// Long enough for what must not come to come.
+/// How long nothing may come. A message that must not come would come within this time.
 const A_WHILE: Duration = Duration::from_millis(100);
 
-/// Asks for a command that the scripted server will be told to answer somehow.
+/// Sends a command, which the test lets the scripted server answer.
 fn ask(client: &mut Client, command: &str, id: u32) {
     client.send(&format!(r#"{{"execute": "{command}", "id": {id}}}"#));
 }
@@ -18,16 +18,6 @@ fn with_oob(mux: &Server) -> Client {
     let mut client = mux.connect();
     client.negotiate(r#"{"enable": ["oob"]}"#);
     client
-}
-
-/// The program must log this, some time soon.
-#[track_caller]
-fn expect_log(mux: &mut Server, text: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while !mux.process().stderr().contains(text) {
-        assert!(Instant::now() < deadline, "no '{text}' in: {}", mux.process().stderr());
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
@@ -192,7 +182,7 @@ fn what_is_not_answered_in_time_is_answered_with_an_error_and_the_late_answer_is
     peer.answer(&another, "\"another\"");
     client.expect(r#"{"return": "next", "id": 2}"#);
     other.expect(r#"{"return": "another", "id": 1}"#);
-    expect_log(&mut mux, "an answer came too late");
+    mux.process().expect_log("an answer came too late");
 }
 
 #[test]
@@ -203,7 +193,7 @@ fn a_name_cannot_forge_a_line_of_the_log() {
     client.send(r#"{"execute": "query-\nERROR forged"}"#);
     peer.request();
     assert!(client.receive().to_string().contains("within 0.05 seconds"));
-    expect_log(&mut mux, r#"command="query-\nERROR forged""#);
+    mux.process().expect_log(r#"command="query-\nERROR forged""#);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Eight clients of all kinds at one mux, while jobs run: every answer goes to its asker, every event to all, each where
-//! QEMU has put it.
+//! Eight clients of all kinds share one mux, with a real QEMU behind it, while jobs run: every answer goes to the client that
+//! asked, every event to all clients, in QEMU's order.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};

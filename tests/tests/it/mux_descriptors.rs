@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors on their way through a mux: each client's are its own.
+//! Descriptors that pass through a mux: each client has its own.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use tests::json::Json;
 use tests::scripted::{Request, behind_mux};
-use tests::server::{Client, LIMIT};
-use tests::upstream::{Muxed, Program, open_files};
+use tests::server::Client;
+use tests::upstream::{self, Muxed, Program};
 
 const DONE: &str = r#"{"return": {}}"#;
 
@@ -28,27 +27,15 @@ fn name_of(request: &Request) -> String {
     name.and_then(Json::as_str).unwrap().to_owned()
 }
 
-/// A file in this folder.
+/// Creates a file in this folder.
 fn file(dir: &Path, name: &str) -> File {
     File::create(dir.join(name)).unwrap()
 }
 
-/// The emulator must come to hold the files of these names that are in the folder of the mux, and no others.
+/// Waits until the emulator holds, of the files in the mux's folder, exactly those of these names.
 #[track_caller]
 fn expect_held(muxed: &mut Muxed, names: &[&str]) {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let dir = muxed.mux.dir().to_owned();
-        let files = open_files(&mut muxed.upstream);
-        let held = files.iter().filter_map(|path| Path::new(path).strip_prefix(&dir).ok());
-        let mut held: Vec<_> = held.map(|path| path.display().to_string()).collect();
-        held.sort();
-        if held == names {
-            return;
-        }
-        assert!(Instant::now() < deadline, "holds {held:?}, not {names:?}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    upstream::expect_held(&mut muxed.upstream, muxed.mux.dir(), names);
 }
 
 fn give(client: &mut Client, text: &str, file: &File) {
@@ -151,7 +138,7 @@ fn descriptors_of_many_clients_at_once_reach_their_own_commands() {
                 let mut client = mux.connect();
                 client.negotiate(r#"{"enable": ["oob"]}"#);
                 for round in 0..20 {
-                    // Its file is to be in a set of this number, whatever others do meanwhile.
+                    // Its file must be in the set of this number, whatever other clients do.
                     let set = number * 100 + round;
                     let add =
                         format!(r#"{{"execute": "add-fd", "arguments": {{"fdset-id": {set}}}}}"#);
@@ -165,7 +152,7 @@ fn descriptors_of_many_clients_at_once_reach_their_own_commands() {
                         r#"{{"execute": "remove-fd", "arguments": {{"fdset-id": {set}}}}}"#
                     ));
                     client.expect(DONE);
-                    // Without a descriptor, nobody else's is taken.
+                    // Without a descriptor, that of another client must not be taken.
                     client.send(&getfd("none"));
                     let refused = client.receive().to_string();
                     assert!(refused.contains("No file descriptor supplied"), "{refused}");

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What becomes of clients and their commands when the server behind a mux fails, or one of them does. `docs/mux.md`
-//! has the same as a table.
+//! Faults of the server behind a mux, or of a client: the effect on clients and their commands. `docs/mux.md` has them
+//! as a table.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tests::bench::machine::resident_kib;
 use tests::json::Json;
 use tests::process::Signal;
 use tests::scripted::{Scripted, behind_mux};
-use tests::server::{Client, LIMIT, Server};
+use tests::server::{Client, Server};
 use tests::upstream::{Muxed, Program};
+use tests::waiting::{wait_for, wait_until};
 
 const A_WHILE: Duration = Duration::from_millis(100);
 const CLOSED: &str = "it has closed the connection";
@@ -49,7 +51,7 @@ fn expect_connected(client: &mut Client, version: &str) {
     assert_eq!(told, Some(version));
 }
 
-/// A new connection must be served.
+/// The mux must connect again and serve the clients.
 #[track_caller]
 fn expect_service(server: &Scripted, clients: &mut [&mut Client]) {
     let mut peer = server.accept_and_negotiate("[]");
@@ -66,14 +68,13 @@ fn descriptors(mux: &mut Server) -> usize {
     fs::read_dir(format!("/proc/{}/fd", mux.process().child().id())).unwrap().count()
 }
 
-/// Some time soon, the mux must have as many descriptors as before.
+/// Waits until the mux has as many descriptors as before.
 #[track_caller]
 fn expect_descriptors(mux: &mut Server, before: usize) {
-    let deadline = Instant::now() + LIMIT;
-    while descriptors(mux) != before {
-        assert!(Instant::now() < deadline, "{} descriptors, not {before}", descriptors(mux));
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(|| {
+        let now = descriptors(mux);
+        if now == before { Ok(()) } else { Err(format!("{now} descriptors, not {before}")) }
+    });
 }
 
 fn memory(mux: &mut Server) -> u64 {
@@ -130,13 +131,17 @@ fn a_server_that_is_killed_over_and_over_answers_each_command_once_or_it_fails()
     let Some(mut muxed) = Muxed::start(Program::StorageDaemon, &[]) else { return };
     let mut clients: Vec<_> = (0..4).map(|_| muxed.mux.negotiated()).collect();
     for round in 0..3 {
+        let answered = AtomicUsize::new(0);
         thread::scope(|scope| {
+            let answered = &answered;
             let threads: Vec<_> = clients
                 .iter_mut()
                 .enumerate()
-                .map(|(number, client)| scope.spawn(move || ask_until_lost(client, number)))
+                .map(|(number, client)| {
+                    scope.spawn(move || ask_until_lost(client, number, answered))
+                })
                 .collect();
-            thread::sleep(Duration::from_millis(20 * (round + 1)));
+            wait_until(|| answered.load(Ordering::Relaxed) >= 100 * (round + 1));
             muxed.upstream.signal(Signal::KILL).unwrap();
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
@@ -147,8 +152,8 @@ fn a_server_that_is_killed_over_and_over_answers_each_command_once_or_it_fails()
     }
 }
 
-/// Asks what names the client, one after the other, and reads until it is told that the server has gone.
-fn ask_until_lost(client: &mut Client, number: usize) {
+/// Sends one command after the other, each with a name of its own, until an event tells that the server has gone.
+fn ask_until_lost(client: &mut Client, number: usize, answered: &AtomicUsize) {
     let mut asked = 0;
     let mut lost = false;
     while !lost {
@@ -163,12 +168,13 @@ fn ask_until_lost(client: &mut Client, number: usize) {
             }
             assert_eq!(message.get("id").and_then(Json::as_str), Some(command.as_str()));
             assert!(message.to_string().contains(&format!("The command {command} ")), "{message}");
+            answered.fetch_add(1, Ordering::Relaxed);
             break;
         }
     }
 }
 
-/// As long as users have been seen to suffer.
+/// Users have reported such a length.
 #[test]
 fn a_server_that_stands_still_for_ten_seconds_loses_nothing() {
     let Some(muxed) = Muxed::start(Program::StorageDaemon, &[]) else { return };
@@ -201,19 +207,16 @@ fn with_a_deadline_a_server_that_stands_still_holds_up_nobody() {
     }
     muxed.upstream.signal(Signal::CONT).unwrap();
     for (number, client) in clients.iter_mut().enumerate() {
-        // The late answers of all the others may be before this one.
+        // The late answers to all the others may come before this one.
         let command = format!("no-{number}");
         let answer = format!("The command {command} has not been found");
-        let deadline = Instant::now() + LIMIT;
-        loop {
+        wait_until(|| {
             ask(client, &command);
             let text = client.receive().to_string();
-            if text.contains(&answer) {
-                break;
-            }
-            assert!(text.contains("within 0.1 seconds"), "{text}");
-            assert!(Instant::now() < deadline);
-        }
+            let found = text.contains(&answer);
+            assert!(found || text.contains("within 0.1 seconds"), "{text}");
+            found
+        });
     }
 }
 
@@ -262,7 +265,7 @@ fn a_server_that_answers_what_it_was_not_asked_is_left_before_anybody_is_told() 
     }
 }
 
-/// QEMU lets answers of one connection turn up on the next.
+/// QEMU can send answers to requests of one connection on the next one.
 #[test]
 fn an_answer_of_the_last_connection_is_nobodys_on_the_next() {
     let (mux, server) = behind_mux(&[]);
@@ -374,7 +377,7 @@ fn a_server_that_does_not_read_is_not_sent_without_limit() {
             client
         })
         .collect();
-    // Some of them are on their way, and the rest is refused.
+    // Some of them are in flight, and the rest is refused.
     let refused = clients.last_mut().unwrap().receive().to_string();
     assert!(refused.contains("does not take any more out-of-band commands"), "{refused}");
 }
@@ -434,7 +437,7 @@ fn a_client_that_sends_without_end_does_not_keep_others_waiting() {
             writer
                 .write_all(br#"{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}"#),
         );
-        // Until the connection is ended, which is below.
+        // Ends with the connection, below.
         while writer.write_all(commands.as_bytes()).is_ok() {}
     });
     let reader = flood.try_clone().unwrap();
@@ -455,7 +458,7 @@ fn a_client_that_does_not_read_is_kept_little_for_and_gets_it_all_in_the_end() {
     let mut other = muxed.mux.negotiated();
     other.execute("query-commands");
     let before = memory(&mut muxed.mux);
-    // Some 20 MiB of answers, and next to nothing of requests.
+    // About 20 MiB of answers, for few bytes of requests.
     for id in 0..COMMANDS {
         lazy.send(&format!(r#"{{"execute":"query-commands","id":{id}}}"#));
     }
@@ -510,7 +513,7 @@ fn a_lost_server_leaves_nothing_behind() {
     expect_descriptors(&mut mux, before);
 }
 
-/// As QEMU does, whose clients expect it.
+/// QEMU does the same, and its clients rely on it.
 #[test]
 fn a_server_that_is_told_to_quit_takes_all_clients_with_it_and_others_may_come() {
     let Some(mut muxed) = Muxed::start(Program::StorageDaemon, &[]) else { return };
@@ -527,7 +530,7 @@ fn a_server_that_is_told_to_quit_takes_all_clients_with_it_and_others_may_come()
     early.execute("query-version");
 }
 
-/// `yank` of the connection that the mux has.
+/// `yank` of the mux's own connection.
 #[test]
 fn an_emulator_that_is_told_to_drop_the_mux_is_connected_to_again() {
     let Some(muxed) = Muxed::start(Program::Emulator, &[]) else { return };
@@ -557,7 +560,7 @@ fn a_mux_that_is_ended_does_not_wait_for_a_server_that_stands_still() {
     muxed.upstream.signal(Signal::CONT).unwrap();
 }
 
-/// The server that is shared is not ended with the mux, and can be asked directly.
+/// The upstream server does not end with the mux, and can be used directly.
 #[test]
 fn a_mux_that_has_ended_leaves_its_server_to_others() {
     let Some(mut muxed) = Muxed::start(Program::StorageDaemon, &[]) else { return };

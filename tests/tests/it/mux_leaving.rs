@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients of a mux leave behind, while the server behind it does not answer.
+//! Requests and names that clients of a mux leave behind, while the server behind it does not answer.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::sockopt::{set_socket_linger, socket_linger};
 use tests::bench::machine::resident_kib;
 use tests::json::Json;
 use tests::scripted::{Peer, behind_mux};
-use tests::server::{Client, LIMIT, Server};
+use tests::server::{Client, Server};
 use tests::upstream::open_files;
+use tests::waiting::{wait_for, wait_until};
 
 const DONE: &str = r#"{"return": {}}"#;
 
-fn ask(client: &mut Client, command: &str) {
-    client.send(&format!(r#"{{"execute": "{command}"}}"#));
-}
-
-/// What the mux says of its server: how many requests wait, and how many in flight have somebody who waits.
+/// Returns how many requests wait in the mux, and how many in flight have a client that waits for the answer.
 fn waiting(operator: &mut Client) -> (i64, usize) {
     operator.send(r#"{"execute": "__org.qmp-server_query-upstream"}"#);
     let answer = operator.receive();
@@ -30,18 +27,13 @@ fn waiting(operator: &mut Client) -> (i64, usize) {
 
 #[track_caller]
 fn expect_waiting(operator: &mut Client, expected: (i64, usize)) {
-    let deadline = Instant::now() + LIMIT;
-    loop {
+    wait_for(|| {
         let actual = waiting(operator);
-        if actual == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{actual:?}, not {expected:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        if actual == expected { Ok(()) } else { Err(format!("{actual:?}, not {expected:?}")) }
+    });
 }
 
-/// Gives the server a descriptor of this name.
+/// Passes a descriptor to the server under this name.
 fn name(mux: &Server, client: &mut Client, peer: &mut Peer, name: &str) {
     let file = File::create(mux.dir().join("file")).unwrap();
     let getfd = format!(r#"{{"execute": "getfd", "arguments": {{"fdname": "{name}"}}}}"#);
@@ -57,15 +49,15 @@ fn what_waits_is_not_sent_when_its_client_has_left() {
     let mut peer = server.accept_and_negotiate("[]");
     let [mut operator, mut busy, mut leaving] =
         [mux.negotiated(), mux.negotiated(), mux.negotiated()];
-    ask(&mut busy, "slow");
+    busy.send_command("slow");
     let slow = peer.expect("slow");
-    ask(&mut leaving, "system_reset");
+    leaving.send_command("system_reset");
     expect_waiting(&mut operator, (1, 1));
     drop(leaving);
     expect_waiting(&mut operator, (0, 1));
     peer.answer(&slow, "{}");
     busy.expect(DONE);
-    ask(&mut busy, "next");
+    busy.send_command("next");
     peer.expect("next");
 }
 
@@ -76,7 +68,7 @@ fn nobody_waits_for_what_is_in_flight_when_its_client_has_left() {
     let mut operator = mux.negotiated();
     let mut leaving = mux.connect();
     leaving.negotiate(r#"{"enable": ["oob"]}"#);
-    ask(&mut leaving, "in-band");
+    leaving.send_command("in-band");
     let first = peer.expect("in-band");
     leaving.send(r#"{"exec-oob": "out-of-band"}"#);
     let second = peer.expect("out-of-band");
@@ -86,7 +78,7 @@ fn nobody_waits_for_what_is_in_flight_when_its_client_has_left() {
     for request in [second, first] {
         peer.answer(&request, "\"nobody's\"");
     }
-    ask(&mut operator, "next");
+    operator.send_command("next");
     let next = peer.expect("next");
     peer.answer(&next, "{}");
     operator.expect(DONE);
@@ -99,7 +91,7 @@ fn clients_that_left_keep_no_memory() {
     let (mut mux, server) = behind_mux(&[]);
     let mut peer = server.accept_and_negotiate("[]");
     let [mut operator, mut busy] = [mux.negotiated(), mux.negotiated()];
-    ask(&mut busy, "slow");
+    busy.send_command("slow");
     let _slow = peer.expect("slow");
     let padding = "x".repeat(LENGTH);
     let memory = |mux: &mut Server| resident_kib(mux.process().child().id()).unwrap();
@@ -128,7 +120,7 @@ fn names_that_are_left_are_closed_between_the_commands_of_others() {
     let mut close = peer.expect("closefd");
     for number in 0..9 {
         let command = format!("other-{number}");
-        ask(&mut other, &command);
+        other.send_command(&command);
         // The one that was not asked has been sent already.
         other.send(r#"{"execute": "__org.qmp-server_query-upstream"}"#);
         peer.answer(&close, "{}");
@@ -166,11 +158,7 @@ fn a_socket_that_the_server_has_been_given_is_left_as_it_was() {
     peer.answer(&request, "{}");
     client.expect(DONE);
     let ours = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
-    let deadline = Instant::now() + LIMIT;
-    while open_files(mux.process()).iter().any(|open| *open == *ours) {
-        assert!(Instant::now() < deadline, "the mux keeps it");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(|| open_files(mux.process()).iter().all(|open| *open != *ours));
     assert_eq!(socket_linger(&socket).unwrap(), linger);
 }
 
@@ -193,7 +181,7 @@ fn a_name_is_forgotten_when_a_command_has_taken_its_descriptor() {
     let close = peer.expect("closefd");
     assert!(close.line.contains("-kept\""), "{}", close.line);
     peer.answer(&close, "{}");
-    ask(&mut other, "other");
+    other.send_command("other");
     peer.expect("other");
 }
 

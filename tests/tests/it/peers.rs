@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which processes may connect.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -8,14 +9,14 @@ use std::process::Command;
 use tests::process::{Finished, run};
 use tests::server::{LIMIT, Server, program};
 
-/// Who nobody is.
+/// The user id of nobody.
 const SOMEBODY: u32 = 65_534;
 
 fn are_we_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A server that everybody can reach.
+/// A server whose socket every user can open.
 fn public_server(options: &[&str]) -> Server {
     let options = options.iter().copied();
     let server = Server::start_with(options.chain(["--listen", "unix:{sock},mode=0666"]));
@@ -25,7 +26,7 @@ fn public_server(options: &[&str]) -> Server {
 
 /// What a process of another user gets that calls a command.
 fn call_as_somebody(server: &Server) -> Finished {
-    // Where we run from may be closed to others.
+    // Another user may not have access to the directory of the program.
     let copy = server.dir().join("qmp-server");
     fs::copy(program(), &copy).unwrap();
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
@@ -72,6 +73,6 @@ fn who_is_not_named_is_refused_even_if_it_is_the_own_user() {
     let mut server = public_server(&["--allow-user", "4242"]);
     let mut client = server.connect();
     client.expect_end();
-    // The harness has looked whether the server is there.
+    // The harness connected once to see that the server is ready.
     assert_eq!(server.refused(2), ["its user and groups are not allowed"; 2]);
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! In-band commands are executed where and when somebody else's poll loop says so, and nothing else
-//! waits for that.
+//! In-band commands are executed when and where another program's poll loop executes them, and nothing else waits for that.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -218,7 +217,7 @@ fn whoever_negotiates_behind_a_command_that_blocks_the_loop_waits_a_moment() {
     blocking.send(r#"{"execute": "x-wait", "id": 1}"#);
     host.wait();
     coming.send(r#"{"execute": "qmp_capabilities"}"#);
-    // Has been read when what was sent behind it has been.
+    // It has been read when the request after it has been read.
     blocking.send(QUICK);
     blocking.expect(QUICK_RETURNS);
     let go_on = host.go_on.take().unwrap();

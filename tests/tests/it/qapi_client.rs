@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! The client `qapi` from crates.io.
 
 use std::io::{BufReader, ErrorKind};
 use std::os::unix::net::UnixStream;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Commands of the real QAPI schema, typed on both ends by the crate `qapi`: what the client sends is the very type
-//! that the handler takes. The crate's types know how they look to serde, but not to introspection. That is taken from
-//! what QEMU says about the command, so that checks, error texts and the order of members are QEMU's, too.
-//! Only how wide an integer is, QEMU does not say: one that is too large for its type is refused in the words of serde.
+//! Commands of the real QAPI schema with the types of the crate `qapi` on both ends: the client sends the type that the
+//! handler takes. The crate's types implement serde's traits, but not the one for introspection. So their QAPI types are taken
+//! from QEMU's own introspection, and checks, error texts and the order of members are QEMU's, too. Introspection does not
+//! have the width of integers: one that does not fit is refused with serde's message.
 
 use std::borrow::Cow;
 use std::io::BufReader;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Addresses and options in QEMU's form, and contradictory ones.
 
 use std::fs;
 use std::net::TcpListener;
@@ -78,7 +79,7 @@ fn paths_that_are_too_long_are_refused_alike_with_their_length() {
         assert_eq!(finished.status.code(), Some(2));
         assert!(finished.stderr.contains(expected), "{finished:?}");
     }
-    // The longest that can be listened at can be called.
+    // The longest path that a server can listen at can also be called.
     let server = Server::start_in(dir, ["--listen", &path(107), "--listen", "unix:{sock}"]);
     let finished = run_in(server.dir(), &["call", &path(107), "query-name"]);
     assert!(finished.status.success(), "{finished:?}");

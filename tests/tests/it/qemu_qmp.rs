@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! QEMU's own Python client and its shell.
 
 use std::process::Command;
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which events QEMU limits to one in a second, and by what they are told apart, as recorded in
+//! Which events QEMU limits to one in a second, and which of them it limits separately, as recorded in
 //! `conformance/rate-limits.jsonl`.
 //!
-//! The devices that send them are driven by QEMU's test protocol, as a guest would. Time is QEMU's own there, so nothing
-//! depends on how busy the machine is. Of QEMU 10.0, Debian does not build the accelerator for that: what it does was
-//! recorded with real time, and is the same.
+//! QEMU's test protocol drives the devices that send the events, as a guest would. There, time is QEMU's own, so nothing
+//! depends on the load of the machine. Debian builds QEMU 10.0 without the accelerator for that; its behaviour was recorded
+//! with real time, and is the same.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,11 +14,12 @@ use std::process::{Command, Stdio};
 use qmp_proto::Dialect;
 use tempfile::TempDir;
 use tests::conformance::matching::{Captures, match_value};
-use tests::endpoint::{Endpoint, retry};
+use tests::endpoint::Endpoint;
 use tests::json::Json;
 use tests::process::Process;
 use tests::programs::Oracle;
 use tests::server::{Client, LIMIT};
+use tests::waiting::retry;
 
 const RECORDED: &str = include_str!("../../conformance/rate-limits.jsonl");
 const MILLISECOND: u64 = 1_000_000;
@@ -27,14 +28,14 @@ const MILLISECOND: u64 = 1_000_000;
 struct Machine {
     monitor: Client,
     devices: BufReader<UnixStream>,
-    /// Not taken yet.
+    /// Events that the test has not taken yet.
     events: Vec<Json>,
     _process: Process,
     _dir: TempDir,
 }
 
 impl Machine {
-    /// `None` if the calling test is to be skipped.
+    /// Starts QEMU; `None` if the calling test is to be skipped.
     fn start(recorded: &Json) -> Option<Self> {
         let program = Oracle::of(Dialect::Qemu11_1).program("qemu-system-x86_64")?;
         let dir = tempfile::tempdir().unwrap();
@@ -77,7 +78,7 @@ impl Machine {
         self.cause(&format!("clock_step {}", milliseconds * MILLISECOND));
     }
 
-    /// Runs a command; everything that has happened before comes before its reply.
+    /// Runs a command. All earlier events come before its reply.
     fn execute(&mut self, command: &str) {
         self.monitor.send(command);
         loop {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sockets and `socat`, with input that no library would write.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;

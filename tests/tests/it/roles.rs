@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! What each role allows.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use proptest::prelude::*;
 use qmp_dispatch::proto::{Reader, ServerMessage};
@@ -22,7 +22,7 @@ use tests::programs::find;
 use tests::schema::Schema;
 use tests::server::{Client, LIMIT, Server, program, refusal};
 
-/// One server, with a door for each of these roles.
+/// Starts a server with a listener for each of these roles.
 fn server_with_doors(roles: &[&str], more: &[&str]) -> Server {
     let doors = roles.iter().map(|role| format!("unix:{role}.sock,role={role}"));
     let doors: Vec<_> = doors.flat_map(|door| ["--listen".to_owned(), door]).collect();
@@ -30,7 +30,7 @@ fn server_with_doors(roles: &[&str], more: &[&str]) -> Server {
     Server::start_with(arguments.chain(more.iter().copied()))
 }
 
-/// Whoever comes through the door of this role.
+/// Connects a client with this role.
 fn client_as(server: &Server, role: &str) -> Client {
     let mut client = Client::connect(&Endpoint::Unix(server.dir().join(format!("{role}.sock"))));
     client.negotiate(r#"{"enable": ["oob"]}"#);
@@ -76,7 +76,7 @@ fn each_door_has_its_role() {
     check_refused(&mut observer, &["cont", "quit", "getfd", "human-monitor-command"]);
     check_refused(&mut operator, &["quit", "getfd", "add-fd", "human-monitor-command", "yank"]);
     execute_with_event(&mut operator, "cont", "RESUME");
-    // The operator has had it before the answer.
+    // The operator received the event before the answer.
     let all = [&mut observer, &mut admin, &mut default];
     for client in all {
         client.expect_event("RESUME");
@@ -225,22 +225,16 @@ fn who_has_no_number_is_nobody_in_particular() {
         let path = dir.path().join(format!("{option}.sock"));
         let listen = format!("unix:{},mode=0666", text(&path));
         let arguments = ["serve", "--listen", &listen, option, "65534"];
-        let server =
+        let mut server =
             Process::start(isolated(&arguments, dir.path()).stdout(Stdio::null())).unwrap();
         let endpoint = Endpoint::Unix(path);
-        let deadline = Instant::now() + LIMIT;
-        while let Err(error) = endpoint.try_connect() {
-            assert!(Instant::now() < deadline, "{error}: {}", server.stderr());
-        }
+        server.expect_ready(&endpoint);
         let mut stranger = Command::new(&copy);
         stranger.uid(54_321).gid(54_321).current_dir("/");
         stranger.args(["call", &endpoint.to_string(), "query-status"]);
         let finished = run(&mut stranger, "", LIMIT).unwrap();
         assert!(!finished.status.success(), "{finished:?}");
-        let deadline = Instant::now() + LIMIT;
-        while !server.stderr().contains("uid 65534, gid 65534 is refused") {
-            assert!(Instant::now() < deadline, "{}", server.stderr());
-        }
+        server.expect_log("uid 65534, gid 65534 is refused");
         assert!(server.stderr().contains("means nobody"), "{}", server.stderr());
     }
 }
@@ -277,7 +271,7 @@ fn owners_of_certificates_have_roles() {
     assert!(names(&alice.execute("query-commands")).contains(&"stop".to_owned()));
     let mut bob = connect("bob", &[]);
     check_refused(&mut bob, &["stop", "quit"]);
-    // Stopping is what the others may not do.
+    // The others may not execute `stop`.
     execute_with_event(&mut connect("anybody", &["urn://x=y"]), "stop", "STOP");
     // The common name does not count beside another one.
     let mut mallory = connect("alice", &["mallory"]);
@@ -336,7 +330,7 @@ fn mistakes_in_roles_get_one_line_that_names_the_place() {
     }
 }
 
-/// What `query-qmp-schema` of another server returns to those who may do only this.
+/// Returns what `query-qmp-schema` of another server shows to a client that may do only this.
 fn schema_through_proxy(whole: &str, role: Role) -> String {
     let schema = json(whole);
     let forward = move |_: &Context, request: Forwarded, responder: Responder<_>| {
@@ -377,7 +371,7 @@ fn lines(schema: &Json) -> Vec<String> {
     schema.as_array().unwrap().iter().map(Json::to_string).collect()
 }
 
-/// A part of a schema must have these commands and events, what they lead to, and nothing else; all as in the whole.
+/// A part of a schema must have exactly these commands and events and the types that they refer to, all as in the whole.
 #[track_caller]
 fn check_part(whole: &Schema, part: &str, entities: &[&str], all: &[String]) {
     let value = Json::parse(part).unwrap();
@@ -422,7 +416,7 @@ proptest! {
     }
 }
 
-/// What somebody with this role is told by a server that says yes to everything.
+/// Returns the response that a client with this role gets from a server that accepts everything.
 fn asked_as(role: &str, requests: &str) -> Vec<String> {
     let forward = |_: &Context, _: Forwarded, responder: Responder<_>| {
         responder.respond_json(Ok(json("{}")));
@@ -560,7 +554,7 @@ fn operators_of_qemu_are_kept_from_the_host() {
     assert_eq!(may(&Role::admin()), schema.commands().count());
 }
 
-/// `qemu-storage-daemon` behind a mux with doors for roles.
+/// `qemu-storage-daemon` behind a mux with a listener for each role.
 struct Shared {
     mux: Server,
     _daemon: Process,

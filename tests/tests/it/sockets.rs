@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! The files and names of sockets, and vsock.
 
 use std::fs;
 use std::mem::MaybeUninit;
@@ -38,7 +39,7 @@ fn a_socket_is_never_wider_than_its_mode() {
     while let Ok(event) = events.next() {
         seen.push(event.events());
     }
-    // It was made as it is: nobody has changed it since.
+    // The mode was set when it was created, and not changed afterwards.
     assert_eq!(seen, [ReadFlags::CREATE]);
 }
 
@@ -75,7 +76,7 @@ fn an_owner_that_does_not_exist_leaves_no_socket_behind() {
 #[test]
 fn a_name_in_no_file_system_is_served() {
     for (scheme, option) in [("unix-abstract:", ""), ("unix:@", ""), ("unix:", ",abstract=on")] {
-        // A name that nobody else has, for the directory is there.
+        // A unique name: the directory exists only once.
         let dir = tempfile::tempdir().unwrap();
         let name = dir.path().display().to_string();
         let address = format!("{scheme}{name}{option}");
@@ -99,7 +100,7 @@ fn vsock_is_served_where_there_is_any() {
             break port.to_owned();
         }
         if let Some(status) = process.wait(std::time::Duration::from_millis(10)).unwrap() {
-            // This system has none, and the program says so.
+            // The system has no vsock, and the program says so.
             assert_eq!(status.code(), Some(2), "{log}");
             let log = process.stderr();
             assert!(log.starts_with("qmp-server: cannot listen at vsock:1:"), "{log}");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! `qmp-server status`, and the commands that it uses.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Instant;
 
 use qmp_dispatch::proto::Error;
 use qmp_dispatch::{Context, Dispatcher, EventType, Registry};
@@ -18,6 +18,7 @@ use tests::json::Json;
 use tests::process::{Finished, Process, Signal, run};
 use tests::server::{Client, LIMIT, Server, qmp_server, refusal};
 use tests::upstream::{Muxed, Program};
+use tests::waiting;
 
 const NOISE: EventType<Noise> = EventType::new("NOISE");
 
@@ -26,7 +27,7 @@ struct Noise {
     text: String,
 }
 
-/// A server in this process, with a command that blocks until the test says otherwise.
+/// A server in this process, with a command that blocks until the test unblocks it.
 struct Blocking {
     endpoint: Endpoint,
     began: Receiver<()>,
@@ -98,17 +99,14 @@ fn at(json: &Json, path: &str) -> String {
     value.to_string()
 }
 
-/// Asks until a value is as it should be.
+/// Asks until a value is as expected.
 #[track_caller]
 fn wait_for(endpoint: &Endpoint, path: &str, expected: &str) -> Json {
-    let deadline = Instant::now() + LIMIT;
-    loop {
+    waiting::wait_for(|| {
         let json = json(endpoint);
-        if at(&json, path) == expected {
-            return json;
-        }
-        assert!(Instant::now() < deadline, "{path} is not {expected}: {json}");
-    }
+        let there = at(&json, path) == expected;
+        if there { Ok(json) } else { Err(format!("{path} is not {expected}: {json}")) }
+    })
 }
 
 #[test]
@@ -163,18 +161,15 @@ fn a_client_that_does_not_read_is_shown() {
     silent.negotiate("{}");
     let mut client = Client::connect(&server.endpoint);
     client.negotiate("{}");
-    let deadline = Instant::now() + LIMIT;
-    let json = loop {
+    let json = waiting::wait_for(|| {
         for _ in 0..200 {
             client.send("{'execute': 'x-emit'}");
             (0..2).for_each(|_| drop(client.receive()));
         }
         let json = json(&server.endpoint);
-        if at(&json, "clients/0/events-dropped") != "0" {
-            break json;
-        }
-        assert!(Instant::now() < deadline, "{json}");
-    };
+        let dropped = at(&json, "clients/0/events-dropped") != "0";
+        if dropped { Ok(json) } else { Err(format!("no event is dropped: {json}")) }
+    });
     let unread: u64 = at(&json, "clients/0/unread-bytes").parse().unwrap();
     assert!(unread > 4096, "{json}");
     assert_eq!(at(&json, "clients/0/events-dropped"), at(&json, "server/events-dropped"));

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! TLS: which clients may connect, and that it carries everything.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -59,7 +60,7 @@ impl Tls {
         client
     }
 
-    /// The owner of such a certificate must not be greeted; says what the server logs.
+    /// The owner of such a certificate must not be greeted. Returns what the server logs.
     #[track_caller]
     fn check_refused(&mut self, identity: Option<Identity>) -> String {
         // Sometimes the server's alert is there before the handshake is over for the client.
@@ -104,7 +105,7 @@ fn the_common_name_does_not_count_beside_others() {
     let mallory = tls.authority.issue("alice", &["mallory.example"]).unwrap();
     let reason = tls.check_refused(Some(mallory));
     assert_eq!(reason, "its certificate has none of the allowed names, but dns:mallory.example");
-    // Nor is an address nothing.
+    // An address counts as a name, too.
     let mut tls = Tls::start();
     let mallory = tls.authority.issue("alice", &["192.0.2.1"]).unwrap();
     assert_eq!(tls.check_refused(Some(mallory)), "its certificate has no name that counts");
@@ -245,7 +246,7 @@ fn tls_1_2_is_refused() {
     assert_eq!(tls.server.refused(1), ["it does not speak TLS 1.3"]);
 }
 
-/// What a client says first that knows no TLS beyond 1.2.
+/// The first message of a client that has no TLS after 1.2.
 fn client_hello_1_2() -> Vec<u8> {
     fn with_length(bytes: &[u8]) -> Vec<u8> {
         [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
@@ -373,7 +374,6 @@ fn files_that_are_no_good_are_named() {
     }
 }
 
-/// The key is only kept where the certificate is.
 #[test]
 fn tls_needs_no_loopback_address() {
     let tls = Tls::start();

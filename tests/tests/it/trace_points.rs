@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! The trace points with QEMU's names, and the log.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tests::endpoint::Endpoint;
 use tests::json::Json;
@@ -10,7 +10,7 @@ use tests::process::Process;
 use tests::programs::Oracle;
 use tests::server::{Client, LIMIT, Server};
 
-/// What comes in, and how many messages come back. Each is waited for before the next is sent.
+/// Requests, and the number of messages that each gets. They are received before the next request is sent.
 const SCRIPT: [(&str, usize); 8] = [
     (r#"{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}"#, 1),
     (r#"{"execute": "query-status", "id": 1}"#, 1),
@@ -49,12 +49,12 @@ fn our_names() -> Vec<String> {
     run_script(&server.endpoint());
     assert!(server.wait().success());
     let log = server.process().stderr();
-    // The harness has connected once to see whether the server is there: that was monitor 1.
+    // Monitor 1 was the harness, which connects once to see that the server is ready.
     let log: Vec<&str> = log.lines().filter(|line| !line.contains("monitor=1 ")).collect();
     names(&log.join("\n"), Some(": "))
 }
 
-/// `None` if there is no such QEMU.
+/// Returns the names in QEMU's log; `None` if this QEMU is missing.
 fn qemus_names(dir: &Path) -> Option<Vec<String>> {
     let program = Oracle::V10_0.program("qemu-system-x86_64")?;
     let path = dir.join("qmp.sock");
@@ -66,22 +66,16 @@ fn qemus_names(dir: &Path) -> Option<Vec<String>> {
         .stdin(Stdio::null());
     let mut qemu = Process::start(&mut command).unwrap();
     let endpoint = Endpoint::Unix(path);
-    drop(endpoint.connect(LIMIT).unwrap_or_else(|error| panic!("{error}: {}", qemu.stderr())));
-    // It serves one client at a time, and has most likely seen that one.
-    let greeted = Instant::now() + LIMIT;
-    while !qemu.stderr().contains("monitor_qmp_respond") && Instant::now() < greeted {
-        qemu.wait(Duration::from_millis(10)).unwrap();
-    }
+    // The first client only shows that QEMU is ready.
+    drop(Client::connect(&endpoint).receive());
     run_script(&endpoint);
     assert!(qemu.wait(LIMIT).unwrap().is_some_and(|status| status.success()), "{}", qemu.stderr());
     let mut names = names(&qemu.stderr(), None);
-    // The first client may have left before it was greeted.
-    let greetings = names.iter().take_while(|name| *name == "monitor_qmp_respond").count();
-    names.drain(..greetings.saturating_sub(1));
+    assert_eq!(names.remove(0), "monitor_qmp_respond", "the greeting of the first client");
     Some(names)
 }
 
-/// QEMU says that a monitor is suspended before the request is queued that causes it, we after.
+/// QEMU traces the suspension of a monitor before the request that causes it is queued; our server after.
 fn with_suspension_behind(mut names: Vec<String>) -> Vec<String> {
     for at in 1..names.len() {
         if names[at - 1] == "monitor_suspend" && names[at] == "monitor_qmp_in_band_enqueue" {

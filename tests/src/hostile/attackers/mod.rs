@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The attackers: a thread for each, which attacks again and again within its share of a processor.
+//! The attackers. Each has a thread that attacks again and again, within its share of a processor.
 
 mod descriptors;
 mod floods;
@@ -27,7 +27,7 @@ use crate::bench::machine::ManyDescriptors;
 use crate::inputs::Random;
 use socket::Socket;
 
-/// What an attacker is for.
+/// The targets of an attacker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
     /// All targets.
@@ -54,9 +54,9 @@ impl For {
 struct Attacker {
     name: &'static str,
     targets: For,
-    /// Least time between two attempts.
+    /// Shortest time between two attempts.
     pause: Duration,
-    /// Returns an error if the target did not let it do what it is there for.
+    /// Attacks once. Fails if the target does not let the attack happen.
     attempt: fn(&mut Intruder<'_>) -> io::Result<()>,
 }
 
@@ -103,7 +103,7 @@ const ATTACKERS: &[Attacker] = &[
 struct Intruder<'a> {
     target: &'a Target,
     random: Random,
-    /// Sockets that are held open.
+    /// Sockets that are kept open.
     kept: VecDeque<Socket>,
     /// A listener of its own, for pairs of TCP sockets.
     listener: Option<TcpListener>,
@@ -127,7 +127,7 @@ impl Intruder<'_> {
         self.port(self.target.tls)
     }
 
-    /// A loopback port. The echo has a Unix socket alone, which stands for all.
+    /// A loopback port. The echo has no port: its Unix socket takes the attacks on all of them.
     fn port(&self, port: u16) -> io::Result<Socket> {
         if self.target.kind == Kind::Echo { self.admin() } else { Socket::tcp(port) }
     }
@@ -141,7 +141,7 @@ impl Intruder<'_> {
         }
     }
 
-    /// Holds a socket open. Closes the oldest if there are more than these.
+    /// Keeps a socket open. Closes the oldest one if there are more than `most`.
     fn keep(&mut self, socket: Socket, most: usize) {
         self.kept.push_back(socket);
         while self.kept.len() > most {
@@ -149,14 +149,14 @@ impl Intruder<'_> {
         }
     }
 
-    /// How large messages may be, in parts of the size for a server of ours. QEMU parses them in its main loop, and
-    /// compares each name with all others of the same hash.
+    /// Returns the size of messages for the target. They are smaller for the mux, because the QEMU behind it parses them in
+    /// its main loop and compares each name with all others of the same hash.
     fn size(&self, usual: usize) -> usize {
         if self.target.kind == Kind::Mux { usual / 64 } else { usual }
     }
 }
 
-/// What one attacker has done.
+/// The results of one attacker.
 #[derive(Clone, Debug)]
 pub(super) struct Score {
     pub(super) name: String,
@@ -171,7 +171,7 @@ impl fmt::Display for Score {
     }
 }
 
-/// What all attackers of one target have done.
+/// The results of all attackers of one target.
 #[derive(Clone, Debug)]
 pub(super) struct Scores(pub(super) Vec<Score>);
 
@@ -192,8 +192,8 @@ impl Scores {
     }
 }
 
-/// Attacks the target until the standard input ends, and prints what each attacker has done. `names` are parts of the
-/// names of those that come, with commas between, or empty.
+/// Attacks the target until the standard input ends, and prints what each attacker has done. Only those attackers come
+/// whose names contain one of the texts in `names`, a list with commas; all of them if it is empty.
 ///
 /// # Errors
 ///
@@ -206,7 +206,7 @@ pub fn attack(target: &Target, seed: u64, share: f64, names: &str) -> io::Result
             && names.split(',').any(|name| attacker.name.contains(name))
     };
     let attackers: Vec<_> = ATTACKERS.iter().filter(is_wanted).collect();
-    // The same share for each attacker of all targets, so that it comes as often to the echo as to the server.
+    // All targets get the same share for each attacker, so that the echo is attacked as often as the server.
     let share = share / ATTACKERS.len() as f64;
     let stop = Arc::new(Stop::default());
     let random = Random::new(seed);
@@ -249,7 +249,7 @@ fn attack_until(
     Score { name: attacker.name.to_owned(), attempts: intruder.attempts, successes, millis }
 }
 
-/// Goes without root's rights, and behind everything else that wants to run.
+/// Gives up root's rights, and takes the lowest priority.
 fn become_attacker() -> io::Result<()> {
     rustix::process::setpriority_process(None, 19)?;
     if geteuid().is_root() {
