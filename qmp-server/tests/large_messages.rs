@@ -119,6 +119,29 @@ fn a_large_message_holds_up_its_own_client_only() {
         large.expect(r#"{"return": 1, "id": "next"}"#);
         sending.join().unwrap();
     }
+    // However many send some: they are parsed two at a time.
+    let many: Vec<Client> = (0..20).map(|_| Client::new(&server)).collect();
+    let request = format!("{{'execute': 'x-length', 'arguments': {{'text': '{text}'}}}}");
+    let sending: Vec<_> = many
+        .iter()
+        .map(|client| {
+            let (socket, request) = (client.0.get_ref().try_clone().unwrap(), request.clone());
+            std::thread::spawn(move || (&socket).write_all(request.as_bytes()).unwrap())
+        })
+        .collect();
+    sending.into_iter().for_each(|sending| sending.join().unwrap());
+    began.recv().unwrap();
+    began.recv().unwrap();
+    for _ in 0..3 {
+        small.send("{'execute': 'x-length', 'arguments': {'text': 'z'}}");
+        small.expect(r#"{"return": 1}"#);
+    }
+    assert!(began.try_recv().is_err(), "a third one is parsed");
+    many.iter().for_each(|_| go_on.send(()).unwrap());
+    for mut client in many {
+        client.expect(r#"{"return": 150000}"#);
+    }
+    (0..18).for_each(|_| began.recv().unwrap());
     // Who leaves meanwhile takes nothing with it, and neither does a server that ends.
     let leaving = Client::new(&server);
     leaving.send(&format!("{{'execute': 'x-length', 'arguments': {{'text': '{text}'}}}}"));

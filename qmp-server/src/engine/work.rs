@@ -125,14 +125,10 @@ pub(super) enum Done {
         server: Token,
         more: bool,
     },
-    /// A large message of a session was parsed.
+    /// A large message of a session was parsed; `None` if a tracing subscriber has panicked.
     Parsed {
-        session: Token,
-        pending: Pending,
-    },
-    /// The same, but a tracing subscriber has panicked.
-    NotParsed {
-        session: Token,
+        session: Option<Token>,
+        pending: Option<Pending>,
     },
     /// What was left of a session has been dropped.
     Forgotten {
@@ -194,10 +190,9 @@ impl Work {
             &Work::AnswerEnding { server, .. } => Done::AnsweredEnding { server },
             &Work::HandleTimeout { token, .. } => Done::TimeoutHandled { server: token },
             &Work::Lend { token, .. } => Done::Lost { link: token },
-            Work::Parse { client, .. } => client
-                .registration
-                .token()
-                .map_or(Done::Nothing, |session| Done::NotParsed { session }),
+            Work::Parse { client, .. } => {
+                Done::Parsed { session: client.registration.token(), pending: None }
+            }
             Work::Forget { server, .. } => server
                 .registration
                 .token()
@@ -236,10 +231,7 @@ impl Work {
             }
             Work::Parse { client, message, .. } => {
                 let pending = client.monitor.receive(Ok(message.message()));
-                match client.registration.token() {
-                    Some(session) => Done::Parsed { session, pending },
-                    None => Done::Nothing,
-                }
+                Done::Parsed { session: client.registration.token(), pending: Some(pending) }
             }
             Work::Negotiate { server, jobs } => {
                 server.negotiate(jobs);

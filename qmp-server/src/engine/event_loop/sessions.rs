@@ -21,6 +21,9 @@ use crate::session::{Effects, Next, Run, Session, Written};
 /// wait for just that.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// Large messages that are parsed at a time, of all clients of an engine.
+const PARSED_AT_A_TIME: usize = 2;
+
 /// A session, and what the loop keeps for it.
 pub(super) struct Served {
     pub(super) session: Session,
@@ -140,7 +143,13 @@ impl Loop {
     }
 
     /// A large message of the session has been parsed.
-    pub(super) fn parsed(&mut self, token: Token, pending: Pending) {
+    pub(super) fn parsed(&mut self, session: Option<Token>, pending: Option<Pending>) {
+        self.parsing -= 1;
+        if let Some(next) = self.to_parse.pop_front() {
+            self.parse(next);
+        }
+        let Some(token) = session else { return };
+        let Some(pending) = pending else { return self.executed(token) };
         let Some(Source::Session(served)) = self.sources.get_mut(token) else {
             return self.work.push_back(Work::Drop(Box::new(pending)));
         };
@@ -148,19 +157,31 @@ impl Loop {
         self.effects(token, effects);
     }
 
+    /// Has a large message parsed, or lets it wait for others: those who send some must not keep all threads busy.
+    fn parse(&mut self, parse: Work) {
+        if self.parsing == PARSED_AT_A_TIME {
+            return self.to_parse.push_back(parse);
+        }
+        self.parsing += 1;
+        self.work.push_back(parse);
+    }
+
     fn effects(&mut self, token: Token, effects: Effects) {
         let Effects { next, run, queued } = effects;
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
         if let Some(run) = run {
             let client = Arc::clone(served.session.client());
-            self.work.push_back(match run {
+            match run {
                 Run::Execute(pending) => {
                     let server = Arc::clone(&served.hosted);
-                    Work::ExecuteOutOfBand { server, client, pending }
+                    self.work.push_back(Work::ExecuteOutOfBand { server, client, pending });
                 }
-                Run::Parse(message, charge) => Work::Parse { client, message, _charge: charge },
-            });
+                Run::Parse(message, charge) => {
+                    self.parse(Work::Parse { client, message, _charge: charge });
+                }
+            }
         }
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
         if queued {
             if served.negotiation.is_none() && served.session.negotiates() {
                 let key = self.timers.set(Instant::now() + PATIENCE, Timer::Negotiation(token));
