@@ -47,8 +47,8 @@ impl Cork {
             return true;
         }
         let corked = self.lock();
-        let others = corked.iter().rev().skip_while(|last| std::ptr::eq(&***last, outbox));
-        others.into_iter().all(|other| !std::ptr::eq(&**other, outbox))
+        let others = corked.iter().rev().skip_while(|last| ptr::eq(&***last, outbox));
+        others.into_iter().all(|other| !ptr::eq(&**other, outbox))
     }
 
     pub(super) fn add(&self, outbox: Arc<Outbox>) {

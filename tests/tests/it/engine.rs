@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Servers that share an engine.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -217,24 +217,37 @@ impl Transport for Treacherous {
     }
 }
 
-#[test]
-fn a_transport_that_panics_ends_alone() {
-    use std::io::{Read, Write};
+impl Treacherous {
+    /// Has a site serve one. The other end, and whether it panics from now on.
+    fn serve(site: &Site, panics: bool) -> (UnixStream, Arc<AtomicBool>) {
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_read_timeout(Some(LIMIT)).unwrap();
+        let panics = Arc::new(AtomicBool::new(panics));
+        let transport = Treacherous { socket: near, panics: Arc::clone(&panics) };
+        site.server.control().serve(Box::new(transport), Layout::Compact).unwrap();
+        (far, panics)
+    }
+}
 
-    let site = Site::on(&Engine::new().unwrap());
-    let mut other = site.client();
-    let (near, mut far) = UnixStream::pair().unwrap();
-    far.set_read_timeout(Some(LIMIT)).unwrap();
-    let panics = Arc::new(AtomicBool::new(false));
-    let transport = Treacherous { socket: near, panics: Arc::clone(&panics) };
-    site.server.control().serve(Box::new(transport), Layout::Compact).unwrap();
-    far.write_all(b"{'execute': 'qmp_capabilities'}").unwrap();
+/// Negotiates with these capabilities, and reads all until that is answered.
+fn negotiate(far: &mut UnixStream, enable: &str) {
+    let request =
+        format!("{{'execute': 'qmp_capabilities', 'arguments': {{'enable': [{enable}]}}}}");
+    far.write_all(request.as_bytes()).unwrap();
     let mut answered = Vec::new();
     while !answered.ends_with(b"{\"return\": {}}\r\n") {
         let mut byte = [0];
         far.read_exact(&mut byte).unwrap();
         answered.extend(byte);
     }
+}
+
+#[test]
+fn a_transport_that_panics_ends_alone() {
+    let site = Site::on(&Engine::new().unwrap());
+    let mut other = site.client();
+    let (mut far, panics) = Treacherous::serve(&site, false);
+    negotiate(&mut far, "");
     panics.store(true, Ordering::SeqCst);
     far.write_all(b"{'execute': 'x-quick'}").unwrap();
     // The connection is reset, because the last request has not been read.
@@ -246,7 +259,7 @@ fn a_transport_that_panics_ends_alone() {
 /// As a reset, if what was sent last has not been read.
 #[track_caller]
 fn expect_end(mut far: &UnixStream) {
-    let ended = io::Read::read_to_end(&mut far, &mut Vec::new());
+    let ended = far.read_to_end(&mut Vec::new());
     let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
     assert!(ended.as_ref().is_ok() || ended.as_ref().is_err_and(reset), "{ended:?}");
 }
@@ -255,10 +268,7 @@ fn expect_end(mut far: &UnixStream) {
 fn a_transport_that_panics_at_once_ends_alone() {
     let site = Site::on(&Engine::new().unwrap());
     let mut other = site.client();
-    let (near, far) = UnixStream::pair().unwrap();
-    far.set_read_timeout(Some(LIMIT)).unwrap();
-    let transport = Treacherous { socket: near, panics: Arc::new(AtomicBool::new(true)) };
-    site.server.control().serve(Box::new(transport), Layout::Compact).unwrap();
+    let (far, _) = Treacherous::serve(&site, true);
     expect_end(&far);
     expect_quick(&mut other, "execute");
     site.end();
@@ -267,22 +277,10 @@ fn a_transport_that_panics_at_once_ends_alone() {
 /// It is read from when a request of it is taken from a queue that was full.
 #[test]
 fn a_transport_that_panics_when_there_is_room_for_its_requests_ends_alone() {
-    use std::io::{Read, Write};
-
     let site = Site::on(&Engine::new().unwrap());
     let mut other = site.client();
-    let (near, mut far) = UnixStream::pair().unwrap();
-    far.set_read_timeout(Some(LIMIT)).unwrap();
-    let panics = Arc::new(AtomicBool::new(false));
-    let transport = Treacherous { socket: near, panics: Arc::clone(&panics) };
-    site.server.control().serve(Box::new(transport), Layout::Compact).unwrap();
-    far.write_all(b"{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}").unwrap();
-    let mut answered = Vec::new();
-    while !answered.ends_with(b"{\"return\": {}}\r\n") {
-        let mut byte = [0];
-        far.read_exact(&mut byte).unwrap();
-        answered.extend(byte);
-    }
+    let (mut far, panics) = Treacherous::serve(&site, false);
+    negotiate(&mut far, "'oob'");
     far.write_all(b"{'execute': 'x-block'}").unwrap();
     site.began.recv().unwrap();
     far.write_all(&b"{'execute': 'x-quick'}".repeat(10)).unwrap();
