@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The least that a server can do, in three ways, to hold ours against.
+//! The least that a server or a mux can do, to hold ours against.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -27,23 +28,27 @@ pub enum Way {
     /// Our reader and our dispatcher in a loop by epoll: no queue, no suspension, no accounts. A write for each
     /// response.
     PlainLoop,
+    /// One thread hands on what comes, by epoll, between each client and a connection of its own to the server behind.
+    Relay,
 }
 
-/// Serves until the process is killed. All but the plain loop greet with the line, too.
+/// Serves until the process is killed. `line` is what is answered, and with what the echoes greet; for a relay, the
+/// socket of the server behind.
 ///
 /// # Errors
 ///
 /// If it cannot listen there, or there are no more descriptors or threads.
 pub fn serve(way: Way, socket: &Path, line: &str) -> io::Result<()> {
     let listener = UnixListener::bind(socket)?;
-    let line: Arc<[u8]> = format!("{line}\r\n").into_bytes().into();
+    let answer: Arc<[u8]> = format!("{line}\r\n").into_bytes().into();
     match way {
-        Way::Threads => threads(&listener, &line),
-        Way::Epoll => Site::new(listener)?.run(|client| Echo::new(client, &line)),
+        Way::Threads => threads(&listener, &answer),
+        Way::Epoll => Site::new(listener)?.run(|client| Ok([Echo::new(client, &answer)?])),
         Way::PlainLoop => {
             let dispatcher = plain_dispatcher();
-            Site::new(listener)?.run(|client| Plain::new(client, &dispatcher))
+            Site::new(listener)?.run(|client| Ok([Plain::new(client, &dispatcher)?]))
         }
+        Way::Relay => Site::new(listener)?.run(|client| Half::both(client, line)),
     }
 }
 
@@ -100,7 +105,11 @@ impl Site {
         Ok(Site { listener, epoll })
     }
 
-    fn run<S: Serve>(&self, mut greet: impl FnMut(UnixStream) -> io::Result<S>) -> io::Result<()> {
+    /// `greet` returns what is to be read from for a new client.
+    fn run<S: Serve, const N: usize>(
+        &self,
+        mut greet: impl FnMut(UnixStream) -> io::Result<[S; N]>,
+    ) -> io::Result<()> {
         let mut clients: HashMap<u64, S> = HashMap::new();
         let mut next = 0;
         let mut events = Vec::with_capacity(64);
@@ -111,15 +120,12 @@ impl Site {
                 let number = event.data.u64();
                 if number == LISTENER {
                     // A client may have left before it is greeted.
-                    let Ok(client) = greet(self.listener.accept()?.0) else { continue };
-                    epoll::add(
-                        &self.epoll,
-                        client.client(),
-                        EventData::new_u64(next),
-                        EventFlags::IN,
-                    )?;
-                    clients.insert(next, client);
-                    next += 1;
+                    for client in greet(self.listener.accept()?.0).into_iter().flatten() {
+                        let data = EventData::new_u64(next);
+                        epoll::add(&self.epoll, client.client(), data, EventFlags::IN)?;
+                        clients.insert(next, client);
+                        next += 1;
+                    }
                     continue;
                 }
                 let Some(client) = clients.get_mut(&number) else { continue };
@@ -239,5 +245,36 @@ impl Output for Direct {
     fn transmit(&self, text: &str) {
         // The end of the client is seen by the loop.
         let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes());
+    }
+}
+
+/// One direction of a relay.
+struct Half {
+    from: UnixStream,
+    to: UnixStream,
+}
+
+impl Half {
+    fn both(client: UnixStream, behind: &str) -> io::Result<[Half; 2]> {
+        let behind = UnixStream::connect(behind)?;
+        let there = Half { from: client.try_clone()?, to: behind.try_clone()? };
+        Ok([there, Half { from: behind, to: client }])
+    }
+}
+
+impl Serve for Half {
+    fn client(&self) -> &UnixStream {
+        &self.from
+    }
+
+    fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_all(bytes)
+    }
+}
+
+impl Drop for Half {
+    /// So that the other direction ends, too.
+    fn drop(&mut self) {
+        let _ = self.to.shutdown(Shutdown::Both);
     }
 }

@@ -47,12 +47,14 @@ fn measure_before_plain_loop(
     floor: &Floor,
 ) -> Result<(), String> {
     const UPSTREAM: Kind = Kind::Floor(floor::Way::PlainLoop);
+    const RELAY: Kind = Kind::Floor(floor::Way::Relay);
     let _descriptors = ManyDescriptors::new().map_err(cannot("raise the limit of descriptors"))?;
     let upstream = Peer::start(UPSTREAM, 1, floor)?;
     let mux = Peer::start_mux(upstream.socket(0))?;
     let connect = |peer: &Peer| Client::connect(peer.socket(0), Mode::InBand);
-    let mut lone =
-        [connect(&upstream), connect(&mux)].map(|client| client.map_err(cannot("connect")));
+    let relay = Peer::start_before(RELAY, upstream.socket(0), floor)?;
+    let mut lone = [connect(&upstream), connect(&mux), connect(&relay)]
+        .map(|client| client.map_err(cannot("connect")));
     let crowd = |clients: usize| {
         let members: io::Result<Vec<Client>> = (0..clients).map(|_| connect(&mux)).collect();
         members.and_then(|members| Crowd::new(members, 1)).map_err(cannot("connect"))
@@ -61,7 +63,7 @@ fn measure_before_plain_loop(
     for clients in CROWDS {
         crowds.push((clients, crowd(clients)?, Vec::new()));
     }
-    let (mut p50, mut p99) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut p50, mut p99) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
     for _ in 0..scale.rounds {
         for (index, client) in lone.iter_mut().enumerate() {
             let client = client.as_mut().map_err(|error| error.clone())?;
@@ -73,19 +75,22 @@ fn measure_before_plain_loop(
             rates.push(per_second(crowd, scale).map_err(cannot("measure"))? / 1e3);
         }
     }
-    let ([direct_p50, mux_p50], [direct_p99, mux_p99]) = (p50.map(Spread::of), p99.map(Spread::of));
+    let (p50, p99) = (p50.map(Spread::of), p99.map(Spread::of));
     let before = format!("before the {UPSTREAM}, 1 client");
-    for (what, direct, through) in [("p50", direct_p50, mux_p50), ("p99", direct_p99, mux_p99)] {
-        section.figure(&format!("{before}: {what}"), Kind::Mux, "µs", through);
-        section.figure(&format!("{before}: {what}"), UPSTREAM, "µs", direct);
+    for (what, spreads) in [("p50", &p50), ("p99", &p99)] {
+        for (kind, spread) in [UPSTREAM, Kind::Mux, RELAY].into_iter().zip(spreads) {
+            section.figure(&format!("{before}: {what}"), kind, "µs", *spread);
+        }
     }
     for (clients, _, rates) in crowds {
         let what = format!("before the {UPSTREAM}, {clients} clients");
         section.figure(&what, Kind::Mux, "k/s", Spread::of(rates));
     }
-    let added = mux_p50.median - direct_p50.median;
-    section.target(&format!("{before}: µs added to p50"), added, Limit::AtMost(15.0));
-    let tail = mux_p99.median / direct_p99.median;
+    let [direct, through, relayed] = p50.map(|spread| spread.median);
+    section.target(&format!("{before}: µs added to p50"), through - direct, Limit::AtMost(15.0));
+    let of_relay = (through - direct) / (relayed - direct);
+    section.target(&format!("{before}: added to p50 / by a relay"), of_relay, Limit::AtMost(1.5));
+    let tail = p99[1].median / p99[0].median;
     section.target(&format!("{before}: p99 / directly"), tail, Limit::AtMost(2.0));
     Ok(())
 }

@@ -52,6 +52,7 @@ impl Kind {
             Kind::Floor(Way::Epoll) => "epoll echo",
             Kind::Floor(Way::PlainLoop) => "plain loop",
             Kind::Floor(Way::Threads) => "threads",
+            Kind::Floor(Way::Relay) => "relay",
             Kind::Qemu => "qemu-system-x86_64",
             Kind::StorageDaemon => "qemu-storage-daemon",
             Kind::Mux => "qmp-server mux",
@@ -75,7 +76,7 @@ impl Kind {
         matches!(self, Kind::Qemu | Kind::StorageDaemon)
     }
 
-    /// For a mux, the second socket is the one of the server behind it.
+    /// For a mux and a relay, the second socket is the one of the server behind it.
     fn command(self, sockets: &[PathBuf], floor: &Floor) -> Command {
         match self {
             Kind::Mux => qmp_server([
@@ -92,9 +93,13 @@ impl Kind {
             ]),
             Kind::Floor(way) => {
                 let mut command = Command::new(&floor.program);
-                let way = way.to_possible_value().map(|way| way.get_name().to_owned());
-                command.arg("floor").arg(way.unwrap_or_default());
-                command.arg(&sockets[0]).arg(&floor.line);
+                let name = way.to_possible_value().map(|way| way.get_name().to_owned());
+                command.arg("floor").arg(name.unwrap_or_default());
+                command.arg(&sockets[0]);
+                match way {
+                    Way::Relay => command.arg(&sockets[1]),
+                    _ => command.arg(&floor.line),
+                };
                 command
             }
             Kind::Qemu => {
@@ -167,10 +172,15 @@ impl Peer {
     ///
     /// If it does not start, with its standard error.
     pub fn start_mux(upstream: &Path) -> Result<Peer, String> {
-        let (dir, sockets) = sockets(1)?;
         let unknown = Floor { program: PathBuf::new(), line: String::new() };
-        let command = Kind::Mux.command(&[sockets[0].clone(), upstream.to_owned()], &unknown);
-        Peer::run(Kind::Mux, command, dir, sockets)
+        Peer::start_before(Kind::Mux, upstream, &unknown)
+    }
+
+    /// As [`start_mux`](Peer::start_mux), a mux or a relay.
+    pub(super) fn start_before(kind: Kind, upstream: &Path, floor: &Floor) -> Result<Peer, String> {
+        let (dir, sockets) = sockets(1)?;
+        let command = kind.command(&[sockets[0].clone(), upstream.to_owned()], floor);
+        Peer::run(kind, command, dir, sockets)
     }
 
     fn run(

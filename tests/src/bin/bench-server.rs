@@ -48,13 +48,13 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         before: Option<PathBuf>,
     },
-    /// Be a floor: the least that a server can do
+    /// Be a floor: the least that a server or a mux can do
     Floor {
         /// How it serves
         way: floor::Way,
         /// Where to listen
         socket: PathBuf,
-        /// The answer
+        /// The answer; for a relay, the socket of the server behind
         line: String,
     },
 }
