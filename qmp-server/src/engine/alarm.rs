@@ -12,8 +12,8 @@ use rustix::time::{
 
 use super::leader::{Alarm, Waited};
 
-/// How long a run may go on without the leadership before a follower looks at it. It steps in when it sees the same run
-/// twice: after one to two periods.
+/// How long a run may go on without the leadership before a follower steps in. If the alarm was armed for another run, it
+/// is armed again first: then it takes up to two periods.
 pub(super) const PERIOD: Duration = Duration::from_millis(2);
 
 /// A timerfd: arming it is one system call in each period of activity, and none while the engine is idle.

@@ -51,6 +51,9 @@ pub(crate) struct Leadership<L, A> {
     /// The alarm is armed, or a follower is looking at what it has expired for. Whoever lets go writes `runs` and then
     /// reads this; a follower clears this and then reads `runs`: one of them sees the other.
     armed: AtomicBool,
+    /// The run during which the alarm was last armed: if it still goes on when the alarm expires, it has taken a whole
+    /// period. Written before the alarm is armed, by whoever has set `armed` or has been woken by the alarm.
+    armed_in: AtomicU64,
     /// Followers that wait, or are about to.
     standing_by: AtomicUsize,
     ended: AtomicBool,
@@ -80,6 +83,7 @@ impl<L, A: Alarm> Leadership<L, A> {
             led: Mutex::new(led),
             runs: AtomicU64::new(0),
             armed: AtomicBool::new(false),
+            armed_in: AtomicU64::new(0),
             standing_by: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             alarm,
@@ -106,25 +110,19 @@ impl<L, A: Alarm> Leadership<L, A> {
         self.runs.store(runs + 1, Ordering::SeqCst);
         drop(lead);
         if !self.armed.load(Ordering::SeqCst) && !self.armed.swap(true, Ordering::SeqCst) {
-            self.alarm.arm();
+            self.arm_in(runs + 1);
         }
+    }
+
+    fn arm_in(&self, run: u64) {
+        self.armed_in.store(run, Ordering::SeqCst);
+        self.alarm.arm();
     }
 
     /// Stands by until the leadership is this thread's; `None` if there is nothing to lead any more, or if another
     /// follower stands by and nobody has needed this one for as long as `patience`.
     pub(crate) fn stand_by(&self, patience: Duration) -> Option<Lead<'_, L>> {
         self.standing_by.fetch_add(1, Ordering::SeqCst);
-        let lead = self.follow(patience);
-        if lead.is_some() {
-            self.standing_by.fetch_sub(1, Ordering::SeqCst);
-        }
-        lead
-    }
-
-    /// Counts this thread out itself when it returns `None`: two surplus followers must not both leave because each
-    /// sees the other.
-    fn follow(&self, patience: Duration) -> Option<Lead<'_, L>> {
-        let mut seen = 0;
         loop {
             if self.has_ended() {
                 self.standing_by.fetch_sub(1, Ordering::SeqCst);
@@ -142,27 +140,36 @@ impl<L, A: Alarm> Leadership<L, A> {
                 Waited::Expired => {
                     let run = self.runs.load(Ordering::SeqCst);
                     if run % 2 == 1 {
-                        if run == seen
-                            && let Some(lead) = self.try_lead()
+                        if run == self.armed_in.load(Ordering::SeqCst)
+                            && let Some(lead) = self.step_in()
                         {
                             // Others may run for long, too.
                             self.alarm.arm();
                             return Some(lead);
                         }
-                        seen = run;
-                        self.alarm.arm();
+                        self.arm_in(run);
                         continue;
                     }
                     self.armed.store(false, Ordering::SeqCst);
                     // A run that began meanwhile has found the alarm armed.
                     let run = self.runs.load(Ordering::SeqCst);
                     if run % 2 == 1 && !self.armed.swap(true, Ordering::SeqCst) {
-                        seen = run;
-                        self.alarm.arm();
+                        self.arm_in(run);
                     }
                 }
             }
         }
+    }
+
+    /// Takes the leadership, and this thread out of those that stand by: out first, for two others must not both leave
+    /// because each sees this one beside itself.
+    fn step_in(&self) -> Option<Lead<'_, L>> {
+        self.standing_by.fetch_sub(1, Ordering::SeqCst);
+        let lead = self.try_lead();
+        if lead.is_none() {
+            self.standing_by.fetch_add(1, Ordering::SeqCst);
+        }
+        lead
     }
 
     /// Whether a follower waits.
