@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use qmp_proto::{Error, Json, Object};
+use qmp_proto::{BoxError, Error, Json, Object};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,11 +19,17 @@ use crate::{Context, Responder};
 /// - `Fn(&Context) -> Result<T, E>` or `Fn(&S, &Context) -> Result<T, E>` without,
 ///
 /// where `A` is deserialized from the arguments, `T` becomes the result (`()` is the empty object),
-/// and `E` is converted to an [`Error`]. `Shape` only tells the forms apart.
+/// and `E` is any error, or a text. An [`Error`] keeps its class, also as the source of another error; see [its
+/// conversion](Error#impl-From<Box<dyn+Error+%2B+Sync+%2B+Send>>-for-Error). `Shape` only tells the forms apart.
+///
+/// Functions that never fail, and return `T` itself, are registered with
+/// [`infallible_command`](crate::Registry::infallible_command).
 ///
 /// Implemented for all such functions.
 ///
 /// ```
+/// use std::io;
+///
 /// use qmp_dispatch::{Context, Registry, proto::Error, qapi_types};
 ///
 /// qapi_types! {
@@ -35,13 +41,14 @@ use crate::{Context, Responder};
 /// struct Fan;
 ///
 /// impl Fan {
-///     fn set_speed(&self, _: &Context, new: SetSpeed) -> Result<u32, Error> {
+///     fn set_speed(&self, _: &Context, new: SetSpeed) -> io::Result<u32> {
 ///         Ok(new.speed)
 ///     }
 /// }
 ///
 /// let mut registry = Registry::new();
-/// registry.command("beep", |_: &Context| Ok::<(), Error>(()))?;
+/// registry.command("beep", |_: &Context| Err::<(), _>("no speaker"))?;
+/// registry.infallible_command("x-tick", |_: &Context| 7_u32)?;
 /// registry.with(Fan.into()).command("set-speed", Fan::set_speed)?;
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
@@ -50,7 +57,8 @@ use crate::{Context, Responder};
     label = "not of the form `Fn(&Context, A) -> Result<T, E>`, or without `A`",
     note = "functions for `Registry::with(state)` have `&S` as another parameter, before the `&Context`",
     note = "`A` is to implement `serde::de::DeserializeOwned` and `schemars::JsonSchema`",
-    note = "`T` is to implement `serde::Serialize` and `schemars::JsonSchema`, `E` is to implement `Into<qmp_dispatch::proto::Error>`",
+    note = "`T` is to implement `serde::Serialize` and `schemars::JsonSchema`, `E` is an error or a text: `Into<Box<dyn std::error::Error + Send + Sync>>`",
+    note = "functions that return `T` without a `Result` are registered with `infallible_command`",
     note = "the types of a closure's parameters are to be written out: `|_: &Context, new: BlockResize| …`"
 )]
 pub trait Handler<S: ?Sized, Shape>: Send + Sync + 'static {
@@ -82,13 +90,13 @@ where
     F: Fn(&Context, A) -> Result<T, E> + Send + Sync + 'static,
     A: DeserializeOwned + JsonSchema,
     T: Serialize + JsonSchema + 'static,
-    E: Into<Error>,
+    E: Into<BoxError>,
 {
     type Arguments = A;
     type Result = T;
 
     fn call(&self, (): &(), context: &Context, arguments: A) -> Result<T, Error> {
-        self(context, arguments).map_err(Into::into)
+        self(context, arguments).map_err(|error| error.into().into())
     }
 }
 
@@ -96,13 +104,13 @@ impl<F, T, E> Handler<(), (Stateless, T, E)> for F
 where
     F: Fn(&Context) -> Result<T, E> + Send + Sync + 'static,
     T: Serialize + JsonSchema + 'static,
-    E: Into<Error>,
+    E: Into<BoxError>,
 {
     type Arguments = ();
     type Result = T;
 
     fn call(&self, (): &(), context: &Context, (): ()) -> Result<T, Error> {
-        self(context).map_err(Into::into)
+        self(context).map_err(|error| error.into().into())
     }
 }
 
@@ -112,13 +120,13 @@ where
     S: ?Sized,
     A: DeserializeOwned + JsonSchema,
     T: Serialize + JsonSchema + 'static,
-    E: Into<Error>,
+    E: Into<BoxError>,
 {
     type Arguments = A;
     type Result = T;
 
     fn call(&self, state: &S, context: &Context, arguments: A) -> Result<T, Error> {
-        self(state, context, arguments).map_err(Into::into)
+        self(state, context, arguments).map_err(|error| error.into().into())
     }
 }
 
@@ -127,13 +135,76 @@ where
     F: Fn(&S, &Context) -> Result<T, E> + Send + Sync + 'static,
     S: ?Sized,
     T: Serialize + JsonSchema + 'static,
-    E: Into<Error>,
+    E: Into<BoxError>,
 {
     type Arguments = ();
     type Result = T;
 
     fn call(&self, state: &S, context: &Context, (): ()) -> Result<T, Error> {
-        self(state, context).map_err(Into::into)
+        self(state, context).map_err(|error| error.into().into())
+    }
+}
+
+/// A function that serves a command and never fails: like those that are a [`Handler`], but it returns `T`. Made by
+/// [`Registry::infallible_command`](crate::Registry::infallible_command).
+///
+/// A type of its own, because a `Result` could also be a `T`.
+#[derive(Debug)]
+pub struct Infallible<F>(pub(crate) F);
+
+impl<F, A, T> Handler<(), (Stateless, A, T)> for Infallible<F>
+where
+    F: Fn(&Context, A) -> T + Send + Sync + 'static,
+    A: DeserializeOwned + JsonSchema,
+    T: Serialize + JsonSchema + 'static,
+{
+    type Arguments = A;
+    type Result = T;
+
+    fn call(&self, (): &(), context: &Context, arguments: A) -> Result<T, Error> {
+        Ok((self.0)(context, arguments))
+    }
+}
+
+impl<F, T> Handler<(), (Stateless, T)> for Infallible<F>
+where
+    F: Fn(&Context) -> T + Send + Sync + 'static,
+    T: Serialize + JsonSchema + 'static,
+{
+    type Arguments = ();
+    type Result = T;
+
+    fn call(&self, (): &(), context: &Context, (): ()) -> Result<T, Error> {
+        Ok((self.0)(context))
+    }
+}
+
+impl<F, S, A, T> Handler<S, (A, T)> for Infallible<F>
+where
+    F: Fn(&S, &Context, A) -> T + Send + Sync + 'static,
+    S: ?Sized,
+    A: DeserializeOwned + JsonSchema,
+    T: Serialize + JsonSchema + 'static,
+{
+    type Arguments = A;
+    type Result = T;
+
+    fn call(&self, state: &S, context: &Context, arguments: A) -> Result<T, Error> {
+        Ok((self.0)(state, context, arguments))
+    }
+}
+
+impl<F, S, T> Handler<S, (T,)> for Infallible<F>
+where
+    F: Fn(&S, &Context) -> T + Send + Sync + 'static,
+    S: ?Sized,
+    T: Serialize + JsonSchema + 'static,
+{
+    type Arguments = ();
+    type Result = T;
+
+    fn call(&self, state: &S, context: &Context, (): ()) -> Result<T, Error> {
+        Ok((self.0)(state, context))
     }
 }
 

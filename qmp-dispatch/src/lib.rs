@@ -139,7 +139,7 @@ pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Time};
 pub use event::{DeclaredEvent, EmitError, EventType};
 pub use forward::{Forwarded, Forwarder};
-pub use handler::{DeferredHandler, Handler, Stateless};
+pub use handler::{DeferredHandler, Handler, Infallible, Stateless};
 pub use intercept::{Call, Interceptor};
 pub use local_client::LocalClient;
 pub use locals::Locals;

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::command::{Command, NEGOTIATION};
-use crate::handler::ErasedHandler;
+use crate::handler::{ErasedHandler, Infallible};
 use crate::qapi::{
     Introspection, Policy, Problem, SchemaError, arguments_of, check_arguments_of, is_name, type_of,
 };
@@ -145,6 +145,22 @@ impl Registry {
     {
         let handler = ErasedHandler::at_once(Arc::new(()), handler);
         self.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    /// Registers a command whose function never fails, and returns the result without a `Result`.
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](Registry::command).
+    pub fn infallible_command<F, Shape>(
+        &mut self,
+        name: &'static str,
+        function: F,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        Infallible<F>: Handler<(), Shape>,
+    {
+        self.command(name, Infallible(function))
     }
 
     /// Registers a command whose function answers later; see [`DeferredHandler`] for its form.
@@ -402,6 +418,22 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     {
         let handler = ErasedHandler::at_once(Arc::clone(&self.state), handler);
         self.registry.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    /// Registers a command whose function of the state never fails, and returns the result without a `Result`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::command`].
+    pub fn infallible_command<F, Shape>(
+        &mut self,
+        name: &'static str,
+        function: F,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        Infallible<F>: Handler<S, Shape>,
+    {
+        self.command(name, Infallible(function))
     }
 
     /// Registers a command whose function of the state answers later; see [`DeferredHandler`] for

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use qmp_proto::{Error, Json, Value};
+use qmp_proto::{BoxError, Error, Json, Value};
 use serde::Serialize;
 
 use crate::handler::encode_result;
@@ -64,9 +64,10 @@ impl<T> Responder<T> {
 }
 
 impl<T: Serialize + 'static> Responder<T> {
-    /// Sends the response.
-    pub fn respond<E: Into<Error>>(self, result: Result<T, E>) {
-        self.reply.send(result.map_err(Into::into).and_then(|value| encode_result(&value)));
+    /// Sends the response. Errors become responses as those of a [`Handler`](crate::Handler).
+    pub fn respond<E: Into<BoxError>>(self, result: Result<T, E>) {
+        let result = result.map_err(|error| error.into().into());
+        self.reply.send(result.and_then(|value| encode_result(&value)));
     }
 }
 

@@ -83,7 +83,7 @@ mod unicode;
 mod value;
 
 pub use dialect::{Dialect, UnknownDialect};
-pub use error::{Error, ErrorClass, UnknownErrorClass};
+pub use error::{BoxError, Error, ErrorClass, UnknownErrorClass};
 pub use event::{Event, Timestamp};
 pub use greeting::{Capability, Greeting, Version, VersionTriple};
 pub use json::{EncodeError, Json, Layout};

@@ -2,6 +2,7 @@
 //! What a monitor promises, on a screen instead of a socket.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use crate::support::{Screen, connect, feed, negotiated};
 use proptest::prelude::*;
 use qmp_dispatch::proto::{
-    Error, ErrorClass, Json, Layout, Reader, Timestamp, Value, Version, VersionTriple,
+    BoxError, Error, ErrorClass, Json, Layout, Reader, Timestamp, Value, Version, VersionTriple,
 };
 use qmp_dispatch::qapi::{InputPolicy, OutputPolicy, Policy};
 use qmp_dispatch::{
@@ -346,15 +347,21 @@ fn what_still_waits_when_the_server_ends_is_refused() {
 
 #[test]
 fn errors_of_the_embedder_become_error_responses() {
+    /// An error of the embedder with a class.
     struct NoSuchDisk(String);
-    impl From<NoSuchDisk> for Error {
-        fn from(disk: NoSuchDisk) -> Error {
-            Error::new(ErrorClass::DeviceNotFound, format!("Device '{}' not found", disk.0))
+    impl From<NoSuchDisk> for BoxError {
+        fn from(disk: NoSuchDisk) -> BoxError {
+            let desc = format!("Device '{}' not found", disk.0);
+            Error::new(ErrorClass::DeviceNotFound, desc).into()
         }
     }
     #[derive(Deserialize, JsonSchema)]
     struct Eject {
         device: String,
+    }
+    fn reset(_: &Context) -> Result<(), BoxError> {
+        let level: u8 = "300".parse()?;
+        Err(Error::generic(level.to_string()).into())
     }
     let dispatcher = dispatcher(|registry| {
         registry
@@ -362,10 +369,34 @@ fn errors_of_the_embedder_become_error_responses() {
                 Err(NoSuchDisk(arguments.device))
             })
             .unwrap();
+        registry.command("reset", reset).unwrap();
+        let busy = || io::Error::other(Error::new(ErrorClass::DeviceNotActive, "no medium"));
+        registry.command("x-io", move |_: &Context| Err::<(), _>(busy())).unwrap();
+        registry.command("x-text", |_: &Context| Err::<(), _>("no medium")).unwrap();
+        registry
+            .deferred_command("x-later", |_: &Context, responder: Responder<()>| {
+                responder.respond(Err("no medium".to_owned()));
+            })
+            .unwrap();
+        let state = registry.with(Arc::new(7));
+        { state }.infallible_command("x-state", |state: &u8, _: &Context| *state).unwrap();
+        registry.infallible_command("x-device", |_: &Context, eject: Eject| eject.device).unwrap();
     });
     let (monitor, screen) = negotiated(&dispatcher);
     feed(&monitor, "{'execute': 'eject', 'arguments': {'device': 'cd'}}");
     check(&screen, &[r#"{"error": {"class": "DeviceNotFound", "desc": "Device 'cd' not found"}}"#]);
+    feed(&monitor, "{'execute': 'reset'} {'execute': 'x-io'}");
+    check(
+        &screen,
+        &[
+            r#"{"error": {"class": "GenericError", "desc": "number too large to fit in target type"}}"#,
+            r#"{"error": {"class": "DeviceNotActive", "desc": "no medium"}}"#,
+        ],
+    );
+    feed(&monitor, "{'execute': 'x-text'} {'execute': 'x-later'}");
+    check(&screen, &[r#"{"error": {"class": "GenericError", "desc": "no medium"}}"#; 2]);
+    feed(&monitor, "{'execute': 'x-state'} {'execute': 'x-device', 'arguments': {'device': 'cd'}}");
+    check(&screen, &[r#"{"return": 7}"#, r#"{"return": "cd"}"#]);
 }
 
 #[test]
