@@ -2,8 +2,6 @@
 //! The order in which QEMU writes the members of an object: that of its hash table with 512 buckets
 //! (`qobject/qdict.c`), where the member added last comes first within a bucket.
 
-use std::cmp::Reverse;
-
 /// The weights of the bytes of a name, repeated for longer names. QEMU computes with 32 bits; sixteen are
 /// enough, as it uses the lowest nine in the end.
 const WEIGHTS: [u16; 24] = {
@@ -15,6 +13,9 @@ const WEIGHTS: [u16; 24] = {
     }
     weights
 };
+
+/// The number of buckets.
+const BUCKETS: usize = 512;
 
 /// Returns the bucket of a member with this name.
 #[inline]
@@ -46,7 +47,7 @@ fn bucket_with_nul(name: &str) -> u16 {
 
 fn mix(sum: u16, len: usize) -> u16 {
     let mixed = (0x238F_13AF_u32 as u16).wrapping_mul(len as u16).wrapping_add(sum);
-    (1_103_515_243_u32 as u16).wrapping_mul(mixed).wrapping_add(12_345) % 512
+    (1_103_515_243_u32 as u16).wrapping_mul(mixed).wrapping_add(12_345) % BUCKETS as u16
 }
 
 /// The indices of members in the order of QEMU's output. That of a small object needs no allocation.
@@ -58,6 +59,27 @@ pub(crate) enum Order {
 
 const FEW: usize = 16;
 
+/// Sorts by counting, in linear time.
+fn many(buckets: impl ExactSizeIterator<Item = u16> + Clone) -> Vec<usize> {
+    // Where the members of each bucket end.
+    let mut ends = [0; BUCKETS];
+    for bucket in buckets.clone() {
+        ends[usize::from(bucket)] += 1;
+    }
+    let mut sum = 0;
+    for end in &mut ends {
+        sum += *end;
+        *end = sum;
+    }
+    let mut order = vec![0; sum];
+    for (index, bucket) in buckets.enumerate() {
+        let end = &mut ends[usize::from(bucket)];
+        *end -= 1;
+        order[*end] = index;
+    }
+    order
+}
+
 impl Order {
     /// Takes the buckets of the members in the order of insertion.
     #[inline]
@@ -67,10 +89,7 @@ impl Order {
             return Order::AsAdded { len };
         }
         if len > FEW {
-            let mut order: Vec<(u16, usize)> =
-                buckets.enumerate().map(|(index, bucket)| (bucket, index)).collect();
-            order.sort_unstable_by_key(|&(bucket, index)| (bucket, Reverse(index)));
-            return Order::Many(order.into_iter().map(|(_, index)| index).collect());
+            return Order::Many(many(buckets));
         }
         let mut sorted = [0; FEW];
         let mut order = [0; FEW];

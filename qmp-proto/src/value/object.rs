@@ -2,7 +2,9 @@
 //! Objects.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use super::Value;
 use crate::order::{Order, bucket};
@@ -233,8 +235,50 @@ impl<N: Into<String>, V: Into<Value>> Extend<(N, V)> for Object {
 #[derive(Default)]
 pub(crate) struct ObjectBuilder {
     object: Object,
-    /// The indices of the members by name, once there are more than a few.
-    index: Option<HashMap<String, usize>>,
+    /// Finds members by name, once there are more than a few.
+    index: Option<Index>,
+}
+
+/// The indices of members by the hashes of their names. The names themselves are in the object: clients can choose very
+/// many, and copies would take as long as the rest of parsing.
+#[derive(Default)]
+struct Index {
+    /// Keyed at random, so that clients cannot choose names that collide.
+    hasher: RandomState,
+    members: HashMap<u64, usize, BuildHasherDefault<AsIs>>,
+}
+
+/// The hasher of what is a hash already.
+#[derive(Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes are hashed");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+impl Index {
+    /// Returns the index of the member `name`, or notes that it will be the next one.
+    fn find_or_add(&mut self, members: &[Member], name: &str) -> Option<usize> {
+        match self.members.entry(self.hasher.hash_one(name)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(members.len());
+                None
+            }
+            Entry::Occupied(found) if members[*found.get()].name == name => Some(*found.get()),
+            // Two names have the same hash of 64 bits, and only one of them is in the index.
+            Entry::Occupied(_) => members.iter().position(|member| member.name == name),
+        }
+    }
 }
 
 impl ObjectBuilder {
@@ -252,15 +296,18 @@ impl ObjectBuilder {
     // Not inlined into the parser, which recurses: the index would take much of its stack.
     #[inline(never)]
     fn insert_among_many(&mut self, name: String, value: Value) -> Option<Value> {
+        let members = &mut self.object.members;
         let index = self.index.get_or_insert_with(|| {
-            let names = self.object.iter().map(|(name, _)| name.to_owned());
-            names.enumerate().map(|(at, name)| (name, at)).collect()
+            let mut index = Index::default();
+            for at in 0..members.len() {
+                index.find_or_add(&members[..at], &members[at].name);
+            }
+            index
         });
-        match index.get(&name) {
-            Some(&at) => Some(std::mem::replace(&mut self.object.members[at].value, value)),
+        match index.find_or_add(members, &name) {
+            Some(at) => Some(std::mem::replace(&mut members[at].value, value)),
             None => {
-                index.insert(name.clone(), self.object.len());
-                self.object.members.push(Member::new(name, value));
+                members.push(Member::new(name, value));
                 None
             }
         }
