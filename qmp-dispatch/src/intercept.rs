@@ -118,19 +118,18 @@ fn spared<T>(call: impl FnOnce() -> T) -> Option<T> {
     caught(call).inspect_err(logged).ok()
 }
 
-/// A request that interceptors have seen, and whose outcome they will see.
-pub(crate) struct Intercepted {
-    request: Request,
+/// Interceptors have seen a request.
+pub(crate) struct Entered {
     began: Duration,
     /// The number of interceptors to notify of the outcome.
     entered: usize,
-    /// The answer of an interceptor.
-    answered: Option<Result<Json, Error>>,
+    /// The answer of an interceptor in place of the command.
+    pub(crate) answer: Option<Result<Json, Error>>,
 }
 
-impl Intercepted {
-    /// Calls `before` of the interceptors, if there are any.
-    pub(crate) fn enter(monitor: &Arc<Monitor>, request: &Request) -> Option<Box<Intercepted>> {
+impl Entered {
+    /// Calls `before` of the interceptors. Returns `None` if there are none.
+    pub(crate) fn new(monitor: &Arc<Monitor>, request: &Request) -> Option<Entered> {
         let interceptors = monitor.dispatcher().registry().interceptors();
         if interceptors.is_empty() {
             return None;
@@ -138,46 +137,65 @@ impl Intercepted {
         let began = monitor.dispatcher().now().monotonic;
         let call = Call { monitor, request };
         let mut entered = 0;
-        let mut answered = None;
+        let mut answer = None;
         for interceptor in interceptors {
             let flow = spared(|| interceptor.before(&call))
                 .unwrap_or_else(|| ControlFlow::Break(Err(panicked(&request.command))));
-            if let ControlFlow::Break(answer) = flow {
-                answered = Some(answer);
+            if let ControlFlow::Break(instead) = flow {
+                answer = Some(instead);
                 break;
             }
             entered += 1;
         }
-        Some(Box::new(Intercepted { request: request.clone(), began, entered, answered }))
+        Some(Entered { began, entered, answer })
     }
 
-    /// Returns the answer of an interceptor in place of the command.
-    pub(crate) fn take_answer(&mut self) -> Option<Result<Json, Error>> {
-        self.answered.take()
+    /// Keeps the request until its outcome is known.
+    pub(crate) fn keep(self, request: Request) -> Box<Intercepted> {
+        Box::new(Intercepted { request, entered: self })
     }
 
     /// Calls `after` of the interceptors, the innermost first.
-    pub(crate) fn leave(self, monitor: &Arc<Monitor>, outcome: &mut Result<Json, Error>) {
-        self.tell(monitor, |interceptor, call, duration| {
+    pub(crate) fn leave(
+        &self,
+        monitor: &Arc<Monitor>,
+        request: &Request,
+        outcome: &mut Result<Json, Error>,
+    ) {
+        self.tell(monitor, request, |interceptor, call, duration| {
             interceptor.after(call, outcome, duration);
         });
-    }
-
-    /// Calls `abandoned` of the interceptors, the innermost first.
-    pub(crate) fn abandon(self, monitor: &Arc<Monitor>) {
-        self.tell(monitor, Interceptor::abandoned);
     }
 
     fn tell(
         &self,
         monitor: &Arc<Monitor>,
+        request: &Request,
         mut tell: impl FnMut(&dyn Interceptor, &Call<'_>, Duration),
     ) {
-        let call = Call { monitor, request: &self.request };
+        let call = Call { monitor, request };
         let duration = monitor.dispatcher().now().monotonic.saturating_sub(self.began);
         let interceptors = monitor.dispatcher().registry().interceptors();
         for interceptor in interceptors[..self.entered].iter().rev() {
             spared(|| tell(&**interceptor, &call, duration));
         }
+    }
+}
+
+/// A request that interceptors have seen, and whose outcome they will see.
+pub(crate) struct Intercepted {
+    request: Request,
+    entered: Entered,
+}
+
+impl Intercepted {
+    /// Calls `after` of the interceptors, the innermost first.
+    pub(crate) fn leave(self, monitor: &Arc<Monitor>, outcome: &mut Result<Json, Error>) {
+        self.entered.leave(monitor, &self.request, outcome);
+    }
+
+    /// Calls `abandoned` of the interceptors, the innermost first.
+    pub(crate) fn abandon(self, monitor: &Arc<Monitor>) {
+        self.entered.tell(monitor, &self.request, Interceptor::abandoned);
     }
 }

@@ -143,7 +143,7 @@ pub use handler::{DeferredHandler, Handler, Infallible, Stateless};
 pub use intercept::{Call, Interceptor};
 pub use local_client::LocalClient;
 pub use locals::Locals;
-pub use monitor::{Monitor, MonitorId, Output, Pending};
+pub use monitor::{Monitor, MonitorId, Output, Pending, Spent};
 pub use panics::install_panic_hook;
 pub use registry::{Group, RegisterError, Registry};
 pub use reply::Responder;

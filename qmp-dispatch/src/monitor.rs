@@ -14,9 +14,10 @@ use crate::command::NEGOTIATION;
 use crate::context::with_current;
 use crate::filters::Filters;
 use crate::handler::ErasedHandler;
-use crate::intercept::{self, Intercepted};
+use crate::intercept::{self, Entered};
 use crate::last_command::LastCommand;
 use crate::panics::{Panic, caught};
+use crate::qapi::Checked;
 use crate::reply::{Answer, Reply, panicked};
 use crate::state::{AtomicState, State};
 use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
@@ -139,7 +140,14 @@ struct Parsed {
     request: Result<Request, RequestError>,
     /// The text of its arguments, if there is a forwarder.
     text: Option<Json>,
+    /// Whether the arguments are what the command takes, if that has been [found out](Monitor::check_arguments) already.
+    checked: Option<Result<Checked, Error>>,
 }
+
+/// What is left of a request that was executed. To drop it takes long if the request is large, so that can be left to
+/// another thread.
+#[derive(Debug)]
+pub struct Spent(#[expect(dead_code, reason = "kept to be dropped")] Box<Parsed>);
 
 impl Pending {
     /// Returns whether it is to be queued, or executed at once.
@@ -298,7 +306,32 @@ impl Monitor {
             Ok((request, text)) => (Ok(request), text),
             Err(refused) => (Err(refused), None),
         };
-        Pending(Box::new(Parsed { request, text }))
+        Pending(Box::new(Parsed { request, text, checked: None }))
+    }
+
+    /// Checks the arguments of a request before its turn, which takes long if there are very many: on any thread, while
+    /// others' requests are executed. [Executing](Monitor::execute) it answers in the same way, and takes less time.
+    ///
+    /// ```
+    /// use qmp_dispatch::proto::Reader;
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// let monitor = client.monitor();
+    /// let text = b"{'execute': 'query-version', 'arguments': {'a': 1}}";
+    /// let mut pending = monitor.receive(Reader::default().read(&mut &text[..]).unwrap());
+    /// monitor.check_arguments(&mut pending);
+    /// monitor.execute(pending, || ());
+    /// assert!(client.ask("")[0].contains("Parameter 'a' is unexpected"));
+    /// ```
+    pub fn check_arguments(&self, pending: &mut Pending) {
+        let registry = self.dispatcher.registry();
+        if let Ok(request) = &pending.0.request
+            && let Some(command) = registry.find_command(&request.command)
+        {
+            let checked = command.arguments().checked(registry.policy(), &request.arguments);
+            pending.0.checked = Some(checked);
+        }
     }
 
     /// Executes a request, and sends the response to the client.
@@ -307,10 +340,14 @@ impl Monitor {
     /// response has been transmitted: before this returns, or later and on another thread if the command
     /// [answers later](crate::Registry::deferred_command). Until then, no other in-band request of this monitor
     /// may be executed.
-    pub fn execute(self: &Arc<Self>, mut pending: Pending, done: impl FnOnce() + Send + 'static) {
-        let Parsed { request, text } = &mut *pending.0;
+    pub fn execute(
+        self: &Arc<Self>,
+        mut pending: Pending,
+        done: impl FnOnce() + Send + 'static,
+    ) -> Spent {
+        let Parsed { request, text, checked } = &mut *pending.0;
         match request {
-            Ok(request) => self.serve(request, text.take(), done),
+            Ok(request) => self.serve(request, text.take(), checked.take(), done),
             Err(refused) => {
                 intercept::refused(self, refused);
                 trace::refused(self.id, refused);
@@ -319,21 +356,36 @@ impl Monitor {
                 done();
             }
         }
+        Spent(pending.0)
     }
 
     /// Answers a request with an error instead of executing it, for requests that are still queued when the server
     /// ends. Interceptors see it as they see those that are executed.
     pub fn refuse(self: &Arc<Self>, pending: Pending, error: Error) {
-        let (answer, result) = match pending.0.request {
+        match pending.0.request {
             Ok(mut request) => {
-                let mut intercepted = Intercepted::enter(self, &request);
-                let answered = intercepted.as_mut().and_then(|seen| seen.take_answer());
-                let answer = Answer { id: request.id.take(), intercepted };
-                (answer, answered.unwrap_or(Err(error)))
+                let mut entered = Entered::new(self, &request);
+                let answered = entered.as_mut().and_then(|entered| entered.answer.take());
+                self.answer(&mut request, entered, answered.unwrap_or(Err(error)));
             }
-            Err(RequestError { error, id, .. }) => (Answer { id, intercepted: None }, Err(error)),
-        };
-        self.respond(answer, None, result);
+            Err(RequestError { error, id, .. }) => {
+                self.respond(Answer { id, intercepted: None }, None, Err(error));
+            }
+        }
+    }
+
+    /// Answers a request that is not executed. The interceptors see it where it is: a copy of very many arguments would
+    /// take longer than all the rest.
+    fn answer(
+        self: &Arc<Self>,
+        request: &mut Request,
+        entered: Option<Entered>,
+        mut result: Result<Json, Error>,
+    ) {
+        if let Some(entered) = entered {
+            entered.leave(self, request, &mut result);
+        }
+        self.respond(Answer { id: request.id.take(), intercepted: None }, None, result);
     }
 
     /// Executes a request. Moves fields out of it, which is cheaper than moving it whole.
@@ -341,23 +393,29 @@ impl Monitor {
         self: &Arc<Self>,
         request: &mut Request,
         text: Option<Json>,
+        checked: Option<Result<Checked, Error>>,
         done: impl FnOnce() + Send + 'static,
     ) {
         trace::command(self.id, request);
-        let intercepted = Intercepted::enter(self, request);
-        let mut answer = Answer { id: request.id.take(), intercepted };
-        if let Some(result) = answer.intercepted.as_mut().and_then(|seen| seen.take_answer()) {
-            self.respond(answer, None, result);
-            return done();
-        }
-        let command = match self.check(request) {
-            Ok(Some(command)) => command,
-            Ok(None) => return self.forward(request, text, answer, done),
-            Err(error) => {
-                self.respond(answer, None, Err(error));
+        let mut entered = Entered::new(self, request);
+        let checked = match entered.as_mut().and_then(|entered| entered.answer.take()) {
+            Some(answer) => Err(answer),
+            None => self.check(request, checked).map_err(Err),
+        };
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(result) => {
+                self.answer(request, entered, result);
                 return done();
             }
         };
+        // Interceptors see the request as it came, and the handler consumes it.
+        let intercepted = entered.map(|entered| entered.keep(request.clone()));
+        let answer = Answer { id: request.id.take(), intercepted };
+        let Some((command, checked)) = checked else {
+            return self.forward(request, text, answer, done);
+        };
+        command.arguments().convert(checked, &mut request.arguments);
         if request.band == Band::InBand {
             self.last_command.set(command);
         }
@@ -412,9 +470,13 @@ impl Monitor {
         }
     }
 
-    /// Finds the command and checks in QEMU's order that it may be executed with these arguments, which are made
-    /// ready for serde. Returns `None` if the request is for the forwarder.
-    fn check(&self, request: &mut Request) -> Result<Option<&Command>, Error> {
+    /// Finds the command and checks in QEMU's order that it may be executed with these arguments, unless these have been
+    /// checked already. Returns `None` if the request is for the forwarder.
+    fn check(
+        &self,
+        request: &Request,
+        checked: Option<Result<Checked, Error>>,
+    ) -> Result<Option<(&Command, Checked)>, Error> {
         let Request { command: name, arguments, band, .. } = request;
         let not_found = |desc: String| Error::new(ErrorClass::CommandNotFound, desc);
         if !self.is_negotiated() && name != NEGOTIATION {
@@ -444,8 +506,8 @@ impl Monitor {
                 "The command '{name}' is permitted only after machine initialization has completed"
             )));
         }
-        command.arguments().prepare_in_place(registry.policy(), arguments)?;
-        Ok(Some(command))
+        let check = || command.arguments().checked(registry.policy(), arguments);
+        Ok(Some((command, checked.unwrap_or_else(check)?)))
     }
 
     /// Whether the command filters let the command through.

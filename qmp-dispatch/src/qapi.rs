@@ -156,4 +156,5 @@ pub use schema_info::{
     MetaType, SchemaAlternateMember, SchemaEnumMember, SchemaInfo, SchemaJsonType, SchemaMember,
     SchemaVariant,
 };
+pub(crate) use types::Checked;
 pub use types::{Arguments, Type, arguments_of, check_arguments_of, type_of};

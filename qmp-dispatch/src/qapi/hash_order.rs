@@ -65,9 +65,10 @@ pub(crate) fn first_left<'a>(
     names: impl ExactSizeIterator<Item = &'a str>,
     removed: &[&'a str],
 ) -> Option<&'a str> {
-    let mut table = Table::new((names.len() + removed.len()) * STEPS_PER_NAME);
-    for name in names {
-        table.insert(name)?;
+    let names: Vec<&str> = names.collect();
+    let mut table = Table::new(&names, (names.len() + removed.len()) * STEPS_PER_NAME);
+    for number in 0..names.len() {
+        table.insert(number)?;
     }
     for name in removed {
         table.remove(name)?;
@@ -76,8 +77,9 @@ pub(crate) fn first_left<'a>(
 }
 
 /// A hash table of names with open addressing. Its functions return `None` when the steps are used up.
-struct Table<'a> {
-    places: Vec<Place<'a>>,
+struct Table<'n, 'a> {
+    names: &'n [&'a str],
+    places: Vec<Place>,
     shift: u32,
     /// Names in the table.
     len: usize,
@@ -87,39 +89,41 @@ struct Table<'a> {
     steps: usize,
 }
 
+/// Small, because a table of very many has to fit into the cache.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Place {
     hash: u32,
-    name: &'a str,
+    /// The index of the name.
+    number: u32,
 }
 
-const FREE: Place<'static> = Place { hash: UNUSED, name: "" };
+const FREE: Place = Place { hash: UNUSED, number: 0 };
 
-impl<'a> Table<'a> {
-    fn new(steps: usize) -> Table<'a> {
+impl<'n, 'a> Table<'n, 'a> {
+    fn new(names: &'n [&'a str], steps: usize) -> Table<'n, 'a> {
         let places = vec![FREE; 1 << MIN_SHIFT];
-        Table { places, shift: MIN_SHIFT, len: 0, occupied: 0, steps }
+        Table { names, places, shift: MIN_SHIFT, len: 0, occupied: 0, steps }
     }
 
     /// Adds a name that is not in the table.
-    fn insert(&mut self, name: &'a str) -> Option<()> {
+    fn insert(&mut self, number: usize) -> Option<()> {
         steps::count(1);
-        let hash = hash(name);
+        let hash = hash(self.names[number]);
         // A removed place before the first unused one would be used again, but names are only
         // removed when all have been inserted.
         let index = self.find(hash, |place| place.hash == UNUSED)?;
-        self.places[index] = Place { hash, name };
+        self.places[index] = Place { hash, number: number as u32 };
         self.len += 1;
         self.occupied += 1;
         self.maybe_resize()
     }
 
     fn remove(&mut self, name: &str) -> Option<()> {
-        let hash = hash(name);
-        let index = self
-            .find(hash, |place| place.hash == UNUSED || place.hash == hash && place.name == name)?;
+        let (hash, names) = (hash(name), self.names);
+        let is_it = |place: &Place| place.hash == hash && names[place.number as usize] == name;
+        let index = self.find(hash, |place| place.hash == UNUSED || is_it(place))?;
         if self.places[index].hash > REMOVED {
-            self.places[index] = Place { hash: REMOVED, name: "" };
+            self.places[index].hash = REMOVED;
             self.len -= 1;
             self.maybe_resize()?;
         }
@@ -128,11 +132,11 @@ impl<'a> Table<'a> {
 
     fn first(&self) -> Option<&'a str> {
         let place = self.places.iter().find(|place| place.hash > REMOVED)?;
-        Some(place.name)
+        Some(self.names[place.number as usize])
     }
 
     /// The first place in the sequence of this hash that is wanted.
-    fn find(&mut self, hash: u32, wanted: impl Fn(&Place<'_>) -> bool) -> Option<usize> {
+    fn find(&mut self, hash: u32, wanted: impl Fn(&Place) -> bool) -> Option<usize> {
         let mut index = self.index(hash);
         let mut step = 0;
         while !wanted(&self.places[index]) {
@@ -246,8 +250,9 @@ mod tests {
 
     /// The steps that were taken, and whether they sufficed.
     fn steps(names: &[String]) -> (usize, bool) {
-        let mut table = Table::new(names.len() * STEPS_PER_NAME);
-        let finished = names.iter().try_for_each(|name| table.insert(name)).is_some();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut table = Table::new(&names, names.len() * STEPS_PER_NAME);
+        let finished = (0..names.len()).try_for_each(|number| table.insert(number)).is_some();
         (names.len() * STEPS_PER_NAME - table.steps, finished)
     }
 
@@ -278,18 +283,19 @@ mod tests {
     #[test]
     fn every_name_is_kept_while_growing_and_shrinking() {
         let names: Vec<String> = (0..1000).map(|n| format!("name{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         for left in [0, 1, 2, 5, 100, 999] {
-            let mut table = Table::new(names.len() * STEPS_PER_NAME);
-            for name in &names {
-                table.insert(name).unwrap();
+            let mut table = Table::new(&names, names.len() * STEPS_PER_NAME);
+            for number in 0..names.len() {
+                table.insert(number).unwrap();
             }
             assert_eq!(table.len, 1000);
             for name in &names[left..] {
                 table.remove(name).unwrap();
             }
             let kept = table.places.iter().filter(|place| place.hash > REMOVED);
-            let mut kept: Vec<_> = kept.map(|place| place.name).collect();
-            let mut expected: Vec<_> = names[..left].iter().map(String::as_str).collect();
+            let mut kept: Vec<_> = kept.map(|place| names[place.number as usize]).collect();
+            let mut expected = names[..left].to_vec();
             kept.sort_unstable();
             expected.sort_unstable();
             assert_eq!(kept, expected);

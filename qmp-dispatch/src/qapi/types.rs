@@ -315,22 +315,18 @@ impl Arguments {
     ///
     /// Those of [`check_with`](Arguments::check_with).
     pub fn prepare_with(&self, policy: &Policy, mut arguments: Object) -> Result<Object, Error> {
-        self.prepare_in_place(policy, &mut arguments)?;
+        let checked = self.checked(policy, &arguments)?;
+        self.convert(checked, &mut arguments);
         Ok(arguments)
     }
 
-    /// As [`prepare_with`](Arguments::prepare_with), without moving arguments that are ready.
-    pub(crate) fn prepare_in_place(
-        &self,
-        policy: &Policy,
-        arguments: &mut Object,
-    ) -> Result<(), Error> {
-        if self.checked(policy, arguments)?
+    /// Converts arguments that have been [checked](Arguments::checked) for serde, without moving those that are ready.
+    pub(crate) fn convert(&self, checked: Checked, arguments: &mut Object) {
+        if checked.wraps
             && let Some(object) = self.0.object()
         {
             *arguments = unsigned::wrap(&self.0.model, object, take(arguments));
         }
-        Ok(())
     }
 
     /// Checks arguments and deserializes them.
@@ -343,17 +339,24 @@ impl Arguments {
         decode(self.prepare(arguments)?)
     }
 
-    /// Whether there are negative numbers for unsigned members.
-    fn checked(&self, policy: &Policy, arguments: &Object) -> Result<bool, Error> {
+    /// Checks arguments that are then to be [converted](Arguments::convert).
+    pub(crate) fn checked(&self, policy: &Policy, arguments: &Object) -> Result<Checked, Error> {
         let object = self.0.object();
         if object.is_none() && arguments.is_empty() {
-            return Ok(false);
+            return Ok(Checked { wraps: false });
         }
         let object = object.unwrap_or(&NOTHING);
         let mut checker = Checker::of_input(&self.0.model, policy);
         checker.object(object, arguments, &Path::ARGUMENTS)?;
-        Ok(checker.wraps)
+        Ok(Checked { wraps: checker.wraps })
     }
+}
+
+/// What is known of arguments of the right type.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checked {
+    /// There are negative numbers for unsigned members.
+    wraps: bool,
 }
 
 impl Kind {
