@@ -38,6 +38,7 @@ pub struct Command {
     features: Vec<String>,
     documentation: Option<String>,
     deadline: Option<Duration>,
+    cancellable: bool,
     enabled: AtomicBool,
 }
 
@@ -60,6 +61,7 @@ impl Command {
             features: Vec::new(),
             documentation: None,
             deadline: None,
+            cancellable: false,
             enabled: AtomicBool::new(true),
         }
     }
@@ -119,6 +121,15 @@ impl Command {
         self
     }
 
+    /// Drops the future of an [async](crate::Registry::async_command) handler, at its next wait, when its response is not
+    /// [awaited](crate::AsyncContext::is_awaited) any more: for commands that only read, or that can be stopped at each of
+    /// their waits without leaving anything half done. By default, handlers are notified and go on. Changes nothing for
+    /// other commands.
+    pub fn cancellable(&mut self) -> &mut Command {
+        self.cancellable = true;
+        self
+    }
+
     /// Returns the name.
     pub fn name(&self) -> &'static str {
         self.name
@@ -160,6 +171,16 @@ impl Command {
 
     pub(crate) fn deadline_after(&self) -> Option<Duration> {
         self.deadline
+    }
+
+    /// Whether the command is served by an [async](crate::Registry::async_command) handler, so that others can be executed
+    /// while it waits.
+    pub fn is_async(&self) -> bool {
+        matches!(self.handler, ErasedHandler::Async(_))
+    }
+
+    pub(crate) fn is_cancellable(&self) -> bool {
+        self.cancellable
     }
 
     /// Whether the command may be executed out-of-band.

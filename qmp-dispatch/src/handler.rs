@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::later::ErasedAsync;
 use crate::qapi::decode;
 use crate::reply::Reply;
 use crate::{Context, Responder};
@@ -297,6 +298,8 @@ pub(crate) enum ErasedHandler {
     AtOnce(AtOnce),
     /// Sends it later.
     Deferred(Deferred),
+    /// Returns a future of the text of the result.
+    Async(ErasedAsync),
 }
 
 type AtOnce = Box<dyn Fn(&Context, Object) -> Result<Json, Error> + Send + Sync>;

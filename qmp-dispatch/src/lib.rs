@@ -101,6 +101,7 @@
 //! ```
 
 mod audience;
+mod closing;
 mod command;
 mod context;
 mod dispatcher;
@@ -111,10 +112,13 @@ mod forward;
 mod handler;
 mod intercept;
 mod last_command;
+mod later;
 mod local_client;
 mod locals;
 mod monitor;
 mod panics;
+#[doc(hidden)]
+pub mod parts;
 mod protocol_commands;
 pub mod qapi;
 mod registry;
@@ -141,6 +145,7 @@ pub use event::{DeclaredEvent, EmitError, EventType};
 pub use forward::{Forwarded, Forwarder};
 pub use handler::{DeferredHandler, Handler, Infallible, Stateless};
 pub use intercept::{Call, Interceptor};
+pub use later::{AsyncContext, AsyncHandler, Spawn, Task};
 pub use local_client::LocalClient;
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending, Spent};
@@ -154,6 +159,7 @@ const _: () = {
     const fn check<T: Send + Sync + Unpin>() {}
     check::<(Dispatcher, Monitor, Pending, Context, Call<'static>, Responder<proto::Json>)>();
     check::<(Registry, Command, DeclaredEvent, EventType<fn()>, RegisterError, EmitError)>();
+    check::<(AsyncContext, &dyn Spawn)>();
     check::<(LocalClient, Locals, Forwarded, qapi::Arguments, qapi::Introspection)>();
 };
 

@@ -10,6 +10,7 @@ use qmp_proto::{
     RequestError, Response, SyntaxError, Value,
 };
 
+use crate::closing::OpenRequests;
 use crate::command::NEGOTIATION;
 use crate::context::with_current;
 use crate::filters::Filters;
@@ -20,7 +21,9 @@ use crate::panics::{Panic, caught};
 use crate::qapi::Checked;
 use crate::reply::{Answer, Reply, panicked};
 use crate::state::{AtomicState, State};
-use crate::{Command, Context, Dispatcher, Forwarded, Locals, Responder, trace};
+use crate::{
+    AsyncContext, Command, Context, Dispatcher, Forwarded, Locals, Responder, Task, trace,
+};
 
 /// Where a monitor's output goes.
 ///
@@ -127,6 +130,7 @@ pub struct Monitor {
     command_filters: Filters,
     event_filters: Filters,
     last_command: LastCommand,
+    open_requests: OpenRequests,
 }
 
 /// A request that has been received and not executed, or the error that is to be answered in its place.
@@ -192,6 +196,7 @@ impl Monitor {
             command_filters: Filters::default(),
             event_filters: Filters::default(),
             last_command: LastCommand::none(),
+            open_requests: OpenRequests::default(),
         }
     }
 
@@ -224,6 +229,25 @@ impl Monitor {
     /// client up; `None` if there was none yet. Requests that are refused do not count.
     pub fn last_command(&self) -> Option<String> {
         self.last_command.name(self.dispatcher.registry())
+    }
+
+    /// Notifies the handlers of the client's requests that the client has disconnected: responses are not
+    /// [awaited](Responder::is_awaited) any more, and [cancellable](Command::cancellable) commands end. Everything else goes
+    /// on: a handler that has begun may be half way. To be called by the owner of the connection, when nothing more can
+    /// be sent; a client that only sends nothing more still waits for its responses.
+    ///
+    /// Wakes tasks and calls [callbacks](Responder::on_closed), on this thread. Calling it again changes nothing.
+    pub fn close(&self) {
+        self.open_requests.close();
+    }
+
+    /// Whether the client has [disconnected](Monitor::close).
+    pub fn is_closed(&self) -> bool {
+        self.open_requests.is_closed()
+    }
+
+    pub(crate) fn open_requests(&self) -> &OpenRequests {
+        &self.open_requests
     }
 
     /// Refuses the client's requests for commands whose names the filter does not accept, as if they
@@ -443,6 +467,16 @@ impl Monitor {
                     panicked.send();
                 }
             }
+            ErasedHandler::Async(handler) => {
+                let reply = Reply::new(self, name.into(), deadline, answer, Box::new(done));
+                let context = AsyncContext::new(self, request.band, reply.request());
+                match self.run(name, || handler.call(context, take(arguments))) {
+                    Ok(Ok(handling)) => {
+                        handler.start(Task::new(self, handling, reply, command.is_cancellable()));
+                    }
+                    Ok(Err(error)) | Err(error) => reply.send(Err(error)),
+                }
+            }
         }
     }
 
@@ -516,7 +550,11 @@ impl Monitor {
     }
 
     /// Runs a handler with this as the current monitor. Returns an error if it panics.
-    fn run<T>(self: &Arc<Self>, command: &str, handler: impl FnOnce() -> T) -> Result<T, Error> {
+    pub(crate) fn run<T>(
+        self: &Arc<Self>,
+        command: &str,
+        handler: impl FnOnce() -> T,
+    ) -> Result<T, Error> {
         caught(|| with_current(self, handler)).map_err(|Panic { reason, place }| {
             tracing::error!(monitor = %self.id, command, reason, place, "handler panicked");
             panicked(command)

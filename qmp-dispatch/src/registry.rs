@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::command::{Command, NEGOTIATION};
 use crate::handler::{ErasedHandler, Infallible};
+use crate::later::{AsyncHandler, ErasedAsync, Spawn};
 use crate::qapi::{
     Introspection, Policy, Problem, SchemaError, arguments_of, check_arguments_of, is_name, type_of,
 };
@@ -62,6 +63,8 @@ pub struct Registry {
     deadlines: FxHashMap<String, Duration>,
     default_deadline: Option<Duration>,
     policy: Policy,
+    /// Of the async commands that are registered next.
+    executor: Option<Arc<dyn Spawn>>,
 }
 
 type MakeLocals = Box<dyn Fn(Locals) -> Locals + Send + Sync>;
@@ -84,6 +87,9 @@ pub enum RegisterError {
         /// What cannot be expressed.
         reason: SchemaError,
     },
+    /// It is async, and there is no [executor](Registry::set_executor).
+    #[error("'{0}' is async: set an executor before it is registered")]
+    NoExecutor(&'static str),
 }
 
 impl Default for Registry {
@@ -126,6 +132,7 @@ impl Registry {
             deadlines: FxHashMap::default(),
             default_deadline: None,
             policy: Policy::default(),
+            executor: None,
         }
     }
 
@@ -178,6 +185,54 @@ impl Registry {
     {
         let handler = ErasedHandler::deferred(Arc::new(()), handler);
         self.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    /// Registers a command that is served by an async function; see [`AsyncHandler`] for its form.
+    ///
+    /// It answers later. The future is polled by the [executor](Registry::set_executor), and while it waits, commands of
+    /// other clients are executed; the next in-band request of the same client waits for its response. While it is
+    /// polled, [`current`](crate::current) is its client's monitor. It goes on when the client has disconnected or the
+    /// deadline has passed: the handler is [notified](crate::AsyncContext::closed), and only the future of a
+    /// [cancellable](Command::cancellable) command is dropped.
+    ///
+    /// ```
+    /// use qmp_dispatch::proto::Error;
+    /// use qmp_dispatch::{AsyncContext, LocalClient, Registry, Task};
+    ///
+    /// async fn measure() -> Result<u64, Error> {
+    ///     Ok(6)
+    /// }
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.set_executor(|task: Task| _ = std::thread::spawn(|| task.run()));
+    /// registry.async_command("x-measure", |_: AsyncContext| async move {
+    ///     let measured = measure().await?;
+    ///     Ok::<_, Error>(measured * 7)
+    /// })?;
+    /// let said = LocalClient::new(registry).ask("{'execute': 'x-measure'}");
+    /// assert_eq!(said, [r#"{"return": 42}"#]);
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](Registry::command), and [`RegisterError::NoExecutor`] if there is none.
+    pub fn async_command<H, Shape>(
+        &mut self,
+        name: &'static str,
+        handler: H,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        H: AsyncHandler<(), Shape>,
+    {
+        let executor = self.executor.clone().ok_or(RegisterError::NoExecutor(name))?;
+        let handler = ErasedAsync::new(executor, Arc::new(()), handler);
+        self.erased::<H::Arguments, H::Result>(name, ErasedHandler::Async(handler))
+    }
+
+    /// Sets the executor of the [async commands](Registry::async_command) that are registered from now on.
+    pub fn set_executor(&mut self, executor: impl Spawn) {
+        self.executor = Some(Arc::new(executor));
     }
 
     /// Returns a [`Group`], with which commands that share `state` are registered.
@@ -452,5 +507,23 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     {
         let handler = ErasedHandler::deferred(Arc::clone(&self.state), handler);
         self.registry.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    /// Registers a command that is served by an async function of the state; see [`AsyncHandler`] for its form.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::async_command`].
+    pub fn async_command<H, Shape>(
+        &mut self,
+        name: &'static str,
+        handler: H,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        H: AsyncHandler<S, Shape>,
+    {
+        let executor = self.registry.executor.clone().ok_or(RegisterError::NoExecutor(name))?;
+        let handler = ErasedAsync::new(executor, Arc::clone(&self.state), handler);
+        self.registry.erased::<H::Arguments, H::Result>(name, ErasedHandler::Async(handler))
     }
 }

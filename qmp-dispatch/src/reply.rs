@@ -4,13 +4,15 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
 use qmp_proto::{BoxError, Error, Json, Value};
 use serde::Serialize;
 
+use crate::closing::{Callback, Wakers};
 use crate::handler::encode_result;
 use crate::intercept::Intercepted;
 use crate::timers::TimerKey;
@@ -20,7 +22,7 @@ use crate::{Dispatcher, Monitor, MonitorId, current};
 ///
 /// Passed to the handlers of [deferred commands](crate::Registry::deferred_command). Until it is used, an
 /// in-band command counts as being executed. Dropping it unused sends an error, so that a client never waits
-/// in vain. If the client has disconnected, the response is dropped.
+/// in vain. If the client has disconnected, the response is dropped, and there is nothing wrong with dropping this.
 ///
 /// ```
 /// use qmp_dispatch::{Context, Registry, Responder};
@@ -48,13 +50,41 @@ impl<T> Responder<T> {
     /// Returns the monitor whose command it is, or `None` if the command has been answered because its deadline has
     /// passed or its handler has panicked.
     pub fn monitor(&self) -> Option<MonitorId> {
-        let owed = self.reply.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        owed.as_ref().map(|owed| owed.monitor.id())
+        self.reply.request.owed().as_ref().map(|owed| owed.monitor.id())
     }
 
-    /// Whether the client still waits for the response. Becomes false when the deadline of the command passes.
+    /// Whether the client still waits for the response: its [deadline](crate::Command::deadline) has not passed, and the
+    /// client has not [disconnected](Monitor::close).
     pub fn is_awaited(&self) -> bool {
-        self.reply.is_owed()
+        self.reply.request.is_awaited()
+    }
+
+    /// Calls a function once, when the response is not [awaited](Responder::is_awaited) any more, so that the work for it can
+    /// be stopped: on the thread that closes the monitor, that handles timeouts, or that answers, for it is called
+    /// after a response, too. Called at once if that is so already. Must not block.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    ///
+    /// use qmp_dispatch::{Context, LocalClient, Registry, Responder, proto::Error};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.deferred_command("x-copy", |context: &Context, responder: Responder<()>| {
+    ///     let stop = Arc::new(AtomicBool::new(false));
+    ///     let flag = Arc::clone(&stop);
+    ///     responder.on_closed(move || flag.store(true, Ordering::Relaxed));
+    ///     context.monitor().close();
+    ///     assert!(stop.load(Ordering::Relaxed) && !responder.is_awaited());
+    /// })?;
+    /// assert!(LocalClient::new(registry).ask("{'execute': 'x-copy'}").is_empty());
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
+    pub fn on_closed(&self, callback: impl FnOnce() + Send + 'static) {
+        let waker = Callback::waker(callback);
+        if self.reply.request.add_waker(None, &waker).is_none() {
+            waker.wake();
+        }
     }
 
     /// Ends the request without a response, for a server that is quitting: clients see their connections end.
@@ -80,7 +110,7 @@ impl Responder<Json> {
 
 impl<T> fmt::Debug for Responder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Responder").field(&self.reply.command).finish()
+        f.debug_tuple("Responder").field(&self.reply.command()).finish()
     }
 }
 
@@ -90,27 +120,76 @@ pub(crate) struct Answer {
     pub(crate) intercepted: Option<Box<Intercepted>>,
 }
 
-/// A response that is owed.
-pub(crate) struct Reply {
+/// A request that is being executed, for those who answer it and those who want to know when it is closed: answered,
+/// past its deadline, or of a client that has disconnected.
+pub(crate) struct OpenRequest {
     command: Cow<'static, str>,
-    /// `None` when it has been given: by the responder, its deadline or the handler's panic, whichever is first.
-    owed: Arc<Mutex<Option<Owed>>>,
-    deadline: Option<(Dispatcher, TimerKey)>,
+    /// `None` when the response has been given: by the responder, its deadline or the handler's panic, whichever is first.
+    owed: Mutex<Option<Owed>>,
 }
 
 struct Owed {
     monitor: Arc<Monitor>,
     answer: Answer,
     done: Box<dyn FnOnce() + Send>,
+    wakers: Wakers,
 }
 
 impl Owed {
     fn settle(self, command: &str, result: Result<Json, Error>) {
-        let Owed { monitor, answer, done } = self;
+        let Owed { monitor, answer, done, wakers } = self;
         let command = monitor.dispatcher().registry().find_command(command);
         monitor.respond(answer, command, result);
         done();
+        wakers.wake(monitor.open_requests());
     }
+
+    /// Ends the request without a response.
+    fn abandon(self) {
+        let Owed { monitor, answer, done, wakers } = self;
+        if let Some(intercepted) = answer.intercepted {
+            intercepted.abandon(&monitor);
+        }
+        done();
+        wakers.wake(monitor.open_requests());
+    }
+}
+
+impl OpenRequest {
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.owed().as_ref().is_some_and(|owed| !owed.monitor.is_closed())
+    }
+
+    /// Wakes this when the request is closed; `key` is that of the waker it replaces. Returns `None` if it is closed.
+    pub(crate) fn add_waker(self: &Arc<Self>, key: Option<u64>, waker: &Waker) -> Option<u64> {
+        let mut owed = self.owed();
+        let Owed { monitor, wakers, .. } = owed.as_mut()?;
+        wakers.add(key, waker, self, monitor.open_requests())
+    }
+
+    pub(crate) fn remove_waker(&self, key: u64) {
+        // Dropped with nothing locked: it may be the last handle of a task.
+        let waker = self.owed().as_mut().and_then(|owed| owed.wakers.remove(key));
+        drop(waker);
+    }
+
+    pub(crate) fn take_wakers(&self) -> Wakers {
+        self.owed().as_mut().map(|owed| owed.wakers.take()).unwrap_or_default()
+    }
+
+    fn take(&self) -> Option<Owed> {
+        self.owed().take()
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Option<Owed>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A response that is owed.
+pub(crate) struct Reply {
+    request: Arc<OpenRequest>,
+    deadline: Option<(Dispatcher, TimerKey)>,
 }
 
 impl Reply {
@@ -124,21 +203,29 @@ impl Reply {
     ) -> Reply {
         let monitor = Arc::clone(monitor);
         let dispatcher = monitor.dispatcher().clone();
-        let owed = Arc::new(Mutex::new(Some(Owed { monitor, answer, done })));
+        let owed = Mutex::new(Some(Owed { monitor, answer, done, wakers: Wakers::default() }));
+        let request = Arc::new(OpenRequest { command, owed });
         let deadline = deadline.map(|after| {
-            let command = command.clone();
-            let weak = WeakReply { command, after, owed: Arc::downgrade(&owed) };
+            let weak = WeakReply { after, request: Arc::downgrade(&request) };
             let key = dispatcher.add_deadline(after, weak);
             (dispatcher, key)
         });
-        Reply { command, owed, deadline }
+        Reply { request, deadline }
+    }
+
+    pub(crate) fn command(&self) -> &str {
+        &self.request.command
+    }
+
+    pub(crate) fn request(&self) -> &Arc<OpenRequest> {
+        &self.request
     }
 
     pub(crate) fn send(self, result: Result<Json, Error>) {
-        match take(&self.owed) {
-            Some(owed) => owed.settle(&self.command, result),
+        match self.request.take() {
+            Some(owed) => owed.settle(self.command(), result),
             None => {
-                tracing::warn!(command = &*self.command, "an answer came too late");
+                tracing::warn!(command = self.command(), "an answer came too late");
                 if let Some((dispatcher, _)) = &self.deadline {
                     dispatcher.counters().late_answers.count();
                 }
@@ -148,19 +235,12 @@ impl Reply {
 
     /// Returns a handle that answers the request if the handler panics, wherever it has put the responder.
     pub(crate) fn if_it_panics(&self) -> PanicReply {
-        PanicReply { owed: Arc::clone(&self.owed), command: self.command.clone() }
+        PanicReply(Arc::clone(&self.request))
     }
 
-    fn is_owed(&self) -> bool {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    fn abandon(self) {
-        if let Some(Owed { monitor, answer, done }) = take(&self.owed) {
-            if let Some(intercepted) = answer.intercepted {
-                intercepted.abandon(&monitor);
-            }
-            done();
+    pub(crate) fn abandon(self) {
+        if let Some(owed) = self.request.take() {
+            owed.abandon();
         }
     }
 }
@@ -170,8 +250,11 @@ impl Drop for Reply {
         if let Some((dispatcher, key)) = self.deadline.take() {
             dispatcher.remove_deadline(key);
         }
-        let Some(owed) = take(&self.owed) else { return };
-        let command = &*self.command;
+        let Some(owed) = self.request.take() else { return };
+        let command = self.command();
+        if owed.monitor.is_closed() && !thread::panicking() {
+            return owed.abandon();
+        }
         let error = if !thread::panicking() {
             tracing::error!(command, "a responder was dropped without an answer");
             Error::generic(format!("The command {command} was not answered"))
@@ -192,16 +275,13 @@ pub(crate) fn panicked(command: &str) -> Error {
 }
 
 /// Answers a request if its handler panics.
-pub(crate) struct PanicReply {
-    command: Cow<'static, str>,
-    owed: Arc<Mutex<Option<Owed>>>,
-}
+pub(crate) struct PanicReply(Arc<OpenRequest>);
 
 impl PanicReply {
     /// Sends an error if there has been no response yet.
     pub(crate) fn send(self) {
-        if let Some(owed) = take(&self.owed) {
-            owed.settle(&self.command, Err(panicked(&self.command)));
+        if let Some(owed) = self.0.take() {
+            owed.settle(&self.0.command, Err(panicked(&self.0.command)));
         }
     }
 }
@@ -209,24 +289,20 @@ impl PanicReply {
 /// Answers a request when its deadline has passed.
 #[derive(Default)]
 pub(crate) struct WeakReply {
-    command: Cow<'static, str>,
     after: Duration,
-    owed: Weak<Mutex<Option<Owed>>>,
+    request: Weak<OpenRequest>,
 }
 
 impl WeakReply {
     /// Sends an error if there has been no response yet.
     pub(crate) fn expire(self) {
-        let Some(owed) = self.owed.upgrade().and_then(|owed| take(&owed)) else { return };
-        let WeakReply { command, after, .. } = self;
-        tracing::warn!(command = &*command, ?after, "no answer within the deadline");
+        let Some(request) = self.request.upgrade() else { return };
+        let Some(owed) = request.take() else { return };
+        let (command, after) = (&*request.command, self.after);
+        tracing::warn!(command, ?after, "no answer within the deadline");
         owed.monitor.dispatcher().counters().deadlines_passed.count();
         let seconds = after.as_secs_f64();
         let error = format!("The command {command} was not answered within {seconds} seconds");
-        owed.settle(&command, Err(Error::generic(error)));
+        owed.settle(command, Err(Error::generic(error)));
     }
-}
-
-fn take(owed: &Mutex<Option<Owed>>) -> Option<Owed> {
-    owed.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Async functions that serve commands.
+
+use std::sync::Arc;
+
+use qmp_proto::{Error, Object};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::task::Handling;
+use super::{AsyncContext, Spawn, Task};
+use crate::Context;
+use crate::handler::encode_result;
+use crate::panics::{Panic, caught};
+use crate::parts::{
+    CommandArguments, CommandResult, ContextBorrowed, ContextLast, DecodedArguments,
+    HandlerFuture, HandlerOutput, NeedsState, NoContext, Right, RightForm, SharedHandler,
+    StateBorrowed, TwoArguments,
+};
+use crate::qapi::decode;
+
+/// An async function that serves a command: like a [`Handler`](crate::Handler), but its context is an [`AsyncContext`], its
+/// state an [`Arc`], and it returns a future that can be sent to another thread:
+///
+/// - `Fn(AsyncContext, A) -> F` or `Fn(Arc<S>, AsyncContext, A) -> F` with arguments,
+/// - `Fn(AsyncContext) -> F` or `Fn(Arc<S>, AsyncContext) -> F` without,
+///
+/// where `F: Future<Output = Result<T, E>>`. Implemented for all such functions.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use qmp_dispatch::proto::Error;
+/// use qmp_dispatch::{AsyncContext, Registry, Task, qapi_types};
+///
+/// qapi_types! {
+///     struct Balloon {
+///         value: u64,
+///     }
+/// }
+///
+/// struct Guest;
+///
+/// impl Guest {
+///     async fn balloon(self: Arc<Self>, _: AsyncContext, new: Balloon) -> Result<(), Error> {
+///         self.inflate(new.value).await?;
+///         Ok(())
+///     }
+///
+///     async fn inflate(&self, _bytes: u64) -> Result<(), Error> {
+///         Ok(())
+///     }
+/// }
+///
+/// let mut registry = Registry::new();
+/// registry.set_executor(|task: Task| _ = std::thread::spawn(|| task.run()));
+/// registry.with(Arc::new(Guest)).async_command("balloon", Guest::balloon)?;
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "this cannot serve an async command",
+    label = "not of the form `async fn(AsyncContext, A) -> Result<T, E>`, or without `A`",
+    note = "functions for `Registry::with(state)` have `Arc<S>` as another parameter, before the `AsyncContext`",
+    note = "functions that are not async are registered with `command`",
+    note = "the types of a closure's parameters are to be written out: `|_: AsyncContext, new: Balloon| async move {{ … }}`"
+)]
+pub trait AsyncHandler<S: ?Sized, Shape>: Send + Sync + 'static {
+    /// What the command takes; `()` if nothing.
+    type Arguments: DeserializeOwned + JsonSchema;
+    /// What the command returns; `()` if nothing.
+    type Result: Serialize + JsonSchema + 'static;
+
+    /// Begins to serve one request.
+    fn call(
+        &self,
+        state: Arc<S>,
+        context: AsyncContext,
+        arguments: Self::Arguments,
+    ) -> impl Future<Output = Result<Self::Result, Error>> + Send + 'static;
+}
+
+impl<S, Shape, H> AsyncHandler<S, Shape> for H
+where
+    S: ?Sized,
+    H: AsyncForm<S, Shape> + SharedHandler + Send + Sync + 'static,
+    H::Verdict: RightForm,
+    H::Arguments: CommandArguments,
+    H::Future: HandlerFuture + Future + Send + 'static,
+    <H::Future as Future>::Output: HandlerOutput,
+    <<H::Future as Future>::Output as HandlerOutput>::Value: CommandResult,
+{
+    type Arguments = H::Arguments;
+    type Result = <<H::Future as Future>::Output as HandlerOutput>::Value;
+
+    fn call(
+        &self,
+        state: Arc<S>,
+        context: AsyncContext,
+        arguments: H::Arguments,
+    ) -> impl Future<Output = Result<Self::Result, Error>> + Send + 'static {
+        let future = self.invoke(state, context, arguments);
+        async { future.await.into_result() }
+    }
+}
+
+/// The parameters of an async handler. See [`parts`](crate::parts).
+#[diagnostic::on_unimplemented(
+    message = "this cannot serve an async command",
+    label = "not of the form `async fn(AsyncContext, A) -> Result<T, E>`, or without `A`"
+)]
+pub trait AsyncForm<S: ?Sized, Shape> {
+    type Verdict;
+    type Arguments;
+    type Future;
+
+    fn invoke(
+        &self,
+        state: Arc<S>,
+        context: AsyncContext,
+        arguments: Self::Arguments,
+    ) -> Self::Future;
+}
+
+impl<F, A, R> AsyncForm<(), fn(AsyncContext, A) -> R> for F
+where
+    F: Fn(AsyncContext, A) -> R,
+{
+    type Verdict = Right;
+    type Arguments = A;
+    type Future = R;
+
+    fn invoke(&self, _: Arc<()>, context: AsyncContext, arguments: A) -> R {
+        self(context, arguments)
+    }
+}
+
+impl<F, R> AsyncForm<(), fn(AsyncContext) -> R> for F
+where
+    F: Fn(AsyncContext) -> R,
+{
+    type Verdict = Right;
+    type Arguments = ();
+    type Future = R;
+
+    fn invoke(&self, _: Arc<()>, context: AsyncContext, (): ()) -> R {
+        self(context)
+    }
+}
+
+impl<F, S, A, R> AsyncForm<S, fn(Arc<S>, AsyncContext, A) -> R> for F
+where
+    F: Fn(Arc<S>, AsyncContext, A) -> R,
+    S: ?Sized,
+{
+    type Verdict = Right;
+    type Arguments = A;
+    type Future = R;
+
+    fn invoke(&self, state: Arc<S>, context: AsyncContext, arguments: A) -> R {
+        self(state, context, arguments)
+    }
+}
+
+impl<F, S, R> AsyncForm<S, fn(Arc<S>, AsyncContext) -> R> for F
+where
+    F: Fn(Arc<S>, AsyncContext) -> R,
+    S: ?Sized,
+{
+    type Verdict = Right;
+    type Arguments = ();
+    type Future = R;
+
+    fn invoke(&self, state: Arc<S>, context: AsyncContext, (): ()) -> R {
+        self(state, context)
+    }
+}
+
+/// Wrong forms: the state for which they are looked at, their parameters, and those that are to be arguments, lest a right
+/// handler is taken for a wrong one.
+macro_rules! wrong {
+    ($($verdict:ident $state:tt [$($generic:ident)*] ($($parameter:ty),*) $([$argument:ident])?;)*) => {
+        $(wrong! { @one $verdict $state [$($generic)*] ($($parameter),*) $([$argument])? })*
+    };
+    (@one $verdict:ident (S) $generics:tt $parameters:tt $([$argument:ident])?) => {
+        wrong! { @impl $verdict [S: ?Sized,] S $generics $parameters $([$argument])? }
+    };
+    (@one $verdict:ident () $generics:tt $parameters:tt $([$argument:ident])?) => {
+        wrong! { @impl $verdict [] () $generics $parameters $([$argument])? }
+    };
+    (@impl $verdict:ident [$($bounds:tt)*] $state:ty [$($generic:ident)*] ($($parameter:ty),*) $([$argument:ident])?) => {
+        impl<F, R, $($bounds)* $($generic),*> AsyncForm<$state, ($verdict, fn($($parameter),*) -> R)> for F
+        where
+            F: Fn($($parameter),*) -> R,
+            $($argument: DecodedArguments,)?
+        {
+            type Verdict = $verdict;
+            type Arguments = ();
+            type Future = std::future::Ready<Result<(), Error>>;
+
+            fn invoke(&self, _: Arc<$state>, _: AsyncContext, (): ()) -> Self::Future {
+                unreachable!("a wrong form is not a handler")
+            }
+        }
+    };
+}
+
+wrong! {
+    ContextLast (S) [A] (A, AsyncContext) [A];
+    NoContext (S) [] ();
+    NoContext (S) [A] (A) [A];
+    ContextBorrowed (S) [A] (&Context, A);
+    ContextBorrowed (S) [] (&Context);
+    ContextBorrowed (S) [A] (&AsyncContext, A);
+    ContextBorrowed (S) [] (&AsyncContext);
+    TwoArguments (S) [A B] (AsyncContext, A, B) [A];
+    TwoArguments (S) [A B] (Arc<S>, AsyncContext, A, B);
+    NeedsState () [T A] (Arc<T>, AsyncContext, A);
+    NeedsState () [T] (Arc<T>, AsyncContext);
+    StateBorrowed (S) [A] (&S, AsyncContext, A);
+    StateBorrowed (S) [] (&S, AsyncContext);
+}
+
+/// An async handler whose types are erased. Its arguments have been checked.
+pub(crate) struct ErasedAsync {
+    executor: Arc<dyn Spawn>,
+    handler: Box<dyn Fn(AsyncContext, Object) -> Result<Handling, Error> + Send + Sync>,
+}
+
+impl ErasedAsync {
+    /// Erases the types of a handler.
+    pub(crate) fn new<S, H, Shape>(
+        executor: Arc<dyn Spawn>,
+        state: Arc<S>,
+        handler: H,
+    ) -> ErasedAsync
+    where
+        S: ?Sized + Send + Sync + 'static,
+        H: AsyncHandler<S, Shape>,
+    {
+        let handler = move |context: AsyncContext, arguments| {
+            let result = handler.call(Arc::clone(&state), context, decode(arguments)?);
+            let handling: Handling = Box::pin(async { encode_result(&result.await?) });
+            Ok(handling)
+        };
+        ErasedAsync { executor, handler: Box::new(handler) }
+    }
+
+    /// Begins to serve one request.
+    pub(crate) fn call(
+        &self,
+        context: AsyncContext,
+        arguments: Object,
+    ) -> Result<Handling, Error> {
+        (self.handler)(context, arguments)
+    }
+
+    /// Passes a task to the executor. If that panics, it has dropped the task, which has answered.
+    pub(crate) fn start(&self, task: Task) {
+        if let Err(Panic { reason, place }) = caught(|| self.executor.spawn(task)) {
+            tracing::error!(reason, place, "an executor panicked");
+        }
+    }
+}
