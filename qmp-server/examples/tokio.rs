@@ -1,30 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A Tokio program that serves QMP over streams of its own, and answers from tasks:
-//! `tokio HOST:PORT`, then for example `qmp-server call tcp:HOST:PORT x-nap`.
+//! A Tokio program that serves QMP over streams of its own, with async commands:
+//! `tokio HOST:PORT`, then for example `qmp-server call tcp:HOST:PORT x-nap milliseconds:=100`.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use qmp_dispatch::proto::{Error as QmpError, Layout};
-use qmp_dispatch::{Context, Dispatcher, Registry, Responder};
-use qmp_server::{Control, Peer, Server, ServerHandle, system_time, version};
+use qmp_dispatch::{AsyncContext, Dispatcher, Registry, qapi_types};
+use qmp_server::{Control, Peer, Server, ServerHandle, TokioExecutor, system_time, version};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Handle;
+use tokio::time::sleep;
 
-/// Sleeps in a task, which holds up nobody but those who wait in line behind it.
-fn nap(runtime: &Handle, responder: Responder<()>) {
-    runtime.spawn(async move {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        responder.respond(Ok::<_, QmpError>(()));
-    });
+qapi_types! {
+    struct Nap {
+        milliseconds: u64,
+    }
+}
+
+#[derive(Default)]
+struct Bed {
+    naps: AtomicU64,
+}
+
+impl Bed {
+    /// Only its own client waits for it.
+    async fn nap(self: Arc<Self>, context: AsyncContext, nap: Nap) -> Result<u64, QmpError> {
+        tokio::select! {
+            () = sleep(Duration::from_millis(nap.milliseconds)) => {}
+            // The client has disconnected: nobody would read the answer.
+            () = context.closed() => return Err(QmpError::generic("woken up")),
+        }
+        Ok(self.naps.fetch_add(1, Ordering::Relaxed) + 1)
+    }
 }
 
 fn start() -> Result<ServerHandle, Box<dyn Error>> {
     let mut registry = Registry::new();
-    let runtime = Handle::current();
-    registry.deferred_command("x-nap", move |_: &Context, responder: Responder<()>| {
-        nap(&runtime, responder);
-    })?;
+    registry.set_executor(TokioExecutor::current());
+    registry.with(Arc::new(Bed::default())).async_command("x-nap", Bed::nap)?;
     let dispatcher = Dispatcher::new(registry, version(), system_time);
     Ok(Server::new(dispatcher).stay().spawn()?)
 }
@@ -50,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::test]
-async fn a_task_answers() {
+async fn an_async_command_answers() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let server = start().unwrap();
@@ -60,12 +75,15 @@ async fn a_task_answers() {
     let accepting = async move { accept(listener, control).await.unwrap() };
     let client = async {
         let mut client = TcpStream::connect(address).await.unwrap();
-        let commands = b"{'execute': 'qmp_capabilities'} {'execute': 'x-nap', 'id': 1}";
-        client.write_all(commands).await.unwrap();
+        let nap = "{'execute': 'x-nap', 'arguments': {'milliseconds': 1}, 'id': 1}";
+        client
+            .write_all(format!("{{'execute': 'qmp_capabilities'}} {nap}").as_bytes())
+            .await
+            .unwrap();
         client.shutdown().await.unwrap();
         let mut said = String::new();
         client.read_to_string(&mut said).await.unwrap();
-        assert!(said.ends_with("{\"return\": {}, \"id\": 1}\r\n"), "{said}");
+        assert!(said.ends_with("{\"return\": 1, \"id\": 1}\r\n"), "{said}");
     };
     tokio::select! {
         () = accepting => {}

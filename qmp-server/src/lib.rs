@@ -57,7 +57,7 @@
 //! - `metrics`: figures for Prometheus, also over HTTP ([`Metrics`]);
 //! - `mux`: one QMP server, such as QEMU, shared among many clients ([`Mux`]);
 //! - `machine`: the commands and events of a simulated guest ([`register_machine`]);
-//! - `tokio`: clients over streams of an asynchronous runtime.
+//! - `tokio`: clients over streams of an asynchronous runtime, and async commands on it ([`TokioExecutor`]).
 //!
 //! # Three ways to embed it
 //!
@@ -89,6 +89,8 @@ mod access;
 #[cfg(feature = "audit")]
 mod audit;
 mod engine;
+#[cfg(feature = "tokio")]
+mod executor;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -116,6 +118,8 @@ pub use access::{Access, Limits, Quota};
 #[cfg(feature = "audit")]
 pub use audit::Audit;
 pub use engine::Engine;
+#[cfg(feature = "tokio")]
+pub use executor::TokioExecutor;
 #[cfg(any(feature = "audit", feature = "roles"))]
 pub use glob::PatternError;
 pub use io::system_time;

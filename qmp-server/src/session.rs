@@ -60,6 +60,10 @@ use crate::transport::{MAX_DESCRIPTORS, Received, Transport};
 /// In-band requests that QEMU queues for a client with out-of-band execution.
 const QUEUED_WITH_OOB: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
+/// The mode of a client's producer once out-of-band execution is enabled. Serial in either [`Discipline`]: while an async
+/// command waits, the next request of its client does, too.
+const MODE_WITH_OOB: Mode = Mode::Serial(QUEUED_WITH_OOB);
+
 /// A request of up to so many bytes is not charged for them. A client has at most as many as its queue takes.
 const SMALL: usize = 512;
 
@@ -81,7 +85,8 @@ const OWN_COMMANDS: &str = "__org.qmp-server_";
 /// the in-band responses of one monitor come in the order of its requests.
 ///
 /// It makes a difference for commands that [answer later](qmp_dispatch::Registry::deferred_command): handlers are called
-/// one at a time in both.
+/// one at a time in both. While an [async command](qmp_dispatch::Registry::async_command) waits, the commands of other
+/// clients are executed in either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Discipline {
@@ -146,7 +151,6 @@ pub(crate) struct Parts {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) discipline: Discipline,
     pub(crate) dialect: Dialect,
     pub(crate) limits: Limits,
 }
@@ -165,10 +169,6 @@ impl Session {
             counters: ClientCounters::new(parts.counters.now()),
             server: parts.counters,
             producer,
-            mode_with_oob: match parts.discipline {
-                Discipline::OneAtATime => Mode::UpTo(QUEUED_WITH_OOB),
-                Discipline::OnePerMonitor => Mode::Serial(QUEUED_WITH_OOB),
-            },
             unanswered: AtomicUsize::new(0),
             held_back: AtomicBool::new(false),
         };

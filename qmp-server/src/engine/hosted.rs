@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::Dialect;
-use qmp_dispatch::{Dispatcher, Locals, MonitorId};
+use qmp_dispatch::{Command, Dispatcher, Locals, MonitorId, Pending};
 use qmp_queue::{Popped, Queue, Ticket};
 
 use super::event_loop::Results;
@@ -186,7 +186,6 @@ impl Hosted {
             outbox,
             ledger,
             counters: Arc::clone(&self.counters),
-            discipline: self.options.discipline,
             dialect: self.dialect(),
             limits: self.options.limits.message,
         };
@@ -347,7 +346,9 @@ impl Hosted {
         self.counters.waited.add(taken.saturating_sub(queued));
         client.taken(taken, resume.as_ref());
         let monitor = Arc::clone(&client.monitor);
-        let holds_role = self.options.discipline == Discipline::OneAtATime;
+        // While an async command waits, those of other clients are executed: QEMU has nothing like it.
+        let holds_role =
+            self.options.discipline == Discipline::OneAtATime && !self.is_async(&pending);
         let mut execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
         execution.run = run;
         // The dispatcher has its own net for handlers; this one is for the code around them.
@@ -364,6 +365,12 @@ impl Hosted {
         };
         // Looked at after the role was freed: what is pushed later is told by who pushes it.
         freed && !self.queue.is_idle()
+    }
+
+    fn is_async(&self, pending: &Pending) -> bool {
+        let command =
+            pending.command().and_then(|name| self.dispatcher.registry().find_command(name));
+        command.is_some_and(Command::is_async)
     }
 
     /// Executes what a client that negotiates has sent, out of its turn.

@@ -253,6 +253,7 @@ impl Work {
             }
             Work::Forget { server, remains } => {
                 server.forget(&remains.client);
+                remains.client.monitor.close();
                 if let Some(on_leave) = remains.client.monitor.local::<OnLeave>() {
                     on_leave.call();
                 }

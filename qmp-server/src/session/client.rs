@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use qmp_dispatch::{Monitor, Pending};
-use qmp_queue::{Mode, Producer, Resume, Ticket};
+use qmp_queue::{Producer, Resume, Ticket};
 
+use super::MODE_WITH_OOB;
 use super::outbox::{Outbox, Sent};
 use crate::access::{Charge, GivenRole, Ledger, Origin};
 use crate::io::{Notice, Registration};
@@ -42,8 +43,6 @@ pub(crate) struct Client {
     pub(crate) counters: ClientCounters,
     pub(super) server: Arc<Counters>,
     pub(super) producer: Producer<Job>,
-    /// The mode of `producer` once out-of-band execution is enabled.
-    pub(super) mode_with_oob: Mode,
     /// In-band requests that were read and not answered yet.
     pub(super) unanswered: AtomicUsize,
     /// The session cannot read on, or end, until a request is answered or taken. The loop sets this and then looks at
@@ -67,7 +66,7 @@ impl Client {
         self.counters.answered();
         let begins = !had_oob && self.monitor.is_oob_enabled();
         // Both, in this order: more may wait, and then one less is in progress.
-        let resumed = begins.then(|| self.producer.set_mode(self.mode_with_oob)).flatten();
+        let resumed = begins.then(|| self.producer.set_mode(MODE_WITH_OOB)).flatten();
         let resumed = resumed.or(ticket.and_then(Ticket::done));
         if resumed.is_some() {
             self.resumed();
