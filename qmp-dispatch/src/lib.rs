@@ -130,6 +130,45 @@ mod timers;
 mod trace;
 mod types_macro;
 
+/// ```
+/// use std::sync::Arc;
+///
+/// use qmp_dispatch::proto::Error;
+/// use qmp_dispatch::{Context, LocalClient, Registry, qapi_types, qmp_commands};
+///
+/// qapi_types! {
+///     struct BlockResize {
+///         node_name: String,
+///         size: i64,
+///     }
+/// }
+///
+/// struct Disks;
+///
+/// #[qmp_commands]
+/// impl Disks {
+///     /// Resizes a disk.
+///     #[qmp(name = "block_resize")]
+///     fn block_resize(&self, _: &Context, new: BlockResize) -> Result<(), Error> {
+///         Err(Error::generic(format!("there is no disk '{}'", new.node_name)))
+///     }
+///
+///     /// Counts the blocks of a disk.
+///     #[qmp(oob, unstable)]
+///     fn x_count(&self, node_name: String, block_size: Option<u32>) -> u64 {
+///         node_name.len() as u64 * u64::from(block_size.unwrap_or(512))
+///     }
+/// }
+///
+/// let mut registry = Registry::new();
+/// Arc::new(Disks).register(&mut registry)?;
+/// let said = LocalClient::new(registry)
+///     .ask("{'execute': 'x-count', 'arguments': {'node-name': 'disk0', 'block-size': 2}}");
+/// assert_eq!(said, [r#"{"return": 10}"#]);
+/// # Ok::<(), qmp_dispatch::RegisterError>(())
+/// ```
+#[cfg(feature = "macros")]
+pub use qmp_dispatch_macros::qmp_commands;
 pub use qmp_proto as proto;
 /// Derives [`JsonSchema`](schemars::JsonSchema). A crate that does not depend on it derives with
 /// `#[schemars(crate = "qmp_dispatch::schemars")]`.

@@ -125,6 +125,18 @@ pub trait SharedHandler: Send + Sync {}
 #[diagnostic::do_not_recommend]
 impl<F: Send + Sync> SharedHandler for F {}
 
+/// For the attribute macro, which calls these with the types that a method names, at their places.
+pub fn check_arguments<A: CommandArguments>() {}
+
+/// See [`check_arguments`].
+pub fn check_member<A: DecodedArguments + DescribedArguments>() {}
+
+/// See [`check_arguments`].
+pub fn check_output<R: HandlerOutput<Value: CommandResult>>() {}
+
+/// See [`check_arguments`].
+pub fn check_result<T: CommandResult>() {}
+
 /// The verdict about a form that is right.
 #[derive(Debug)]
 pub enum Right {}

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_crate_is_built_with_those_below_it() {
         let below = with_those_below(&["qmp-dispatch"]).unwrap();
-        assert_eq!(below, ["qmp-proto", "qmp-dispatch"]);
+        assert_eq!(below, ["qmp-proto", "qmp-dispatch-macros", "qmp-dispatch"]);
         assert_eq!(with_those_below(&["qmp-server"]).unwrap(), LIBRARIES);
         assert_eq!(with_those_below(&["qmp-server-cli"]).unwrap(), PUBLISHED);
     }

@@ -4,12 +4,15 @@
 use std::path::{Path, PathBuf};
 
 /// The libraries, lowest first.
-pub(crate) const LIBRARIES: [&str; 4] = ["qmp-proto", "qmp-queue", "qmp-dispatch", "qmp-server"];
+pub(crate) const LIBRARIES: [&str; 5] =
+    ["qmp-proto", "qmp-queue", MACROS, "qmp-dispatch", "qmp-server"];
+/// The macros of `qmp-dispatch`: a package of its own, because Cargo wants that.
+const MACROS: &str = "qmp-dispatch-macros";
 /// The package of the program `qmp-server`.
 pub(crate) const PROGRAM: &str = "qmp-server-cli";
 /// The published crates, lowest first.
-pub(crate) const PUBLISHED: [&str; 5] =
-    [LIBRARIES[0], LIBRARIES[1], LIBRARIES[2], LIBRARIES[3], PROGRAM];
+pub(crate) const PUBLISHED: [&str; 6] =
+    [LIBRARIES[0], LIBRARIES[1], LIBRARIES[2], LIBRARIES[3], LIBRARIES[4], PROGRAM];
 /// The other members.
 pub(crate) const SUPPORT: [&str; 2] = ["xtask", "tests"];
 
@@ -20,7 +23,11 @@ pub(crate) fn members() -> impl Iterator<Item = &'static str> {
 
 /// The directory of a member, relative to the root.
 pub(crate) fn directory(member: &str) -> &str {
-    if member == PROGRAM { "qmp-server/cli" } else { member }
+    match member {
+        PROGRAM => "qmp-server/cli",
+        MACROS => "qmp-dispatch/macros",
+        member => member,
+    }
 }
 
 /// The root of the workspace.

@@ -14,9 +14,9 @@ use crate::Context;
 use crate::handler::encode_result;
 use crate::panics::{Panic, caught};
 use crate::parts::{
-    CommandArguments, CommandResult, ContextBorrowed, ContextLast, DecodedArguments,
-    HandlerFuture, HandlerOutput, NeedsState, NoContext, Right, RightForm, SharedHandler,
-    StateBorrowed, TwoArguments,
+    CommandArguments, CommandResult, ContextBorrowed, ContextLast, DecodedArguments, HandlerFuture,
+    HandlerOutput, NeedsState, NoContext, Right, RightForm, SharedHandler, StateBorrowed,
+    TwoArguments,
 };
 use crate::qapi::decode;
 
@@ -247,11 +247,7 @@ impl ErasedAsync {
     }
 
     /// Begins to serve one request.
-    pub(crate) fn call(
-        &self,
-        context: AsyncContext,
-        arguments: Object,
-    ) -> Result<Handling, Error> {
+    pub(crate) fn call(&self, context: AsyncContext, arguments: Object) -> Result<Handling, Error> {
         (self.handler)(context, arguments)
     }
 

@@ -108,10 +108,9 @@ impl Future for Task {
         let task = &mut *self;
         if let Some(closed) = &mut task.closed
             && Pin::new(closed).poll(polled).is_ready()
+            && let Some(reply) = task.finish()
         {
-            if let Some(reply) = task.finish() {
-                reply.abandon();
-            }
+            reply.abandon();
         }
         let Some((handling, reply)) = &mut task.work else { return Poll::Ready(()) };
         let polled = task.monitor.run(reply.command(), || handling.as_mut().poll(polled));

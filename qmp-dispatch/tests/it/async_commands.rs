@@ -180,8 +180,7 @@ fn wait(command: &str, times: u64) -> String {
 }
 
 const RETURNS_0: &str = "{\"return\": 0}";
-const LATE: &str =
-    r#"{"error": {"class": "GenericError", "desc": "The command x-limited was not answered within 1 seconds"}}"#;
+const LATE: &str = r#"{"error": {"class": "GenericError", "desc": "The command x-limited was not answered within 1 seconds"}}"#;
 
 #[test]
 fn what_does_not_wait_is_answered_at_once() {
@@ -292,11 +291,8 @@ fn an_executor_that_panics_answers_with_an_error() {
     let mut registry = Registry::new();
     registry.set_executor(|_: Task| panic!("on purpose"));
     registry.async_command("x", |_: AsyncContext| async { Ok::<(), Error>(()) }).unwrap();
-    let (monitor, screen) = negotiated(&Dispatcher::new(
-        registry,
-        Version::new(0, 1, 0, "test"),
-        Time::default,
-    ));
+    let (monitor, screen) =
+        negotiated(&Dispatcher::new(registry, Version::new(0, 1, 0, "test"), Time::default));
     feed(&monitor, "{'execute': 'x'}");
     let said = screen.take();
     assert_eq!(said.len(), 1);
@@ -358,12 +354,7 @@ fn a_handler_goes_on_unless_it_is_cancellable() {
 struct Outcomes(Arc<[AtomicUsize; 2]>);
 
 impl Interceptor for Outcomes {
-    fn after(
-        &self,
-        _: &Call<'_>,
-        _: &mut Result<qmp_dispatch::proto::Json, Error>,
-        _: Duration,
-    ) {
+    fn after(&self, _: &Call<'_>, _: &mut Result<qmp_dispatch::proto::Json, Error>, _: Duration) {
         self.0[0].fetch_add(1, Ordering::Relaxed);
     }
 

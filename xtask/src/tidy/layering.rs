@@ -14,7 +14,7 @@ struct Layer {
     others: Option<&'static [&'static str]>,
 }
 
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 8] = [
     Layer {
         name: "qmp-proto",
         members: &[],
@@ -26,8 +26,13 @@ const LAYERS: [Layer; 7] = [
         others: Some(&["crossbeam-channel", "slab", "thiserror"]),
     },
     Layer {
+        name: "qmp-dispatch-macros",
+        members: &[],
+        others: Some(&["proc-macro2", "quote", "syn"]),
+    },
+    Layer {
         name: "qmp-dispatch",
-        members: &["qmp-proto"],
+        members: &["qmp-proto", "qmp-dispatch-macros"],
         others: Some(&[
             "rustc-hash",
             "schemars",
