@@ -60,10 +60,10 @@ pub(crate) enum Order {
 const FEW: usize = 16;
 
 /// Sorts by counting, in linear time.
-fn many(buckets: impl ExactSizeIterator<Item = u16> + Clone) -> Vec<usize> {
+fn many(buckets: &[u16]) -> Vec<usize> {
     // Where the members of each bucket end.
     let mut ends = [0; BUCKETS];
-    for bucket in buckets.clone() {
+    for &bucket in buckets {
         ends[usize::from(bucket)] += 1;
     }
     let mut sum = 0;
@@ -72,7 +72,7 @@ fn many(buckets: impl ExactSizeIterator<Item = u16> + Clone) -> Vec<usize> {
         *end = sum;
     }
     let mut order = vec![0; sum];
-    for (index, bucket) in buckets.enumerate() {
+    for (index, &bucket) in buckets.iter().enumerate() {
         let end = &mut ends[usize::from(bucket)];
         *end -= 1;
         order[*end] = index;
@@ -81,27 +81,30 @@ fn many(buckets: impl ExactSizeIterator<Item = u16> + Clone) -> Vec<usize> {
 }
 
 impl Order {
-    /// Takes the buckets of the members in the order of insertion.
+    /// Takes the buckets of the members in the order of insertion. They are asked for once: what they are made of may be
+    /// long.
     #[inline]
-    pub(crate) fn of(buckets: impl ExactSizeIterator<Item = u16> + Clone) -> Order {
+    pub(crate) fn of(buckets: impl ExactSizeIterator<Item = u16>) -> Order {
         let len = buckets.len();
-        if buckets.clone().is_sorted_by(|earlier, later| earlier < later) {
-            return Order::AsAdded { len };
-        }
         if len > FEW {
-            return Order::Many(many(buckets));
+            return Order::Many(many(&buckets.collect::<Vec<_>>()));
         }
         let mut sorted = [0; FEW];
         let mut order = [0; FEW];
+        let mut is_as_added = true;
         for (index, bucket) in buckets.enumerate() {
             let mut at = index;
             while at > 0 && bucket <= sorted[at - 1] {
+                is_as_added = false;
                 (sorted[at], order[at]) = (sorted[at - 1], order[at - 1]);
                 at -= 1;
             }
             (sorted[at], order[at]) = (bucket, index as u8);
         }
-        Order::Few { order, len }
+        match is_as_added {
+            true => Order::AsAdded { len },
+            false => Order::Few { order, len },
+        }
     }
 
     #[inline]

@@ -32,17 +32,8 @@ pub struct Object {
 
 #[derive(Clone)]
 pub(super) struct Member {
-    /// The bucket in QEMU's hash table, which determines the order in which members are written.
-    bucket: u16,
     pub(super) name: String,
     pub(super) value: Value,
-}
-
-impl Member {
-    #[inline]
-    fn new(name: String, value: Value) -> Member {
-        Member { bucket: bucket(&name), name, value }
-    }
 }
 
 impl Object {
@@ -82,12 +73,11 @@ impl Object {
     /// Adds a member, or replaces the value of the member of that name and returns the former value. Takes time
     /// linear in the number of members; to add many, [extend](Extend) the object.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
-        let new = Member::new(name.into(), value.into());
-        let same = |old: &&mut Member| old.bucket == new.bucket && old.name == new.name;
-        match self.members.iter_mut().find(same) {
-            Some(old) => Some(std::mem::replace(&mut old.value, new.value)),
+        let (name, value) = (name.into(), value.into());
+        match self.members.iter_mut().find(|member| member.name == name) {
+            Some(old) => Some(std::mem::replace(&mut old.value, value)),
             None => {
-                self.members.push(new);
+                self.members.push(Member { name, value });
                 None
             }
         }
@@ -111,7 +101,7 @@ impl Object {
     /// Returns the members in the order in which QEMU writes and checks them: by the buckets of its hash
     /// table, and within a bucket the member added last comes first.
     pub fn iter_in_qemu_order(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        let order = Order::of(self.members.iter().map(|member| member.bucket));
+        let order = Order::of(self.members.iter().map(|member| bucket(&member.name)));
         (0..order.len()).map(move |place| {
             let member = &self.members[order.at(place)];
             (member.name.as_str(), &member.value)
@@ -307,7 +297,7 @@ impl ObjectBuilder {
         match index.find_or_add(members, &name) {
             Some(at) => Some(std::mem::replace(&mut members[at].value, value)),
             None => {
-                members.push(Member::new(name, value));
+                members.push(Member { name, value });
                 None
             }
         }
