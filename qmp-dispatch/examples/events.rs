@@ -11,10 +11,7 @@ use serde::Serialize;
 
 const POWERDOWN: EventType<()> = EventType::new("POWERDOWN");
 
-/// At most one per second and device.
-const DEVICE_TRAY_MOVED: EventType<TrayMoved> = EventType::new("DEVICE_TRAY_MOVED")
-    .at_most_every(Duration::from_secs(1))
-    .similar_by(|moved| moved.device.to_owned());
+const DEVICE_TRAY_MOVED: EventType<TrayMoved> = EventType::new("DEVICE_TRAY_MOVED");
 
 #[derive(Serialize, JsonSchema)]
 struct TrayMoved {
@@ -30,7 +27,12 @@ fn system_powerdown(context: &Context) -> Result<(), EmitError> {
 fn registry() -> Result<Registry, RegisterError> {
     let mut registry = Registry::new();
     registry.event(&POWERDOWN)?;
-    registry.event(&DEVICE_TRAY_MOVED)?.unstable();
+    // At most one per second and device.
+    registry
+        .event(&DEVICE_TRAY_MOVED)?
+        .unstable()
+        .at_most_every(Duration::from_secs(1))
+        .similar_by(|moved| moved.device.to_owned());
     registry.command("system_powerdown", system_powerdown)?;
     registry.command("x-rattle", rattle)?;
     Ok(registry)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A command and its settings.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub(crate) const NEGOTIATION: &str = "qmp_capabilities";
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 pub struct Command {
-    name: &'static str,
+    name: Cow<'static, str>,
     /// The index in its registry.
     index: usize,
     arguments: Arguments,
@@ -44,7 +45,7 @@ pub struct Command {
 
 impl Command {
     pub(crate) fn new(
-        name: &'static str,
+        name: Cow<'static, str>,
         arguments: Arguments,
         result: Type,
         handler: ErasedHandler,
@@ -131,8 +132,12 @@ impl Command {
     }
 
     /// Returns the name.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn name_for_ever(&self) -> Cow<'static, str> {
+        self.name.clone()
     }
 
     /// Returns the features, including `deprecated` and `unstable`.
@@ -208,7 +213,7 @@ impl Command {
 
     pub(crate) fn info(&self) -> CommandInfo<'_> {
         CommandInfo {
-            name: self.name,
+            name: &self.name,
             arguments: &self.arguments,
             result: &self.result,
             allow_oob: self.allow_oob,

@@ -29,11 +29,10 @@ impl Dispatcher {
     ///
     /// use qmp_dispatch::{EventType, LocalClient, Registry};
     ///
-    /// const RTC_CHANGE: EventType<()> =
-    ///     EventType::new("RTC_CHANGE").at_most_every(Duration::from_secs(1));
+    /// const RTC_CHANGE: EventType<()> = EventType::new("RTC_CHANGE");
     ///
     /// let mut registry = Registry::new();
-    /// registry.event(&RTC_CHANGE)?;
+    /// registry.event(&RTC_CHANGE)?.at_most_every(Duration::from_secs(1));
     /// let client = LocalClient::new(registry);
     /// let dispatcher = client.monitor().dispatcher();
     /// let (wake, wakeups) = mpsc::channel();
@@ -54,9 +53,11 @@ impl Dispatcher {
     ) -> Result<(), EmitError> {
         let name = event.name();
         let registry = self.registry();
-        let declared = registry.find_event(name).ok_or(EmitError::Undeclared(name))?;
+        let Some(declared) = registry.find_event(name) else {
+            return Err(EmitError::Undeclared(name.clone()));
+        };
         if declared.data_type() != TypeId::of::<T>() {
-            return Err(EmitError::OtherType(name));
+            return Err(EmitError::OtherType(name.clone()));
         }
         if !registry.policy().shows_event(declared.features()) {
             return Ok(());
@@ -64,9 +65,10 @@ impl Dispatcher {
         let encoded = match (data as &dyn Any).is::<()>() {
             true => None,
             false => {
-                let json = Json::encode(data).map_err(|reason| EmitError::Data { name, reason })?;
+                let unwritten = |reason| EmitError::Data { name: name.clone(), reason };
+                let json = Json::encode(data).map_err(unwritten)?;
                 if self.checks_output() {
-                    let mismatch = |reason| EmitError::Mismatch { name, reason };
+                    let mismatch = |reason| EmitError::Mismatch { name: name.clone(), reason };
                     declared.data().check(&json).map_err(mismatch)?;
                 }
                 Some(declared.data().shown(registry.policy(), json))
@@ -76,13 +78,13 @@ impl Dispatcher {
         let key = (!interval.is_zero()).then(|| declared.key(data));
         self.counters().events.count();
         let Time { wall, monotonic } = self.now();
-        let event = Event::new(name, encoded, wall);
+        let event = Event::new(name.clone(), encoded, wall);
         trace::monitor_protocol_event_queue(&event, interval);
         let Some(key) = key else {
             self.audience().deliver(&event);
             return Ok(());
         };
-        let offered = self.shared.timers.offer(monotonic, interval, (name, key), event);
+        let offered = self.shared.timers.offer(monotonic, interval, (name.clone(), key), event);
         if offered.held_back {
             self.counters().events_held_back.count();
         }
@@ -117,7 +119,7 @@ impl Dispatcher {
             match expired {
                 Expired::Deadline(reply) => reply.expire(),
                 Expired::Window { event, held } => {
-                    trace::monitor_protocol_event_handler(event, held.as_ref());
+                    trace::monitor_protocol_event_handler(&event, held.as_ref());
                     if let Some(event) = held {
                         self.audience().deliver(&event);
                     }

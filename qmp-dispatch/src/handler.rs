@@ -2,7 +2,6 @@
 //! Functions that serve commands.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use qmp_proto::{BoxError, Error, Json, Object};
 use schemars::JsonSchema;
@@ -306,27 +305,22 @@ type AtOnce = Box<dyn Fn(&Context, Object) -> Result<Json, Error> + Send + Sync>
 type Deferred = Box<dyn Fn(&Context, Object, Reply) + Send + Sync>;
 
 impl ErasedHandler {
-    /// Erases the types of a handler, which keeps `state` alive.
-    pub(crate) fn at_once<S, H, Shape>(state: Arc<S>, handler: H) -> ErasedHandler
-    where
-        S: ?Sized + Send + Sync + 'static,
-        H: Handler<S, Shape>,
-    {
+    /// Erases the types of a function that serves a command.
+    pub(crate) fn at_once<A: DeserializeOwned, T: Serialize + 'static>(
+        call: impl Fn(&Context, A) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> ErasedHandler {
         ErasedHandler::AtOnce(Box::new(move |context, arguments| {
-            let result = handler.call(&state, context, decode(arguments)?)?;
-            encode_result(&result)
+            encode_result(&call(context, decode(arguments)?)?)
         }))
     }
 
-    /// Erases the types of a handler that answers later.
-    pub(crate) fn deferred<S, H, Shape>(state: Arc<S>, handler: H) -> ErasedHandler
-    where
-        S: ?Sized + Send + Sync + 'static,
-        H: DeferredHandler<S, Shape>,
-    {
+    /// Erases the types of a function that answers later.
+    pub(crate) fn deferred<A: DeserializeOwned, T>(
+        begin: impl Fn(&Context, A, Responder<T>) + Send + Sync + 'static,
+    ) -> ErasedHandler {
         ErasedHandler::Deferred(Box::new(move |context, arguments, reply| {
             match decode(arguments) {
-                Ok(arguments) => handler.begin(&state, context, arguments, Responder::new(reply)),
+                Ok(arguments) => begin(context, arguments, Responder::new(reply)),
                 Err(error) => reply.send(Err(error)),
             }
         }))

@@ -123,6 +123,7 @@ mod protocol_commands;
 pub mod qapi;
 mod registry;
 mod reply;
+mod serve;
 mod state;
 mod stats;
 mod steps;
@@ -170,6 +171,7 @@ mod types_macro;
 #[cfg(feature = "macros")]
 pub use qmp_dispatch_macros::qmp_commands;
 pub use qmp_proto as proto;
+pub use qmp_proto::{CommandType, EventType};
 /// Derives [`JsonSchema`](schemars::JsonSchema). A crate that does not depend on it derives with
 /// `#[schemars(crate = "qmp_dispatch::schemars")]`.
 pub use schemars;
@@ -180,17 +182,18 @@ pub use serde;
 pub use command::Command;
 pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Time};
-pub use event::{DeclaredEvent, EmitError, EventType};
+pub use event::{DeclaredEvent, EmitError, EventSettings};
 pub use forward::{Forwarded, Forwarder};
 pub use handler::{DeferredHandler, Handler, Infallible, Stateless};
 pub use intercept::{Call, Interceptor};
 pub use later::{AsyncContext, AsyncHandler, Spawn, Task};
-pub use local_client::LocalClient;
+pub use local_client::{CallError, LocalClient, VirtualClock};
 pub use locals::Locals;
 pub use monitor::{Monitor, MonitorId, Output, Pending, Spent};
 pub use panics::install_panic_hook;
 pub use registry::{Group, RegisterError, Registry};
 pub use reply::Responder;
+pub use serve::{Outcome, Serves, ServesWith};
 pub use stats::DispatcherStats;
 
 /// All of it can be sent to another thread, and shared.
@@ -199,7 +202,15 @@ const _: () = {
     check::<(Dispatcher, Monitor, Pending, Context, Call<'static>, Responder<proto::Json>)>();
     check::<(Registry, Command, DeclaredEvent, EventType<fn()>, RegisterError, EmitError)>();
     check::<(AsyncContext, &dyn Spawn)>();
-    check::<(LocalClient, Locals, Forwarded, qapi::Arguments, qapi::Introspection)>();
+    check::<(
+        LocalClient,
+        CallError,
+        VirtualClock,
+        Locals,
+        Forwarded,
+        qapi::Arguments,
+        qapi::Introspection,
+    )>();
 };
 
 /// Its example is compiled.

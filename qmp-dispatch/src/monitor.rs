@@ -117,7 +117,7 @@ impl fmt::Display for MonitorId {
 /// let mut reader = Reader::default();
 /// let message = reader.read(&mut &b"{'execute': 'query-version'}"[..]).unwrap();
 /// monitor.execute(monitor.receive(message), || println!("may go on"));
-/// assert!(monitor.is_negotiated() && !monitor.is_oob_enabled());
+/// assert!(monitor.is_negotiated() && monitor.is_oob_enabled());
 /// assert_eq!(monitor.last_command().as_deref(), Some("query-version"));
 /// ```
 pub struct Monitor {
@@ -455,20 +455,23 @@ impl Monitor {
             }
             ErasedHandler::AtOnce(handler) => {
                 // The deadline answers in its place, but the handler runs on.
-                let reply = Reply::new(self, name.into(), deadline, answer, Box::new(|| ()));
+                let reply =
+                    Reply::new(self, command.name_for_ever(), deadline, answer, Box::new(|| ()));
                 let result = self.run(name, || handler(&context, take(arguments)));
                 reply.send(result.and_then(|result| result));
                 done();
             }
             ErasedHandler::Deferred(handler) => {
-                let reply = Reply::new(self, name.into(), deadline, answer, Box::new(done));
+                let reply =
+                    Reply::new(self, command.name_for_ever(), deadline, answer, Box::new(done));
                 let panicked = reply.if_it_panics();
                 if self.run(name, || handler(&context, take(arguments), reply)).is_err() {
                     panicked.send();
                 }
             }
             ErasedHandler::Async(handler) => {
-                let reply = Reply::new(self, name.into(), deadline, answer, Box::new(done));
+                let reply =
+                    Reply::new(self, command.name_for_ever(), deadline, answer, Box::new(done));
                 let context = AsyncContext::new(self, request.band, reply.request());
                 match self.run(name, || handler.call(context, take(arguments))) {
                     Ok(Ok(handling)) => {

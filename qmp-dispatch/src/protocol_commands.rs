@@ -21,12 +21,12 @@ pub(crate) fn register_negotiation(registry: &mut Registry) -> Result<(), Regist
 pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
     register_negotiation(registry)?;
     registry.erased::<(), VersionInfo>(
-        "query-version",
+        "query-version".into(),
         ErasedHandler::AtOnce(Box::new(query_version)),
     )?;
     registry.command("query-commands", query_commands)?;
     registry.erased::<(), Vec<SchemaInfo>>(
-        "query-qmp-schema",
+        "query-qmp-schema".into(),
         ErasedHandler::AtOnce(Box::new(query_qmp_schema)),
     )?;
     Ok(())
@@ -70,12 +70,12 @@ fn query_version(context: &Context, _: qmp_proto::Object) -> Result<Json, Error>
 
 #[derive(Serialize, JsonSchema)]
 struct CommandInfo {
-    name: &'static str,
+    name: String,
 }
 
 fn query_commands(context: &Context) -> Result<Vec<CommandInfo>, Error> {
     let commands = context.dispatcher().registry().commands();
-    Ok(commands.map(|command| CommandInfo { name: command.name() }).collect())
+    Ok(commands.map(|command| CommandInfo { name: command.name().to_owned() }).collect())
 }
 
 fn query_qmp_schema(context: &Context, _: qmp_proto::Object) -> Result<Json, Error> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The commands and events of a server.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use crate::qapi::{
     Introspection, Policy, Problem, SchemaError, arguments_of, check_arguments_of, is_name, type_of,
 };
 use crate::{
-    DeclaredEvent, DeferredHandler, EventType, Forwarder, Handler, Interceptor, Locals,
-    protocol_commands,
+    DeclaredEvent, DeferredHandler, EventSettings, EventType, Forwarder, Handler, Interceptor,
+    Locals, protocol_commands,
 };
 
 /// The commands and events of a server.
@@ -50,10 +51,10 @@ use crate::{
 pub struct Registry {
     /// In the order of registration.
     commands: Vec<Command>,
-    command_indices: FxHashMap<&'static str, usize>,
+    command_indices: FxHashMap<Cow<'static, str>, usize>,
     /// In the order of declaration.
     events: Vec<DeclaredEvent>,
-    event_indices: FxHashMap<&'static str, usize>,
+    event_indices: FxHashMap<Cow<'static, str>, usize>,
     /// The outermost first.
     interceptors: Vec<Box<dyn Interceptor>>,
     /// Serves commands that are not registered.
@@ -75,21 +76,21 @@ type MakeLocals = Box<dyn Fn(Locals) -> Locals + Send + Sync>;
 pub enum RegisterError {
     /// There is a command or event of this name already.
     #[error("'{0}' is registered already")]
-    Duplicate(&'static str),
+    Duplicate(Cow<'static, str>),
     /// QAPI does not allow this name.
     #[error("invalid name '{0}': expected a letter followed by letters, digits, '-' or '_'")]
-    InvalidName(&'static str),
+    InvalidName(Cow<'static, str>),
     /// Its types cannot be expressed in QAPI.
     #[error("'{name}' cannot be described: {reason}")]
     Schema {
         /// The name of the command or event.
-        name: &'static str,
+        name: Cow<'static, str>,
         /// What cannot be expressed.
         reason: SchemaError,
     },
     /// It is async, and there is no [executor](Registry::set_executor).
     #[error("'{0}' is async: set an executor before it is registered")]
-    NoExecutor(&'static str),
+    NoExecutor(Cow<'static, str>),
 }
 
 impl Default for Registry {
@@ -144,14 +145,15 @@ impl Registry {
     /// expressed in QAPI.
     pub fn command<H, Shape>(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         handler: H,
     ) -> Result<&mut Command, RegisterError>
     where
         H: Handler<(), Shape>,
     {
-        let handler = ErasedHandler::at_once(Arc::new(()), handler);
-        self.erased::<H::Arguments, H::Result>(name, handler)
+        let handler =
+            ErasedHandler::at_once(move |context, arguments| handler.call(&(), context, arguments));
+        self.erased::<H::Arguments, H::Result>(name.into(), handler)
     }
 
     /// Registers a command whose function never fails, and returns the result without a `Result`.
@@ -161,7 +163,7 @@ impl Registry {
     /// As [`command`](Registry::command).
     pub fn infallible_command<F, Shape>(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         function: F,
     ) -> Result<&mut Command, RegisterError>
     where
@@ -177,14 +179,16 @@ impl Registry {
     /// As [`command`](Registry::command).
     pub fn deferred_command<H, Shape>(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         handler: H,
     ) -> Result<&mut Command, RegisterError>
     where
         H: DeferredHandler<(), Shape>,
     {
-        let handler = ErasedHandler::deferred(Arc::new(()), handler);
-        self.erased::<H::Arguments, H::Result>(name, handler)
+        let handler = ErasedHandler::deferred(move |context, arguments, responder| {
+            handler.begin(&(), context, arguments, responder);
+        });
+        self.erased::<H::Arguments, H::Result>(name.into(), handler)
     }
 
     /// Registers a command that is served by an async function; see [`AsyncHandler`] for its form.
@@ -219,13 +223,16 @@ impl Registry {
     /// As [`command`](Registry::command), and [`RegisterError::NoExecutor`] if there is none.
     pub fn async_command<H, Shape>(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         handler: H,
     ) -> Result<&mut Command, RegisterError>
     where
         H: AsyncHandler<(), Shape>,
     {
-        let executor = self.executor.clone().ok_or(RegisterError::NoExecutor(name))?;
+        let name = name.into();
+        let Some(executor) = self.executor.clone() else {
+            return Err(RegisterError::NoExecutor(name));
+        };
         let handler = ErasedAsync::new(executor, Arc::new(()), handler);
         self.erased::<H::Arguments, H::Result>(name, ErasedHandler::Async(handler))
     }
@@ -249,22 +256,17 @@ impl Registry {
     pub fn event<T: JsonSchema + 'static>(
         &mut self,
         event: &EventType<T>,
-    ) -> Result<&mut DeclaredEvent, RegisterError> {
+    ) -> Result<EventSettings<'_, T>, RegisterError> {
         let name = event.name();
-        if !is_name(name) {
-            return Err(RegisterError::InvalidName(name));
-        }
-        if self.is_taken(name) {
-            return Err(RegisterError::Duplicate(name));
-        }
-        let schema = |reason| RegisterError::Schema { name, reason };
+        self.check_name(name)?;
+        let schema = |reason| RegisterError::Schema { name: name.clone(), reason };
         let data = type_of::<T>().map_err(schema)?;
         if !data.is_object() {
             let type_name = T::schema_name().into_owned();
             let place = type_name.clone();
             return Err(schema(SchemaError { type_name, place, problem: Problem::NotAnObject }));
         }
-        Ok(self.add_event(DeclaredEvent::new(event, data)))
+        Ok(EventSettings::new(self.add_event(DeclaredEvent::new(event, data))))
     }
 
     /// Adds an interceptor, inside of those that have been added before.
@@ -291,7 +293,7 @@ impl Registry {
         let names = commands.iter().map(Command::name);
         let mut names = names.chain(other.events.iter().map(DeclaredEvent::name));
         if let Some(name) = names.find(|name| self.is_taken(name)) {
-            return Err(RegisterError::Duplicate(name));
+            return Err(RegisterError::Duplicate(name.to_owned().into()));
         }
         for command in commands {
             self.add_command(command);
@@ -395,6 +397,16 @@ impl Registry {
         self.find_command(name).is_some() || self.find_event(name).is_some()
     }
 
+    fn check_name(&self, name: &str) -> Result<(), RegisterError> {
+        if !is_name(name) {
+            return Err(RegisterError::InvalidName(name.to_owned().into()));
+        }
+        match self.is_taken(name) {
+            true => Err(RegisterError::Duplicate(name.to_owned().into())),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn command_at(&self, index: usize) -> Option<&Command> {
         self.commands.get(index)
     }
@@ -402,16 +414,11 @@ impl Registry {
     /// Registers a handler whose types are erased, and which takes `A` and returns `T`.
     pub(crate) fn erased<A: DeserializeOwned + JsonSchema, T: JsonSchema>(
         &mut self,
-        name: &'static str,
+        name: Cow<'static, str>,
         handler: ErasedHandler,
     ) -> Result<&mut Command, RegisterError> {
-        if !is_name(name) {
-            return Err(RegisterError::InvalidName(name));
-        }
-        if self.is_taken(name) {
-            return Err(RegisterError::Duplicate(name));
-        }
-        let schema = |reason| RegisterError::Schema { name, reason };
+        self.check_name(&name)?;
+        let schema = |reason| RegisterError::Schema { name: name.clone(), reason };
         let arguments = match cfg!(debug_assertions) {
             true => check_arguments_of::<A>(),
             false => arguments_of::<A>(),
@@ -425,7 +432,7 @@ impl Registry {
     fn add_command(&mut self, mut command: Command) -> &mut Command {
         let index = self.commands.len();
         command.set_index(index);
-        self.command_indices.insert(command.name(), index);
+        self.command_indices.insert(command.name_for_ever(), index);
         self.commands.push(command);
         &mut self.commands[index]
     }
@@ -433,7 +440,7 @@ impl Registry {
     /// Adds an event whose name is not taken.
     fn add_event(&mut self, event: DeclaredEvent) -> &mut DeclaredEvent {
         let index = self.events.len();
-        self.event_indices.insert(event.name(), index);
+        self.event_indices.insert(event.name_for_ever(), index);
         self.events.push(event);
         &mut self.events[index]
     }
@@ -457,6 +464,12 @@ pub struct Group<'r, S: ?Sized> {
     state: Arc<S>,
 }
 
+impl<S: ?Sized> Group<'_, S> {
+    pub(crate) fn parts(&mut self) -> (&mut Registry, &Arc<S>) {
+        (self.registry, &self.state)
+    }
+}
+
 impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     /// Registers a command that is served by a function of the state; see [`Handler`] for its form.
     ///
@@ -465,14 +478,17 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     /// As [`Registry::command`].
     pub fn command<H, Shape>(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         handler: H,
     ) -> Result<&mut Command, RegisterError>
     where
         H: Handler<S, Shape>,
     {
-        let handler = ErasedHandler::at_once(Arc::clone(&self.state), handler);
-        self.registry.erased::<H::Arguments, H::Result>(name, handler)
+        let state = Arc::clone(&self.state);
+        let handler = ErasedHandler::at_once(move |context, arguments| {
+            handler.call(&state, context, arguments)
+        });
+        self.registry.erased::<H::Arguments, H::Result>(name.into(), handler)
     }
 
     /// Registers a command whose function of the state never fails, and returns the result without a `Result`.
@@ -482,7 +498,7 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     /// As [`Registry::command`].
     pub fn infallible_command<F, Shape>(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         function: F,
     ) -> Result<&mut Command, RegisterError>
     where
@@ -499,14 +515,17 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     /// As [`Registry::command`].
     pub fn deferred_command<H, Shape>(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         handler: H,
     ) -> Result<&mut Command, RegisterError>
     where
         H: DeferredHandler<S, Shape>,
     {
-        let handler = ErasedHandler::deferred(Arc::clone(&self.state), handler);
-        self.registry.erased::<H::Arguments, H::Result>(name, handler)
+        let state = Arc::clone(&self.state);
+        let handler = ErasedHandler::deferred(move |context, arguments, responder| {
+            handler.begin(&state, context, arguments, responder);
+        });
+        self.registry.erased::<H::Arguments, H::Result>(name.into(), handler)
     }
 
     /// Registers a command that is served by an async function of the state; see [`AsyncHandler`] for its form.
@@ -516,13 +535,16 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     /// As [`Registry::async_command`].
     pub fn async_command<H, Shape>(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         handler: H,
     ) -> Result<&mut Command, RegisterError>
     where
         H: AsyncHandler<S, Shape>,
     {
-        let executor = self.registry.executor.clone().ok_or(RegisterError::NoExecutor(name))?;
+        let name = name.into();
+        let Some(executor) = self.registry.executor.clone() else {
+            return Err(RegisterError::NoExecutor(name));
+        };
         let handler = ErasedAsync::new(executor, Arc::clone(&self.state), handler);
         self.registry.erased::<H::Arguments, H::Result>(name, ErasedHandler::Async(handler))
     }

@@ -5,6 +5,7 @@
 //! opens a window. Of those that follow within the window, the last is sent when it ends, with its own
 //! timestamp, and opens the next one.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
@@ -17,7 +18,7 @@ use crate::reply::WeakReply;
 use crate::steps;
 
 /// Events of the same name and key are similar.
-pub(crate) type Similar = (&'static str, String);
+pub(crate) type Similar = (Cow<'static, str>, String);
 
 /// In [`Timers::next`]: no timer is set.
 const NEVER: u64 = u64::MAX;
@@ -62,7 +63,7 @@ pub(crate) enum Expired {
     /// A command has passed its deadline.
     Deadline(WeakReply),
     /// A window has ended. The last event that it held back is to be sent.
-    Window { event: &'static str, held: Option<Event> },
+    Window { event: Cow<'static, str>, held: Option<Event> },
 }
 
 /// What becomes of an event of a limited kind.
@@ -133,7 +134,7 @@ impl Timers {
                         continue;
                     }
                 };
-                let event = similar.0;
+                let event = similar.0.clone();
                 let window = queue.windows.remove(&similar);
                 let (interval, held) =
                     window.map_or_else(Default::default, |window| (window.interval, window.held));
@@ -226,7 +227,7 @@ mod tests {
     }
 
     fn similar(key: &str) -> Similar {
-        ("E", key.to_owned())
+        ("E".into(), key.to_owned())
     }
 
     fn number(event: &Event) -> i64 {

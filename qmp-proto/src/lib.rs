@@ -63,6 +63,8 @@
 
 mod checker;
 pub mod client;
+mod command_type;
+mod commands_macro;
 mod dialect;
 mod error;
 mod event;
@@ -82,6 +84,9 @@ mod text;
 mod unicode;
 mod value;
 
+pub use command_type::{CommandType, EventType};
+#[doc(hidden)]
+pub use commands_macro::doc;
 pub use dialect::{Dialect, UnknownDialect};
 pub use error::{BoxError, Error, ErrorClass, UnknownErrorClass};
 pub use event::{Event, Timestamp};
@@ -97,6 +102,9 @@ pub use value::object;
 pub use value::{
     DecodeError, DecodeErrorKind, Number, Object, ParseValueError, Value, from_object, from_value,
 };
+
+/// [`qapi_commands!`] derives `Serialize` and `Deserialize`.
+pub use serde;
 
 /// All of it can be sent to another thread, and shared.
 const _: () = {

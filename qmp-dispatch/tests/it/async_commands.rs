@@ -447,7 +447,7 @@ fn an_executor_comes_first() {
     let mut registry = Registry::new();
     let handler = |_: AsyncContext| pending::<Result<(), Error>>();
     let refused = registry.async_command("x", handler).unwrap_err();
-    assert_eq!(refused, RegisterError::NoExecutor("x"));
+    assert_eq!(refused, RegisterError::NoExecutor("x".into()));
     assert!(registry.find_command("x").is_none());
     registry.set_executor(|task: Task| task.run());
     assert!(registry.async_command("x", handler).unwrap().is_async());

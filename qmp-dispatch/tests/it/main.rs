@@ -2,6 +2,7 @@
 //! What the crate promises, from outside. One program: each would have to be linked by itself.
 
 mod async_commands;
+mod commands_as_types;
 mod forwarding;
 mod interception;
 mod later_answers;

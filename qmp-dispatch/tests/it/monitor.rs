@@ -201,17 +201,19 @@ fn filters_and_subscribers_may_emit_events() {
 }
 
 #[test]
-fn the_declared_limit_holds_for_other_constants_of_the_name() {
-    const LIMITED: EventType<Happened> = EventType::new("LIMITED")
-        .at_most_every(Duration::from_secs(1))
-        .similar_by(|happened: &Happened| happened.what.to_owned());
-    const UNLIMITED: EventType<Happened> = EventType::new("LIMITED");
+fn the_declared_limit_holds_for_all_values_of_the_name() {
+    const LIMITED: EventType<Happened> = EventType::new("LIMITED");
+    let named: EventType<Happened> = EventType::named("LIMITED".to_owned());
     let dispatcher = dispatcher(|registry| {
-        registry.event(&LIMITED).unwrap();
+        registry
+            .event(&LIMITED)
+            .unwrap()
+            .at_most_every(Duration::from_secs(1))
+            .similar_by(|happened| happened.what.to_owned());
     });
     let (_monitor, screen) = negotiated(&dispatcher);
     for what in ["a", "a", "b"] {
-        dispatcher.emit(&UNLIMITED, &Happened { what }).unwrap();
+        dispatcher.emit(&named, &Happened { what }).unwrap();
     }
     let said = screen.take();
     assert_eq!(said.len(), 2, "{said:?}");
@@ -258,14 +260,14 @@ fn what_goes_with_a_monitor_may_emit_events() {
 #[test]
 fn what_is_not_declared_cannot_be_emitted() {
     let dispatcher = dispatcher(|_| {});
-    assert_eq!(dispatcher.emit(&UNDECLARED, &()), Err(EmitError::Undeclared("UNDECLARED")));
+    assert_eq!(dispatcher.emit(&UNDECLARED, &()), Err(EmitError::Undeclared("UNDECLARED".into())));
 }
 
 #[test]
 fn what_is_declared_with_other_data_cannot_be_emitted() {
     let dispatcher = dispatcher(|_| {});
-    let other: EventType<()> = EventType::new(HAPPENED.name());
-    assert_eq!(dispatcher.emit(&other, &()), Err(EmitError::OtherType("HAPPENED")));
+    let other: EventType<()> = EventType::named(HAPPENED.name().clone());
+    assert_eq!(dispatcher.emit(&other, &()), Err(EmitError::OtherType("HAPPENED".into())));
 }
 
 #[test]
@@ -415,11 +417,10 @@ fn a_pretty_monitor_is_told_the_same() {
 
 #[test]
 fn limited_events_are_held_back_until_time_has_passed() {
-    const LIMITED: EventType<Happened> =
-        EventType::new("LIMITED").at_most_every(Duration::from_secs(1));
+    const LIMITED: EventType<Happened> = EventType::new("LIMITED");
     let now = Arc::new(Mutex::new(0));
     let mut registry = Registry::new();
-    registry.event(&LIMITED).unwrap();
+    registry.event(&LIMITED).unwrap().at_most_every(Duration::from_secs(1));
     let version =
         Version { qemu: VersionTriple { major: 1, minor: 2, micro: 3 }, package: "".into() };
     let clock = now.clone();
@@ -465,17 +466,16 @@ fn an_interval_may_last_for_ever_and_a_key_may_look_around() {
     thread_local! {
         static AROUND: RefCell<Option<Dispatcher>> = const { RefCell::new(None) };
     }
-    const ONCE: EventType<()> =
-        EventType::new("ONCE").at_most_every(Duration::MAX).similar_by(|()| {
-            AROUND.with_borrow(|around| {
-                let dispatcher = around.as_ref().unwrap();
-                dispatcher.emit(&HAPPENED, &Happened { what: "asked" }).unwrap();
-            });
-            String::new()
-        });
+    const ONCE: EventType<()> = EventType::new("ONCE");
     let mut registry = Registry::new();
     registry.event(&HAPPENED).unwrap();
-    registry.event(&ONCE).unwrap();
+    registry.event(&ONCE).unwrap().at_most_every(Duration::MAX).similar_by(|()| {
+        AROUND.with_borrow(|around| {
+            let dispatcher = around.as_ref().unwrap();
+            dispatcher.emit(&HAPPENED, &Happened { what: "asked" }).unwrap();
+        });
+        String::new()
+    });
     let clock = || Time { monotonic: Duration::from_secs(1), ..Time::default() };
     let dispatcher = Dispatcher::new(registry, Version::new(1, 2, 3, ""), clock);
     let (_monitor, screen) = negotiated(&dispatcher);

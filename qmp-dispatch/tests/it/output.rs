@@ -130,7 +130,10 @@ fn what_is_not_of_its_declared_type_is_found_out() {
         ]
     );
     let emitted = client.monitor().dispatcher().emit(&LIE, &Liar { number: 0 });
-    assert!(matches!(emitted, Err(EmitError::Mismatch { name: "LIE", .. })), "{emitted:?}");
+    assert!(
+        matches!(&emitted, Err(EmitError::Mismatch { name, .. }) if name == "LIE"),
+        "{emitted:?}"
+    );
     assert!(client.ask("").is_empty());
 }
 
@@ -241,6 +244,6 @@ fn a_feature_is_shown_once() {
     let mut registry = Registry::new();
     let command = registry.command("x-old", |_: &Context| Ok::<(), Error>(())).unwrap();
     assert_eq!(command.deprecated().deprecated().features(), ["deprecated"]);
-    let event = registry.event(&DRIVE).unwrap();
-    assert_eq!(event.unstable().feature("unstable").features(), ["unstable"]);
+    registry.event(&DRIVE).unwrap().unstable().feature("unstable");
+    assert_eq!(registry.find_event("DRIVE").unwrap().features(), ["unstable"]);
 }

@@ -34,11 +34,10 @@ fn outcomes_are_counted_by_class() {
 #[test]
 fn events_are_counted_and_so_are_those_that_are_held_back() {
     const AT_ONCE: EventType<()> = EventType::new("X_AT_ONCE");
-    const LIMITED: EventType<()> =
-        EventType::new("X_LIMITED").at_most_every(Duration::from_secs(1));
+    const LIMITED: EventType<()> = EventType::new("X_LIMITED");
     let mut registry = Registry::new();
     registry.event(&AT_ONCE).unwrap();
-    registry.event(&LIMITED).unwrap();
+    registry.event(&LIMITED).unwrap().at_most_every(Duration::from_secs(1));
     let dispatcher = Dispatcher::new(registry, Version::new(0, 0, 0, ""), Time::default);
     for _ in 0..3 {
         dispatcher.emit(&AT_ONCE, &()).unwrap();

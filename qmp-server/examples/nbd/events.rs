@@ -35,14 +35,14 @@ qapi_types! {
     }
 }
 
-/// At most one per second and device.
-const BLOCK_IO_ERROR: EventType<BlockIoError> = EventType::new("BLOCK_IO_ERROR")
-    .at_most_every(Duration::from_secs(1))
-    .similar_by(|error: &BlockIoError| error.device.clone());
+const BLOCK_IO_ERROR: EventType<BlockIoError> = EventType::new("BLOCK_IO_ERROR");
 const BLOCK_EXPORT_DELETED: EventType<BlockExportDeleted> = EventType::new("BLOCK_EXPORT_DELETED");
 
 pub(crate) fn register(registry: &mut Registry) -> Result<(), RegisterError> {
-    registry.event(&BLOCK_IO_ERROR)?;
+    registry
+        .event(&BLOCK_IO_ERROR)?
+        .at_most_every(Duration::from_secs(1))
+        .similar_by(|error| error.device.clone());
     registry.event(&BLOCK_EXPORT_DELETED)?;
     registry.event(&SHUTDOWN)?;
     Ok(())

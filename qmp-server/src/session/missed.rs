@@ -34,7 +34,7 @@ pub struct EventsMissed {
 /// The text of the event.
 pub(crate) fn notice(count: u64, layout: Layout) -> String {
     let data = Json::encode(&EventsMissed { count }).ok();
-    let event = Event::new(EVENTS_MISSED.name(), data, crate::io::system_time().wall);
+    let event = Event::new(EVENTS_MISSED.name().clone(), data, crate::io::system_time().wall);
     let mut text = String::new();
     event.write(layout, &mut text);
     text

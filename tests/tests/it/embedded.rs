@@ -19,9 +19,7 @@ use tests::server::Client;
 
 const NOISE: EventType<Noise> = EventType::new("NOISE");
 /// Events with different values of `from` are limited separately.
-const SELDOM: EventType<Noise> = EventType::new("SELDOM")
-    .at_most_every(Duration::from_millis(50))
-    .similar_by(|noise| noise.from.to_string());
+const SELDOM: EventType<Noise> = EventType::new("SELDOM");
 
 #[derive(Serialize, JsonSchema)]
 struct Noise {
@@ -76,7 +74,11 @@ impl Embedded {
 
         let mut registry = Registry::new();
         registry.event(&NOISE).unwrap();
-        registry.event(&SELDOM).unwrap();
+        registry
+            .event(&SELDOM)
+            .unwrap()
+            .at_most_every(Duration::from_millis(50))
+            .similar_by(|noise| noise.from.to_string());
         registry.with(Arc::new(blocking)).command("x-block", Blocking::x_block).unwrap();
         let (hand_over, responders) = channel();
         registry
