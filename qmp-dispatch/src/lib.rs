@@ -201,16 +201,8 @@ const _: () = {
     const fn check<T: Send + Sync + Unpin>() {}
     check::<(Dispatcher, Monitor, Pending, Context, Call<'static>, Responder<proto::Json>)>();
     check::<(Registry, Command, DeclaredEvent, EventType<fn()>, RegisterError, EmitError)>();
-    check::<(AsyncContext, &dyn Spawn)>();
-    check::<(
-        LocalClient,
-        CallError,
-        VirtualClock,
-        Locals,
-        Forwarded,
-        qapi::Arguments,
-        qapi::Introspection,
-    )>();
+    check::<(AsyncContext, &dyn Spawn, LocalClient, CallError, VirtualClock)>();
+    check::<(Locals, Forwarded, qapi::Arguments, qapi::Introspection)>();
 };
 
 /// Its example is compiled.

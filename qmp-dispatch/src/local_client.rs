@@ -400,11 +400,11 @@ impl fmt::Debug for LocalClient {
 mod tests {
     use super::*;
     use crate as qmp_dispatch;
-    use crate::{Context, EventType, Responder, qapi_commands};
+    use crate::{Context, EventType, Responder, command_types};
 
     const TICK: EventType<()> = EventType::new("TICK");
 
-    qapi_commands! {
+    command_types! {
         Double = "x-double" { value: u64 } -> u64;
         Silent = "x-silent"() -> ();
         Never = "x-never"() -> ();

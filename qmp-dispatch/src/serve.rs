@@ -110,9 +110,9 @@ impl Registry {
     /// features and the documentation of its type.
     ///
     /// ```
-    /// use qmp_dispatch::{Context, LocalClient, Registry, qapi_commands};
+    /// use qmp_dispatch::{Context, LocalClient, Registry, command_types};
     ///
-    /// qapi_commands! {
+    /// command_types! {
     ///     /// Changes the size of a block device.
     ///     BlockResize = "block_resize" {
     ///         node_name: String,
@@ -219,16 +219,16 @@ impl<S: ?Sized + Send + Sync + 'static> Group<'_, S> {
     }
 }
 
-/// Declares commands as types, like the [macro of this name](qmp_proto::qapi_commands!) in `qmp-proto`, with structs that
+/// Declares commands as types, like the [macro of this name](qmp_proto::command_types!) in `qmp-proto`, with structs that
 /// derive [`JsonSchema`], too, so that they can be served: those of [`qapi_types!`](crate::qapi_types).
 ///
 /// Types that clients share are declared by the macro in `qmp-proto`. A crate of such types derives `JsonSchema` where it
 /// is built for a server.
 ///
 /// ```
-/// use qmp_dispatch::{CommandType, qapi_commands};
+/// use qmp_dispatch::{CommandType, command_types};
 ///
-/// qapi_commands! {
+/// command_types! {
 ///     /// Ejects the medium of a drive.
 ///     pub Eject = "eject" {
 ///         id: String,
@@ -238,8 +238,8 @@ impl<S: ?Sized + Send + Sync + 'static> Group<'_, S> {
 /// assert_eq!(Eject::NAME, "eject");
 /// ```
 #[macro_export]
-macro_rules! qapi_commands {
+macro_rules! command_types {
     ($($commands:tt)*) => {
-        $crate::proto::__qapi_commands! { [$crate::qapi_types] $($commands)* }
+        $crate::proto::__command_types! { [$crate::qapi_types] $($commands)* }
     };
 }

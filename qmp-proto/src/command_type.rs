@@ -13,13 +13,13 @@ use crate::{DecodeError, EncodeError, Event, Json};
 
 /// A command as a type, for both ends of a connection: what it takes, and what it returns.
 ///
-/// [`qapi_commands!`](crate::qapi_commands) declares such types. A client calls them, and a server of `qmp-dispatch`
+/// [`command_types!`](crate::command_types) declares such types. A client calls them, and a server of `qmp-dispatch`
 /// serves them. Only the server needs a schema of the arguments and of the result; a client makes do with serde.
 ///
 /// ```
-/// use qmp_proto::{CommandType, Json, qapi_commands};
+/// use qmp_proto::{CommandType, Json, command_types};
 ///
-/// qapi_commands! {
+/// command_types! {
 ///     /// Changes the size of a block device.
 ///     BlockResize = "block_resize" {
 ///         node_name: String,

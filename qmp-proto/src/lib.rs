@@ -64,7 +64,7 @@
 mod checker;
 pub mod client;
 mod command_type;
-mod commands_macro;
+mod command_types_macro;
 mod dialect;
 mod error;
 mod event;
@@ -86,7 +86,7 @@ mod value;
 
 pub use command_type::{CommandType, EventType};
 #[doc(hidden)]
-pub use commands_macro::doc;
+pub use command_types_macro::doc;
 pub use dialect::{Dialect, UnknownDialect};
 pub use error::{BoxError, Error, ErrorClass, UnknownErrorClass};
 pub use event::{Event, Timestamp};
@@ -103,7 +103,7 @@ pub use value::{
     DecodeError, DecodeErrorKind, Number, Object, ParseValueError, Value, from_object, from_value,
 };
 
-/// [`qapi_commands!`] derives `Serialize` and `Deserialize`.
+/// [`command_types!`] derives `Serialize` and `Deserialize`.
 pub use serde;
 
 /// All of it can be sent to another thread, and shared.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use proptest::prelude::*;
 use qmp_dispatch::proto::{BoxError, Error, ErrorClass};
 use qmp_dispatch::{
-    CallError, CommandType, Context, EventType, LocalClient, Registry, qapi_commands,
+    CallError, CommandType, Context, EventType, LocalClient, Registry, command_types,
 };
 use qmp_dispatch::{RegisterError, Responder, qapi_types};
 
@@ -19,7 +19,7 @@ qapi_types! {
     }
 }
 
-qapi_commands! {
+command_types! {
     /// Sets the level.
     ///
     /// Fails below zero.
@@ -119,7 +119,7 @@ proptest! {
     #[test]
     fn what_is_called_is_what_is_served(level: i64, wide_name: String) {
         let mut registry = Registry::new();
-        qapi_commands! { Echo = "x-echo"(Level) -> Level; }
+        command_types! { Echo = "x-echo"(Level) -> Level; }
         registry.serve::<Echo>(|_: &Context, level: Level| level).unwrap();
         let level = Level { level, wide_name };
         prop_assert_eq!(LocalClient::new(registry).call::<Echo>(&level), Ok(level));

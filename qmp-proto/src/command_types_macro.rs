@@ -15,14 +15,14 @@
 /// `#[features("unstable")]` the features; other attributes are those of the type.
 ///
 /// ```
-/// use qmp_proto::{CommandType, qapi_commands};
+/// use qmp_proto::{CommandType, command_types};
 ///
 /// #[derive(serde::Serialize, serde::Deserialize)]
 /// pub struct StatusInfo {
 ///     running: bool,
 /// }
 ///
-/// qapi_commands! {
+/// command_types! {
 ///     /// Ejects the medium of a drive.
 ///     ///
 ///     /// Asks the guest first.
@@ -50,19 +50,19 @@
 /// # Ok::<(), qmp_proto::EncodeError>(())
 /// ```
 #[macro_export]
-macro_rules! qapi_commands {
-    ($($commands:tt)*) => { $crate::__qapi_commands! { [$crate::__arguments] $($commands)* } };
+macro_rules! command_types {
+    ($($commands:tt)*) => { $crate::__command_types! { [$crate::__arguments] $($commands)* } };
 }
 
-/// Like [`qapi_commands!`], and says first which macro declares the structs.
+/// Like [`command_types!`], and says first which macro declares the structs.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __qapi_commands {
+macro_rules! __command_types {
     ($declare:tt $(
         $(#[$($attribute:tt)*])*
         $vis:vis $type:ident = $name:literal $arguments:tt $(-> $result:ty)?;
     )*) => {$(
-        $crate::__qapi_command! {
+        $crate::__command_type! {
             $declare [] [] [] [$(#[$($attribute)*])*] $vis $type $name $arguments [$($result)?]
         }
     )*};
@@ -71,12 +71,12 @@ macro_rules! __qapi_commands {
 /// Takes one attribute after the other: documentation, features, others.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __qapi_command {
+macro_rules! __command_type {
     (
         $declare:tt [$($doc:literal)*] $features:tt [$($other:tt)*]
         [#[doc = $text:literal] $($rest:tt)*] $($command:tt)*
     ) => {
-        $crate::__qapi_command! {
+        $crate::__command_type! {
             $declare [$($doc)* $text] $features [$($other)* #[doc = $text]] [$($rest)*] $($command)*
         }
     };
@@ -84,7 +84,7 @@ macro_rules! __qapi_command {
         $declare:tt $doc:tt [$($feature:literal)*] $other:tt
         [#[features($($new:literal),* $(,)?)] $($rest:tt)*] $($command:tt)*
     ) => {
-        $crate::__qapi_command! {
+        $crate::__command_type! {
             $declare $doc [$($feature)* $($new)*] $other [$($rest)*] $($command)*
         }
     };
@@ -92,7 +92,7 @@ macro_rules! __qapi_command {
         $declare:tt $doc:tt $features:tt [$($other:tt)*]
         [#[$($attribute:tt)*] $($rest:tt)*] $($command:tt)*
     ) => {
-        $crate::__qapi_command! {
+        $crate::__command_type! {
             $declare $doc $features [$($other)* #[$($attribute)*]] [$($rest)*] $($command)*
         }
     };
@@ -243,7 +243,7 @@ mod tests {
         level: u8,
     }
 
-    qapi_commands! {
+    command_types! {
         /// Sets é.
         ///
         ///     indented
