@@ -217,6 +217,8 @@ impl Command {
             arguments: &self.arguments,
             result: &self.result,
             allow_oob: self.allow_oob,
+            allow_preconfig: self.allow_preconfig,
+            success_response: self.success_response,
             features: &self.features,
             documentation: self.documentation(),
         }

@@ -179,6 +179,12 @@ pub use schemars;
 /// `#[serde(crate = "qmp_dispatch::serde")]`.
 pub use serde;
 
+/// What types of [`qapi_types!`] call this crate.
+#[doc(hidden)]
+pub mod __derive {
+    pub use crate as __qmp_dispatch;
+}
+
 pub use command::Command;
 pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Time};

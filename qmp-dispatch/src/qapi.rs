@@ -21,7 +21,8 @@
 //! | `i8` … `i64`, `u8` … `u64`, `isize`, `usize` | an integer type of that width; `int` to introspection |
 //! | `NonZero…`, `#[schemars(range(…))]` | the same, with narrower bounds |
 //! | `serde_json::Value` | `any` |
-//! | another type with `#[schemars(with = "serde_json::Value")]`, such as [`qmp_proto::Value`] | `any` |
+//! | another type with `#[schemars(with = "qmp_dispatch::qapi::Any")]`, such as [`qmp_proto::Value`] | `any` |
+//! | `i128` with `#[schemars(with = "qmp_dispatch::qapi::Int")]` | any integer of 64 bits, signed or not |
 //! | `Vec<T>`, other sequences, sets (which take duplicates) | array |
 //! | struct | struct, its members in the order of declaration |
 //! | `Option<T>`, `#[serde(default)]` as a member | optional member |
@@ -42,7 +43,8 @@
 //! members, tags and values are checked as those of commands are; values may begin with a digit.
 //! Aliases and `deny_unknown_fields` change nothing: there is one name for a member, and members
 //! without a declaration are always refused. Members that are skipped in one direction are not there
-//! in that direction. A variant with `other` is one like any other. Doc comments are kept as
+//! in that direction. A variant with `other` is one like any other. One with `#[serde(untagged)]` and `#[schemars(skip)]` is not
+//! part of the type: an enum may keep in it what other versions have. Doc comments are kept as
 //! documentation.
 //!
 //! Not in QAPI, and a [`SchemaError`] at registration: tuples and arrays of fixed length, enums with
@@ -56,10 +58,9 @@
 //! clients are then told `Parameter 'x' expects …` or `Invalid parameter 'x': …`, and the words of
 //! the type.
 //!
-//! serde takes a null for an `Option` that is absent, and QAPI knows no null but in alternates and among any
-//! values. Optional members of results and events that serde writes as null are left out. An `Option` of an
-//! untagged enum with a branch for null is [refused](Problem::NullOrAbsent), unless it is read with
-//! [`present`].
+//! A member that is `None` is not written ([`Json::encode`](qmp_proto::Json::encode)). serde reads null like an `Option` that is
+//! absent, and QAPI knows no null but in alternates and among any values. So in arguments, an `Option` of an untagged enum with
+//! a branch for null is [refused](Problem::NullOrAbsent), unless it is read with [`present`].
 //!
 //! What cannot be found out is `#[serde(flatten)]` of an `Option<T>`: serde takes it for absent if
 //! anything is wrong with it, such as one member missing. Better make its members optional.
@@ -71,6 +72,7 @@
 //! | `#[deprecated]` | type, field, variant | feature `deprecated` |
 //! | `#[schemars(extend("x-qapi-features" = ["unstable"]))]` | type, field, variant | these features |
 //! | `#[schemars(extend("x-qapi-order" = ["id", "type"]))]` | struct, enum | these members or values come first, in this order |
+//! | `#[schemars(extend("x-qapi-tag-order" = ["file", "raw"]))]` | the same | these values of the tag's enum come first, in this order |
 //! | `#[schemars(extend("x-qapi-tag-type" = "JobType"))]` | tagged enum, or the struct that it is flattened into | the name of the enum that is the type of the tag |
 //!
 //! In an enum of which some variants have attributes or doc comments, those come after the others
@@ -143,18 +145,21 @@ mod probe;
 mod scalar;
 mod schema;
 mod schema_info;
+mod stand_in;
+mod text;
 mod types;
 mod unsigned;
 
 pub(crate) use decode::decode;
-pub use decode::present;
 pub use error::{Problem, SchemaError};
 pub use introspection::{CommandInfo, EventInfo, Introspection};
 pub(crate) use name::is_name;
 pub use policy::{InputPolicy, OutputPolicy, Policy};
+pub use qmp_proto::decode::present;
 pub use schema_info::{
     MetaType, SchemaAlternateMember, SchemaEnumMember, SchemaInfo, SchemaJsonType, SchemaMember,
     SchemaVariant,
 };
+pub use stand_in::{Any, Int};
 pub(crate) use types::Checked;
 pub use types::{Arguments, Type, arguments_of, check_arguments_of, type_of};

@@ -28,7 +28,8 @@ pub(crate) const USUAL_SIZE: usize = 256;
 ///
 /// [`encode`](Json::encode) writes as QEMU does: `", "` and `": "` as separators, characters outside of
 /// printable ASCII as `\uXXXX`, doubles like C's `%.17g`. Members keep the order in which their type
-/// serializes them; those of a [`Value`] are in QEMU's order. Text that was received keeps its spelling.
+/// serializes them; those of a [`Value`] are in QEMU's order. A member that is `None` is left out, as QEMU leaves out
+/// optional members that are absent; null is written for a unit. Text that was received keeps its spelling.
 ///
 /// JSON has no infinite numbers. QEMU prints `inf`, which no client can read; here they become the
 /// largest finite double with that sign, and NaN becomes `null`.

@@ -65,6 +65,7 @@ mod checker;
 pub mod client;
 mod command_type;
 mod command_types_macro;
+pub mod decode;
 mod dialect;
 mod error;
 mod event;
@@ -84,6 +85,9 @@ mod text;
 mod unicode;
 mod value;
 
+/// Derives `Serialize` and `Deserialize`. A crate that does not depend on it derives with
+/// `#[serde(crate = "qmp_proto::serde")]`.
+pub use serde;
 pub use command_type::{CommandType, EventType};
 #[doc(hidden)]
 pub use command_types_macro::doc;

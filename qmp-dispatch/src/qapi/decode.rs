@@ -2,50 +2,11 @@
 //! What a type refuses although its schema allows it, in QEMU's words.
 
 use qmp_proto::{DecodeError, DecodeErrorKind, Error, Object, from_object};
-use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+use serde::de::DeserializeOwned;
 
 /// Deserializes arguments that have been checked.
 pub(crate) fn decode<A: DeserializeOwned>(arguments: Object) -> Result<A, Error> {
     from_object(arguments).map_err(|error| Error::generic(describe(&error)))
-}
-
-/// Deserializes a member that is present, null or not, so that an alternate with null as a branch can tell
-/// null from absent.
-///
-/// ```
-/// use qmp_dispatch::qapi::arguments_of;
-///
-/// #[derive(serde::Deserialize, schemars::JsonSchema)]
-/// #[serde(untagged)]
-/// enum StrOrNull {
-///     Str(String),
-///     Null(()),
-/// }
-///
-/// #[derive(serde::Deserialize, schemars::JsonSchema)]
-/// struct Change {
-///     #[serde(default, deserialize_with = "qmp_dispatch::qapi::present")]
-///     #[schemars(with = "StrOrNull")]
-///     backing: Option<StrOrNull>,
-/// }
-///
-/// let change = arguments_of::<Change>()?;
-/// let absent: Change = change.decode([("x", 1); 0].into_iter().collect()).unwrap();
-/// assert!(absent.backing.is_none());
-/// let null = [("backing", qmp_proto::Value::Null)].into_iter().collect();
-/// assert!(matches!(change.decode(null), Ok(Change { backing: Some(StrOrNull::Null(())) })));
-/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-/// ```
-///
-/// # Errors
-///
-/// Those of `T`.
-pub fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    T::deserialize(deserializer).map(Some)
 }
 
 /// How serde says that none of the branches of an untagged enum has taken a value, without a reason.

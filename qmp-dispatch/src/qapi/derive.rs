@@ -16,11 +16,12 @@ use super::name::{is_name, is_value};
 use super::place::{Misfit, Place};
 use super::scalar;
 use super::schema::{
-    Schema, array, doc, enum_values, features, has_shape, in_order, is_array, is_fixed, is_named,
-    is_open, properties, tag, unchecked_keyword, without_null,
+    ORDER, Schema, array, doc, enum_values, features, has_shape, in_order, is_array, is_fixed,
+    is_named, is_open, properties, tag, unchecked_keyword, with_variants, without_null,
 };
 
 const TAG_TYPE: &str = "x-qapi-tag-type";
+const TAG_ORDER: &str = "x-qapi-tag-order";
 
 /// The type `T` on the wire: as it is deserialized, or as it is serialized.
 pub(crate) fn derive<T: JsonSchema>(contract: Contract) -> Result<(Model, TypeRef), SchemaError> {
@@ -37,7 +38,13 @@ pub(crate) fn derive<T: JsonSchema>(contract: Contract) -> Result<(Model, TypeRe
     };
     let name = T::schema_name();
     let derived = deriver.type_ref(&schema, &Place::of_type(&name));
-    match derived.and_then(|root| deriver.model.refuse_null_or_absent().map(|()| root)) {
+    let derived = derived.and_then(|root| {
+        if deriver.contract == Contract::Deserialize {
+            deriver.model.refuse_null_or_absent()?;
+        }
+        Ok(root)
+    });
+    match derived {
         Ok(root) => Ok((deriver.model, root)),
         Err(Misfit { place, problem }) => {
             Err(SchemaError { type_name: name.into_owned(), place, problem })
@@ -50,7 +57,7 @@ fn refuse_name(name: &str, is_name: bool, place: &Place) -> Result<(), Misfit> {
 }
 
 impl Model {
-    /// Refuses options of what may be null by itself: nobody could tell null from absent.
+    /// Refuses options of what may be null by itself: serde reads both as `None`.
     fn refuse_null_or_absent(&self) -> Result<(), Misfit> {
         for definition in &self.definitions {
             let Kind::Object(object) = &definition.kind else { continue };
@@ -164,11 +171,12 @@ impl Deriver {
             kind: Kind::Object(Object::default()),
         });
         announce(self, TypeRef::Named(index));
+        let schema = &*with_variants(schema);
         let kind = if let Some(values) = enum_values(schema, place)? {
             for value in &values {
                 refuse_name(&value.name, is_value(&value.name), place)?;
             }
-            Kind::Enum(in_order(schema, values, |value| &value.name, place)?)
+            Kind::Enum(in_order(schema, ORDER, values, |value| &value.name, place)?)
         } else if let Some(branches) = array(schema, "anyOf")
             && !schema.contains_key("properties")
         {
@@ -215,7 +223,7 @@ impl Deriver {
             Some(variants) => Some(self.union(&mut object, schema, variants, place)?),
             None => None,
         };
-        object.members = in_order(schema, object.members, |member| &member.name, place)?;
+        object.members = in_order(schema, ORDER, object.members, |member| &member.name, place)?;
         if let (Some(union), Some(tag)) = (&mut object.union, tag) {
             let position = object.members.iter().position(|member| member.name == tag);
             union.tag = position.unwrap_or_default();
@@ -299,7 +307,7 @@ impl Deriver {
             name,
             doc: None,
             features: Vec::new(),
-            kind: Kind::Enum(values),
+            kind: Kind::Enum(in_order(schema, TAG_ORDER, values, |value| &value.name, place)?),
         });
         object.members.insert(
             0,
@@ -323,6 +331,7 @@ impl Deriver {
         tag: &str,
         place: &Place,
     ) -> Result<Option<TypeRef>, Misfit> {
+        let variant = &*with_variants(variant);
         if ["oneOf", "anyOf", "allOf"].iter().any(|key| variant.contains_key(*key)) {
             return self.flattened_branch(variant, tag, place);
         }
@@ -341,7 +350,7 @@ impl Deriver {
         if members.is_empty() && !open {
             return Ok(None);
         }
-        let members = in_order(variant, members, |member| &member.name, place)?;
+        let members = in_order(variant, ORDER, members, |member| &member.name, place)?;
         let object = Object { members, union: None, open };
         Ok(Some(TypeRef::Named(self.add(Definition {
             name: place.name.clone(),

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::introspection::{CommandResult, Entity};
 use super::merge::MergedTypes;
-use super::model::{Builtin, Case, Kind, Member, Model, TypeRef};
+use super::model::{Builtin, Case, Kind, Member, Model, TypeRef, Width};
 use super::policy::Policy;
 use super::schema_info::{
     MetaType, SchemaAlternateMember, SchemaEnumMember, SchemaInfo, SchemaJsonType, SchemaMember,
@@ -13,7 +13,18 @@ use super::schema_info::{
 };
 use super::types::EMPTY_NAME;
 
-pub(crate) fn write(entities: &[Entity], unmasked: bool, policy: &Policy) -> Vec<SchemaInfo> {
+/// What types are called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// Numbers.
+    Masked,
+    /// As in Rust.
+    Rust,
+    /// As in a QAPI schema: in camel case, and integers by their width.
+    Qapi,
+}
+
+pub(crate) fn write(entities: &[Entity], naming: Naming, policy: &Policy) -> Vec<SchemaInfo> {
     let mut types = MergedTypes::default();
     let mut imported = Vec::with_capacity(entities.len());
     for entity in entities {
@@ -26,7 +37,7 @@ pub(crate) fn write(entities: &[Entity], unmasked: bool, policy: &Policy) -> Vec
     let writer = Writer {
         model: &types.model,
         policy,
-        unmasked,
+        naming,
         uses: Vec::new(),
         used: HashSet::new(),
         names: HashMap::new(),
@@ -46,7 +57,7 @@ struct ImportedEntity<'a> {
 struct Writer<'a> {
     model: &'a Model,
     policy: &'a Policy,
-    unmasked: bool,
+    naming: Naming,
     /// The types used so far. `None` is the empty object.
     uses: Vec<(String, Option<TypeRef>)>,
     /// The names of these.
@@ -115,13 +126,29 @@ impl Writer<'_> {
         }
         let name = match ty {
             TypeRef::Named(index) => self.name(Some(*index)),
-            TypeRef::Builtin(builtin) => builtin.name().to_owned(),
+            TypeRef::Builtin(builtin) => self.builtin_name(builtin).to_owned(),
             TypeRef::Array(_) => unreachable!("handled above"),
         };
         if self.used.insert(name.clone()) {
             self.uses.push((name.clone(), Some(ty.clone())));
         }
         name
+    }
+
+    fn builtin_name(&self, builtin: &Builtin) -> &'static str {
+        match builtin {
+            Builtin::Int(integer) if self.naming == Naming::Qapi => match integer.width {
+                Width::I8 => "int8",
+                Width::I16 => "int16",
+                Width::I32 => "int32",
+                Width::U8 => "uint8",
+                Width::U16 => "uint16",
+                Width::U32 => "uint32",
+                Width::U64 => "uint64",
+                Width::I64 | Width::Any64 => "int",
+            },
+            builtin => builtin.name(),
+        }
     }
 
     fn use_empty(&mut self) -> String {
@@ -136,12 +163,16 @@ impl Writer<'_> {
         if let Some(name) = self.names.get(&index) {
             return name.clone();
         }
-        let name = if self.unmasked {
+        let name = if self.naming != Naming::Masked {
             let base = index.map_or(EMPTY_NAME, |index| &self.model.definition(index).name);
+            let base = match self.naming {
+                Naming::Qapi if index.is_some() => camel(base),
+                _ => base.to_owned(),
+            };
             let taken = |name: &str| {
                 self.reserved.contains(name) || self.names.values().any(|other| other == name)
             };
-            let mut name = base.to_owned();
+            let mut name = base.clone();
             let mut number = 2;
             while taken(&name) {
                 name = format!("{base}{number}");
@@ -230,6 +261,20 @@ impl Writer<'_> {
             None => self.use_empty(),
         };
         SchemaVariant { case: case.value.clone(), type_name }
+    }
+}
+
+/// The name of a type as QAPI allows it.
+fn camel(name: &str) -> String {
+    let mut camel = String::new();
+    for word in name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+        let (first, rest) = word.split_at(1);
+        camel += &first.to_ascii_uppercase();
+        camel += rest;
+    }
+    match camel.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        true => camel,
+        false => format!("Q{camel}"),
     }
 }
 

@@ -3,9 +3,10 @@
 
 use qmp_proto::Json;
 
-use super::entries;
+use super::entries::{self, Naming};
 use super::policy::Policy;
 use super::schema_info::SchemaInfo;
+use super::text;
 use super::types::{Arguments, Type};
 
 /// The description of a command.
@@ -20,6 +21,10 @@ pub struct CommandInfo<'a> {
     pub result: &'a Type,
     /// Whether it can be executed out of band.
     pub allow_oob: bool,
+    /// Whether it can be executed before the machine is set up. Only [`to_qapi`](Introspection::to_qapi) shows it.
+    pub allow_preconfig: bool,
+    /// Whether a success is answered. Only [`to_qapi`](Introspection::to_qapi) shows it.
+    pub success_response: bool,
     /// Its features, such as `deprecated`.
     pub features: &'a [String],
     /// Its documentation.
@@ -34,6 +39,8 @@ impl<'a> CommandInfo<'a> {
             arguments,
             result,
             allow_oob: false,
+            allow_preconfig: false,
+            success_response: true,
             features: &[],
             documentation: None,
         }
@@ -108,6 +115,8 @@ pub(crate) struct Entity {
 pub(crate) struct CommandResult {
     pub(crate) ty: Type,
     pub(crate) allow_oob: bool,
+    pub(crate) allow_preconfig: bool,
+    pub(crate) success_response: bool,
 }
 
 impl Introspection {
@@ -142,6 +151,8 @@ impl Introspection {
             result: Some(CommandResult {
                 ty: command.result.clone(),
                 allow_oob: command.allow_oob,
+                allow_preconfig: command.allow_preconfig,
+                success_response: command.success_response,
             }),
         });
         self
@@ -161,7 +172,35 @@ impl Introspection {
 
     /// Returns the entries of `query-qmp-schema`.
     pub fn finish(&self) -> Vec<SchemaInfo> {
-        entries::write(&self.entities, self.unmasked, &self.policy)
+        let naming = if self.unmasked { Naming::Rust } else { Naming::Masked };
+        entries::write(&self.entities, naming, &self.policy)
+    }
+
+    /// Returns the QAPI schema as text, as QEMU's source has it: with doc comments, features, and the widths of integers, for
+    /// people and for generators. Names are those of the Rust types, in QAPI's form. An object that accepts any members
+    /// becomes `any`, and an array of arrays stays one, although QAPI does not have them.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, Registry, proto::Error, qapi_types};
+    ///
+    /// qapi_types! {
+    ///     struct SetSpeed {
+    ///         /// In bytes per second.
+    ///         speed: u32,
+    ///         node_name: Option<String>,
+    ///     }
+    /// }
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.command("x-set-speed", |_: &Context, _: SetSpeed| Ok::<_, Error>(()))?.allow_oob();
+    /// let qapi = registry.introspection().to_qapi();
+    /// assert!(qapi.contains("{ 'command': 'x-set-speed', 'data': 'SetSpeed', 'allow-oob': true }\n"));
+    /// assert!(qapi.contains("\n# @speed: In bytes per second.\n##\n{ 'struct': 'SetSpeed',\n"));
+    /// assert!(qapi.contains("\n  'data': { 'speed': 'uint32', '*node-name': 'str' } }\n"));
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
+    pub fn to_qapi(&self) -> String {
+        text::write(&entries::write(&self.entities, Naming::Qapi, &self.policy), &self.entities)
     }
 
     /// Returns the result of `query-qmp-schema`, with members in QEMU's order.

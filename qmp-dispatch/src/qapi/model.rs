@@ -118,6 +118,8 @@ pub(crate) enum Width {
     U16,
     U32,
     U64,
+    /// Of 64 bits, and not known to be signed or unsigned.
+    Any64,
 }
 
 impl Width {
@@ -132,11 +134,12 @@ impl Width {
             Width::U16 => "uint16_t",
             Width::U32 => "uint32_t",
             Width::U64 => "uint64_t",
+            Width::Any64 => "a 64-bit integer",
         }
     }
 
     pub(crate) fn is_signed(self) -> bool {
-        matches!(self, Width::I8 | Width::I16 | Width::I32 | Width::I64)
+        matches!(self, Width::I8 | Width::I16 | Width::I32 | Width::I64 | Width::Any64)
     }
 
     pub(crate) fn range(self) -> RangeInclusive<i128> {
@@ -152,6 +155,7 @@ impl Width {
             Width::U16 => range(u16::MIN, u16::MAX),
             Width::U32 => range(u32::MIN, u32::MAX),
             Width::U64 => range(u64::MIN, u64::MAX),
+            Width::Any64 => i64::MIN.into()..=u64::MAX.into(),
         }
     }
 }
@@ -199,7 +203,7 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) ty: TypeRef,
     pub(crate) optional: bool,
-    /// Optional because it is an `Option`, which serde writes as null if there is none.
+    /// Optional because it is an `Option`, for which serde takes null like nothing.
     pub(crate) nullable: bool,
     pub(crate) features: Vec<String>,
     pub(crate) doc: Option<String>,

@@ -5,11 +5,10 @@ use qmp_proto::Value;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::check::branch_of;
-use super::model::{Kind, Member, Model, TypeRef};
+use super::model::{Kind, Model, TypeRef};
 use super::policy::Policy;
 
-/// A value that is written without what clients do not get: members that the policy hides, and optional
-/// ones that serde writes as null. The others keep their order.
+/// A value that is written without the members that the policy hides. The others keep their order.
 pub(crate) struct Shown<'a> {
     pub(crate) model: &'a Model,
     pub(crate) policy: &'a Policy,
@@ -21,10 +20,6 @@ pub(crate) struct Shown<'a> {
 impl<'a> Shown<'a> {
     fn part(&self, ty: Option<&'a TypeRef>, value: &'a Value) -> Shown<'a> {
         Shown { ty, value, ..*self }
-    }
-
-    fn is_shown(&self, member: &Member, value: &Value) -> bool {
-        self.policy.shows(&member.features) && !(member.nullable && *value == Value::Null)
     }
 }
 
@@ -53,7 +48,7 @@ impl Serialize for Shown<'_> {
                 for (name, value) in object {
                     let members = layers.iter().flat_map(|layer| &layer.members);
                     let member = members.into_iter().find(|member| member.name == name);
-                    if member.is_none_or(|member| self.is_shown(member, value)) {
+                    if member.is_none_or(|member| self.policy.shows(&member.features)) {
                         map.serialize_entry(name, &self.part(member.map(|m| &m.ty), value))?;
                     }
                 }

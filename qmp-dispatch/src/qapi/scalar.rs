@@ -29,6 +29,7 @@ pub(crate) fn integer(schema: &Schema, place: &Place) -> Result<Integer, Misfit>
         Some("int") => native(Width::I32, Width::I64),
         Some("uint") => native(Width::U32, Width::U64),
         Some("int128" | "uint128") => return place.misfit(Problem::WideInteger),
+        _ if is_any64(schema) => Width::Any64,
         _ => Width::I64,
     };
     let bound = |key: &str, widest: i128| match schema.get(key) {
@@ -52,4 +53,10 @@ pub(crate) fn integer(schema: &Schema, place: &Place) -> Result<Integer, Misfit>
         // The only thing that is ever excluded.
         nonzero: schema.contains_key("not"),
     })
+}
+
+/// Whether the bounds are those that no Rust type has: of the smallest signed to the largest unsigned integer.
+fn is_any64(schema: &Schema) -> bool {
+    schema.get("minimum").and_then(Value::as_i64) == Some(i64::MIN)
+        && schema.get("maximum").and_then(Value::as_u64) == Some(u64::MAX)
 }

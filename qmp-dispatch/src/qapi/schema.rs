@@ -12,7 +12,7 @@ use super::place::{Misfit, Place};
 pub(crate) type Schema = Map<String, Value>;
 
 const FEATURES: &str = "x-qapi-features";
-const ORDER: &str = "x-qapi-order";
+pub(crate) const ORDER: &str = "x-qapi-order";
 
 /// Whether the schema says anything about the value, rather than only about the place it is in.
 pub(crate) fn has_shape(schema: &Schema) -> bool {
@@ -56,6 +56,28 @@ pub(crate) fn enum_values(
         }
     }
     Ok(Some(values))
+}
+
+/// The schema with the variants of an enum under one key. If an enum has a variant that is untagged, and skipped because it is
+/// for what the schema does not have, schemars does not say that only one of the others fits.
+pub(crate) fn with_variants(schema: &Schema) -> Cow<'_, Schema> {
+    let unchanged = Cow::Borrowed(schema);
+    let Some(branches) = array(schema, "anyOf") else { return unchanged };
+    let is_value = |branch: &Value| {
+        let keys = ["enum", "const"];
+        branch["type"] == "string" && keys.iter().any(|key| branch.get(*key).is_some())
+    };
+    let tag_of = |branch: &Value| Some(tag(branch.as_object()?)?.0.to_owned());
+    let first = branches.first().and_then(tag_of);
+    let are_variants = first.is_some() && branches.iter().all(|branch| tag_of(branch) == first);
+    if !are_variants && !branches.iter().all(is_value) {
+        return unchanged;
+    }
+    let rename = |(key, value): (&String, &Value)| {
+        let key = if key == "anyOf" { "oneOf" } else { key };
+        (key.to_owned(), value.clone())
+    };
+    Cow::Owned(schema.iter().map(rename).collect())
 }
 
 /// Whether members without a declaration are accepted.
@@ -182,13 +204,14 @@ pub(crate) fn features(schema: &Schema, place: &Place) -> Result<Vec<String>, Mi
 /// Puts those first that the schema's attribute names, in its order.
 pub(crate) fn in_order<T>(
     schema: &Schema,
+    attribute: &'static str,
     mut items: Vec<T>,
     name: impl Fn(&T) -> &str,
     place: &Place,
 ) -> Result<Vec<T>, Misfit> {
-    let Some(order) = names(schema, ORDER, place)? else { return Ok(items) };
+    let Some(order) = names(schema, attribute, place)? else { return Ok(items) };
     if order.iter().any(|wanted| !items.iter().any(|item| name(item) == *wanted)) {
-        return place.misfit(Problem::Attribute(ORDER));
+        return place.misfit(Problem::Attribute(attribute));
     }
     items.sort_by_key(|item| {
         order.iter().position(|wanted| *wanted == name(item)).unwrap_or(order.len())

@@ -43,8 +43,6 @@ pub struct Type {
     pub(crate) model: Arc<Model>,
     /// `None` is the empty object of no arguments, no result and no data.
     pub(crate) root: Option<TypeRef>,
-    /// Whether there are members that serde may write as null.
-    nullable: bool,
 }
 
 /// What has no members.
@@ -114,7 +112,7 @@ where
 impl Type {
     /// The empty object: no result, no data.
     pub fn empty() -> Type {
-        Type { model: Arc::default(), root: None, nullable: false }
+        Type { model: Arc::default(), root: None }
     }
 
     fn derive<T: JsonSchema>(contract: Contract) -> Result<Type, SchemaError> {
@@ -126,8 +124,7 @@ impl Type {
             None => is_unit,
         };
         let root = (!is_empty).then_some(root);
-        let nullable = model.members().any(|member| member.nullable);
-        Ok(Type { model: Arc::new(model), root, nullable })
+        Ok(Type { model: Arc::new(model), root })
     }
 
     /// Returns the name in a QAPI schema: that of the Rust type or a builtin type, or the name of the elements in
@@ -163,8 +160,8 @@ impl Type {
         }
     }
 
-    /// Returns a result or data of this type as clients get it: without members that the policy hides or that are
-    /// optional and null. The other members keep their order.
+    /// Returns a result or data of this type as clients get it: without members that the policy hides. The other members
+    /// keep their order.
     ///
     /// ```
     /// use qmp_dispatch::qapi::{OutputPolicy, Policy, type_of};
@@ -185,8 +182,7 @@ impl Type {
     /// ```
     #[must_use]
     pub fn shown(&self, policy: &Policy, json: Json) -> Json {
-        let has_null = self.nullable && json.as_str().contains("null");
-        if !has_null && !self.hides(policy) {
+        if !self.hides(policy) {
             return json;
         }
         let value = json.to_value();
@@ -199,8 +195,7 @@ impl Type {
             && self.model.members().any(|member| !policy.shows(&member.features))
     }
 
-    /// Checks that a result or data is of this type, as arguments are checked. Optional members may be null, as serde
-    /// writes them.
+    /// Checks that a result or data is of this type, as arguments are checked.
     ///
     /// # Errors
     ///

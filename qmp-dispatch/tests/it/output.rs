@@ -187,7 +187,7 @@ fn an_option_of_what_may_be_null_is_refused() {
     }
     let SchemaError { place, problem, .. } = arguments_of::<Outer>().unwrap_err();
     assert_eq!((place.as_str(), problem), ("Inner.backing", Problem::NullOrAbsent));
-    assert_eq!(type_of::<Outer>().unwrap_err().problem, Problem::NullOrAbsent);
+    assert!(type_of::<Outer>().is_ok(), "what is written tells them apart");
     assert!(arguments_of::<Defaulted>().is_ok());
 }
 

@@ -23,16 +23,20 @@ impl ser::Error for EncodeError {
 
 pub(super) struct Serializer<'a> {
     out: &'a mut String,
+    /// Where the last `None` was written that is still in `out`. Any other value begins with another call, so a member whose
+    /// value begins here is a `None`.
+    none: Option<usize>,
 }
 
 impl<'a> Serializer<'a> {
     pub(super) fn new(out: &'a mut String) -> Serializer<'a> {
-        Serializer { out }
+        Serializer { out, none: None }
     }
 
     fn open<'s>(&'s mut self, opener: char, closers: &'static str) -> Compound<'s, 'a> {
         self.out.push(opener);
-        Compound { serializer: self, first: true, closers }
+        let start = self.out.len();
+        Compound { serializer: self, first: true, start, closers }
     }
 
     /// Opens the object of one member that holds the content of an enum's variant.
@@ -47,6 +51,8 @@ impl<'a> Serializer<'a> {
 pub(super) struct Compound<'s, 'a> {
     serializer: &'s mut Serializer<'a>,
     first: bool,
+    /// Where the last member begins, with the comma before it.
+    start: usize,
     closers: &'static str,
 }
 
@@ -64,6 +70,7 @@ impl Compound<'_, '_> {
 
     fn member<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), EncodeError> {
         let out = &mut *self.serializer.out;
+        self.start = out.len();
         // In as few pieces as possible: most of what is written are names of members.
         match std::mem::take(&mut self.first) {
             true => out.push('"'),
@@ -71,7 +78,19 @@ impl Compound<'_, '_> {
         }
         write_inside(name, out);
         out.push_str("\": ");
-        value.serialize(&mut *self.serializer)
+        self.value(value)
+    }
+
+    /// Writes the value of a member, or removes its name if it is absent.
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let from = self.serializer.out.len();
+        value.serialize(&mut *self.serializer)?;
+        if self.serializer.none == Some(from) {
+            self.serializer.none = None;
+            self.serializer.out.truncate(self.start);
+            self.first = self.serializer.out.ends_with('{');
+        }
+        Ok(())
     }
 
     fn close(self) -> Result<(), EncodeError> {
@@ -136,6 +155,7 @@ impl<'s, 'a> ser::Serializer for &'s mut Serializer<'a> {
     }
 
     fn serialize_none(self) -> Result<(), EncodeError> {
+        self.none = Some(self.out.len());
         self.serialize_unit()
     }
 
@@ -284,6 +304,7 @@ impl ser::SerializeMap for Compound<'_, '_> {
 
     /// Writes the key like any value. Text is a name already; numbers and Booleans get quotes.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        self.start = self.serializer.out.len();
         self.separate();
         let from = self.serializer.out.len();
         key.serialize(&mut *self.serializer)?;
@@ -301,7 +322,7 @@ impl ser::SerializeMap for Compound<'_, '_> {
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        value.serialize(&mut *self.serializer)
+        self.value(value)
     }
 
     fn end(self) -> Result<(), EncodeError> {
@@ -337,6 +358,44 @@ mod tests {
         for refused in [encode([1]), encode(()), encode(None::<u8>), encode(Key::Newtype(1))] {
             assert_eq!(refused.unwrap_err().to_string(), "the name of a member must be a string");
         }
+    }
+
+    #[test]
+    fn members_that_are_none_are_absent() {
+        #[derive(serde::Serialize, Default)]
+        struct Outer {
+            a: Option<u8>,
+            #[serde(flatten)]
+            inner: Inner,
+            b: Vec<Option<u8>>,
+            c: Option<Option<()>>,
+        }
+        #[derive(serde::Serialize, Default)]
+        struct Inner {
+            d: Option<Box<Outer>>,
+            e: Option<u8>,
+            f: BTreeMap<&'static str, Option<u8>>,
+        }
+        let check = |outer: Outer, expected: &str| {
+            assert_eq!(Json::encode(&outer).unwrap().as_str(), expected);
+        };
+        check(Outer::default(), r#"{"f": {}, "b": []}"#);
+        let outer = Outer {
+            a: Some(1),
+            inner: Inner {
+                d: Some(Box::default()),
+                e: None,
+                f: BTreeMap::from([("x", None), ("y", Some(2)), ("z", None)]),
+            },
+            b: vec![None, Some(3), None],
+            c: Some(Some(())),
+        };
+        let expected =
+            r#"{"a": 1, "d": {"f": {}, "b": []}, "f": {"y": 2}, "b": [null, 3, null], "c": null}"#;
+        check(outer, expected);
+        let last = Outer { b: vec![None], c: Some(None), ..Outer::default() };
+        check(last, r#"{"f": {}, "b": [null]}"#);
+        assert_eq!(Json::encode(&None::<u8>).unwrap().as_str(), "null");
     }
 
     #[test]

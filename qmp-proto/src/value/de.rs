@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Values as a source and a target of serde's deserialization.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{
@@ -31,9 +32,17 @@ pub fn from_object<T: DeserializeOwned>(object: Object) -> Result<T, DecodeError
     T::deserialize(Value::Object(object))
 }
 
+thread_local! {
+    /// A value on its way to a `Value`, within one call of `deserialize_newtype_struct`.
+    static HANDED_OVER: Cell<Option<Value>> = const { Cell::new(None) };
+}
+
+/// Asks for the value as it is. A deserializer that has none takes it for the name of a structure and goes on to its content.
+const AS_IT_IS: &str = "$qmp_proto::Value";
+
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_newtype_struct(AS_IT_IS, ValueVisitor)
     }
 }
 
@@ -65,7 +74,14 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+        Ok(HANDED_OVER.take().unwrap_or(Value::Null))
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 
     fn visit_none<E>(self) -> Result<Value, E> {
@@ -159,9 +175,18 @@ impl<'de> Deserializer<'de> for Value {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
+        // Nothing is copied: types that look at their value first, such as unions, are within each other, and each of them
+        // would copy all that is within it.
+        if name == AS_IT_IS {
+            HANDED_OVER.set(Some(self));
+            let value = visitor.visit_unit();
+            // A visitor in between may not have passed the call on.
+            HANDED_OVER.take();
+            return value;
+        }
         visitor.visit_newtype_struct(self)
     }
 

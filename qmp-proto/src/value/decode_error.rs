@@ -81,7 +81,7 @@ impl DecodeError {
     }
 
     #[cold]
-    pub(super) fn in_member(mut self, name: String) -> DecodeError {
+    pub(crate) fn in_member(mut self, name: String) -> DecodeError {
         self.0.path.push(Step::Member(name));
         self
     }
