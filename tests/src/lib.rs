@@ -50,3 +50,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/commands.md")]
 struct Commands;
+
+/// The examples of the guide's page on types need a schema.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/types.md")]
+struct Types;

@@ -157,7 +157,10 @@ mod tests {
     fn a_crate_is_built_with_those_below_it() {
         let below = with_those_below(&["qmp-dispatch"]).unwrap();
         assert_eq!(below, ["qmp-proto", "qmp-dispatch-macros", "qmp-dispatch"]);
-        assert_eq!(with_those_below(&["qmp-server"]).unwrap(), LIBRARIES);
-        assert_eq!(with_those_below(&["qmp-server-cli"]).unwrap(), PUBLISHED);
+        let at_run_time = |name: &&str| *name != "qmp-codegen";
+        let libraries: Vec<_> = LIBRARIES.into_iter().filter(at_run_time).collect();
+        assert_eq!(with_those_below(&["qmp-server"]).unwrap(), libraries);
+        let published: Vec<_> = PUBLISHED.into_iter().filter(at_run_time).collect();
+        assert_eq!(with_those_below(&["qmp-server-cli"]).unwrap(), published);
     }
 }

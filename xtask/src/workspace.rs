@@ -4,15 +4,15 @@
 use std::path::{Path, PathBuf};
 
 /// The libraries, lowest first.
-pub(crate) const LIBRARIES: [&str; 5] =
-    ["qmp-proto", "qmp-queue", MACROS, "qmp-dispatch", "qmp-server"];
+pub(crate) const LIBRARIES: [&str; 6] =
+    ["qmp-proto", "qmp-queue", "qmp-codegen", MACROS, "qmp-dispatch", "qmp-server"];
 /// The macros of `qmp-dispatch`: a package of its own, because Cargo wants that.
 const MACROS: &str = "qmp-dispatch-macros";
 /// The package of the program `qmp-server`.
 pub(crate) const PROGRAM: &str = "qmp-server-cli";
 /// The published crates, lowest first.
-pub(crate) const PUBLISHED: [&str; 6] =
-    [LIBRARIES[0], LIBRARIES[1], LIBRARIES[2], LIBRARIES[3], LIBRARIES[4], PROGRAM];
+pub(crate) const PUBLISHED: [&str; 7] =
+    [LIBRARIES[0], LIBRARIES[1], LIBRARIES[2], LIBRARIES[3], LIBRARIES[4], LIBRARIES[5], PROGRAM];
 /// The other members.
 pub(crate) const SUPPORT: [&str; 2] = ["xtask", "tests"];
 

@@ -14,7 +14,7 @@ struct Layer {
     others: Option<&'static [&'static str]>,
 }
 
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
     Layer {
         name: "qmp-proto",
         members: &[],
@@ -25,6 +25,7 @@ const LAYERS: [Layer; 8] = [
         members: &[],
         others: Some(&["crossbeam-channel", "slab", "thiserror"]),
     },
+    Layer { name: "qmp-codegen", members: &["qmp-proto"], others: Some(&["thiserror"]) },
     Layer {
         name: "qmp-dispatch-macros",
         members: &[],
@@ -56,7 +57,7 @@ const LAYERS: [Layer; 8] = [
     Layer { name: "xtask", members: &[], others: None },
     Layer {
         name: "tests",
-        members: &["qmp-proto", "qmp-queue", "qmp-dispatch", "qmp-server"],
+        members: &["qmp-proto", "qmp-queue", "qmp-codegen", "qmp-dispatch", "qmp-server"],
         others: None,
     },
 ];
