@@ -85,9 +85,6 @@ mod text;
 mod unicode;
 mod value;
 
-/// Derives `Serialize` and `Deserialize`. A crate that does not depend on it derives with
-/// `#[serde(crate = "qmp_proto::serde")]`.
-pub use serde;
 pub use command_type::{CommandType, EventType};
 #[doc(hidden)]
 pub use command_types_macro::doc;
@@ -107,7 +104,8 @@ pub use value::{
     DecodeError, DecodeErrorKind, Number, Object, ParseValueError, Value, from_object, from_value,
 };
 
-/// [`command_types!`] derives `Serialize` and `Deserialize`.
+/// Derives `Serialize` and `Deserialize`, as [`command_types!`] does. A crate that does not depend on it derives with
+/// `#[serde(crate = "qmp_proto::serde")]`.
 pub use serde;
 
 /// All of it can be sent to another thread, and shared.

@@ -132,6 +132,7 @@ fn set_tag(name: &str, version: &str) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::CODEGEN;
 
     fn parse(line: &str) -> Outcome<Release> {
         let arguments: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
@@ -157,7 +158,7 @@ mod tests {
     fn a_crate_is_built_with_those_below_it() {
         let below = with_those_below(&["qmp-dispatch"]).unwrap();
         assert_eq!(below, ["qmp-proto", "qmp-dispatch-macros", "qmp-dispatch"]);
-        let at_run_time = |name: &&str| *name != "qmp-codegen";
+        let at_run_time = |name: &&str| *name != CODEGEN;
         let libraries: Vec<_> = LIBRARIES.into_iter().filter(at_run_time).collect();
         assert_eq!(with_those_below(&["qmp-server"]).unwrap(), libraries);
         let published: Vec<_> = PUBLISHED.into_iter().filter(at_run_time).collect();

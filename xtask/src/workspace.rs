@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// The libraries, lowest first.
 pub(crate) const LIBRARIES: [&str; 6] =
-    ["qmp-proto", "qmp-queue", "qmp-codegen", MACROS, "qmp-dispatch", "qmp-server"];
+    ["qmp-proto", CODEGEN, "qmp-queue", MACROS, "qmp-dispatch", "qmp-server"];
+/// Writes types of `qmp-proto`, in build scripts.
+pub(crate) const CODEGEN: &str = "qmp-codegen";
 /// The macros of `qmp-dispatch`: a package of its own, because Cargo wants that.
 const MACROS: &str = "qmp-dispatch-macros";
 /// The package of the program `qmp-server`.
@@ -25,6 +27,7 @@ pub(crate) fn members() -> impl Iterator<Item = &'static str> {
 pub(crate) fn directory(member: &str) -> &str {
     match member {
         PROGRAM => "qmp-server/cli",
+        CODEGEN => "qmp-proto/codegen",
         MACROS => "qmp-dispatch/macros",
         member => member,
     }
