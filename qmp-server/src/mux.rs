@@ -7,6 +7,7 @@ mod events;
 mod link;
 mod names;
 mod request;
+mod schema;
 mod status;
 mod upstream;
 
@@ -335,8 +336,12 @@ mod tests {
 
         fn answer(&mut self, command: &str) {
             let request = self.expect(command);
+            self.return_to(&request, "{}");
+        }
+
+        fn return_to(&mut self, request: &str, result: &str) {
             let (_, id) = request.rsplit_once(r#""id":"#).unwrap();
-            self.send(&format!(r#"{{"return": {{}}, "id": {id}"#));
+            self.send(&format!(r#"{{"return": {result}, "id": {id}"#));
         }
 
         /// The next line must have this in it, or be none if this is empty.
@@ -347,6 +352,54 @@ mod tests {
             assert!(if text.is_empty() { line.is_empty() } else { line.contains(text) }, "{line}");
             line
         }
+    }
+
+    /// What the server would refuse is not sent, and it is asked for its schema once.
+    #[test]
+    fn a_long_request_is_sent_without_what_the_server_would_refuse() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upstream.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mux = Mux::new(Address::Unix(path)).unwrap();
+        let dispatcher = Dispatcher::new(mux.registry().unwrap(), version(), system_time);
+        mux.start(dispatcher.clone()).unwrap();
+        let mut upstream = Lines::new(listener.accept().unwrap().0);
+        upstream.send(r#"{"QMP": {"version": {"qemu": {"major": 10}}, "capabilities": []}}"#);
+        upstream.answer("qmp_capabilities");
+        assert!(mux.wait_for_greeting());
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = Server::new(dispatcher)
+            .discipline(Discipline::OnePerMonitor)
+            .serve(Box::new(theirs), Layout::Compact)
+            .spawn()
+            .unwrap();
+        let mut client = Lines::new(ours);
+        client.expect("QMP");
+        client.send(r#"{"execute": "qmp_capabilities"}"#);
+        client.expect("return");
+        let long =
+            format!(r#"{{"execute": "stop", "arguments": {{"a": "{}"}}}}"#, "x".repeat(1000));
+        client.send(&long);
+        let commands = ["stop", "query-qmp-schema"].map(|name| {
+            format!(r#"{{"meta-type": "command", "name": "{name}", "arg-type": "0"}}"#)
+        });
+        let commands = commands.join(", ");
+        let schema =
+            format!(r#"[{{"meta-type": "object", "name": "0", "members": []}}, {commands}]"#);
+        let asked = upstream.expect(r#"{"execute":"query-qmp-schema""#);
+        upstream.return_to(&asked, &schema);
+        for _ in 0..2 {
+            let sent = upstream.expect(r#"{"execute":"stop","arguments":{"-": null}"#);
+            let desc = r#"{"class": "GenericError", "desc": "Parameter '-' is unexpected"}"#;
+            let (_, id) = sent.rsplit_once(r#""id":"#).unwrap();
+            upstream.send(&format!(r#"{{"error": {desc}, "id": {id}"#));
+            client.expect("Parameter 'a' is unexpected");
+            client.send(&long);
+        }
+        upstream.expect("stop");
+        drop((client, upstream));
+        mux.shutdown();
+        server.wait();
     }
 
     /// The mux and the server for its clients are on engines of their own, and that one is not attached yet.

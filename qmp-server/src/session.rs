@@ -379,14 +379,13 @@ impl Session {
     /// A large message has been parsed.
     pub(crate) fn parsed(&mut self, pending: Pending, scratch: &mut [u8]) -> Effects {
         self.running = false;
+        if self.halted || self.state == State::Draining {
+            let effects = self.executed(scratch);
+            return Effects { run: Some(Run::Discard(pending)), ..effects };
+        }
         let mut taken = Taken::default();
-        if self.state == State::Draining {
-            return Effects::next(self.drained());
-        }
-        if !self.halted {
-            let length = pending.heap_size();
-            self.take(pending, length, &mut taken);
-        }
+        let length = pending.heap_size();
+        self.take(pending, length, &mut taken);
         if taken.run.is_some() {
             self.running = true;
             return Effects { run: taken.run, ..Effects::next(Next::Wait) };
@@ -432,7 +431,7 @@ impl Session {
     ) -> bool {
         let client = Arc::clone(&self.client);
         trace::monitor_qmp_in_band_enqueue(client.monitor.id(), &client.producer);
-        let charges = Charges { _bytes: bytes, _request: request };
+        let charges = Charges { bytes, _request: request };
         match self.client.producer.push(Job { client, pending, charges, queued }) {
             Ok(Pushed::Ready) => true,
             Ok(Pushed::Suspended) => {

@@ -206,9 +206,15 @@ impl Accounts {
         self.excess.store(false, Ordering::SeqCst);
     }
 
-    /// Charges a connection of who was not let in to the listener that it came from, until it is closed.
-    pub(crate) fn close_stranger(self: &Arc<Self>, listener: Option<usize>) -> BeingClosed {
-        self.close(Closer::Strangers(listener))
+    /// Charges a connection of a client that was not let in, until it is closed: to its user if that may connect, and else, or
+    /// if the user has no room, to the listener that it came from, at which nobody is accepted when it has too many.
+    pub(crate) fn close_refused(
+        self: &Arc<Self>,
+        user: Option<Owner>,
+        listener: Option<usize>,
+    ) -> BeingClosed {
+        let user = user.map(Closer::User).filter(|&user| self.closing(user) < CLOSING_PER_USER);
+        self.close(user.unwrap_or(Closer::Strangers(listener)))
     }
 
     /// Why nobody can be accepted at a listener at the moment, if so: who is refused then could not be got rid of.
@@ -520,6 +526,10 @@ impl Charge {
         self.amount = bytes;
     }
 
+    pub(crate) fn amount(&self) -> usize {
+        self.amount
+    }
+
     pub(crate) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
@@ -630,14 +640,29 @@ mod tests {
         let site = Site::new(Quota::UNLIMITED, Quota::UNLIMITED);
         let accounts = &site.accounts;
         let mut closing: Vec<_> =
-            (1..CLOSING_OF_STRANGERS).map(|_| accounts.close_stranger(Some(0))).collect();
+            (1..CLOSING_OF_STRANGERS).map(|_| accounts.close_refused(None, Some(0))).collect();
         assert_eq!(accounts.cannot_refuse(Some(0)), None);
-        closing.push(accounts.close_stranger(Some(0)));
+        closing.push(accounts.close_refused(None, Some(0)));
         let why = "64 connections that were refused are still being closed";
         assert_eq!(accounts.cannot_refuse(Some(0)).as_deref(), Some(why));
         assert_eq!(accounts.cannot_refuse(Some(1)), None, "another listener");
         closing.pop();
         assert_eq!(accounts.cannot_refuse(Some(0)), None);
+    }
+
+    #[test]
+    fn a_known_user_that_is_refused_is_charged_before_its_listener() {
+        let site = Site::new(Quota::UNLIMITED, Quota::UNLIMITED);
+        let accounts = &site.accounts;
+        let close = |owner| accounts.close_refused(Some(owner), Some(0));
+        let of_user: Vec<_> = (0..CLOSING_PER_USER).map(|_| close(7)).collect();
+        assert_eq!(accounts.closing(Closer::Strangers(Some(0))), 0);
+        let _beyond = close(7);
+        assert_eq!(accounts.closing(Closer::Strangers(Some(0))), 1);
+        let _other = close(8);
+        drop(of_user);
+        let of_users = [7, 8].map(|owner| accounts.closing(Closer::User(owner)));
+        assert_eq!((of_users, accounts.closing(Closer::Strangers(Some(0)))), ([0, 1], 1));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(crate) enum Verdict {
     NotReady,
     /// The groups of this user must be looked up first.
     LookUp(Peer, u32),
+    /// The client has left, and there is nobody to be let in.
+    Gone,
     Refused(Refused),
 }
 
@@ -78,6 +80,8 @@ impl Door {
         let peer = match transport.handshake().and_then(|()| transport.peer()) {
             Ok(peer) => peer,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Verdict::NotReady,
+            // So says TCP when it is asked for the peer of a connection that was reset.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Verdict::Gone,
             Err(error) => return refused(transport.peer().ok(), Refusal::Handshake, error),
         };
         match (self.access.decide(&peer), &peer) {
@@ -152,6 +156,18 @@ mod tests {
             logged.count(user.to_string(), now + WINDOW);
             assert!(logged.0.lock().unwrap().1.len() <= MOST_USERS);
         }
+    }
+
+    #[test]
+    fn a_client_that_has_left_is_not_refused() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (transport, _) = listener.accept().unwrap();
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        drop(client);
+        // The reset has come when this returns.
+        let _ = std::io::Read::read(&mut &transport, &mut [0]);
+        assert!(matches!(door(Access::default()).judge(&transport), Verdict::Gone));
     }
 
     #[test]

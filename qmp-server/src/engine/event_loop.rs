@@ -83,9 +83,6 @@ pub(super) struct Loop {
     commands_left: usize,
     /// To be run without the leadership, in this order.
     work: VecDeque<Work>,
-    /// Large messages that are being parsed, and those that wait for that: at most one of each session.
-    parsing: usize,
-    to_parse: VecDeque<Work>,
     /// What a session reads into. Nothing stays here when a session has had its step.
     scratch: Box<[u8]>,
     /// Empty but while notices are handled.
@@ -116,8 +113,6 @@ impl Loop {
             ready: VecDeque::new(),
             commands_left: COMMANDS_PER_PASS,
             work: VecDeque::new(),
-            parsing: 0,
-            to_parse: VecDeque::new(),
             scratch: vec![0; SCRATCH_SIZE].into(),
             notices: Vec::new(),
             tenants: 0,
@@ -155,7 +150,7 @@ impl Loop {
         match done {
             Done::Nothing | Done::Executed { more: false, .. } => {}
             Done::Executed { server, more: true } => self.server_ready(server),
-            Done::Parsed { session, pending } => self.parsed(session, pending),
+            Done::Parsed { client, pending } => self.parsed(&client, pending),
             Done::Forgotten { server } => self.forgotten(server),
             Done::Connected { server, session } => self.add_session(server, *session),
             Done::NotConnected { server } => self.not_connected(server),

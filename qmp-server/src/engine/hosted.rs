@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use qmp_dispatch::proto::Dialect;
+use qmp_dispatch::proto::{Dialect, MessageBuf};
 use qmp_dispatch::{Command, Dispatcher, Locals, MonitorId, Pending};
 use qmp_queue::{Popped, Queue, Ticket};
 
@@ -17,8 +17,10 @@ use super::observed::Observed;
 use super::quick::{QuickRuns, Run};
 use super::role::Role;
 use super::work::Done;
-use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Refused, Verdict, owner_of};
-use crate::io::{Mailbox, Notice, Owner, Registration, Waker, close_aside};
+use crate::access::{
+    Accounts, Charge, Door, Groups, Ledger, Limits, Origin, Refused, Verdict, owner_of,
+};
+use crate::io::{Mailbox, Notice, Owner, Registration, Waker, close_aside, large_message_aside};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
 use crate::session::{
     Charges, Client, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts,
@@ -223,6 +225,10 @@ impl Hosted {
                 Err(refused) => return Err(refuse(transport, refused)),
             },
             Verdict::Refused(refused) => return Err(refuse(transport, refused)),
+            Verdict::Gone => {
+                self.end(transport, origin.listener, None);
+                return Err(io::Error::new(io::ErrorKind::NotConnected, "the client has left"));
+            }
             Verdict::NotReady | Verdict::LookUp(..) => {
                 return Ok(Received::Arrival(transport, origin));
             }
@@ -263,7 +269,7 @@ impl Hosted {
         refused: &Refused,
     ) {
         self.door.tell(refused);
-        self.end(transport, listener, refused.peer.as_ref());
+        self.end(transport, listener, Some(refused));
     }
 
     /// Ends the connection of a client that is no session. It may have passed descriptors already.
@@ -271,12 +277,16 @@ impl Hosted {
         &self,
         transport: Box<dyn Transport>,
         listener: Option<usize>,
-        peer: Option<&Peer>,
+        refused: Option<&Refused>,
     ) {
         transport.shutdown();
         if transport.closing() != Closing::AtOnce {
-            let being_closed = self.accounts.close_stranger(listener);
-            let owner = peer.map_or(STRANGERS, |peer| owner_of(&peer.user()));
+            let peer = refused.and_then(|refused| refused.peer.as_ref());
+            let owner = peer.map(|peer| owner_of(&peer.user()));
+            let may_connect = refused.is_some_and(|refused| refused.why == Refusal::Limit);
+            let charged = owner.filter(|_| may_connect);
+            let being_closed = self.accounts.close_refused(charged, listener);
+            let owner = owner.unwrap_or(STRANGERS);
             close_aside(owner, move || {
                 transport.discard();
                 drop(transport);
@@ -349,12 +359,15 @@ impl Hosted {
         // While an async command waits, those of other clients are executed: QEMU has nothing like it.
         let holds_role =
             self.options.discipline == Discipline::OneAtATime && !self.is_async(&pending);
+        let large = charges.are_large().then(|| Arc::clone(&client));
         let mut execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
         execution.run = run;
         // The dispatcher has its own net for handlers; this one is for the code around them.
         let execute = || monitor.execute(pending, move || drop(execution));
-        if catch_unwind(AssertUnwindSafe(execute)).is_err() {
-            tracing::error!("foreign code around a command has panicked");
+        match (catch_unwind(AssertUnwindSafe(execute)), large) {
+            (Ok(spent), Some(client)) => client.discard(spent),
+            (Ok(_), None) => {}
+            (Err(_), _) => tracing::error!("foreign code around a command has panicked"),
         }
         let freed = match holds_role {
             true => self.role.returned(),
@@ -371,6 +384,24 @@ impl Hosted {
         let command =
             pending.command().and_then(|name| self.dispatcher.registry().find_command(name));
         command.is_some_and(Command::is_async)
+    }
+
+    /// Parses a large message, and checks its arguments, on a thread for that. The session waits for it.
+    pub(super) fn parse(
+        self: &Arc<Self>,
+        client: Arc<Client>,
+        message: MessageBuf,
+        charge: Charge,
+    ) {
+        let owner = client.ledger.owner();
+        let parsing = Parsing { server: Arc::clone(self), client, pending: None };
+        large_message_aside(owner, move || {
+            let monitor = &parsing.client.monitor;
+            let mut pending = monitor.receive(Ok(message.message()));
+            monitor.check_arguments(&mut pending);
+            drop((message, charge));
+            parsing.done(pending);
+        });
     }
 
     /// Executes what a client that negotiates has sent, out of its turn.
@@ -428,6 +459,26 @@ impl Hosted {
 
     pub(super) fn executing(&self) -> usize {
         self.executing.load(Ordering::SeqCst)
+    }
+}
+
+/// A large message that is parsed. The loop is told however that ends.
+struct Parsing {
+    server: Arc<Hosted>,
+    client: Arc<Client>,
+    pending: Option<Pending>,
+}
+
+impl Parsing {
+    fn done(mut self, pending: Pending) {
+        self.pending = Some(pending);
+    }
+}
+
+impl Drop for Parsing {
+    fn drop(&mut self) {
+        let client = Arc::clone(&self.client);
+        self.server.post(Done::Parsed { client, pending: self.pending.take() });
     }
 }
 

@@ -10,14 +10,14 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use qmp_dispatch::Pending;
-use qmp_dispatch::proto::{Error, MessageBuf};
+use qmp_dispatch::proto::Error;
 use qmp_queue::Popped;
 
 use super::hosted::{Hosted, STRANGERS};
 use super::link::{Input, Link, Next};
 use super::listening::Listening;
 use super::quick::Run;
-use crate::access::{Charge, Groups, Ledger, Origin, Refused};
+use crate::access::{Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Registration, Token, close_aside};
 use crate::observe::Counters;
 use crate::session::{Client, Cork, Corking, Job, OnLeave, Remains, Session};
@@ -52,12 +52,6 @@ pub(super) enum Work {
         server: Arc<Hosted>,
         client: Arc<Client>,
         pending: Pending,
-    },
-    /// Parse a large message; the session waits for it.
-    Parse {
-        client: Arc<Client>,
-        message: MessageBuf,
-        _charge: Charge,
     },
     /// Execute what clients that negotiate have queued, out of turn.
     Negotiate {
@@ -125,9 +119,9 @@ pub(super) enum Done {
         server: Token,
         more: bool,
     },
-    /// A large message of a session was parsed; `None` if a tracing subscriber has panicked.
+    /// A large message of a client was parsed; `None` if a tracing subscriber has panicked.
     Parsed {
-        session: Option<Token>,
+        client: Arc<Client>,
         pending: Option<Pending>,
     },
     /// What was left of a session has been dropped.
@@ -190,9 +184,6 @@ impl Work {
             &Work::AnswerEnding { server, .. } => Done::AnsweredEnding { server },
             &Work::HandleTimeout { token, .. } => Done::TimeoutHandled { server: token },
             &Work::Lend { token, .. } => Done::Lost { link: token },
-            Work::Parse { client, .. } => {
-                Done::Parsed { session: client.registration.token(), pending: None }
-            }
             Work::Forget { server, .. } => server
                 .registration
                 .token()
@@ -228,10 +219,6 @@ impl Work {
                 let run = OutOfBandRun::new(&server, &client);
                 client.monitor.execute(pending, move || drop(run));
                 Done::Nothing
-            }
-            Work::Parse { client, message, .. } => {
-                let pending = client.monitor.receive(Ok(message.message()));
-                Done::Parsed { session: client.registration.token(), pending: Some(pending) }
             }
             Work::Negotiate { server, jobs } => {
                 server.negotiate(jobs);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Aside: threads for what may block and is not a handler, such as closing descriptors that clients have passed.
+//! Aside: threads for what may block or takes long, and is not a handler, such as closing descriptors that clients have
+//! passed, or parsing large messages.
 //!
 //! A descriptor may be a socket whose `close()` waits for its peer (`SO_LINGER`), or a file of a file system that
 //! hangs; a user database may be a network away.
@@ -17,8 +18,14 @@ const CLOSING_THREADS: usize = 32;
 /// Threads at most that look something up: never held by a client that passes descriptors.
 const LOOK_UP_THREADS: usize = 4;
 
+/// Threads at most that have to do with large messages. Those who send some must not keep all processors busy.
+const LARGE_MESSAGE_THREADS: usize = 2;
+
 /// Threads that the jobs of one owner may hold at a time: others' jobs get by.
 const THREADS_PER_OWNER: usize = 2;
+
+/// Of large messages, one owner's are dealt with one after the other: they do not block.
+const LARGE_MESSAGES_PER_OWNER: usize = 1;
 
 /// How long a thread waits for another job before it ends.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +40,7 @@ struct Aside {
     jobs: LazyLock<Mutex<Jobs>>,
     something: Condvar,
     most: usize,
+    per_owner: usize,
 }
 
 /// Jobs that wait or run. The amount that waits is bounded by what the jobs hold: a descriptor and a connection are
@@ -54,8 +62,9 @@ struct Owned {
     listed: bool,
 }
 
-static CLOSING: Aside = Aside::new(CLOSING_THREADS);
-static LOOK_UPS: Aside = Aside::new(LOOK_UP_THREADS);
+static CLOSING: Aside = Aside::new(CLOSING_THREADS, THREADS_PER_OWNER);
+static LOOK_UPS: Aside = Aside::new(LOOK_UP_THREADS, THREADS_PER_OWNER);
+static LARGE_MESSAGES: Aside = Aside::new(LARGE_MESSAGE_THREADS, LARGE_MESSAGES_PER_OWNER);
 
 /// Closes something on another thread, soon: `close` drops what may take long to be dropped. Jobs of one owner may run at
 /// the same time.
@@ -68,6 +77,11 @@ pub(crate) fn look_up_aside(owner: Owner, look_up: impl FnOnce() + Send + 'stati
     LOOK_UPS.run(owner, Box::new(look_up));
 }
 
+/// Parses or drops a large message on another thread, soon: others would wait for that.
+pub(crate) fn large_message_aside(owner: Owner, job: impl FnOnce() + Send + 'static) {
+    LARGE_MESSAGES.run(owner, Box::new(job));
+}
+
 /// Closes a descriptor that a client has passed, on a thread where that may take long. A socket does not wait for its peer
 /// (`SO_LINGER`): that is the usual way to make it take long, and nobody here wants to know what becomes of the data.
 pub(crate) fn close_foreign(fd: OwnedFd) {
@@ -77,8 +91,8 @@ pub(crate) fn close_foreign(fd: OwnedFd) {
 }
 
 impl Aside {
-    const fn new(most: usize) -> Aside {
-        Aside { jobs: LazyLock::new(Mutex::default), something: Condvar::new(), most }
+    const fn new(most: usize, per_owner: usize) -> Aside {
+        Aside { jobs: LazyLock::new(Mutex::default), something: Condvar::new(), most, per_owner }
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
@@ -88,7 +102,7 @@ impl Aside {
     fn run(&'static self, owner: Owner, job: Job) {
         let mut jobs = self.lock();
         jobs.owners.entry(owner).or_default().waiting.push_back(job);
-        jobs.list(owner);
+        jobs.list(owner, self.per_owner);
         self.find_threads(&mut jobs);
     }
 
@@ -110,7 +124,7 @@ impl Aside {
     fn work(&'static self) {
         let mut jobs = self.lock();
         loop {
-            if let Some((owner, job)) = jobs.next() {
+            if let Some((owner, job)) = jobs.next(self.per_owner) {
                 if !jobs.ready.is_empty() {
                     self.find_threads(&mut jobs);
                 }
@@ -120,7 +134,7 @@ impl Aside {
                     tracing::error!("a job that was run aside has panicked");
                 }
                 jobs = self.lock();
-                jobs.done(owner);
+                jobs.done(owner, self.per_owner);
                 continue;
             }
             jobs.idle += 1;
@@ -138,31 +152,31 @@ impl Aside {
 
 impl Jobs {
     /// Lets the owner have a turn if one of its jobs may run.
-    fn list(&mut self, owner: Owner) {
+    fn list(&mut self, owner: Owner, per_owner: usize) {
         let Some(owned) = self.owners.get_mut(&owner) else { return };
-        if !owned.listed && !owned.waiting.is_empty() && owned.running < THREADS_PER_OWNER {
+        if !owned.listed && !owned.waiting.is_empty() && owned.running < per_owner {
             owned.listed = true;
             self.ready.push_back(owner);
         }
     }
 
-    fn next(&mut self) -> Option<(Owner, Job)> {
+    fn next(&mut self, per_owner: usize) -> Option<(Owner, Job)> {
         let owner = self.ready.pop_front()?;
         let owned = self.owners.get_mut(&owner)?;
         owned.listed = false;
         let job = owned.waiting.pop_front()?;
         owned.running += 1;
-        self.list(owner);
+        self.list(owner, per_owner);
         Some((owner, job))
     }
 
-    fn done(&mut self, owner: Owner) {
+    fn done(&mut self, owner: Owner, per_owner: usize) {
         let Some(owned) = self.owners.get_mut(&owner) else { return };
         owned.running -= 1;
         if owned.running == 0 && owned.waiting.is_empty() {
             self.owners.remove(&owner);
         } else {
-            self.list(owner);
+            self.list(owner, per_owner);
         }
     }
 }

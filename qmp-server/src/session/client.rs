@@ -11,7 +11,7 @@ use qmp_queue::{Producer, Resume, Ticket};
 use super::MODE_WITH_OOB;
 use super::outbox::{Outbox, Sent};
 use crate::access::{Charge, GivenRole, Ledger, Origin};
-use crate::io::{Notice, Registration};
+use crate::io::{Notice, Registration, large_message_aside};
 use crate::observe::{ClientCounters, ClientStatus, Counters, RunningCommand, milliseconds, trace};
 use crate::transport::Peer;
 
@@ -28,9 +28,16 @@ pub(crate) struct Job {
 /// What one request is charged for.
 pub(crate) struct Charges {
     /// `None` if it is small.
-    pub(super) _bytes: Option<Charge>,
+    pub(super) bytes: Option<Charge>,
     /// `None` for negotiation and for the server's own commands, which need no place.
     pub(super) _request: Option<Charge>,
+}
+
+impl Charges {
+    /// Whether the request is so large that to drop it takes long.
+    pub(crate) fn are_large(&self) -> bool {
+        self.bytes.as_ref().is_some_and(|charge| charge.amount() > super::PARSED_AT_ONCE)
+    }
 }
 
 /// A client, for the threads that answer it, that look at it, or that disconnect it.
@@ -89,6 +96,11 @@ impl Client {
         if self.held_back.load(Ordering::SeqCst) && self.held_back.swap(false, Ordering::SeqCst) {
             self.registration.post(Notice::Resumed);
         }
+    }
+
+    /// Drops something large of this client on another thread.
+    pub(crate) fn discard(&self, large: impl Send + 'static) {
+        large_message_aside(self.ledger.owner(), move || drop(large));
     }
 
     /// Sends nothing more, and ends the connection. The session follows.

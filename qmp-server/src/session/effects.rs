@@ -24,6 +24,8 @@ pub(crate) enum Run {
     Execute(Pending),
     /// Parse a large message, for [`Session::parsed`](super::Session::parsed): others would wait for it.
     Parse(MessageBuf, Charge),
+    /// Drop a large message that will not be executed.
+    Discard(Pending),
 }
 
 /// What is to be done with a session.

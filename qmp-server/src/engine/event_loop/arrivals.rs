@@ -109,6 +109,7 @@ impl Loop {
             Verdict::Refused(refused) => {
                 self.refuse(hosted, transport, origin.listener, refused);
             }
+            Verdict::Gone => self.end_of_gone(hosted, transport, origin),
             verdict @ (Verdict::NotReady | Verdict::LookUp(..)) => {
                 self.wait_for_arrival(server, hosted, transport, origin, verdict);
             }
@@ -213,8 +214,20 @@ impl Loop {
             Verdict::Refused(refused) => {
                 self.refuse(hosted, transport, origin.listener, refused);
             }
+            Verdict::Gone => self.end_of_gone(hosted, transport, origin),
             Verdict::NotReady | Verdict::LookUp(..) => {}
         }
+    }
+
+    /// Ends the connection of a client that has left before it was known who it is.
+    fn end_of_gone(
+        &mut self,
+        server: Arc<Hosted>,
+        transport: Box<dyn Transport>,
+        Origin { listener, .. }: Origin,
+    ) {
+        tracing::debug!("a client has left before it was identified");
+        self.work.push_back(Work::End { server, transport, listener });
     }
 
     fn admit(

@@ -15,14 +15,11 @@ use crate::engine::timers::Key;
 use crate::engine::work::Work;
 use crate::io::{Event, Interest, Token};
 use crate::observe::CutOff;
-use crate::session::{Effects, Next, Run, Session, Written};
+use crate::session::{Client, Effects, Next, Run, Session, Written};
 
 /// How long negotiation waits for its turn while a command is executed. A client that comes to see what blocks would
 /// wait for just that.
 const PATIENCE: Duration = Duration::from_millis(200);
-
-/// Large messages that are parsed at a time, of all clients of an engine.
-const PARSED_AT_A_TIME: usize = 2;
 
 /// A session, and what the loop keeps for it.
 pub(super) struct Served {
@@ -142,28 +139,21 @@ impl Loop {
         self.effects(token, effects);
     }
 
-    /// A large message of the session has been parsed.
-    pub(super) fn parsed(&mut self, session: Option<Token>, pending: Option<Pending>) {
-        self.parsing -= 1;
-        if let Some(next) = self.to_parse.pop_front() {
-            self.parse(next);
+    /// A large message of a client has been parsed.
+    pub(super) fn parsed(&mut self, client: &Client, pending: Option<Pending>) {
+        let token = client.registration.token();
+        let session = token.and_then(|token| match self.sources.get_mut(token) {
+            Some(Source::Session(served)) => Some((token, &mut served.session)),
+            _ => None,
+        });
+        match (session, pending) {
+            (Some((token, session)), Some(pending)) => {
+                let effects = session.parsed(pending, &mut self.scratch);
+                self.effects(token, effects);
+            }
+            (Some((token, _)), None) => self.executed(token),
+            (None, pending) => client.discard(pending),
         }
-        let Some(token) = session else { return };
-        let Some(pending) = pending else { return self.executed(token) };
-        let Some(Source::Session(served)) = self.sources.get_mut(token) else {
-            return self.work.push_back(Work::Drop(Box::new(pending)));
-        };
-        let effects = served.session.parsed(pending, &mut self.scratch);
-        self.effects(token, effects);
-    }
-
-    /// Has a large message parsed, or lets it wait for others: those who send some must not keep all threads busy.
-    fn parse(&mut self, parse: Work) {
-        if self.parsing == PARSED_AT_A_TIME {
-            return self.to_parse.push_back(parse);
-        }
-        self.parsing += 1;
-        self.work.push_back(parse);
     }
 
     fn effects(&mut self, token: Token, effects: Effects) {
@@ -176,9 +166,8 @@ impl Loop {
                     let server = Arc::clone(&served.hosted);
                     self.work.push_back(Work::ExecuteOutOfBand { server, client, pending });
                 }
-                Run::Parse(message, charge) => {
-                    self.parse(Work::Parse { client, message, _charge: charge });
-                }
+                Run::Parse(message, charge) => served.hosted.parse(client, message, charge),
+                Run::Discard(pending) => client.discard(pending),
             }
         }
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
