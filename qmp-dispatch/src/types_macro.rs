@@ -84,30 +84,13 @@ macro_rules! __qapi_type {
         $crate::__qapi_type! { @end $kind $attributes [$($item)* $next] $($rest)* }
     };
 
-    // The attributes that are in the list already are of no interest.
-    ($kind:tt $item:tt [$($seen:tt)*] #[serde($($argument:tt)*)] $($rest:tt)*) => {
-        $crate::__qapi_type! {
-            @serde $kind $item [$($seen)* #[serde($($argument)*)]] [$($argument)*] $($rest)*
-        }
-    };
-    ($kind:tt $item:tt [$($seen:tt)*] #[$($attribute:tt)*] $($rest:tt)*) => {
-        $crate::__qapi_type! { $kind $item [$($seen)* #[$($attribute)*]] $($rest)* }
-    };
-    ((struct) $item:tt [$($attributes:tt)*]) => {
-        $crate::__qapi_type! {
-            @derive $item #[serde(rename_all = "kebab-case")] $($attributes)*
-        }
-    };
-    ((enum) $item:tt [$($attributes:tt)*]) => {
-        $crate::__qapi_type! {
-            @derive $item
-            #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-            $($attributes)*
-        }
-    };
-
-    (@serde $kind:tt $item:tt [$($seen:tt)*] [rename_all $($argument:tt)*] $($rest:tt)*) => {
+    (@serde (struct) $item:tt [$($seen:tt)*] [rename_all $($argument:tt)*] $($rest:tt)*) => {
         $crate::__qapi_type! { @derive $item $($seen)* $($rest)* }
+    };
+    (@serde (enum) $item:tt [$($seen:tt)*] [rename_all $($argument:tt)*] $($rest:tt)*) => {
+        $crate::__qapi_type! {
+            @derive $item #[serde(rename_all_fields = "kebab-case")] $($seen)* $($rest)*
+        }
     };
     (@serde $kind:tt $item:tt $seen:tt [$other:tt $($argument:tt)*] $($rest:tt)*) => {
         $crate::__qapi_type! { @serde $kind $item $seen [$($argument)*] $($rest)* }
@@ -129,5 +112,27 @@ macro_rules! __qapi_type {
         #[schemars(crate = "__qmp_dispatch::schemars")]
         $($attributes)*
         $($item)*
+    };
+
+    // These come last: `$kind` takes an `@`, too. The attributes that are in the list are of no interest any more.
+    ($kind:tt $item:tt [$($seen:tt)*] #[serde($($argument:tt)*)] $($rest:tt)*) => {
+        $crate::__qapi_type! {
+            @serde $kind $item [$($seen)* #[serde($($argument)*)]] [$($argument)*] $($rest)*
+        }
+    };
+    ($kind:tt $item:tt [$($seen:tt)*] #[$($attribute:tt)*] $($rest:tt)*) => {
+        $crate::__qapi_type! { $kind $item [$($seen)* #[$($attribute)*]] $($rest)* }
+    };
+    ((struct) $item:tt [$($attributes:tt)*]) => {
+        $crate::__qapi_type! {
+            @derive $item #[serde(rename_all = "kebab-case")] $($attributes)*
+        }
+    };
+    ((enum) $item:tt [$($attributes:tt)*]) => {
+        $crate::__qapi_type! {
+            @derive $item
+            #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+            $($attributes)*
+        }
     };
 }

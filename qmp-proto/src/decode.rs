@@ -8,6 +8,8 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error};
 use crate::{DecodeError, Object, Value, from_value};
 
 /// Deserializes a member that is present, null or not, so that a type with null among its values can tell null from absent.
+/// A member whose schema is made of its type without the `Option` also needs `skip_serializing_if`, if it is written, too:
+/// otherwise its schema says that it is always there.
 ///
 /// ```
 /// use qmp_proto::{Object, Value, from_object};

@@ -531,3 +531,107 @@ fn arguments_are_objects() {
     let object = qmp_proto::Object::from_iter([("x", 1)]);
     assert_eq!(anything.check(&object), Ok(()));
 }
+
+mod declared {
+    use qmp_dispatch::qapi::{Problem, arguments_of, check_arguments_of, present, type_of};
+    use qmp_dispatch::qapi_types;
+    use qmp_proto::{Json, Object, Value};
+
+    qapi_types! {
+        /// With members of all kinds.
+        #[derive(Debug, PartialEq)]
+        pub(super) struct Copy<T: Clone, U> where U: Default {
+            /// What is copied.
+            pub node_name: Name,
+            at_most: Option<T>,
+            other: Option<U>,
+            #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+            #[schemars(with = "StrOrNull")]
+            backing: Option<StrOrNull>,
+            nothing: Nothing,
+            mode: Mode,
+            snake: Snake,
+        }
+
+        #[derive(Debug, PartialEq)]
+        pub(super) struct Name(pub String);
+    }
+
+    // Twice in a module, and a type in a macro that is none of ours.
+    qapi_types! {
+        #[derive(Debug, PartialEq, Clone, Default)]
+        struct Nothing {}
+
+        /// Documented.
+        ///
+        /// On several lines.
+        #[serde(rename_all = "snake_case")]
+        #[derive(Debug, PartialEq)]
+        struct Snake {
+            two_words: u8,
+        }
+
+        #[derive(Debug, PartialEq)]
+        #[serde(untagged)]
+        enum StrOrNull {
+            Str(String),
+            Null,
+        }
+
+        #[derive(Debug, PartialEq)]
+        #[serde(tag = "type", rename_all = "UPPERCASE")]
+        enum Mode {
+            TopOnly { some_member: Option<u8> },
+            Full,
+        }
+
+        struct Unit;
+
+        struct Pair(u8, u8);
+    }
+
+    fn copy(backing: Option<StrOrNull>) -> Copy<u8, String> {
+        Copy {
+            node_name: Name("n".to_owned()),
+            at_most: None,
+            other: Some(String::new()),
+            backing,
+            nothing: Nothing {},
+            mode: Mode::TopOnly { some_member: Some(1) },
+            snake: Snake { two_words: 2 },
+        }
+    }
+
+    #[test]
+    fn types_are_declared_without_attributes() {
+        qapi_types! {
+            struct Within {
+                a_b: u8,
+            }
+        }
+        assert_eq!(Json::encode(&Within { a_b: 1 }).unwrap().as_str(), r#"{"a-b": 1}"#);
+        let arguments = check_arguments_of::<Copy<u8, String>>().unwrap();
+        for (backing, text) in [
+            (None, ""),
+            (Some(StrOrNull::Null), r#""backing": null, "#),
+            (Some(StrOrNull::Str("b".to_owned())), r#""backing": "b", "#),
+        ] {
+            let copy = copy(backing);
+            let written = Json::encode(&copy).unwrap();
+            let expected = [
+                r#"{"node-name": "n", "other": "", "#,
+                text,
+                r#""nothing": {}, "mode": {"type": "TOPONLY", "some-member": 1}, "snake": {"two_words": 2}}"#,
+            ];
+            assert_eq!(written.as_str(), expected.concat());
+            assert_eq!(type_of::<Copy<u8, String>>().unwrap().check(&written), Ok(()));
+            let Value::Object(object) = written.to_value() else { panic!() };
+            assert_eq!(arguments.decode(object), Ok(copy));
+        }
+        let null = Object::from_iter([("at-most", Value::Null)]);
+        assert!(arguments.check(&null).unwrap_err().desc.contains("'node-name' is missing"));
+        assert_eq!(type_of::<Unit>().unwrap().name(), "null");
+        assert_eq!(arguments_of::<Pair>().unwrap_err().problem, Problem::Tuple);
+        _ = (Unit, Pair(1, 2));
+    }
+}

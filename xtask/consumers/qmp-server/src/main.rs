@@ -11,12 +11,25 @@ use std::path::Path;
 use std::time::Duration;
 
 use qmp_server::dispatch::proto::Error as QmpError;
-use qmp_server::dispatch::{Context, Dispatcher, Registry};
+use qmp_server::dispatch::{Context, Dispatcher, Registry, qapi_types};
 use qmp_server::{Address, Control, Embedded, Listen, Server, system_time, version};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
+
+// Nothing else in the manifest: neither serde nor schemars, and this crate by this path alone.
+qapi_types! {
+    /// What the timer has done.
+    #[derive(Clone, Copy)]
+    struct Timer<T> {
+        ticks_so_far: T,
+        limit: Option<Ticks>,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Ticks(u64);
+}
 
 thread_local! {
     static TICKS: Cell<u64> = const { Cell::new(0) };
@@ -28,7 +41,12 @@ const QMP: u64 = 1;
 fn embed(path: &Path) -> Result<Embedded, Box<dyn Error>> {
     let mut registry = Registry::new();
     // Both run on the loop's own thread, so they see its thread-local.
-    registry.command("query-ticks", |_: &Context| Ok::<_, QmpError>(TICKS.get()))?;
+    registry.command("query-ticks", |_: &Context| {
+        Ok::<_, QmpError>(Timer { ticks_so_far: TICKS.get(), limit: None })
+    })?;
+    registry.command("x-check", |_: &Context, timer: Timer<u64>| {
+        Ok::<_, QmpError>(timer.limit.is_none_or(|Ticks(limit)| timer.ticks_so_far < limit))
+    })?;
     registry.command("quit", |context: &Context| {
         let control = context.monitor().local::<Control>();
         control.ok_or_else(|| QmpError::generic("no server"))?.shutdown();
@@ -66,6 +84,10 @@ fn run(qmp: Embedded) -> Result<u64, Box<dyn Error>> {
 fn ask(path: &Path) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.write_all(b"{'execute': 'qmp_capabilities'} {'execute': 'query-ticks', 'id': 1}")?;
+    stream.write_all(
+        b"{'execute': 'x-check', 'arguments': {'ticks-so-far': 1, 'limit': 2}, 'id': 3}
+          {'execute': 'x-check', 'arguments': {'ticks': 1}, 'id': 4}",
+    )?;
     stream.write_all(b"{'execute': 'quit', 'id': 2}")?;
     stream.shutdown(Shutdown::Write)?;
     let mut said = String::new();
@@ -86,7 +108,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let said = client.join().expect("the client does not panic")?;
     std::fs::remove_dir_all(&folder)?;
     assert!(said.starts_with(r#"{"QMP": "#), "{said}");
-    assert_eq!(said.matches(r#"{"return": "#).count(), 3, "{said}");
+    assert_eq!(said.matches(r#"{"return": "#).count(), 4, "{said}");
+    assert!(said.contains(r#"{"return": {"ticks-so-far": "#), "{said}");
+    assert!(said.contains(r#"{"return": true, "id": 3}"#), "{said}");
+    assert!(said.contains("Parameter 'ticks-so-far' is missing"), "{said}");
     assert!(said.ends_with("\"id\": 2}\r\n"), "{said}");
     assert!(executed >= 3, "every command was executed by the loop");
     println!("{executed} turns of the loop had commands");
