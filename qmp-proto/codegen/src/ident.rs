@@ -97,6 +97,11 @@ pub(crate) fn camel(name: &str) -> String {
     if camel == "Self" { "Self_".to_owned() } else { camel }
 }
 
+/// Returns the name of a constant: `STOP`.
+pub(crate) fn constant(name: &str) -> String {
+    name.chars().map(|c| if is_plain(c) { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
 /// Returns the name, with a number if it is taken, and takes it.
 pub(crate) fn unique(name: String, taken: &mut HashSet<String>) -> String {
     let mut unique = name.clone();

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use crate::ident::{camel, field, unique};
+use crate::ident::{camel, constant, field, unique};
 use crate::names::{Names, json_type};
 use crate::qapi::{Known, Place};
 use crate::schema::{Builtin, EnumValue, Id, Kind, Member, Members, Schema, Tag};
@@ -52,6 +52,69 @@ impl Writer<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// The commands as types, and the events as values, of the types before.
+    pub(crate) fn entities(&mut self, commands: &[usize], events: &[usize]) {
+        let (schema, proto) = (self.schema, self.proto);
+        if !commands.is_empty() {
+            line!(self, "/// The commands: types that say what they take and return.");
+            line!(self, "pub mod commands {{");
+        }
+        let mut taken = HashSet::new();
+        for &index in commands {
+            let command = &schema.commands[index];
+            let name = unique(camel(&command.name), &mut taken);
+            let place = (Place::Result, command.name.clone());
+            let integer = self.known.integers.get(&place).copied();
+            let band = if command.allow_oob { ", which can be executed out of band" } else { "" };
+            line!(self, "    /// The command `{}`{band}.", command.name);
+            line!(self, "    #[derive(Clone, Copy, Debug)]");
+            line!(self, "    pub struct {name};\n");
+            line!(self, "    impl {proto}::CommandType for {name} {{");
+            line!(self, "        const NAME: &'static str = {:?};", command.name);
+            if !command.features.is_empty() {
+                line!(
+                    self,
+                    "        const FEATURES: &'static [&'static str] = &{:?};",
+                    command.features
+                );
+            }
+            line!(self, "        type Arguments = {};", self.entity_type(command.arguments, None));
+            line!(self, "        type Result = {};", self.entity_type(command.result, integer));
+            line!(self, "    }}\n");
+        }
+        if !commands.is_empty() {
+            line!(self, "}}\n");
+        }
+        if events.is_empty() {
+            return;
+        }
+        line!(self, "/// The events.");
+        line!(self, "pub mod events {{");
+        let mut taken = HashSet::new();
+        for &index in events {
+            let event = &schema.events[index];
+            let name = unique(constant(&event.name), &mut taken);
+            let data = self.entity_type(event.data, None);
+            line!(self, "    /// The event `{}`.", event.name);
+            line!(self, "    pub const {name}: {proto}::EventType<{data}> =");
+            let features = match event.features.is_empty() {
+                true => String::new(),
+                false => format!(".features(&{:?})", event.features),
+            };
+            line!(self, "        {proto}::EventType::new({:?}){features};", event.name);
+        }
+        line!(self, "}}");
+    }
+
+    /// A type as a module within sees it. The empty object is nothing.
+    fn entity_type(&self, id: Id, integer: Option<&str>) -> String {
+        if self.schema.is_empty(id) {
+            return "()".to_owned();
+        }
+        let any = format!("{}::Value", self.proto);
+        self.ty(id, integer.unwrap_or("i128"), &any, "super::")
     }
 
     /// Whether an enum is more than the type of tags, which the variants of their unions say already.
@@ -406,10 +469,10 @@ impl Writer<'_> {
     }
 
     fn own_type(&self, id: Id, integer: Option<&str>) -> String {
-        self.ty(id, integer.unwrap_or("i128"), &format!("{}::Value", self.proto))
+        self.ty(id, integer.unwrap_or("i128"), &format!("{}::Value", self.proto), "")
     }
 
-    pub(crate) fn ty(&self, id: Id, integer: &str, any: &str) -> String {
+    fn ty(&self, id: Id, integer: &str, any: &str, module: &str) -> String {
         match &self.schema.types[id].kind {
             Kind::Builtin(builtin) => match builtin {
                 Builtin::Str => "String",
@@ -420,8 +483,8 @@ impl Writer<'_> {
                 Builtin::Any => any,
             }
             .to_owned(),
-            Kind::Array(element) => format!("Vec<{}>", self.ty(*element, integer, any)),
-            _ => self.names.names[&id].clone(),
+            Kind::Array(element) => format!("Vec<{}>", self.ty(*element, integer, any, module)),
+            _ => format!("{module}{}", self.names.names[&id]),
         }
     }
 
@@ -436,7 +499,7 @@ impl Writer<'_> {
         let int = format!("{dispatch}::qapi::Int");
         let any = format!("{dispatch}::qapi::Any");
         (is_special || present)
-            .then(|| format!("with = {:?}", self.ty(id, integer.unwrap_or(&int), &any)))
+            .then(|| format!("with = {:?}", self.ty(id, integer.unwrap_or(&int), &any, "")))
     }
 
     /// Whether null is among the values of a type.
