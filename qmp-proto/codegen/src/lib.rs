@@ -64,6 +64,9 @@
 //! know is kept in their last variant, `Unknown` (or `Unrecognized`, where QEMU has an `unknown`), as text or as the
 //! members of an object. This variant is no part of the schema, and a server of such types refuses what is in it.
 //!
+//! `device_add` takes more members than its schema lists, the properties of the device; they are in the field `more_`. So it is for
+//! any command whose QAPI schema has `'gen': false`.
+//!
 //! An optional member that may be null keeps null and absent apart: `None` is absent. A type that contains itself has a
 //! `Box` on the way. Unions and alternates are deserialized without copies of what is within them, however deep that is.
 //!

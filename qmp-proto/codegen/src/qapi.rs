@@ -18,6 +18,8 @@ pub(crate) struct Known {
     pub(crate) integers: HashMap<(Place, String), &'static str>,
     /// The names of the branches of alternates.
     pub(crate) branches: HashMap<Id, Vec<String>>,
+    /// Arguments that may have members which the schema does not list.
+    pub(crate) open: HashSet<Id>,
 }
 
 /// What has a member.
@@ -81,9 +83,16 @@ impl Known {
         let mut finder =
             Finder { schema, definitions, known: Known::default(), visited: HashSet::new() };
         for command in &schema.commands {
+            // Takes the properties of the device. Introspection does not say so, and every client needs them.
+            if command.name == "device_add" {
+                finder.known.open.insert(command.arguments);
+            }
             let Some(definition) = finder.definition(&command.name, "command") else { continue };
             if let Some(data) = definition.get("data") {
                 finder.root(command.arguments, data);
+            }
+            if definition.get("gen").and_then(Value::as_bool) == Some(false) {
+                finder.known.open.insert(command.arguments);
             }
             if let Some(result) = definition.get("returns") {
                 finder.ty(command.result, result);

@@ -20,6 +20,9 @@ pub(crate) struct Writer<'s> {
     pub(crate) out: String,
 }
 
+/// The field of members that the schema does not list. No member has this name.
+const MORE: &str = "more_";
+
 /// How a type is deserialized.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reads {
@@ -231,6 +234,15 @@ impl Writer<'_> {
         for (member, field) in object.members.iter().zip(&fields) {
             self.field(id, member, field);
         }
+        if self.known.open.contains(&id) {
+            line!(self, "    /// Other members, which the schema does not list.");
+            line!(self, "    #[serde(flatten)]");
+            if let Some(dispatch) = self.dispatch {
+                let map = format!("std::collections::BTreeMap<String, {dispatch}::qapi::Any>");
+                self.described("    ", &[format!("with = {map:?}")]);
+            }
+            line!(self, "    pub {MORE}: {}::Object,", self.proto);
+        }
         line!(self, "}}\n");
         self.constructor(id, name, object, &fields);
     }
@@ -267,7 +279,8 @@ impl Writer<'_> {
         let needed =
             object.members.iter().enumerate().filter(|(index, member)| is_needed(*index, member));
         let needed = needed.count();
-        if needed == 0 || needed == object.members.len() {
+        let is_open = self.known.open.contains(&id);
+        if needed == 0 || needed == object.members.len() && !is_open {
             return;
         }
         let mut parameters = Vec::new();
@@ -282,6 +295,9 @@ impl Writer<'_> {
                 parameters.push(format!("{field}: {}", self.member_type(id, member)));
                 values.push(field.clone());
             }
+        }
+        if is_open {
+            values.push(format!("{MORE}: {}::Object::new()", self.proto));
         }
         line!(self, "impl {name} {{");
         line!(self, "    /// Creates one without optional members.");

@@ -16,10 +16,12 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::{fmt::Debug, mem::take};
 
 use proptest::prelude::*;
+use qmp::commands::{BlockdevAdd, NetdevAdd, QueryBlock, QueryStats, Transaction};
+use qmp::events::BLOCK_JOB_READY;
 use qmp_codegen::Generator;
-use qmp_dispatch::proto::{Error, Json, Value, from_value};
+use qmp_dispatch::proto::{Band, Json, Value, from_value};
 use qmp_dispatch::qapi::{check_arguments_of, type_of};
-use qmp_dispatch::{Context, EventType, LocalClient, Registry};
+use qmp_dispatch::{CommandType, Context, LocalClient, Registry};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,8 +39,6 @@ const RECORDED: &str = include_str!("../../schema/qemu-11.1-typed.jsonl");
 const ENTITIES: [&str; 6] =
     ["BLOCK_JOB_READY", "blockdev-add", "netdev_add", "query-block", "query-stats", "transaction"];
 
-const BLOCK_JOB_READY: EventType<qmp::BlockJobReadyData> = EventType::new("BLOCK_JOB_READY");
-
 /// What the commands have been called with.
 #[derive(Default)]
 struct Calls {
@@ -55,49 +55,34 @@ fn registry(calls: Arc<Calls>) -> Registry {
     registry.event(&BLOCK_JOB_READY).unwrap();
     let mut group = registry.with(calls);
     group
-        .command("blockdev-add", |calls: &Calls, _: &Context, device: qmp::BlockdevAddArguments| {
+        .serve::<BlockdevAdd>(|calls: &Calls, _: &Context, device| {
             calls.devices.lock().unwrap().push(device);
-            Ok::<_, Error>(())
         })
         .unwrap();
     group
-        .command("netdev_add", |calls: &Calls, _: &Context, network: qmp::NetdevAddArguments| {
+        .serve::<NetdevAdd>(|calls: &Calls, _: &Context, network| {
             calls.networks.lock().unwrap().push(network);
-            Ok::<_, Error>(())
         })
         .unwrap();
     group
-        .command("transaction", |calls: &Calls, _: &Context, actions: qmp::TransactionArguments| {
+        .serve::<Transaction>(|calls: &Calls, _: &Context, actions| {
             calls.actions.lock().unwrap().push(actions);
-            Ok::<_, Error>(())
         })
         .unwrap();
     group
-        .command("query-block", |calls: &Calls, _: &Context, _: qmp::QueryBlockArguments| {
-            Ok::<_, Error>(calls.block.lock().unwrap().clone())
-        })
+        .serve::<QueryBlock>(|calls: &Calls, _: &Context, _| calls.block.lock().unwrap().clone())
         .unwrap();
     group
-        .command("query-stats", |calls: &Calls, _: &Context, _: qmp::QueryStatsArguments| {
-            Ok::<_, Error>(calls.stats.lock().unwrap().clone())
-        })
+        .serve::<QueryStats>(|calls: &Calls, _: &Context, _| calls.stats.lock().unwrap().clone())
         .unwrap();
     registry
 }
 
-/// Calls a command with arguments of its type, and returns the result or the description of the error.
-fn call(client: &LocalClient, name: &str, arguments: &impl Serialize) -> Result<Value, String> {
-    let arguments = Json::encode(arguments).unwrap();
-    let said = client.ask(&format!(r#"{{"execute": "{name}", "arguments": {arguments}}}"#));
-    let [response] = said.as_slice() else { panic!("{said:?}") };
-    let response: Value = response.parse().unwrap();
-    match response.get("return") {
-        Some(result) => Ok(result.clone()),
-        None => Err(response
-            .get("error")
-            .and_then(|error| error.get("desc")?.as_str())
-            .unwrap()
-            .to_owned()),
+/// Calls a command, and returns the error.
+fn refusal<C: CommandType>(client: &LocalClient, arguments: &C::Arguments) -> String {
+    match client.call::<C>(arguments) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("not refused"),
     }
 }
 
@@ -200,7 +185,7 @@ fn a_backing_file_may_be_null_or_absent() {
     ] {
         let sent = device(backing);
         assert_eq!(Json::encode(&sent).unwrap().as_str(), text);
-        assert!(call(&client, "blockdev-add", &sent).is_ok());
+        assert_eq!(client.call::<BlockdevAdd>(&sent), Ok(()));
         assert_eq!(take(&mut *calls.devices.lock().unwrap()), [sent]);
     }
 }
@@ -209,21 +194,24 @@ fn a_backing_file_may_be_null_or_absent() {
 fn strictness_is_the_servers() {
     let client = LocalClient::new(registry(Arc::default()));
     let refused = |arguments: &str| {
-        let arguments: Value = arguments.parse().unwrap();
-        call(&client, "blockdev-add", &arguments).unwrap_err()
+        let arguments = Json::from(&arguments.parse::<Value>().unwrap());
+        client.execute("blockdev-add", Some(&arguments), Band::InBand).unwrap_err().to_string()
     };
-    assert_eq!(refused("{'driver': 'new'}"), "Parameter 'driver' does not accept value 'new'");
+    assert_eq!(
+        refused("{'driver': 'new'}"),
+        "GenericError: Parameter 'driver' does not accept value 'new'"
+    );
     assert_eq!(
         refused("{'driver': 'qcow2', 'file': 'f', 'new': 1}"),
-        "Parameter 'new' is unexpected"
+        "GenericError: Parameter 'new' is unexpected"
     );
     assert_eq!(
         refused("{'driver': 'raw', 'file': {'driver': 'file'}}"),
-        "Parameter 'file.filename' is missing"
+        "GenericError: Parameter 'file.filename' is missing"
     );
     assert_eq!(
         refused("{'driver': 'null-co', 'discard': 'new'}"),
-        "Parameter 'discard' does not accept value 'new'"
+        "GenericError: Parameter 'discard' does not accept value 'new'"
     );
     // Not by serde: clients keep what is new.
     let new: qmp::BlockdevAddArguments = from_value(
@@ -235,8 +223,8 @@ fn strictness_is_the_servers() {
     assert_eq!(members.get("x"), Some(&1.into()));
     // It is sent as it came, and refused by servers that do not know it.
     assert_eq!(
-        call(&client, "blockdev-add", &new).unwrap_err(),
-        "Parameter 'driver' does not accept value 'new'"
+        refusal::<BlockdevAdd>(&client, &new),
+        "GenericError: Parameter 'driver' does not accept value 'new'"
     );
 }
 
@@ -251,9 +239,8 @@ fn an_event_has_its_data() {
     .unwrap();
     assert_eq!(data.len, u64::MAX.into());
     client.monitor().dispatcher().emit(&BLOCK_JOB_READY, &data).unwrap();
-    let [event] = &client.ask("")[..] else { panic!() };
-    let event: Value = event.parse().unwrap();
-    assert_eq!(from_value(event.get("data").unwrap().clone()), Ok(data));
+    let [event] = &client.events()[..] else { panic!() };
+    assert_eq!(BLOCK_JOB_READY.read(event), Some(Ok(data)));
 }
 
 /// A QAPI schema is written and read: what introspection masks comes back.
@@ -311,27 +298,27 @@ proptest! {
         let client = LocalClient::new(registry(Arc::clone(&calls)));
         let device: qmp::BlockdevAddArguments =
             from_value(ENTRIES.arguments("blockdev-add", random)).unwrap();
-        prop_assert!(call(&client, "blockdev-add", &device).is_ok());
+        prop_assert!(client.call::<BlockdevAdd>(&device).is_ok());
         prop_assert_eq!(take(&mut *calls.devices.lock().unwrap()), [device]);
         let network: qmp::NetdevAddArguments =
             from_value(ENTRIES.arguments("netdev_add", random)).unwrap();
-        prop_assert!(call(&client, "netdev_add", &network).is_ok());
+        prop_assert!(client.call::<NetdevAdd>(&network).is_ok());
         prop_assert_eq!(take(&mut *calls.networks.lock().unwrap()), [network]);
         let actions: qmp::TransactionArguments =
             from_value(ENTRIES.arguments("transaction", random)).unwrap();
-        prop_assert!(call(&client, "transaction", &actions).is_ok());
+        prop_assert!(client.call::<Transaction>(&actions).is_ok());
         prop_assert_eq!(take(&mut *calls.actions.lock().unwrap()), [actions]);
 
         let block: Vec<qmp::QueryBlockResult> =
             from_value(ENTRIES.result("query-block", random)).unwrap();
         calls.block.lock().unwrap().clone_from(&block);
-        let told = call(&client, "query-block", &qmp::QueryBlockArguments::default()).unwrap();
-        prop_assert_eq!(from_value(told), Ok(block));
+        let told = client.call::<QueryBlock>(&qmp::QueryBlockArguments::default());
+        prop_assert_eq!(told.unwrap(), block);
         let stats: Vec<qmp::QueryStatsResult> =
             from_value(ENTRIES.result("query-stats", random)).unwrap();
         calls.stats.lock().unwrap().clone_from(&stats);
-        let told = call(&client, "query-stats", &ENTRIES.arguments("query-stats", random)).unwrap();
-        prop_assert_eq!(from_value(told), Ok(stats));
+        let wanted = from_value(ENTRIES.arguments("query-stats", random)).unwrap();
+        prop_assert_eq!(client.call::<QueryStats>(&wanted).unwrap(), stats);
     }
 
     /// Members, values and variants that a client does not know are no errors.

@@ -135,6 +135,17 @@ fn a_qapi_schema_has_names_and_widths() {
 }
 
 #[test]
+fn a_device_has_properties_that_are_not_listed() {
+    let schema = schema(r#"{"name": "driver", "type": "str"}"#, "");
+    let device = schema.replace("x-set", "device_add");
+    let open = "#[serde(flatten)] pub more_: qmp_proto::Object, }";
+    assert_has(&generate(&Generator::new(), &device), &[open, "new(driver: String) -> Self"]);
+    assert!(!generate(&Generator::new(), &schema).contains(open));
+    let qapi = "{ 'command': 'x-set', 'data': { 'driver': 'str' }, 'gen': false }";
+    assert_has(&generate(Generator::new().qapi(qapi), &schema), &[open]);
+}
+
+#[test]
 fn only_what_is_selected_is_generated() {
     let other = r#"{"name": "x-get", "meta-type": "command", "arg-type": "0", "ret-type": "2", "features": ["f"], "allow-oob": true}
         {"name": "DONE", "meta-type": "event", "arg-type": "0"}
