@@ -215,7 +215,7 @@ impl<'s> Finder<'s> {
                 Some(Value::Object(members)) => layers.push(members),
                 // A cycle is not a schema, and must not hold us up.
                 Some(Value::String(base)) if layers.len() < 64 => {
-                    next = self.definition(base, "struct")
+                    next = self.definition(base, "struct");
                 }
                 _ => {}
             }

@@ -44,7 +44,7 @@ impl Writer<'_> {
             let name = self.names.names[&id].clone();
             match &self.schema.types[id].kind {
                 Kind::Enum(values) if self.is_used_as_enum(id) => {
-                    self.enumeration(id, &name, values)
+                    self.enumeration(id, &name, values);
                 }
                 Kind::Alternate(branches) => self.alternate(id, &name, branches),
                 Kind::Object(object) => match &object.tag {
