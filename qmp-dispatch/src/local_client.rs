@@ -167,7 +167,7 @@ impl LocalClient {
     ///
     /// let mut registry = Registry::new();
     /// registry.infallible_command("x-who", |context: &Context| {
-    ///     context.monitor().local::<Peer>().map(|peer| peer.0.clone())
+    ///     context.monitor().local::<Peer>().map_or_else(String::new, |peer| peer.0.clone())
     /// })?;
     /// let client = LocalClient::new_with(registry, Locals::default().with(Peer("me".to_owned())));
     /// assert_eq!(client.ask("{'execute': 'x-who'}"), [r#"{"return": "me"}"#]);

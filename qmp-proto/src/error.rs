@@ -185,6 +185,8 @@ mod tests {
         Transparent(Error),
         #[error("cannot resize")]
         Source(#[source] BoxError),
+        #[error("cannot reset")]
+        Outer(#[source] BoxError),
         #[error("cannot resize: {0}")]
         SourceRepeated(#[source] BoxError),
     }
@@ -211,8 +213,8 @@ mod tests {
                     convert(wrap(error.clone().into())),
                     Error::new(error.class, desc.clone())
                 );
-                let twice = Wrapped::Source(wrap(error.clone().into()).into());
-                let desc = format!("cannot resize: {desc}");
+                let twice = Wrapped::Outer(wrap(error.clone().into()).into());
+                let desc = format!("cannot reset: {desc}");
                 assert_eq!(convert(twice), Error::new(error.class, desc));
             }
         }
@@ -250,6 +252,8 @@ mod tests {
         assert_eq!(convert(inner), Error::generic("cannot resize: cannot resize: e"));
         let inner = Wrapped::Source("size".into());
         assert_eq!(convert(inner), Error::generic("cannot resize: size"));
+        let twice = Wrapped::Source(Wrapped::Source("size".into()).into());
+        assert_eq!(convert(twice), Error::generic("cannot resize: size"));
     }
 
     proptest! {

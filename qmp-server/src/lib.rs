@@ -88,6 +88,7 @@
 mod access;
 #[cfg(feature = "audit")]
 mod audit;
+mod client;
 mod engine;
 #[cfg(feature = "tokio")]
 mod executor;
@@ -117,6 +118,7 @@ pub use qmp_dispatch as dispatch;
 pub use access::{Access, Limits, Quota};
 #[cfg(feature = "audit")]
 pub use audit::Audit;
+pub use client::{Client, ClientError, Closed};
 pub use engine::Engine;
 #[cfg(feature = "tokio")]
 pub use executor::TokioExecutor;

@@ -3,11 +3,12 @@
 
 use std::time::Instant;
 
-use qmp_dispatch::proto::{Band, Object, ParseValueError, Value};
+use qmp_dispatch::proto::{Band, Capability, Json, Layout, Object, ParseValueError, Value};
+use qmp_server::ClientError;
 
 use crate::Failure;
 use crate::arguments::CallOptions;
-use crate::client::{Broken, Client, OutOfBand, print};
+use crate::client::{connect, print};
 
 pub(crate) fn call(options: &CallOptions) -> Result<(), Failure> {
     let mut arguments = Object::new();
@@ -17,28 +18,44 @@ pub(crate) fn call(options: &CallOptions) -> Result<(), Failure> {
             return Err(Failure::usage(format_args!("argument '{name}' is given twice")));
         }
     }
-    let (oob, band) = match options.oob {
-        true => (OutOfBand::Needed, Band::OutOfBand),
-        false => (OutOfBand::No, Band::InBand),
+    let (capabilities, band) = match options.oob {
+        true => (vec![Capability::OOB], Band::OutOfBand),
+        false => (Vec::new(), Band::InBand),
     };
     let address = &options.server.address;
-    let broken = |error: Broken| Failure::usage(format_args!("{address}: {error}"));
-    let client = Client::connect(&options.server, &options.tls, options.timeout, oob);
-    let mut client = client.map_err(broken)?;
-    let result = client.execute(&options.command, &arguments, band).map_err(broken)?;
-    print(result.map_err(Failure::command)?.as_str())?;
+    let broken = |error: ClientError| match error {
+        ClientError::Command(error) => Failure::command(error),
+        error => Failure::usage(format_args!("{address}: {error}")),
+    };
+    let mut client =
+        connect(&options.server, &options.tls, options.timeout, capabilities).map_err(broken)?;
+    let arguments = (!arguments.is_empty()).then(|| Json::from(&arguments));
+    let result = client.execute(&options.command, arguments.as_ref(), band).map_err(broken)?;
+    print(result.as_str())?;
     let Some(duration) = options.events else { return Ok(()) };
+    if client.missed_events() > 0 {
+        return Err(Failure::usage(format_args!(
+            "{address}: the server sends more events than can be kept while it executes a command"
+        )));
+    }
     let deadline = Instant::now() + duration;
+    // Not every server says that it has shut down.
+    let mut may_end = options.command == "quit";
     loop {
-        match client.next_event(deadline) {
-            Ok(Some(event)) => print(&event)?,
+        match client.next_event(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Some(event)) => {
+                may_end |= event.name == "SHUTDOWN";
+                let mut text = String::new();
+                event.write(Layout::Compact, &mut text);
+                print(&text)?;
+            }
             Ok(None) => return Ok(()),
-            // Not every server says that it has shut down.
-            Err(Broken::Closed(_)) if options.command == "quit" => return Ok(()),
+            Err(ClientError::Closed(_)) if may_end => return Ok(()),
             Err(error) => return Err(broken(error)),
         }
     }
 }
+
 /// Reads `NAME=TEXT` or `NAME:=JSON`.
 fn parse_argument(argument: &str) -> Result<(&str, Value), Failure> {
     let wrong = |reason: &str| Failure::usage(format_args!("argument '{argument}': {reason}"));

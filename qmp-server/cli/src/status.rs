@@ -7,32 +7,36 @@ mod table;
 use std::io;
 use std::process::exit;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use qmp_dispatch::proto::{Band, DecodeError, ErrorClass, Json, Object};
+use qmp_dispatch::proto::{Band, Capability, DecodeError, ErrorClass, Json};
+use qmp_server::{Client, ClientError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::screen::Screen;
 use crate::Failure;
 use crate::arguments::StatusOptions;
-use crate::client::{Broken, Client, OutOfBand, print};
+use crate::client::{connect, print};
 
 /// More often would not be readable.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
 pub(crate) fn status(options: &StatusOptions) -> Result<(), Failure> {
     let address = &options.server.address;
-    let broken = |error: Broken| Failure::usage(format_args!("{address}: {error}"));
+    let broken = |error: ClientError| match error {
+        ClientError::Command(error) => Failure::command(error),
+        error => Failure::usage(format_args!("{address}: {error}")),
+    };
     // In-band, a command that hangs would be in the way.
-    let oob = OutOfBand::IfOffered;
-    let client = Client::connect(&options.server, &options.tls, options.timeout, oob);
+    let oob = vec![Capability::OOB];
+    let client = connect(&options.server, &options.tls, options.timeout, oob);
     let mut client = client.map_err(broken)?;
     let band = if client.has_oob() { Band::OutOfBand } else { Band::InBand };
     let mut is_mux = true;
     let mut look = || -> Result<String, Failure> {
-        client.renew();
-        let report = Report::query(&mut client, band, is_mux, &broken)?;
+        client.set_deadline(Some(Instant::now() + options.timeout));
+        let report = Report::query(&mut client, band, is_mux).map_err(broken)?;
         // Not asked again for what it does not have: it counts what fails.
         is_mux = report.upstream.is_some();
         if options.json { Ok(report.json()) } else { report.table().map_err(broken) }
@@ -66,24 +70,14 @@ struct Report {
 }
 
 impl Report {
-    fn query(
-        client: &mut Client,
-        band: Band,
-        is_mux: bool,
-        broken: &dyn Fn(Broken) -> Failure,
-    ) -> Result<Report, Failure> {
-        let mut ask = |what: &str| {
-            let command = format!("__org.qmp-server_query-{what}");
-            client.execute(&command, &Object::new(), band).map_err(broken)
-        };
-        let server = ask("server")?.map_err(Failure::command)?;
-        let clients = ask("clients")?.map_err(Failure::command)?;
-        let upstream = match is_mux.then(|| ask("upstream")).transpose()? {
-            Some(Ok(upstream)) => Some(upstream),
-            Some(Err(error)) if error.class != ErrorClass::CommandNotFound => {
-                return Err(Failure::command(error));
-            }
-            Some(Err(_)) | None => None,
+    fn query(client: &mut Client, band: Band, is_mux: bool) -> Result<Report, ClientError> {
+        let mut ask =
+            |what: &str| client.execute(&format!("__org.qmp-server_query-{what}"), None, band);
+        let server = ask("server")?;
+        let clients = ask("clients")?;
+        let upstream = match is_mux.then(|| ask("upstream")).transpose() {
+            Err(ClientError::Command(error)) if error.class == ErrorClass::CommandNotFound => None,
+            upstream => upstream?,
         };
         client.forget_events();
         Ok(Report { server, clients, upstream })
@@ -103,8 +97,9 @@ impl Report {
         text + "}"
     }
 
-    fn table(&self) -> Result<String, Broken> {
-        let invalid = |error: DecodeError| Broken::Invalid(error.to_string());
+    fn table(&self) -> Result<String, ClientError> {
+        let invalid =
+            |reason: DecodeError| ClientError::Unreadable { name: "the status".to_owned(), reason };
         let server = self.server.decode().map_err(invalid)?;
         let clients: Vec<_> = self.clients.decode().map_err(invalid)?;
         let upstream = self.upstream.as_ref().map(Json::decode).transpose().map_err(invalid)?;
