@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Answers that are given later: by another thread, by a future, by nobody.
+//! Answers that are given later: by another thread, by an async function, by nobody.
 
-use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 
 use qmp_dispatch::proto::Error;
-use qmp_dispatch::{Context, LocalClient, RegisterError, Registry, Responder};
+use qmp_dispatch::{AsyncContext, Context, LocalClient, RegisterError, Registry, Responder, Task};
 
 fn on_a_thread(_: &Context, responder: Responder<u64>) {
     thread::spawn(move || responder.respond(Ok::<_, Error>(6 * 7)));
 }
 
-fn in_a_future(_: &Context, responder: Responder<u64>) {
-    let answer = async move { responder.respond(measure().await) };
-    thread::spawn(move || block_on(answer));
+async fn in_a_future(_: AsyncContext) -> Result<u64, Error> {
+    Ok(measure().await? * 7)
+}
+
+/// A program with an async runtime spawns the task there.
+fn execute(task: Task) {
+    if let Some(task) = task.poll_now() {
+        thread::spawn(|| task.run());
+    }
 }
 
 /// Its client is told that there is no answer.
@@ -25,31 +27,14 @@ fn never(_: &Context, responder: Responder<u64>) {
 }
 
 async fn measure() -> Result<u64, Error> {
-    Ok(std::future::ready(6).await * 7)
-}
-
-/// The least of an executor; a program has a better one.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
+    Ok(std::future::ready(6).await)
 }
 
 fn registry() -> Result<Registry, RegisterError> {
     let mut registry = Registry::new();
     registry.deferred_command("x-thread", on_a_thread)?;
-    registry.deferred_command("x-future", in_a_future)?;
+    registry.set_executor(execute);
+    registry.async_command("x-future", in_a_future)?;
     registry.deferred_command("x-never", never)?;
     Ok(registry)
 }

@@ -21,11 +21,10 @@ pub(crate) struct Wakers {
 }
 
 impl Wakers {
-    /// Adds a waker, or replaces the one of this key. Returns `None` if the monitor is closed.
-    pub(crate) fn add(
+    /// Returns a key for a waker: this one, or a new one. Returns `None` if the monitor is closed.
+    pub(crate) fn key(
         &mut self,
         key: Option<u64>,
-        waker: &Waker,
         request: &Arc<OpenRequest>,
         others: &OpenRequests,
     ) -> Option<u64> {
@@ -34,12 +33,15 @@ impl Wakers {
         } else if others.is_closed() {
             return None;
         }
-        let key = key.unwrap_or_else(|| {
+        Some(key.unwrap_or_else(|| {
             self.last_key += 1;
             self.last_key
-        });
-        self.wakers.entry(key).and_modify(|old| old.clone_from(waker)).or_insert(waker.clone());
-        Some(key)
+        }))
+    }
+
+    /// Returns the waker that had this key.
+    pub(crate) fn set(&mut self, key: u64, waker: Waker) -> Option<Waker> {
+        self.wakers.insert(key, waker)
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<Waker> {
@@ -159,6 +161,43 @@ impl Wake for Callback {
         let callback = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(callback) = callback {
             callback();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qmp_proto::Error;
+
+    use super::*;
+    use crate::{Context, LocalClient, Registry, Responder};
+
+    #[test]
+    fn nothing_is_kept_of_what_waits_no_more() {
+        let mut registry = Registry::new();
+        let handler = |context: &Context, responder: Responder<()>| {
+            let request = responder.request();
+            let mut polled = Polled::from_waker(Waker::noop());
+            for _ in 0..100 {
+                let mut closed = [Closed::new(request), Closed::new(request)];
+                for closed in closed.iter_mut().chain(&mut [Closed::new(request)]) {
+                    assert!(Pin::new(&mut *closed).poll(&mut polled).is_pending());
+                    assert!(Pin::new(closed).poll(&mut polled).is_pending());
+                }
+                let kept = request.take_wakers();
+                assert_eq!(kept.wakers.len(), 2);
+                kept.wake(context.monitor().open_requests());
+            }
+            assert!(request.take_wakers().wakers.is_empty());
+            responder.on_closed(|| ());
+            assert_eq!(context.monitor().open_requests().lock().open.len(), 1);
+            responder.respond(Ok::<_, Error>(()));
+        };
+        registry.deferred_command("x", handler).unwrap();
+        let client = LocalClient::new(registry);
+        for _ in 0..2 {
+            assert_eq!(client.ask("{'execute': 'x'}"), [r#"{"return": {}}"#]);
+            assert!(client.monitor().open_requests().lock().open.is_empty());
         }
     }
 }

@@ -3,15 +3,20 @@
 
 use std::any::Any;
 
-use qmp_proto::{BoxError, Error, Json, Object};
+use qmp_proto::{Error, Json, Object};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::later::ErasedAsync;
+use crate::parts::{
+    AnswersLater, CommandArguments, CommandResult, ContextByValue, ContextLast, DecodedArguments,
+    HandlerOutput, IsAsync, NeedsState, NoContext, NoResponder, Nothing, ResponderFirst, Right,
+    RightForm, SharedHandler, StateByArc, TwoArguments, wrong_forms,
+};
 use crate::qapi::decode;
 use crate::reply::Reply;
-use crate::{Context, Responder};
+use crate::{AsyncContext, Context, Responder};
 
 /// A function that serves a command, with state `S` or without (`S = ()`):
 ///
@@ -56,9 +61,7 @@ use crate::{Context, Responder};
     message = "this cannot serve a command",
     label = "not of the form `Fn(&Context, A) -> Result<T, E>`, or without `A`",
     note = "functions for `Registry::with(state)` have `&S` as another parameter, before the `&Context`",
-    note = "`A` is to implement `serde::de::DeserializeOwned` and `schemars::JsonSchema`",
-    note = "`T` is to implement `serde::Serialize` and `schemars::JsonSchema`, `E` is an error or a text: `Into<Box<dyn std::error::Error + Send + Sync>>`",
-    note = "functions that return `T` without a `Result` are registered with `infallible_command`",
+    note = "an `async fn` is registered with `async_command`, and takes an `AsyncContext`",
     note = "the types of a closure's parameters are to be written out: `|_: &Context, new: BlockResize| …`"
 )]
 pub trait Handler<S: ?Sized, Shape>: Send + Sync + 'static {
@@ -80,68 +83,24 @@ pub trait Handler<S: ?Sized, Shape>: Send + Sync + 'static {
     ) -> Result<Self::Result, Error>;
 }
 
-/// Tells functions without state from those with some.
-#[doc(hidden)]
-#[derive(Debug)]
-pub enum Stateless {}
-
-impl<F, A, T, E> Handler<(), (Stateless, A, T, E)> for F
+impl<S, Shape, H> Handler<S, Shape> for H
 where
-    F: Fn(&Context, A) -> Result<T, E> + Send + Sync + 'static,
-    A: DeserializeOwned + JsonSchema,
-    T: Serialize + JsonSchema + 'static,
-    E: Into<BoxError>,
-{
-    type Arguments = A;
-    type Result = T;
-
-    fn call(&self, (): &(), context: &Context, arguments: A) -> Result<T, Error> {
-        self(context, arguments).map_err(|error| error.into().into())
-    }
-}
-
-impl<F, T, E> Handler<(), (Stateless, T, E)> for F
-where
-    F: Fn(&Context) -> Result<T, E> + Send + Sync + 'static,
-    T: Serialize + JsonSchema + 'static,
-    E: Into<BoxError>,
-{
-    type Arguments = ();
-    type Result = T;
-
-    fn call(&self, (): &(), context: &Context, (): ()) -> Result<T, Error> {
-        self(context).map_err(|error| error.into().into())
-    }
-}
-
-impl<F, S, A, T, E> Handler<S, (A, T, E)> for F
-where
-    F: Fn(&S, &Context, A) -> Result<T, E> + Send + Sync + 'static,
     S: ?Sized,
-    A: DeserializeOwned + JsonSchema,
-    T: Serialize + JsonSchema + 'static,
-    E: Into<BoxError>,
+    H: Form<S, Shape> + SharedHandler + Send + Sync + 'static,
+    H::Verdict: RightForm,
+    H::Arguments: CommandArguments,
+    H::Output: HandlerOutput<Value: CommandResult>,
 {
-    type Arguments = A;
-    type Result = T;
+    type Arguments = H::Arguments;
+    type Result = <H::Output as HandlerOutput>::Value;
 
-    fn call(&self, state: &S, context: &Context, arguments: A) -> Result<T, Error> {
-        self(state, context, arguments).map_err(|error| error.into().into())
-    }
-}
-
-impl<F, S, T, E> Handler<S, (T, E)> for F
-where
-    F: Fn(&S, &Context) -> Result<T, E> + Send + Sync + 'static,
-    S: ?Sized,
-    T: Serialize + JsonSchema + 'static,
-    E: Into<BoxError>,
-{
-    type Arguments = ();
-    type Result = T;
-
-    fn call(&self, state: &S, context: &Context, (): ()) -> Result<T, Error> {
-        self(state, context).map_err(|error| error.into().into())
+    fn call(
+        &self,
+        state: &S,
+        context: &Context,
+        arguments: H::Arguments,
+    ) -> Result<Self::Result, Error> {
+        self.invoke(state, context, arguments).into_result()
     }
 }
 
@@ -152,60 +111,122 @@ where
 #[derive(Debug)]
 pub struct Infallible<F>(pub(crate) F);
 
-impl<F, A, T> Handler<(), (Stateless, A, T)> for Infallible<F>
+impl<S, Shape, F> Form<S, Infallible<Shape>> for Infallible<F>
 where
-    F: Fn(&Context, A) -> T + Send + Sync + 'static,
-    A: DeserializeOwned + JsonSchema,
-    T: Serialize + JsonSchema + 'static,
-{
-    type Arguments = A;
-    type Result = T;
-
-    fn call(&self, (): &(), context: &Context, arguments: A) -> Result<T, Error> {
-        Ok((self.0)(context, arguments))
-    }
-}
-
-impl<F, T> Handler<(), (Stateless, T)> for Infallible<F>
-where
-    F: Fn(&Context) -> T + Send + Sync + 'static,
-    T: Serialize + JsonSchema + 'static,
-{
-    type Arguments = ();
-    type Result = T;
-
-    fn call(&self, (): &(), context: &Context, (): ()) -> Result<T, Error> {
-        Ok((self.0)(context))
-    }
-}
-
-impl<F, S, A, T> Handler<S, (A, T)> for Infallible<F>
-where
-    F: Fn(&S, &Context, A) -> T + Send + Sync + 'static,
     S: ?Sized,
-    A: DeserializeOwned + JsonSchema,
-    T: Serialize + JsonSchema + 'static,
+    F: Form<S, Shape>,
 {
-    type Arguments = A;
-    type Result = T;
+    type Verdict = F::Verdict;
+    type Arguments = F::Arguments;
+    type Output = Infallible<F::Output>;
 
-    fn call(&self, state: &S, context: &Context, arguments: A) -> Result<T, Error> {
-        Ok((self.0)(state, context, arguments))
+    fn invoke(&self, state: &S, context: &Context, arguments: F::Arguments) -> Self::Output {
+        Infallible(self.0.invoke(state, context, arguments))
     }
 }
 
-impl<F, S, T> Handler<S, (T,)> for Infallible<F>
-where
-    F: Fn(&S, &Context) -> T + Send + Sync + 'static,
-    S: ?Sized,
-    T: Serialize + JsonSchema + 'static,
-{
-    type Arguments = ();
-    type Result = T;
+impl<T> HandlerOutput for Infallible<T> {
+    type Value = T;
 
-    fn call(&self, state: &S, context: &Context, (): ()) -> Result<T, Error> {
-        Ok((self.0)(state, context))
+    fn into_result(self) -> Result<T, Error> {
+        Ok(self.0)
     }
+}
+
+/// The parameters of a handler. See [`parts`](crate::parts).
+#[diagnostic::on_unimplemented(
+    message = "this cannot serve a command",
+    label = "not of the form `Fn(&Context, A)`, or without `A`",
+    note = "functions for `Registry::with(state)` have `&S` as another parameter, before the `&Context`",
+    note = "the types of a closure's parameters are to be written out: `|_: &Context, new: BlockResize| …`"
+)]
+pub trait Form<S: ?Sized, Shape> {
+    type Verdict;
+    type Arguments;
+    type Output;
+
+    fn invoke(&self, state: &S, context: &Context, arguments: Self::Arguments) -> Self::Output;
+}
+
+impl<F, A, R> Form<(), fn(&Context, A) -> R> for F
+where
+    F: Fn(&Context, A) -> R,
+{
+    type Verdict = Right;
+    type Arguments = A;
+    type Output = R;
+
+    fn invoke(&self, (): &(), context: &Context, arguments: A) -> R {
+        self(context, arguments)
+    }
+}
+
+impl<F, R> Form<(), fn(&Context) -> R> for F
+where
+    F: Fn(&Context) -> R,
+{
+    type Verdict = Right;
+    type Arguments = ();
+    type Output = R;
+
+    fn invoke(&self, (): &(), context: &Context, (): ()) -> R {
+        self(context)
+    }
+}
+
+impl<F, S, A, R> Form<S, fn(&S, &Context, A) -> R> for F
+where
+    F: Fn(&S, &Context, A) -> R,
+    S: ?Sized,
+{
+    type Verdict = Right;
+    type Arguments = A;
+    type Output = R;
+
+    fn invoke(&self, state: &S, context: &Context, arguments: A) -> R {
+        self(state, context, arguments)
+    }
+}
+
+impl<F, S, R> Form<S, fn(&S, &Context) -> R> for F
+where
+    F: Fn(&S, &Context) -> R,
+    S: ?Sized,
+{
+    type Verdict = Right;
+    type Arguments = ();
+    type Output = R;
+
+    fn invoke(&self, state: &S, context: &Context, (): ()) -> R {
+        self(state, context)
+    }
+}
+
+wrong_forms! {
+    Form {
+        type Arguments = ();
+        type Output = Result<(), Error>;
+
+        fn invoke(&self, _: &S, _: &Context, (): ()) -> Result<(), Error> {
+            unreachable!("a wrong form is not a handler")
+        }
+    }
+    ContextLast [A] (A, &Context) [A: DecodedArguments];
+    NoContext [] ();
+    NoContext [A] (A) [A: DecodedArguments];
+    ContextByValue [] (Context);
+    ContextByValue [A] (Context, A);
+    TwoArguments [A B] (&Context, A, B) [A: DecodedArguments, B: DecodedArguments];
+    TwoArguments [A B] (&S, &Context, A, B);
+    NeedsState [N A] (&N, &Context, A) [S: Nothing];
+    NeedsState [N] (&N, &Context) [S: Nothing];
+    StateByArc [A] (Arc<S>, &Context, A);
+    StateByArc [] (Arc<S>, &Context);
+    AnswersLater [A T] (&Context, A, Responder<T>) [A: DecodedArguments];
+    IsAsync [A] (AsyncContext, A);
+    IsAsync [] (AsyncContext);
+    IsAsync [A] (Arc<S>, AsyncContext, A);
+    IsAsync [] (Arc<S>, AsyncContext);
 }
 
 /// A function that serves a command and answers later: like a [`Handler`], but with a
@@ -215,9 +236,9 @@ where
 #[diagnostic::on_unimplemented(
     message = "this cannot serve a command and answer later",
     label = "not of the form `Fn(&Context, A, Responder<T>)`, or without `A`",
+    note = "a deferred handler returns nothing: it answers by its `Responder`",
     note = "functions for `Registry::with(state)` have `&S` as another parameter, before the `&Context`",
-    note = "`A` is to implement `serde::de::DeserializeOwned` and `schemars::JsonSchema`",
-    note = "`T` is to implement `serde::Serialize` and `schemars::JsonSchema`"
+    note = "the types of a closure's parameters are to be written out: `|_: &Context, responder: Responder<u64>| …`"
 )]
 pub trait DeferredHandler<S: ?Sized, Shape>: Send + Sync + 'static {
     /// What the command takes; `()` if nothing.
@@ -235,60 +256,122 @@ pub trait DeferredHandler<S: ?Sized, Shape>: Send + Sync + 'static {
     );
 }
 
-impl<F, A, T> DeferredHandler<(), (Stateless, A, T)> for F
+impl<S, Shape, H> DeferredHandler<S, Shape> for H
 where
-    F: Fn(&Context, A, Responder<T>) + Send + Sync + 'static,
-    A: DeserializeOwned + JsonSchema,
-    T: Serialize + JsonSchema + 'static,
+    S: ?Sized,
+    H: DeferredForm<S, Shape> + SharedHandler + Send + Sync + 'static,
+    H::Verdict: RightForm,
+    H::Arguments: CommandArguments,
+    H::Value: CommandResult,
 {
-    type Arguments = A;
-    type Result = T;
+    type Arguments = H::Arguments;
+    type Result = H::Value;
 
-    fn begin(&self, (): &(), context: &Context, arguments: A, responder: Responder<T>) {
+    fn begin(
+        &self,
+        state: &S,
+        context: &Context,
+        arguments: H::Arguments,
+        responder: Responder<H::Value>,
+    ) {
+        self.invoke(state, context, arguments, responder);
+    }
+}
+
+/// The parameters of a deferred handler. See [`parts`](crate::parts).
+#[diagnostic::on_unimplemented(
+    message = "this cannot serve a command and answer later",
+    label = "not of the form `Fn(&Context, A, Responder<T>)`, or without `A`"
+)]
+pub trait DeferredForm<S: ?Sized, Shape> {
+    type Verdict;
+    type Arguments;
+    type Value;
+
+    fn invoke(
+        &self,
+        state: &S,
+        context: &Context,
+        arguments: Self::Arguments,
+        responder: Responder<Self::Value>,
+    );
+}
+
+impl<F, A, T> DeferredForm<(), fn(&Context, A, Responder<T>)> for F
+where
+    F: Fn(&Context, A, Responder<T>),
+{
+    type Verdict = Right;
+    type Arguments = A;
+    type Value = T;
+
+    fn invoke(&self, (): &(), context: &Context, arguments: A, responder: Responder<T>) {
         self(context, arguments, responder);
     }
 }
 
-impl<F, T> DeferredHandler<(), (Stateless, T)> for F
+impl<F, T> DeferredForm<(), fn(&Context, Responder<T>)> for F
 where
-    F: Fn(&Context, Responder<T>) + Send + Sync + 'static,
-    T: Serialize + JsonSchema + 'static,
+    F: Fn(&Context, Responder<T>),
 {
+    type Verdict = Right;
     type Arguments = ();
-    type Result = T;
+    type Value = T;
 
-    fn begin(&self, (): &(), context: &Context, (): (), responder: Responder<T>) {
+    fn invoke(&self, (): &(), context: &Context, (): (), responder: Responder<T>) {
         self(context, responder);
     }
 }
 
-impl<F, S, A, T> DeferredHandler<S, (A, T)> for F
+impl<F, S, A, T> DeferredForm<S, fn(&S, &Context, A, Responder<T>)> for F
 where
-    F: Fn(&S, &Context, A, Responder<T>) + Send + Sync + 'static,
+    F: Fn(&S, &Context, A, Responder<T>),
     S: ?Sized,
-    A: DeserializeOwned + JsonSchema,
-    T: Serialize + JsonSchema + 'static,
 {
+    type Verdict = Right;
     type Arguments = A;
-    type Result = T;
+    type Value = T;
 
-    fn begin(&self, state: &S, context: &Context, arguments: A, responder: Responder<T>) {
+    fn invoke(&self, state: &S, context: &Context, arguments: A, responder: Responder<T>) {
         self(state, context, arguments, responder);
     }
 }
 
-impl<F, S, T> DeferredHandler<S, (T,)> for F
+impl<F, S, T> DeferredForm<S, fn(&S, &Context, Responder<T>)> for F
 where
-    F: Fn(&S, &Context, Responder<T>) + Send + Sync + 'static,
+    F: Fn(&S, &Context, Responder<T>),
     S: ?Sized,
-    T: Serialize + JsonSchema + 'static,
 {
+    type Verdict = Right;
     type Arguments = ();
-    type Result = T;
+    type Value = T;
 
-    fn begin(&self, state: &S, context: &Context, (): (), responder: Responder<T>) {
+    fn invoke(&self, state: &S, context: &Context, (): (), responder: Responder<T>) {
         self(state, context, responder);
     }
+}
+
+wrong_forms! {
+    DeferredForm {
+        type Arguments = ();
+        type Value = ();
+
+        fn invoke(&self, _: &S, _: &Context, (): (), _: Responder<()>) {
+            unreachable!("a wrong form is not a handler")
+        }
+    }
+    NoResponder [] (&Context);
+    NoResponder [A] (&Context, A) [A: DecodedArguments];
+    NoResponder [] (&S, &Context);
+    NoResponder [A] (&S, &Context, A) [A: DecodedArguments];
+    ResponderFirst [A T] (&Context, Responder<T>, A) [A: DecodedArguments];
+    NoContext [T] (Responder<T>);
+    NoContext [A T] (A, Responder<T>) [A: DecodedArguments];
+    ContextByValue [T] (Context, Responder<T>);
+    ContextByValue [A T] (Context, A, Responder<T>);
+    TwoArguments [A B T] (&Context, A, B, Responder<T>) [A: DecodedArguments];
+    NeedsState [N T] (&N, &Context, Responder<T>) [S: Nothing];
+    NeedsState [N A T] (&N, &Context, A, Responder<T>) [S: Nothing];
 }
 
 /// A handler whose types are erased. Its arguments have been checked.

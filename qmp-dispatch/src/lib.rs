@@ -14,7 +14,10 @@
 //! - An event that a handler emits comes before the response to its command. Nobody gets events
 //!   before having completed negotiation.
 //! - While a handler runs, [`current`] names its monitor, on that thread and nowhere else; the one
-//!   before is back afterwards, however the handler ended.
+//!   before is back afterwards, however the handler ended. The same holds for each poll of an
+//!   [async](Registry::async_command) handler.
+//! - A handler that has begun is not interrupted. One that answers later is notified when its client has disconnected or
+//!   its deadline has passed.
 //! - Introspection is derived from the same types as the checks; nobody writes a schema twice.
 //!
 //! # A first command
@@ -61,6 +64,10 @@
 //!
 //! [`qapi`] says which Rust types there are in QAPI. Types that derive serde's traits and
 //! [`JsonSchema`](schemars::JsonSchema) by themselves are as good as those of [`qapi_types!`].
+//!
+//! # Features
+//!
+//! - `macros`: the attribute `#[qmp_commands]`, with which methods of an impl block become commands. Off by default.
 //!
 //! # A client elsewhere
 //!
@@ -190,7 +197,7 @@ pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Time};
 pub use event::{DeclaredEvent, EmitError, EventSettings};
 pub use forward::{Forwarded, Forwarder};
-pub use handler::{DeferredHandler, Handler, Infallible, Stateless};
+pub use handler::{DeferredHandler, Handler, Infallible};
 pub use intercept::{Call, Interceptor};
 pub use later::{AsyncContext, AsyncHandler, Spawn, Task};
 pub use local_client::{CallError, LocalClient, VirtualClock};

@@ -5,7 +5,7 @@
 //! and what the parts lack is then an error of its own. Wrong forms that are easy to write are implemented as well, with a
 //! [verdict](Right) that lacks one trait. `do_not_recommend` keeps the compiler from looking below our traits.
 
-use qmp_proto::Error;
+use qmp_proto::{BoxError, Error};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +22,8 @@ impl<T: DecodedArguments + DescribedArguments + DeserializeOwned + JsonSchema> C
     message = "the arguments `{Self}` of this handler cannot be read from JSON",
     label = "its arguments do not implement `serde::Deserialize`",
     note = "declare the type with `qapi_types!`, or derive `Deserialize` and `JsonSchema`",
-    note = "arguments are one struct that owns its data, and are taken by value"
+    note = "arguments are one struct that owns its data, and are taken by value",
+    note = "a handler with a `Responder` is registered with `deferred_command`"
 )]
 pub trait DecodedArguments {}
 
@@ -68,7 +69,7 @@ impl<T: JsonSchema> DescribedResult for T {}
 #[diagnostic::on_unimplemented(
     message = "this handler returns `{Self}`, and not a `Result<T, E>`",
     label = "its return type is not a `Result`",
-    note = "a handler that cannot fail returns `Ok::<_, Error>(value)`",
+    note = "a function that never fails is registered with `infallible_command`, or returns `Ok::<_, Error>(value)`",
     note = "an `async fn` is registered with `async_command`"
 )]
 pub trait HandlerOutput {
@@ -88,20 +89,25 @@ impl<T, E: HandlerError> HandlerOutput for Result<T, E> {
 
 #[diagnostic::on_unimplemented(
     message = "the error `{Self}` of this handler cannot be told to a client",
-    label = "its error does not implement `Into<qmp_dispatch::proto::Error>`",
-    note = "implement `From` for `qmp_dispatch::proto::Error`, or return that"
+    label = "its error does not implement `Into<Box<dyn std::error::Error + Send + Sync>>`",
+    note = "implement `std::error::Error`, or return a `qmp_dispatch::proto::Error`, a `String`, or any other error"
 )]
 pub trait HandlerError {
     fn into_error(self) -> Error;
 }
 
 #[diagnostic::do_not_recommend]
-impl<E: Into<Error>> HandlerError for E {
+impl<E: Into<BoxError>> HandlerError for E {
     #[inline]
     fn into_error(self) -> Error {
-        self.into()
+        self.into().into()
     }
 }
+
+/// The unit type: the state of handlers without state.
+pub trait Nothing {}
+
+impl Nothing for () {}
 
 /// What an async handler returns.
 #[diagnostic::on_unimplemented(
@@ -214,4 +220,29 @@ verdicts! {
         "this deferred handler does not take a `Responder`",
         "the last parameter is to be a `Responder<T>`, by which it answers",
         "a handler that returns its result is registered with `command`";
+    ResponderFirst lacks ResponderLast:
+        "the `Responder` of this handler comes before its arguments",
+        "the `Responder` is to be the last parameter",
+        "the order is: the state, the context, the arguments, the responder";
 }
+
+/// Implements a trait for functions of wrong forms. Each has its verdict, its type parameters, its parameters, and bounds
+/// that keep it from being taken for a form that is right.
+macro_rules! wrong_forms {
+    ($trait:ident $body:tt $($verdict:ident [$($generic:ident)*] ($($parameter:ty),*) $([$($bounds:tt)*])?;)*) => {
+        $(wrong_forms! { @one $trait $body $verdict [$($generic)*] ($($parameter),*) [$($($bounds)*)?] })*
+    };
+    (@one $trait:ident { $($body:tt)* } $verdict:ident [$($generic:ident)*] ($($parameter:ty),*) [$($bounds:tt)*]) => {
+        impl<F, S: ?Sized, R, $($generic),*> $trait<S, ($verdict, fn($($parameter),*) -> R)> for F
+        where
+            F: Fn($($parameter),*) -> R,
+            $($bounds)*
+        {
+            type Verdict = $verdict;
+
+            $($body)*
+        }
+    };
+}
+
+pub(crate) use wrong_forms;

@@ -44,6 +44,11 @@ impl<T> Responder<T> {
     pub(crate) fn new(reply: Reply) -> Responder<T> {
         Responder { reply, result: PhantomData }
     }
+
+    #[cfg(test)]
+    pub(crate) fn request(&self) -> &Arc<OpenRequest> {
+        self.reply.request()
+    }
 }
 
 impl<T> Responder<T> {
@@ -162,13 +167,18 @@ impl OpenRequest {
 
     /// Wakes this when the request is closed; `key` is that of the waker it replaces. Returns `None` if it is closed.
     pub(crate) fn add_waker(self: &Arc<Self>, key: Option<u64>, waker: &Waker) -> Option<u64> {
+        let waker = waker.clone();
+        // Dropped with nothing locked, like `waker`: it may be the last handle of a task, which may have wakers here.
+        let _replaced;
         let mut owed = self.owed();
         let Owed { monitor, wakers, .. } = owed.as_mut()?;
-        wakers.add(key, waker, self, monitor.open_requests())
+        let key = wakers.key(key, self, monitor.open_requests())?;
+        _replaced = wakers.set(key, waker);
+        Some(key)
     }
 
     pub(crate) fn remove_waker(&self, key: u64) {
-        // Dropped with nothing locked: it may be the last handle of a task.
+        // As in `add_waker`.
         let waker = self.owed().as_mut().and_then(|owed| owed.wakers.remove(key));
         drop(waker);
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Async functions that serve commands.
 
+use std::future::Ready;
 use std::sync::Arc;
 
 use qmp_proto::{Error, Object};
@@ -15,8 +16,8 @@ use crate::handler::encode_result;
 use crate::panics::{Panic, caught};
 use crate::parts::{
     CommandArguments, CommandResult, ContextBorrowed, ContextLast, DecodedArguments, HandlerFuture,
-    HandlerOutput, NeedsState, NoContext, Right, RightForm, SharedHandler, StateBorrowed,
-    TwoArguments,
+    HandlerOutput, NeedsState, NoContext, Nothing, Right, RightForm, SharedHandler, StateBorrowed,
+    TwoArguments, wrong_forms,
 };
 use crate::qapi::decode;
 
@@ -87,8 +88,7 @@ where
     H::Verdict: RightForm,
     H::Arguments: CommandArguments,
     H::Future: HandlerFuture + Future + Send + 'static,
-    <H::Future as Future>::Output: HandlerOutput,
-    <<H::Future as Future>::Output as HandlerOutput>::Value: CommandResult,
+    <H::Future as Future>::Output: HandlerOutput<Value: CommandResult>,
 {
     type Arguments = H::Arguments;
     type Result = <<H::Future as Future>::Output as HandlerOutput>::Value;
@@ -176,49 +176,30 @@ where
     }
 }
 
-/// Wrong forms: the state for which they are looked at, their parameters, and those that are to be arguments, lest a right
-/// handler is taken for a wrong one.
-macro_rules! wrong {
-    ($($verdict:ident $state:tt [$($generic:ident)*] ($($parameter:ty),*) $([$argument:ident])?;)*) => {
-        $(wrong! { @one $verdict $state [$($generic)*] ($($parameter),*) $([$argument])? })*
-    };
-    (@one $verdict:ident (S) $generics:tt $parameters:tt $([$argument:ident])?) => {
-        wrong! { @impl $verdict [S: ?Sized,] S $generics $parameters $([$argument])? }
-    };
-    (@one $verdict:ident () $generics:tt $parameters:tt $([$argument:ident])?) => {
-        wrong! { @impl $verdict [] () $generics $parameters $([$argument])? }
-    };
-    (@impl $verdict:ident [$($bounds:tt)*] $state:ty [$($generic:ident)*] ($($parameter:ty),*) $([$argument:ident])?) => {
-        impl<F, R, $($bounds)* $($generic),*> AsyncForm<$state, ($verdict, fn($($parameter),*) -> R)> for F
-        where
-            F: Fn($($parameter),*) -> R,
-            $($argument: DecodedArguments,)?
-        {
-            type Verdict = $verdict;
-            type Arguments = ();
-            type Future = std::future::Ready<Result<(), Error>>;
+wrong_forms! {
+    AsyncForm {
+        type Arguments = ();
+        type Future = Ready<Result<(), Error>>;
 
-            fn invoke(&self, _: Arc<$state>, _: AsyncContext, (): ()) -> Self::Future {
-                unreachable!("a wrong form is not a handler")
-            }
+        fn invoke(&self, _: Arc<S>, _: AsyncContext, (): ()) -> Self::Future {
+            unreachable!("a wrong form is not a handler")
         }
-    };
-}
-
-wrong! {
-    ContextLast (S) [A] (A, AsyncContext) [A];
-    NoContext (S) [] ();
-    NoContext (S) [A] (A) [A];
-    ContextBorrowed (S) [A] (&Context, A);
-    ContextBorrowed (S) [] (&Context);
-    ContextBorrowed (S) [A] (&AsyncContext, A);
-    ContextBorrowed (S) [] (&AsyncContext);
-    TwoArguments (S) [A B] (AsyncContext, A, B) [A];
-    TwoArguments (S) [A B] (Arc<S>, AsyncContext, A, B);
-    NeedsState () [T A] (Arc<T>, AsyncContext, A);
-    NeedsState () [T] (Arc<T>, AsyncContext);
-    StateBorrowed (S) [A] (&S, AsyncContext, A);
-    StateBorrowed (S) [] (&S, AsyncContext);
+    }
+    ContextLast [A] (A, AsyncContext) [A: DecodedArguments];
+    NoContext [] ();
+    NoContext [A] (A) [A: DecodedArguments];
+    ContextBorrowed [] (&Context);
+    ContextBorrowed [A] (&Context, A);
+    ContextBorrowed [] (&AsyncContext);
+    ContextBorrowed [A] (&AsyncContext, A);
+    TwoArguments [A B] (AsyncContext, A, B) [A: DecodedArguments];
+    TwoArguments [A B] (Arc<S>, AsyncContext, A, B);
+    NeedsState [N A] (Arc<N>, AsyncContext, A) [S: Nothing];
+    NeedsState [N] (Arc<N>, AsyncContext) [S: Nothing];
+    StateBorrowed [A] (&S, AsyncContext, A);
+    StateBorrowed [] (&S, AsyncContext);
+    StateBorrowed [A] (&S, &Context, A);
+    StateBorrowed [] (&S, &Context);
 }
 
 /// An async handler whose types are erased. Its arguments have been checked.

@@ -19,7 +19,8 @@ impl Control {
     ///
     /// The task only carries bytes, over a pair of sockets: commands are executed where the server
     /// executes them, on its own threads, so no handler ever holds up the runtime. A handler that has
-    /// to await something [answers later](qmp_dispatch::Registry::deferred_command), from a task.
+    /// to await something is [async](qmp_dispatch::Registry::async_command), on a
+    /// [`TokioExecutor`](crate::TokioExecutor).
     /// Back-pressure goes all the way: what the server does not read is not read from the stream.
     ///
     /// Whoever accepts the stream says who the `peer` is; [`Access`](crate::Access) is asked whether
