@@ -2,6 +2,7 @@
 //! Functions that serve commands.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use qmp_proto::{Error, Json, Object};
 use schemars::JsonSchema;

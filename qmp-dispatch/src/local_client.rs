@@ -399,7 +399,6 @@ impl fmt::Debug for LocalClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate as qmp_dispatch;
     use crate::{Context, EventType, Responder, command_types};
 
     const TICK: EventType<()> = EventType::new("TICK");

@@ -150,6 +150,7 @@ mod text;
 mod types;
 mod unsigned;
 
+pub use check::first_unexpected;
 pub(crate) use decode::decode;
 pub use error::{Problem, SchemaError};
 pub use introspection::{CommandInfo, EventInfo, Introspection};

@@ -41,7 +41,7 @@ pub(crate) fn block(options: &BlockOptions, mut block: ItemImpl) -> TokenStream 
             "no method of this block is a command: mark those that are with `#[qmp]`",
         ));
     }
-    let errors = errors.into_iter().map(|error| error.into_compile_error());
+    let errors = errors.into_iter().map(syn::Error::into_compile_error);
     let register = (block.trait_.is_none()).then(|| register(options, &block, &commands));
     quote! {
         #block

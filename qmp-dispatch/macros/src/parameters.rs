@@ -25,7 +25,7 @@ pub(crate) enum Context {
 
 pub(crate) enum Arguments {
     None,
-    Whole(Type),
+    Whole(Box<Type>),
     Members(Vec<Member>),
 }
 
@@ -144,7 +144,7 @@ impl Arguments {
         if let [only] = &options[..] {
             let is_member = only.is_member.unwrap_or_else(|| is_plain(&first.ty));
             if !is_member && only.name.is_none() {
-                return Ok(Arguments::Whole((*first.ty).clone()));
+                return Ok(Arguments::Whole(first.ty.clone()));
             }
         } else if let Some(whole) = options.iter().position(|of| of.is_member == Some(false)) {
             return Err(Error::new_spanned(

@@ -68,14 +68,7 @@ impl<'m> Checker<'m> {
             let mut unknown = object.iter().filter(|(name, _)| !known.contains(name));
             return unknown.try_for_each(|(name, value)| self.any(value, &path.member(name)));
         }
-        let known: Vec<_> = known.filter(|name| get(object, name).is_some()).collect();
-        let names = object.iter_in_qemu_order().map(|(name, _)| name);
-        let name = first_left(names, &known)
-            .or_else(|| {
-                let known: HashSet<_> = known.into_iter().collect();
-                object.iter().map(|(name, _)| name).find(|name| !known.contains(name))
-            })
-            .unwrap_or_default();
+        let name = first_unexpected(object, known).unwrap_or_default();
         Err(Error::generic(format!("Parameter '{}' is unexpected", path.member(name))))
     }
 
@@ -248,6 +241,32 @@ impl<'m> Checker<'m> {
             }
         }
     }
+}
+
+/// Returns the member that QEMU reports as unexpected: of those that are not `known`, the first one in the order of its
+/// hash table. That depends on the order in which it asks for the known ones, which is that of their declaration.
+///
+/// Takes time linear in the number of members; if their names collide too often for that, returns the first member of the
+/// object that is not known.
+///
+/// ```
+/// use qmp_dispatch::qapi::first_unexpected;
+/// use qmp_proto::Object;
+///
+/// let arguments = Object::from_iter([("b", 1), ("a", 2), ("x", 3)]);
+/// assert_eq!(first_unexpected(&arguments, ["a", "c"]), Some("x"));
+/// assert_eq!(first_unexpected(&arguments, ["a", "b", "x"]), None);
+/// ```
+pub fn first_unexpected<'o, 'k>(
+    object: &'o Object,
+    known: impl IntoIterator<Item = &'k str>,
+) -> Option<&'o str> {
+    let known: Vec<&str> = known.into_iter().filter(|name| get(object, name).is_some()).collect();
+    let names = object.iter_in_qemu_order().map(|(name, _)| name);
+    first_left(names, &known).or_else(|| {
+        let known: HashSet<&str> = known.into_iter().collect();
+        object.iter().map(|(name, _)| name).find(|name| !known.contains(name))
+    })
 }
 
 /// Returns the branch of an alternate for values of this JSON type.

@@ -63,7 +63,7 @@ const STEPS_PER_NAME: usize = 64;
 /// `names` are distinct.
 pub(crate) fn first_left<'a>(
     names: impl ExactSizeIterator<Item = &'a str>,
-    removed: &[&'a str],
+    removed: &[&str],
 ) -> Option<&'a str> {
     let names: Vec<&str> = names.collect();
     let mut table = Table::new(&names, (names.len() + removed.len()) * STEPS_PER_NAME);
