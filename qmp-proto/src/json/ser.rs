@@ -68,6 +68,8 @@ impl Compound<'_, '_> {
         value.serialize(&mut *self.serializer)
     }
 
+    // Names are constants mostly, and where this is inlined they are looked at when it is compiled.
+    #[inline]
     fn member<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), EncodeError> {
         let out = &mut *self.serializer.out;
         self.start = out.len();
@@ -82,15 +84,22 @@ impl Compound<'_, '_> {
     }
 
     /// Writes the value of a member, or removes its name if it is absent.
+    #[inline]
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         let from = self.serializer.out.len();
         value.serialize(&mut *self.serializer)?;
         if self.serializer.none == Some(from) {
-            self.serializer.none = None;
-            self.serializer.out.truncate(self.start);
-            self.first = self.serializer.out.ends_with('{');
+            self.leave_out();
         }
         Ok(())
+    }
+
+    /// Removes the last member.
+    #[cold]
+    fn leave_out(&mut self) {
+        self.serializer.none = None;
+        self.serializer.out.truncate(self.start);
+        self.first = self.serializer.out.ends_with('{');
     }
 
     fn close(self) -> Result<(), EncodeError> {
@@ -281,6 +290,7 @@ macro_rules! members {
             type Ok = ();
             type Error = EncodeError;
 
+            #[inline]
             fn serialize_field<T: Serialize + ?Sized>(
                 &mut self,
                 name: &'static str,
