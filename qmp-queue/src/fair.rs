@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The discipline itself: a plain data structure without locks, hooks or clocks.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -86,10 +86,12 @@ pub(crate) struct Remains<T> {
 struct Slot<T> {
     id: ProducerId,
     mode: Mode,
+    /// The index of its group.
+    group: usize,
     /// The producer's place in the order of service: lower goes first, and no two producers have
     /// the same. Changes only when the producer is served.
     stamp: Stamp,
-    /// Whether `Fair::ready` has an entry with this slot and this stamp. True whenever the slot is
+    /// Whether the `ready` of its group has an entry with this slot and this stamp. True whenever the slot is
     /// ready; may stay true when it no longer is (a stale entry).
     placed: bool,
     /// Without a buffer while it is empty, so that an idle producer needs none.
@@ -131,15 +133,63 @@ impl<T> Slot<T> {
     }
 }
 
-pub(crate) struct Fair<T> {
-    slots: Slab<Slot<T>>,
-    /// Empty buffers of capacity `BUFFER`, at most `SPARE_BUFFERS`.
-    spare: Vec<VecDeque<T>>,
+/// Producers that are served in turn with other groups, however many they are.
+struct Group {
+    /// What it was registered under.
+    name: Option<u64>,
+    /// Number of its slots. It is removed with the last one.
+    slots: usize,
     /// Has exactly one entry for each ready slot. Its other entries are stale: their producer has
     /// nothing to pop, or is gone. They number `ready.len() - busy`, and never more than
     /// `busy + STALE_PLACES` after an operation.
     ready: Ready,
     /// Number of ready slots.
+    busy: usize,
+    /// The group's place in the order of service, as that of a slot among those of its group.
+    stamp: Stamp,
+    /// Whether `Fair::groups_ready` has an entry with this group and this stamp. True whenever `busy > 0`.
+    placed: bool,
+}
+
+impl Group {
+    /// Adds a slot that has become ready.
+    #[inline(always)]
+    fn add<T>(&mut self, slot: &mut Slot<T>, index: usize) {
+        self.busy += 1;
+        if !slot.placed {
+            slot.placed = true;
+            self.ready.insert(Place { stamp: slot.stamp, slot: index });
+        }
+    }
+
+    /// Removes stale places if they are more than half of all. Without this, producers that push
+    /// and go away while nobody pops would make `ready` grow; with it, each stale place is paid for
+    /// by the operation that made it so.
+    fn sweep<T>(&mut self, slots: &mut Slab<Slot<T>>) {
+        if self.ready.len() <= 2 * self.busy + STALE_PLACES {
+            return;
+        }
+        self.ready.retain(|place| match slots.get_mut(place.slot) {
+            Some(slot) if slot.stamp == place.stamp => {
+                slot.placed = slot.is_ready();
+                slot.placed
+            }
+            _ => false,
+        });
+    }
+}
+
+pub(crate) struct Fair<T> {
+    slots: Slab<Slot<T>>,
+    /// Empty buffers of capacity `BUFFER`, at most `SPARE_BUFFERS`.
+    spare: Vec<VecDeque<T>>,
+    groups: Slab<Group>,
+    /// The indices of the groups that have slots.
+    names: HashMap<Option<u64>, usize>,
+    /// Has exactly one entry for each group with ready slots. Its other entries are stale, as in [`Group::ready`]; at most
+    /// one for each group, and one for each that was removed since the last sweep.
+    groups_ready: Ready,
+    /// Number of ready slots in all groups.
     busy: usize,
     /// Number of items in all slots, held back or not. 0 only if `busy` is 0.
     queued: usize,
@@ -157,7 +207,9 @@ impl<T> Fair<T> {
         Self {
             slots: Slab::new(),
             spare: Vec::new(),
-            ready: Ready::default(),
+            groups: Slab::new(),
+            names: HashMap::new(),
+            groups_ready: Ready::default(),
             busy: 0,
             queued: 0,
             next_id: NonZeroU64::MIN,
@@ -187,9 +239,14 @@ impl<T> Fair<T> {
         self.finished
     }
 
-    /// Adds a producer ahead of all others. If the queue is finished, the producer is closed from
+    /// Adds a producer ahead of all others of its group. If the queue is finished, the producer is closed from
     /// the start.
-    pub(crate) fn register(&mut self, mode: Mode, hook: Option<ResumeHook>) -> Key {
+    pub(crate) fn register(
+        &mut self,
+        name: Option<u64>,
+        mode: Mode,
+        hook: Option<ResumeHook>,
+    ) -> Key {
         let id = ProducerId(self.next_id);
         self.next_id = self.next_id.saturating_add(1);
         if self.finished {
@@ -197,9 +254,15 @@ impl<T> Fair<T> {
         }
         let stamp = self.next_first;
         self.next_first -= 1;
+        let group = *self.names.entry(name).or_insert_with(|| {
+            let ready = Ready::default();
+            self.groups.insert(Group { name, slots: 0, ready, busy: 0, stamp, placed: false })
+        });
+        self.groups[group].slots += 1;
         let slot = self.slots.insert(Slot {
             id,
             mode,
+            group,
             stamp,
             placed: false,
             items: VecDeque::new(),
@@ -232,7 +295,9 @@ impl<T> Fair<T> {
         if !was_ready && slot.is_ready() {
             was_idle = self.busy == 0;
             self.busy += 1;
-            place(&mut self.ready, slot, key.slot);
+            let group = &mut self.groups[slot.group];
+            group.add(slot, key.slot);
+            place(&mut self.groups_ready, group, slot.group);
         }
         Ok(Accepted { suspended, was_idle })
     }
@@ -242,8 +307,19 @@ impl<T> Fair<T> {
         if self.is_idle() {
             return None;
         }
+        let (of, group) = loop {
+            let Place { stamp, slot: index } = self.groups_ready.pop_first()?;
+            let Some(group) = self.groups.get_mut(index).filter(|group| group.stamp == stamp)
+            else {
+                continue;
+            };
+            group.placed = false;
+            if group.busy > 0 {
+                break (index, group);
+            }
+        };
         loop {
-            let Place { stamp, slot: index } = self.ready.pop_first()?;
+            let Place { stamp, slot: index } = group.ready.pop_first()?;
             // A stale entry may name a slot that is vacant, or has been given to another producer.
             let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.stamp == stamp) else {
                 continue;
@@ -258,12 +334,17 @@ impl<T> Fair<T> {
             slot.in_progress += u32::from(in_progress);
             slot.served += 1;
             slot.stamp = self.next_last;
+            group.stamp = self.next_last;
             self.next_last += 1;
             self.queued -= 1;
+            group.busy -= 1;
             if slot.is_ready() {
-                place(&mut self.ready, slot, index);
+                group.add(slot, index);
             } else {
                 self.busy -= 1;
+            }
+            if group.busy > 0 {
+                place(&mut self.groups_ready, group, of);
             }
             let resumed = slot.resumed(was_suspended);
             let producer = Key { id: slot.id, slot: index };
@@ -297,7 +378,15 @@ impl<T> Fair<T> {
         // Forgetting what is in progress resumes the producer, whatever its mode.
         let mut removed = self.empty(key, |slot| slot.in_progress = 0);
         if self.contains(key) {
-            removed._hook = self.slots.remove(key.slot).hook;
+            let Slot { group: index, hook, .. } = self.slots.remove(key.slot);
+            removed._hook = hook;
+            let group = &mut self.groups[index];
+            group.slots -= 1;
+            if group.slots == 0 {
+                self.names.remove(&group.name);
+                self.groups.remove(index);
+                self.sweep_groups();
+            }
         }
         removed
     }
@@ -326,29 +415,31 @@ impl<T> Fair<T> {
             (false, true) => {
                 was_idle = self.busy == 0;
                 self.busy += 1;
-                place(&mut self.ready, slot, key.slot);
+                let group = &mut self.groups[slot.group];
+                group.add(slot, key.slot);
+                place(&mut self.groups_ready, group, slot.group);
             }
             (true, false) => {
                 self.busy -= 1;
-                self.sweep();
+                let group = &mut self.groups[slot.group];
+                group.busy -= 1;
+                group.sweep(&mut self.slots);
             }
             _ => {}
         }
         Changed { resumed, was_idle }
     }
 
-    /// Removes stale places if they are more than half of all. Without this, producers that push
-    /// and go away while nobody pops would make `ready` grow; with it, each stale place is paid for
-    /// by the operation that made it so.
-    fn sweep(&mut self) {
-        if self.ready.len() <= 2 * self.busy + STALE_PLACES {
+    /// As [`Group::sweep`], when groups have been removed.
+    fn sweep_groups(&mut self) {
+        if self.groups_ready.len() <= 2 * self.groups.len() + STALE_PLACES {
             return;
         }
-        let slots = &mut self.slots;
-        self.ready.retain(|place| match slots.get_mut(place.slot) {
-            Some(slot) if slot.stamp == place.stamp => {
-                slot.placed = slot.is_ready();
-                slot.placed
+        let groups = &mut self.groups;
+        self.groups_ready.retain(|place| match groups.get_mut(place.slot) {
+            Some(group) if group.stamp == place.stamp => {
+                group.placed = group.busy > 0;
+                group.placed
             }
             _ => false,
         });
@@ -360,7 +451,7 @@ impl<T> Fair<T> {
     }
 
     /// Removes all producers and items, the items in the order in which they would be popped if
-    /// nothing held them back.
+    /// nothing held them back and all were of one group.
     pub(crate) fn close(&mut self) -> Remains<T> {
         let mut items = Vec::with_capacity(self.queued);
         let mut resumed = Vec::new();
@@ -382,7 +473,8 @@ impl<T> Fair<T> {
             });
         }
         self.spare = Vec::new();
-        self.ready = Ready::default();
+        (self.groups, self.names) = (Slab::new(), HashMap::new());
+        self.groups_ready = Ready::default();
         (self.busy, self.queued) = (0, 0);
         self.finished = true;
         Remains { items, resumed, _hooks: hooks }
@@ -416,11 +508,11 @@ impl<T> Fair<T> {
     }
 }
 
-/// Makes sure that a ready slot has its entry in `ready`.
+/// Makes sure that a group with ready slots has its entry.
 #[inline(always)]
-fn place<T>(ready: &mut Ready, slot: &mut Slot<T>, index: usize) {
-    if !slot.placed {
-        slot.placed = true;
-        ready.insert(Place { stamp: slot.stamp, slot: index });
+fn place(ready: &mut Ready, group: &mut Group, index: usize) {
+    if !group.placed {
+        group.placed = true;
+        ready.insert(Place { stamp: group.stamp, slot: index });
     }
 }

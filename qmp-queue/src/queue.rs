@@ -79,7 +79,29 @@ impl<T> Queue<T> {
     ///
     /// On a queue that is closed or finished, the producer is closed from the start.
     pub fn register(&self, mode: Mode) -> Producer<T> {
-        self.register_as(mode, None)
+        self.register_as(None, mode, None)
+    }
+
+    /// Registers a producer like [`register`](Queue::register), in a group. Groups are served in turn, the least recently
+    /// served first, however many producers they have; within a group, its producers are served as without groups.
+    /// Producers that are registered without one are a group of their own.
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let many: Vec<_> = (0..100).map(|_| queue.register_in(1, Mode::OneInProgress)).collect();
+    /// let one = queue.register_in(2, Mode::OneInProgress);
+    /// for producer in &many {
+    ///     producer.push("one of many")?;
+    /// }
+    /// one.push("the only one")?;
+    /// let popped = [queue.try_pop().unwrap().item, queue.try_pop().unwrap().item];
+    /// assert!(popped.contains(&"the only one"));
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
+    pub fn register_in(&self, group: u64, mode: Mode) -> Producer<T> {
+        self.register_as(Some(group), mode, None)
     }
 
     /// Registers a producer like [`register`](Queue::register) whose every [`Resume`] is passed to
@@ -111,11 +133,11 @@ impl<T> Queue<T> {
         mode: Mode,
         hook: impl Fn(Resume) + Send + Sync + 'static,
     ) -> Producer<T> {
-        self.register_as(mode, Some(Arc::new(hook)))
+        self.register_as(None, mode, Some(Arc::new(hook)))
     }
 
-    fn register_as(&self, mode: Mode, hook: Option<ResumeHook>) -> Producer<T> {
-        let key = self.shared.lock().fair.register(mode, hook);
+    fn register_as(&self, group: Option<u64>, mode: Mode, hook: Option<ResumeHook>) -> Producer<T> {
+        let key = self.shared.lock().fair.register(group, mode, hook);
         Producer::new(Arc::clone(&self.shared), key)
     }
 

@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// A producer's position in the order of service. No two producers have the same.
+/// A producer's position in the order of service, or that of a group. No two producers have the same, and no two groups.
 pub(crate) type Stamp = i64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -598,3 +598,42 @@ mod stats {
         assert_eq!(listed, producers.iter().map(Producer::id).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn groups_are_served_in_turn_however_many_producers_they_have() {
+    let queue = Queue::new();
+    let register =
+        |group, many| (0..many).map(|_| queue.register_in(group, Mode::default())).collect();
+    let groups: [Vec<Producer<usize>>; 3] = [register(7, 50), register(8, 5), register(9, 1)];
+    for (group, producers) in groups.iter().enumerate() {
+        for producer in producers {
+            (0..4).for_each(|_| drop(producer.push(group).unwrap()));
+        }
+    }
+    let mut served = [0usize; 3];
+    while let Some(popped) = queue.try_pop() {
+        served[popped.item] += 1;
+        let [many, few, one] = served;
+        let is_fair = |other: usize, all: usize| other == all || many.abs_diff(other) <= 1;
+        assert!(is_fair(few, 20) && is_fair(one, 4), "{served:?}");
+    }
+    assert_eq!(served, [200, 20, 4]);
+}
+
+#[test]
+fn a_new_group_is_served_before_others_and_groups_that_have_gone_leave_nothing() {
+    let queue = Queue::new();
+    let busy = queue.register_in(0, Mode::default());
+    for group in 1..10_000 {
+        busy.push(0).unwrap();
+        let new = queue.register_in(group, Mode::default());
+        new.push(group).unwrap();
+        if group % 2 == 0 {
+            drop(new);
+        } else {
+            assert_eq!(queue.try_pop().unwrap().item, group);
+        }
+        assert_eq!(queue.try_pop().unwrap().item, 0);
+        assert!(queue.is_idle());
+    }
+}
