@@ -15,7 +15,7 @@ use qmp_dispatch::proto::{Object, Request, Value};
 use self::found::{Found, Hider};
 use self::names::{
     COMMAND_LINES, COMMANDS, IDS, LINES, Members, NAMES, OF_OBJECTS, OF_SECRET_OBJECTS,
-    OF_SECRET_PROPERTIES, SECRET_TYPE, SECRETS, VALUES,
+    OF_SECRET_PROPERTIES, SECRET_TYPE, VALUES,
 };
 use self::text::Source;
 use crate::glob::{self, PatternError};
@@ -32,6 +32,9 @@ const LONGEST: usize = 16 << 10;
 
 /// Most bytes of an id, and of the name of a command.
 const LONGEST_ID: usize = 1 << 10;
+
+/// Bytes that a member takes at least, besides its name.
+const MEMBER: usize = 4;
 
 /// How often JSON in a text is looked at that is itself in a text in JSON.
 const DEEPEST_TEXT: usize = 4;
@@ -125,11 +128,10 @@ impl Secrets {
         }
         let name = last.trim_matches(['-', '_']);
         let (normal, flat) = (normal(name), flat(name));
-        let matches = |pattern: &str| {
-            glob::matches(pattern, &normal) || (flat != normal && glob::matches(pattern, &flat))
-        };
-        self.more.iter().any(|pattern| matches(pattern))
-            || (!IDS.contains(&&*normal) && SECRETS.iter().any(|pattern| matches(pattern)))
+        let spellings = [&normal, &flat];
+        let more = |name: &&String| self.more.iter().any(|pattern| glob::matches(pattern, name));
+        spellings.iter().any(more)
+            || (!IDS.contains(&&*normal) && spellings.iter().any(|name| names::is_secret(name)))
     }
 
     /// Notes the secrets in JSON that is not written down.
@@ -175,6 +177,7 @@ impl<'a> Copying<'a> {
     }
 
     fn arguments(&mut self, command: &str, arguments: &Object) -> Option<Value> {
+        self.has_room_for(arguments)?;
         let command = normal(command);
         let members = match COMMANDS.iter().find(|(of, _)| *of == command) {
             Some((_, members)) => *members,
@@ -195,7 +198,18 @@ impl<'a> Copying<'a> {
         })
     }
 
+    /// Whether the names alone do not exceed what is written down: what has very many is not gone through.
+    fn has_room_for(&self, object: &Object) -> Option<()> {
+        let mut names = object.iter().map(|(name, _)| name.len() + MEMBER);
+        let left = |left: usize, name| {
+            steps::count(1);
+            left.checked_sub(name)
+        };
+        names.try_fold(self.left, left).map(|_| ())
+    }
+
     fn object(&mut self, object: &Object, members: Members) -> Option<Value> {
+        self.has_room_for(object)?;
         let members = match members {
             Members::Usual | Members::AllBut(_) => of_object(object).unwrap_or(members),
             Members::Only(_) | Members::Lines => members,
@@ -247,6 +261,8 @@ impl<'a> Copying<'a> {
         match (value, members) {
             (Value::Object(object), _) => self.object(object, members),
             (Value::Array(array), _) => {
+                // Each element takes as much.
+                self.left.checked_sub(2 * array.len())?;
                 let copy = array.iter().map(|element| self.value(element, members));
                 copy.collect::<Option<Vec<_>>>().map(Value::Array)
             }

@@ -3,8 +3,15 @@
 //!
 //! Names are compared in small letters and with `-`, however clients spell them.
 
-/// Names of members, options and parameters that are secrets.
-pub(super) const SECRETS: &[&str] = &[
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
+use crate::steps;
+
+/// Names of members, options and parameters that are secrets. `*` stands for any text at the beginning, and at the end if
+/// there is one at the beginning.
+const SECRETS: &[&str] = &[
     "*password*",
     "*passwd*",
     "*passphrase*",
@@ -43,6 +50,37 @@ pub(super) const SECRETS: &[&str] = &[
     "*-psk",
     "jwt",
 ];
+
+/// Finds the names of secrets in one pass: clients can choose very many names to be looked at.
+static SECRET_NAMES: LazyLock<SecretNames> = LazyLock::new(SecretNames::new);
+
+struct SecretNames {
+    texts: AhoCorasick,
+    /// Of each text, whether others may stand before it and after it.
+    open: Vec<(bool, bool)>,
+}
+
+impl SecretNames {
+    fn new() -> SecretNames {
+        let texts = SECRETS.iter().map(|pattern| pattern.trim_matches('*'));
+        let texts = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(texts);
+        let open = SECRETS.iter().map(|pattern| (pattern.starts_with('*'), pattern.ends_with('*')));
+        SecretNames { texts: texts.expect("there are few texts"), open: open.collect() }
+    }
+
+    fn contain(&self, name: &str) -> bool {
+        steps::count(name.len());
+        self.texts.find_overlapping_iter(name).any(|found| {
+            let (before, after) = self.open[found.pattern().as_usize()];
+            (before || found.start() == 0) && (after || found.end() == name.len())
+        })
+    }
+}
+
+/// Whether [`SECRETS`] have this name.
+pub(super) fn is_secret(name: &str) -> bool {
+    SECRET_NAMES.contain(name)
+}
 
 /// Names that look like it, but in QEMU's commands are those of members that hold the id of a `secret` object.
 pub(super) const IDS: &[&str] = &[
@@ -123,3 +161,24 @@ pub(super) const LOGIN_SCHEMES: &[&str] = &["ssh", "sftp", "scp"];
 /// Schemes of URLs that are taken as such with one slash, too.
 pub(super) const URL_SCHEMES: &[&str] =
     &["http", "https", "ftp", "ftps", "sftp", "scp", "ssh", "iscsi", "nfs", "smb", "tftp"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::glob;
+
+    #[test]
+    fn names_are_found_where_the_patterns_match() {
+        let words = &["pass", "word", "-", "key", "x", "pin", "secret", "data", "cookie", "e", ""];
+        let names = words.iter().flat_map(|a| {
+            words.iter().flat_map(move |b| words.iter().map(move |c| format!("{a}{b}{c}")))
+        });
+        let mut secrets = 0;
+        for name in names {
+            let expected = SECRETS.iter().any(|pattern| glob::matches(pattern, &name));
+            assert_eq!(is_secret(&name), expected, "{name}");
+            secrets += usize::from(expected);
+        }
+        assert!(secrets > 500, "{secrets}");
+    }
+}
