@@ -26,6 +26,7 @@ pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
 #[cfg(feature = "metrics")]
 use crate::Metrics;
+use crate::access::Ledger;
 use crate::session::OnLeave;
 use crate::transport::connect::begin::way_to;
 use crate::{Address, Control, Engine, register_status};
@@ -157,7 +158,8 @@ impl Mux {
             let number = clients.fetch_add(1, Ordering::Relaxed);
             let prefix = format!("mux-{secret:016x}-{number}-");
             let names = Names::new(prefix, Arc::clone(&upstream.names));
-            let client = Arc::new(Client::new(upstream.line(), names));
+            let user = locals.get::<Arc<Ledger>>().map_or(0, |ledger| ledger.owner());
+            let client = Arc::new(Client::new(upstream.line(), user, names));
             let place = Place::new(&client, &upstream);
             let upstream = Arc::clone(&upstream);
             locals.with(place).with(OnLeave::new(move || upstream.leave(&client)))

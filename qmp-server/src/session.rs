@@ -158,7 +158,7 @@ pub(crate) struct Parts {
 impl Session {
     pub(crate) fn new(parts: Parts, queue: &Queue<Job>) -> Session {
         let Parts { registration, origin, transport, monitor, outbox, ledger, .. } = parts;
-        let producer: Producer<Job> = queue.register(Mode::OneInProgress);
+        let producer: Producer<Job> = queue.register_in(ledger.owner(), Mode::OneInProgress);
         let kept = ledger.charge_bytes(0);
         let client = Client {
             registration,

@@ -9,6 +9,7 @@ use qmp_queue::{Mode, Producer, Queue};
 use super::names::Names;
 use super::request::Request;
 use super::upstream::Upstream;
+use crate::io::Owner;
 
 /// Limit of unanswered out-of-band requests per client; there is nothing else to hold them up.
 const MOST_OUT_OF_BAND: usize = 64;
@@ -29,10 +30,11 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(line: &Queue<Box<Request>>, names: Names) -> Client {
+    /// A client whose requests are sent in turn with those of other users.
+    pub(super) fn new(line: &Queue<Box<Request>>, user: Owner, names: Names) -> Client {
         Client {
             names,
-            line: line.register(Mode::default()),
+            line: line.register_in(user, Mode::default()),
             out_of_band: Arc::default(),
             gone: AtomicBool::new(false),
         }
