@@ -33,6 +33,9 @@ use site::{Holdings, Site};
 const AFTERMATH: Duration = Duration::from_secs(10);
 /// Time in which threads that have nothing to do have ended. The engine lets them wait for ten seconds.
 const IDLE_THREADS_END_WITHIN: Duration = Duration::from_secs(15);
+/// Seconds of processor time that attackers may have beyond their share: an attempt is not interrupted, and paid for by the
+/// rest that follows.
+const OVERRUN: f64 = 3.0;
 /// Live bytes that may be left over.
 const SLACK: u64 = 1 << 20;
 /// The most that the 99th percentile of the server may be, in times of that of the echo.
@@ -100,6 +103,8 @@ pub struct Outcome {
     echo: Latencies,
     newcomers: Latencies,
     scores: [Scores; 2],
+    /// Seconds of processor time that the attackers of each may have.
+    cap: f64,
     cold: Holdings,
     before: Holdings,
     after: Holdings,
@@ -123,8 +128,9 @@ impl fmt::Display for Outcome {
         for (name, scores) in [("server", on_ours), ("echo", on_echo)] {
             writeln!(
                 f,
-                "processor time of the attackers of the {name}: {:.1} s",
-                scores.seconds()
+                "processor time of the attackers of the {name}: {:.1} s of {:.1} s",
+                scores.seconds(),
+                self.cap
             )?;
         }
         writeln!(f, "polite clients: {}", self.checked)?;
@@ -161,6 +167,12 @@ impl Outcome {
         let scores = self.scores.iter().flat_map(|scores| &scores.0);
         for idle in scores.filter(|score| score.successes == 0) {
             wrong.push(format!("the attacker '{}' has achieved nothing: {idle}", idle.name));
+        }
+        for scores in &self.scores {
+            let (seconds, most) = (scores.seconds(), self.cap + OVERRUN);
+            if seconds > most {
+                wrong.push(format!("the attackers had {seconds:.1} s, and may have {most:.1} s"));
+            }
         }
         if scale.compares_latency && self.ratio() > MOST_TIMES_THE_ECHO {
             wrong.push(format!("the p99 is {:.2} times the echo's", self.ratio()));
@@ -203,6 +215,7 @@ pub fn run(kind: Kind, qemu: Option<Vec<String>>, scale: &Scale) -> Result<Outco
         echo: met.echo,
         newcomers: met.newcomers,
         scores,
+        cap: scale.share * scale.time.as_secs_f64(),
         cold,
         before,
         after,

@@ -87,7 +87,7 @@ const ATTACKERS: &[Attacker] = &[
     attacker("connection storm", For::All, 20, handshakes::storm),
     attacker("metrics byte by byte", For::All, 50, handshakes::metrics_byte_by_byte),
     attacker("metrics that nobody reads", For::All, 50, handshakes::unread_metrics),
-    attacker("huge events", For::Mux, 3000, reading::huge_events),
+    attacker("long events", For::Mux, 3000, reading::long_events),
     attacker("many events", For::Serve, 100, reading::many_events),
     attacker("answers that nobody reads", For::All, 50, reading::unread_answers),
     attacker("one byte at a time", For::All, 20, reading::byte_by_byte),

@@ -5,8 +5,10 @@ use std::io;
 
 use super::Intruder;
 
-/// A job with a long id, whose events have it in them, in front of clients that do not read.
-pub(super) fn huge_events(intruder: &mut Intruder<'_>) -> io::Result<()> {
+/// A job with a long id, whose events have it in them, in front of clients that do not read. It is no longer because QEMU
+/// takes ten microseconds to read a byte of it: with an id of a quarter of a megabyte, the attacker would have no answer
+/// in its time, and no event. What huge events cost is tested with a server that sends them at once.
+pub(super) fn long_events(intruder: &mut Intruder<'_>) -> io::Result<()> {
     for _ in 0..4 {
         let idle = intruder.admin()?;
         idle.negotiate(false)?;
@@ -14,7 +16,7 @@ pub(super) fn huge_events(intruder: &mut Intruder<'_>) -> io::Result<()> {
     }
     let socket = intruder.admin()?;
     socket.negotiate(false)?;
-    let id = format!("j{}-{}", intruder.attempts, "x".repeat(200_000));
+    let id = format!("j{}-{}", intruder.attempts, "x".repeat(1000));
     let options = r#"{"driver": "luks", "file": "absent", "size": 1}"#;
     socket.send(format!(
         "{{\"execute\": \"blockdev-create\", \"arguments\": {{\"job-id\": \"{id}\", \"options\": {options}}}}}\n"
