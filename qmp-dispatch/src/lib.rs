@@ -206,7 +206,7 @@ pub use monitor::{Monitor, MonitorId, Output, Pending, Spent};
 pub use panics::install_panic_hook;
 pub use registry::{Group, RegisterError, Registry};
 pub use reply::Responder;
-pub use serve::{Outcome, Serves, ServesWith};
+pub use serve::{Outcome, Serves, ServesAsync, ServesWith};
 pub use stats::DispatcherStats;
 
 /// All of it can be sent to another thread, and shared.

@@ -6,8 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use qmp_proto::Error;
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::command::{Command, NEGOTIATION};
@@ -17,8 +19,8 @@ use crate::qapi::{
     Introspection, Policy, Problem, SchemaError, arguments_of, check_arguments_of, is_name, type_of,
 };
 use crate::{
-    DeclaredEvent, DeferredHandler, EventSettings, EventType, Forwarder, Handler, Interceptor,
-    Locals, protocol_commands,
+    AsyncContext, DeclaredEvent, DeferredHandler, EventSettings, EventType, Forwarder, Handler,
+    Interceptor, Locals, protocol_commands,
 };
 
 /// The commands and events of a server.
@@ -230,11 +232,26 @@ impl Registry {
         H: AsyncHandler<(), Shape>,
     {
         let name = name.into();
-        let Some(executor) = self.executor.clone() else {
-            return Err(RegisterError::NoExecutor(name));
-        };
-        let handler = ErasedAsync::new(executor, Arc::new(()), handler);
-        self.erased::<H::Arguments, H::Result>(name, ErasedHandler::Async(handler))
+        let state = Arc::new(());
+        let handler = self.erased_async(&name, move |context, arguments| {
+            handler.call(Arc::clone(&state), context, arguments)
+        })?;
+        self.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    pub(crate) fn erased_async<A, T, R>(
+        &self,
+        name: &Cow<'static, str>,
+        call: impl Fn(AsyncContext, A) -> R + Send + Sync + 'static,
+    ) -> Result<ErasedHandler, RegisterError>
+    where
+        A: DeserializeOwned,
+        T: Serialize + 'static,
+        R: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let executor = self.executor.as_ref().map(Arc::clone);
+        let executor = executor.ok_or_else(|| RegisterError::NoExecutor(name.clone()))?;
+        Ok(ErasedHandler::Async(ErasedAsync::new(executor, call)))
     }
 
     /// Sets the executor of the [async commands](Registry::async_command) that are registered from now on.
@@ -542,10 +559,10 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
         H: AsyncHandler<S, Shape>,
     {
         let name = name.into();
-        let Some(executor) = self.registry.executor.clone() else {
-            return Err(RegisterError::NoExecutor(name));
-        };
-        let handler = ErasedAsync::new(executor, Arc::clone(&self.state), handler);
-        self.registry.erased::<H::Arguments, H::Result>(name, ErasedHandler::Async(handler))
+        let state = Arc::clone(&self.state);
+        let handler = self.registry.erased_async(&name, move |context, arguments| {
+            handler.call(Arc::clone(&state), context, arguments)
+        })?;
+        self.registry.erased::<H::Arguments, H::Result>(name, handler)
     }
 }

@@ -7,7 +7,7 @@ use qmp_proto::{BoxError, CommandType, Error};
 use schemars::JsonSchema;
 
 use crate::handler::ErasedHandler;
-use crate::{Command, Context, Group, RegisterError, Registry, Responder};
+use crate::{AsyncContext, Command, Context, Group, RegisterError, Registry, Responder};
 
 /// What a function that serves a [`CommandType`] returns: its result `T`, or a `Result` of it and any error, or text.
 #[diagnostic::on_unimplemented(
@@ -105,6 +105,41 @@ where
     }
 }
 
+/// An async function that serves the command `C`: `Fn(AsyncContext, C::Arguments) -> F`, where `F` is a future of a
+/// `Result<C::Result, E>`, or of `C::Result`.
+///
+/// Implemented for all such functions; see [`Registry::serve_async`]. For one with state, a closure keeps an `Arc` of it.
+#[diagnostic::on_unimplemented(
+    message = "this does not serve the command `{C}`",
+    label = "not of the form `async fn(AsyncContext, C::Arguments) -> Result<C::Result, E>`",
+    note = "a command without arguments is served by a function whose last parameter is `(): ()`",
+    note = "the types of a closure's parameters are to be written out: `|_: AsyncContext, new: BlockResize| async move {{ … }}`"
+)]
+pub trait ServesAsync<C: CommandType>: Send + Sync + 'static {
+    /// Begins to serve one request.
+    fn serve(
+        &self,
+        context: AsyncContext,
+        arguments: C::Arguments,
+    ) -> impl Future<Output = Result<C::Result, Error>> + Send + 'static + use<Self, C>;
+}
+
+impl<F, C, R> ServesAsync<C> for F
+where
+    F: Fn(AsyncContext, C::Arguments) -> R + Send + Sync + 'static,
+    C: CommandType,
+    R: Future<Output: Outcome<C::Result>> + Send + 'static,
+{
+    fn serve(
+        &self,
+        context: AsyncContext,
+        arguments: C::Arguments,
+    ) -> impl Future<Output = Result<C::Result, Error>> + Send + 'static + use<F, C, R> {
+        let future = self(context, arguments);
+        async { future.await.into_result() }
+    }
+}
+
 impl Registry {
     /// Registers a command that is a type, and is served by a function; see [`Serves`] for its form. The command gets the
     /// features and the documentation of its type.
@@ -162,6 +197,42 @@ impl Registry {
         C: CommandType<Arguments: JsonSchema, Result: JsonSchema>,
     {
         self.typed::<C>(ErasedHandler::deferred(function))
+    }
+
+    /// Registers a command that is a type, and is served by an async function, as
+    /// [`async_command`](Registry::async_command) does.
+    ///
+    /// ```
+    /// use qmp_dispatch::{AsyncContext, LocalClient, Registry, Task, command_types};
+    ///
+    /// command_types! {
+    ///     QueryTicks = "x-query-ticks"() -> u64;
+    /// }
+    ///
+    /// async fn query_ticks(_: AsyncContext, (): ()) -> Result<u64, String> {
+    ///     Ok(7)
+    /// }
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.set_executor(|task: Task| _ = std::thread::spawn(|| task.run()));
+    /// registry.serve_async::<QueryTicks>(query_ticks)?;
+    /// assert_eq!(LocalClient::new(registry).call::<QueryTicks>(&())?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`async_command`](Registry::async_command).
+    pub fn serve_async<C>(
+        &mut self,
+        function: impl ServesAsync<C>,
+    ) -> Result<&mut Command, RegisterError>
+    where
+        C: CommandType<Arguments: JsonSchema, Result: JsonSchema>,
+    {
+        let call = move |context, arguments| function.serve(context, arguments);
+        let handler = self.erased_async(&C::NAME.into(), call)?;
+        self.typed::<C>(handler)
     }
 
     fn typed<C>(&mut self, handler: ErasedHandler) -> Result<&mut Command, RegisterError>

@@ -78,7 +78,7 @@ pub trait AsyncHandler<S: ?Sized, Shape>: Send + Sync + 'static {
         state: Arc<S>,
         context: AsyncContext,
         arguments: Self::Arguments,
-    ) -> impl Future<Output = Result<Self::Result, Error>> + Send + 'static;
+    ) -> impl Future<Output = Result<Self::Result, Error>> + Send + 'static + use<Self, S, Shape>;
 }
 
 impl<S, Shape, H> AsyncHandler<S, Shape> for H
@@ -98,7 +98,7 @@ where
         state: Arc<S>,
         context: AsyncContext,
         arguments: H::Arguments,
-    ) -> impl Future<Output = Result<Self::Result, Error>> + Send + 'static {
+    ) -> impl Future<Output = Result<Self::Result, Error>> + Send + 'static + use<S, Shape, H> {
         let future = self.invoke(state, context, arguments);
         async { future.await.into_result() }
     }
@@ -209,18 +209,18 @@ pub(crate) struct ErasedAsync {
 }
 
 impl ErasedAsync {
-    /// Erases the types of a handler.
-    pub(crate) fn new<S, H, Shape>(
+    /// Erases the types of a function that serves a command.
+    pub(crate) fn new<A, T, R>(
         executor: Arc<dyn Spawn>,
-        state: Arc<S>,
-        handler: H,
+        call: impl Fn(AsyncContext, A) -> R + Send + Sync + 'static,
     ) -> ErasedAsync
     where
-        S: ?Sized + Send + Sync + 'static,
-        H: AsyncHandler<S, Shape>,
+        A: DeserializeOwned,
+        T: Serialize + 'static,
+        R: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let handler = move |context: AsyncContext, arguments| {
-            let result = handler.call(Arc::clone(&state), context, decode(arguments)?);
+            let result = call(context, decode(arguments)?);
             let handling: Handling = Box::pin(async { encode_result(&result.await?) });
             Ok(handling)
         };
