@@ -241,7 +241,7 @@ impl Registry {
 
     pub(crate) fn erased_async<A, T, R>(
         &self,
-        name: &Cow<'static, str>,
+        name: &str,
         call: impl Fn(AsyncContext, A) -> R + Send + Sync + 'static,
     ) -> Result<ErasedHandler, RegisterError>
     where
@@ -250,7 +250,7 @@ impl Registry {
         R: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let executor = self.executor.as_ref().map(Arc::clone);
-        let executor = executor.ok_or_else(|| RegisterError::NoExecutor(name.clone()))?;
+        let executor = executor.ok_or_else(|| RegisterError::NoExecutor(name.to_owned().into()))?;
         Ok(ErasedHandler::Async(ErasedAsync::new(executor, call)))
     }
 

@@ -231,7 +231,7 @@ impl Registry {
         C: CommandType<Arguments: JsonSchema, Result: JsonSchema>,
     {
         let call = move |context, arguments| function.serve(context, arguments);
-        let handler = self.erased_async(&C::NAME.into(), call)?;
+        let handler = self.erased_async(C::NAME, call)?;
         self.typed::<C>(handler)
     }
 

@@ -607,7 +607,9 @@ fn groups_are_served_in_turn_however_many_producers_they_have() {
     let groups: [Vec<Producer<usize>>; 3] = [register(7, 50), register(8, 5), register(9, 1)];
     for (group, producers) in groups.iter().enumerate() {
         for producer in producers {
-            (0..4).for_each(|_| drop(producer.push(group).unwrap()));
+            for _ in 0..4 {
+                let _ = producer.push(group).unwrap();
+            }
         }
     }
     let mut served = [0usize; 3];
@@ -625,9 +627,9 @@ fn a_new_group_is_served_before_others_and_groups_that_have_gone_leave_nothing()
     let queue = Queue::new();
     let busy = queue.register_in(0, Mode::default());
     for group in 1..10_000 {
-        busy.push(0).unwrap();
+        let _ = busy.push(0).unwrap();
         let new = queue.register_in(group, Mode::default());
-        new.push(group).unwrap();
+        let _ = new.push(group).unwrap();
         if group % 2 == 0 {
             drop(new);
         } else {

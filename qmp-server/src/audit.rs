@@ -52,8 +52,14 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Audit {
-    queue: Arc<Queue>,
+    file: Arc<AuditFile>,
     secrets: Secrets,
+    machine: Option<Arc<str>>,
+}
+
+/// Dropped with the last audit that writes there.
+struct AuditFile {
+    queue: Arc<Queue>,
 }
 
 impl Audit {
@@ -67,7 +73,32 @@ impl Audit {
         let queue = Arc::new(Queue::default());
         let writer = Writer::open(path.as_ref(), Arc::clone(&queue))?;
         thread::Builder::new().name("qmp-audit".into()).spawn(move || writer.run())?;
-        Ok(Audit { queue, secrets: Secrets::default() })
+        let file = Arc::new(AuditFile { queue });
+        Ok(Audit { file, secrets: Secrets::default(), machine: None })
+    }
+
+    /// An audit in the same file, in which the lines name this machine, if it has a name. Secrets that are hidden from now on are hidden in
+    /// one of the two.
+    ///
+    /// ```
+    /// use qmp_dispatch::{LocalClient, Registry};
+    /// use qmp_server::Audit;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("audit.jsonl");
+    /// let audit = Audit::open(&path)?;
+    /// for machine in ["vm0", "vm1"] {
+    ///     let mut registry = Registry::new();
+    ///     audit.of_machine(Some(machine)).register(&mut registry);
+    ///     drop(LocalClient::new(registry));
+    /// }
+    /// audit.finish();
+    /// assert!(std::fs::read_to_string(path)?.contains(r#""machine": "vm1""#));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn of_machine(&self, machine: Option<&str>) -> Audit {
+        let (file, secrets) = (Arc::clone(&self.file), self.secrets.clone());
+        Audit { file, secrets, machine: machine.map(Arc::from) }
     }
 
     /// Looks for mistakes that can be found without opening the file.
@@ -129,7 +160,8 @@ impl Audit {
     /// outcome written down as clients see it.
     pub fn register(&self, registry: &mut Registry) {
         let secrets = self.secrets.clone();
-        registry.intercept(Recorder { queue: Arc::clone(&self.queue), secrets });
+        let (queue, machine) = (Arc::clone(&self.file.queue), self.machine.clone());
+        registry.intercept(Recorder { queue, secrets, machine });
     }
 
     /// Opens the file anew, which somebody has moved away. If that fails, the old one goes on.
@@ -147,18 +179,18 @@ impl Audit {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn reopen(&self) {
-        self.queue.reopen();
+        self.file.queue.reopen();
     }
 
     /// Waits until everything has been written, for at most a second. Nothing is written from then on.
     pub fn finish(&self) {
-        self.queue.finish(FINISH_DEADLINE);
+        self.file.queue.finish(FINISH_DEADLINE);
     }
 }
 
-impl Drop for Audit {
+impl Drop for AuditFile {
     fn drop(&mut self) {
-        self.finish();
+        self.queue.finish(FINISH_DEADLINE);
     }
 }
 
@@ -203,9 +235,10 @@ impl Server {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn audit(self, audit: &Audit) -> Server {
-        let queue = Arc::clone(&audit.queue);
+        let (queue, machine) = (Arc::clone(&audit.file.queue), audit.machine.clone());
         self.on_refusal(move |peer, why, reason| {
-            queue.push(Record::connection_refused(peer, why, reason).to_line());
+            let record = Record::connection_refused(peer, why, reason);
+            queue.push(record.at(machine.as_deref()).to_line());
         })
     }
 }
@@ -213,28 +246,29 @@ impl Server {
 struct Recorder {
     queue: Arc<Queue>,
     secrets: Secrets,
+    machine: Option<Arc<str>>,
 }
 
 impl Recorder {
-    fn write(&self, record: &Record<'_>) {
-        self.queue.push(record.to_line());
+    fn write<'a>(&'a self, record: Record<'a>) {
+        self.queue.push(record.at(self.machine.as_deref()).to_line());
     }
 
     fn command(&self, call: &Call<'_>, outcome: Option<&Result<Json, Error>>, duration: Duration) {
         let mut record = Record::of("command", call.monitor);
         record.request(call.request, outcome, &self.secrets);
         record.duration(duration);
-        self.write(&record);
+        self.write(record);
     }
 }
 
 impl Interceptor for Recorder {
     fn connected(&self, monitor: &Monitor) {
-        self.write(&Record::of("connected", monitor));
+        self.write(Record::of("connected", monitor));
     }
 
     fn disconnected(&self, monitor: &Monitor) {
-        self.write(&Record::of("disconnected", monitor));
+        self.write(Record::of("disconnected", monitor));
     }
 
     fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, duration: Duration) {
@@ -248,6 +282,6 @@ impl Interceptor for Recorder {
     fn refused(&self, monitor: &Arc<Monitor>, refused: &RequestError) {
         let mut record = Record::of("refused", monitor);
         record.refused(refused, &self.secrets);
-        self.write(&record);
+        self.write(record);
     }
 }

@@ -17,14 +17,14 @@ mod work;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use self::alarm::StepIn;
 use self::event_loop::{Loop, Results};
-pub(crate) use self::hosted::{Hosted, Options, Plan};
+pub(crate) use self::hosted::{Hosted, OnEnd, Options, Plan};
 use self::leader::{Lead, Leadership};
 #[cfg(feature = "mux")]
 pub(crate) use self::link::{Input, Link, Next};
@@ -149,13 +149,37 @@ impl Engine {
         listeners: Vec<Listening>,
         connections: Vec<(Box<dyn Transport>, Origin)>,
     ) -> io::Result<Arc<Hosted>> {
+        let (reply, replied) = sync_channel(1);
+        let server = self.begin_to_host(plan, listeners, connections, Some(reply));
+        let ended = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the engine has ended");
+        replied.recv().map_err(ended)??;
+        Ok(server)
+    }
+
+    /// Hosts a server without waiting for the loop, so that a thread of the engine may call this. What goes wrong is
+    /// logged, and ends the server.
+    #[cfg(feature = "mux")]
+    pub(crate) fn host_later(
+        &self,
+        plan: Plan,
+        listeners: Vec<Listening>,
+        connections: Vec<(Box<dyn Transport>, Origin)>,
+    ) -> Arc<Hosted> {
+        self.begin_to_host(plan, listeners, connections, None)
+    }
+
+    fn begin_to_host(
+        &self,
+        plan: Plan,
+        listeners: Vec<Listening>,
+        connections: Vec<(Box<dyn Transport>, Origin)>,
+        reply: Option<SyncSender<io::Result<()>>>,
+    ) -> Arc<Hosted> {
         let shared = &self.handle.0;
         let stays = plan.options.stay || !listeners.is_empty();
         let server = Hosted::new(plan, &shared.mailbox, &shared.results, &shared.cork);
-        let (reply, replied) = sync_channel(1);
+        // Before what is posted for its connections: the loop takes this in that order.
         shared.post(Done::Host { server: Arc::clone(&server), listeners, reply });
-        let ended = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the engine has ended");
-        replied.recv().map_err(ended)??;
         let mut any = false;
         for (transport, origin) in connections {
             any |= server.serve(transport, origin).is_ok();
@@ -163,7 +187,7 @@ impl Engine {
         if !any && !stays {
             server.stop();
         }
-        Ok(server)
+        server
     }
 
     /// The registration of a source that is to be added.

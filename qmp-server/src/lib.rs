@@ -129,7 +129,7 @@ pub use listen::{Listen, ListenError};
 #[cfg(feature = "machine")]
 pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_machine};
 #[cfg(feature = "metrics")]
-pub use metrics::{Metrics, MetricsEndpoint, register_metrics};
+pub use metrics::{Metrics, MetricsEndpoint, MetricsOfAll, register_metrics};
 #[cfg(feature = "mux")]
 pub use mux::{InFlightCommand, Mux, UpstreamStatus};
 pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints, version};

@@ -5,9 +5,10 @@ mod endpoint;
 mod exposition;
 mod request;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use qmp_dispatch::proto::{Error, ErrorClass};
 use qmp_dispatch::{Context, Dispatcher, RegisterError, Registry};
@@ -64,9 +65,6 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut exposition = Exposition::default();
         self.tell(&mut exposition);
-        if let Some(more) = self.more.get() {
-            more(&mut exposition);
-        }
         exposition.finish()
     }
 
@@ -80,7 +78,8 @@ impl Metrics {
     ///
     /// [`ListenError`], among others if the address is a connection already.
     pub fn serve(&self, listen: &Listen) -> Result<MetricsEndpoint, ListenError> {
-        MetricsEndpoint::start(self.clone(), listen)
+        let metrics = self.clone();
+        MetricsEndpoint::start(move || metrics.text(), listen)
     }
 
     /// Looks for mistakes that can be found without listening, like [`Listen::verify`].
@@ -122,6 +121,9 @@ impl Metrics {
             "direction",
             transferred,
         );
+        if let Some(more) = self.more.get() {
+            more(exposition);
+        }
     }
 
     fn tell_clients(&self, exposition: &mut Exposition) {
@@ -224,6 +226,65 @@ impl Metrics {
             "Events, each once for every client that missed it because it did not read.",
             counters.events_dropped.get(),
         );
+    }
+}
+
+/// The [`Metrics`] of any number of servers as one text. Those of a server with a name have the label `machine`.
+///
+/// ```
+/// use qmp_dispatch::{Dispatcher, Registry};
+/// use qmp_server::{MetricsOfAll, Server, system_time, version};
+///
+/// # let server = || Server::new(Dispatcher::new(Registry::new(), version(), system_time));
+/// let all = MetricsOfAll::default();
+/// let (first, second) = (server(), server());
+/// all.add(Some("vm0"), first.metrics());
+/// all.add(Some("vm1"), second.metrics());
+/// assert!(all.text().contains("\nqmp_server_clients{machine=\"vm1\"} 0\n"));
+///
+/// all.remove(Some("vm1"));
+/// assert!(!all.text().contains("vm1"));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct MetricsOfAll {
+    machines: Arc<Mutex<BTreeMap<Option<String>, Metrics>>>,
+}
+
+impl MetricsOfAll {
+    /// Adds those of a server, in the place of those that have this name.
+    pub fn add(&self, machine: Option<&str>, metrics: Metrics) {
+        self.machines().insert(machine.map(str::to_owned), metrics);
+    }
+
+    /// Removes those of the server with this name, or of that without.
+    pub fn remove(&self, machine: Option<&str>) {
+        self.machines().remove(&machine.map(str::to_owned));
+    }
+
+    /// All figures, like [`Metrics::text`].
+    pub fn text(&self) -> String {
+        // Foreign code is not called with the lock held.
+        let machines = self.machines().clone();
+        let mut exposition = Exposition::default();
+        for (machine, metrics) in &machines {
+            exposition.set_machine(machine.as_deref());
+            metrics.tell(&mut exposition);
+        }
+        exposition.finish()
+    }
+
+    /// Answers `GET /metrics` over HTTP, like [`Metrics::serve`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Metrics::serve`].
+    pub fn serve(&self, listen: &Listen) -> Result<MetricsEndpoint, ListenError> {
+        let all = self.clone();
+        MetricsEndpoint::start(move || all.text(), listen)
+    }
+
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<Option<String>, Metrics>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,22 +14,21 @@ mod upstream;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use qmp_dispatch::proto::Json;
-use qmp_dispatch::{Context, Dispatcher, Forwarded, RegisterError, Registry, Responder};
+use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
+use tracing::Span;
 
 use self::client::{Client, Place};
 use self::link::UpstreamLink;
 use self::names::Names;
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
-#[cfg(feature = "metrics")]
-use crate::Metrics;
 use crate::access::Ledger;
 use crate::session::OnLeave;
 use crate::transport::connect::begin::way_to;
-use crate::{Address, Control, Engine, register_status};
+use crate::{Address, Control, Engine, Server, register_status};
 
 /// Stands between one QMP server, which serves one client as QEMU does, and any number of clients.
 ///
@@ -52,18 +51,13 @@ use crate::{Address, Control, Engine, register_status};
 /// #     .spawn()?;
 /// let mux = Mux::new(upstream)?;
 /// let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
-/// let server = Server::new(dispatcher.clone())
+/// let server = Server::new(dispatcher)
 ///     .discipline(Discipline::OnePerMonitor)
 ///     .listen(&Listen::new(downstream))?;
-/// mux.start(dispatcher)?;
-/// // Nobody is greeted before it is known what there is to greet with.
-/// if mux.wait_for_greeting() {
-///     let server = server.spawn()?;
-///     mux.attach(server.control());
-///     // Clients are served, until somebody says:
-///     mux.shutdown();
-///     server.wait();
-/// }
+/// mux.serve(server)?;
+/// // Clients are served as soon as the upstream server has greeted, until somebody says:
+/// mux.shutdown();
+/// mux.wait();
 /// # machine.control().shutdown();
 /// # machine.wait();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -74,17 +68,22 @@ pub struct Mux {
 
 struct Shared {
     address: Address,
+    name: Option<String>,
+    /// What the log says of this mux is said in it.
+    span: Span,
     upstream: Arc<Upstream>,
-    control: OnceLock<Control>,
-    /// The server of the first client: there may be clients before it is attached.
-    serving: OnceLock<Control>,
+    serving: Mutex<Serving>,
+    changed: Condvar,
     /// Nobody is to be served any more.
     shutting_down: AtomicBool,
-    /// There is to be no connection any more.
-    closing: AtomicBool,
-    /// The server has greeted us, once; or the mux is shutting down.
-    decided: Mutex<bool>,
-    decision: Condvar,
+}
+
+/// What has become of the server for the clients.
+enum Serving {
+    /// The upstream server has not greeted us, and there is nothing yet that clients could be greeted with.
+    NotYet,
+    Since(Control),
+    Ended,
 }
 
 impl Mux {
@@ -103,16 +102,29 @@ impl Mux {
     /// If servers at such addresses cannot be connected to, which are other than Unix sockets and TCP, or if the path
     /// is longer than the system allows.
     pub fn new(upstream: Address) -> io::Result<Mux> {
+        Mux::make(None, upstream)
+    }
+
+    /// Like [`new`](Mux::new), with the name of the machine behind it: [`UpstreamStatus`] has it, and the lines of the log
+    /// that are about this mux and its clients.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Mux::new`].
+    pub fn named(name: &str, upstream: Address) -> io::Result<Mux> {
+        Mux::make(Some(name), upstream)
+    }
+
+    fn make(name: Option<&str>, upstream: Address) -> io::Result<Mux> {
         way_to(&upstream)?;
         let shared = Shared {
             address: upstream,
+            name: name.map(str::to_owned),
+            span: name.map_or_else(Span::none, |name| tracing::error_span!("mux", machine = name)),
             upstream: Arc::new(Upstream::new()),
-            control: OnceLock::new(),
-            serving: OnceLock::new(),
+            serving: Mutex::new(Serving::NotYet),
+            changed: Condvar::new(),
             shutting_down: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            decided: Mutex::new(false),
-            decision: Condvar::new(),
         };
         Ok(Mux { shared: Arc::new(shared) })
     }
@@ -147,14 +159,10 @@ impl Mux {
         #[cfg(feature = "metrics")]
         crate::register_metrics(&mut registry)?;
         status::register(&mut registry, &self.shared)?;
-        let shared = Arc::clone(&self.shared);
         let upstream = Arc::clone(&self.shared.upstream);
         let secret = random();
         let clients = AtomicU64::new(0);
         registry.each_monitor(move |locals| {
-            if let Some(control) = locals.get::<Control>() {
-                shared.serving.get_or_init(|| control.clone());
-            }
             let number = clients.fetch_add(1, Ordering::Relaxed);
             let prefix = format!("mux-{secret:016x}-{number}-");
             let names = Names::new(prefix, Arc::clone(&upstream.names));
@@ -167,115 +175,85 @@ impl Mux {
         Ok(registry)
     }
 
-    /// Connects to the server, and again whenever the connection is lost, on an engine of its own.
-    /// `dispatcher` is one with the [registry](Mux::registry).
+    /// Connects to the upstream server, and again whenever the connection is lost, and has `server` serve the clients from
+    /// its first greeting on; all that on an engine of its own. `server` is one with the [registry](Mux::registry).
     ///
     /// # Errors
     ///
-    /// If the system refuses threads or descriptors, or if the mux has been started.
-    pub fn start(&self, dispatcher: Dispatcher) -> io::Result<()> {
-        self.start_on(&Engine::new()?, dispatcher)
+    /// If the system refuses threads or descriptors, or if this was called before.
+    pub fn serve(&self, server: Server) -> io::Result<()> {
+        self.serve_on(&Engine::new()?, server)
     }
 
-    /// Connects to the server, and again whenever the connection is lost, on the threads of an engine: that of the
-    /// server for the mux's clients, as a rule, which may be that of any number of muxes.
+    /// Like [`serve`](Mux::serve), on the threads of an engine, which may be that of any number of muxes.
     ///
     /// ```
     /// use qmp_dispatch::Dispatcher;
     /// use qmp_server::{Discipline, Engine, Mux, Server, system_time, version};
     ///
     /// let engine = Engine::new()?;
-    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
-    /// let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
-    /// let server = Server::new(dispatcher.clone()).discipline(Discipline::OnePerMonitor);
-    /// mux.start_on(&engine, dispatcher)?;
-    /// # mux.shutdown();
-    /// if mux.wait_for_greeting() {
-    ///     server.stay().spawn_on(&engine)?.wait();
-    /// }
+    /// let muxes: Vec<_> = ["unix:/run/vm0/qemu.sock", "unix:/run/vm1/qemu.sock"]
+    ///     .into_iter()
+    ///     .map(|upstream| {
+    ///         let mux = Mux::new(upstream.parse()?)?;
+    ///         let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
+    ///         let server = Server::new(dispatcher).discipline(Discipline::OnePerMonitor);
+    ///         mux.serve_on(&engine, server.listen(&"tcp:127.0.0.1:0".parse()?)?)?;
+    ///         Ok::<_, Box<dyn std::error::Error>>(mux)
+    ///     })
+    ///     .collect::<Result<_, _>>()?;
+    /// muxes.iter().for_each(Mux::shutdown);
+    /// muxes.iter().for_each(Mux::wait);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// If the mux has been started.
-    pub fn start_on(&self, engine: &Engine, dispatcher: Dispatcher) -> io::Result<()> {
+    /// If this was called before.
+    pub fn serve_on(&self, engine: &Engine, server: Server) -> io::Result<()> {
         let registration = engine.register();
         if !self.shared.upstream.set_link(Arc::clone(&registration)) {
-            let error = "the mux has been started";
+            let error = "the mux serves already";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, error));
         }
-        let link = UpstreamLink::new(registration, Arc::clone(&self.shared), dispatcher);
+        #[cfg(feature = "metrics")]
+        {
+            let upstream = Arc::clone(&self.shared.upstream);
+            server.metrics().add(move |exposition| upstream.tell(exposition));
+        }
+        let shared = Arc::clone(&self.shared);
+        let server = server.in_span(shared.span.clone()).on_end(move || shared.ended());
+        let link = UpstreamLink::new(registration, Arc::clone(&self.shared), engine, server);
         engine.add_link(Box::new(link));
         Ok(())
     }
 
-    /// Waits until the server has greeted us for the first time, or the mux is
-    /// [shut down](Mux::shutdown). Whether it has: from then on, clients can be greeted in its name.
-    ///
-    /// ```
-    /// use qmp_server::Mux;
-    ///
-    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
-    /// std::thread::scope(|scope| {
-    ///     scope.spawn(|| mux.shutdown());
-    ///     assert!(!mux.wait_for_greeting());
-    /// });
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn wait_for_greeting(&self) -> bool {
-        let decided = self.shared.decided.lock().unwrap_or_else(PoisonError::into_inner);
-        let decided = self.shared.decision.wait_while(decided, |decided| !*decided);
-        drop(decided.unwrap_or_else(PoisonError::into_inner));
-        !self.shared.shutting_down.load(Ordering::SeqCst)
-    }
-
-    /// Names the server whose clients are disconnected when the upstream server ends as it was told
-    /// to, and which ends when the mux is [shut down](Mux::shutdown). Only the first one is kept. Until then, it is the one
-    /// that the first client has come to whose clients are disconnected.
-    pub fn attach(&self, control: Control) {
-        let _ = self.shared.control.set(control);
-        if self.shared.shutting_down.load(Ordering::SeqCst) {
-            self.shutdown();
+    /// Waits until the server for the clients has ended: because the mux was [shut down](Mux::shutdown), or because nobody
+    /// can come any more.
+    pub fn wait(&self) {
+        let serving = self.shared.serving();
+        let not_yet = |serving: &mut Serving| matches!(serving, Serving::NotYet);
+        let serving = self.shared.changed.wait_while(serving, not_yet);
+        let server = match &*serving.unwrap_or_else(PoisonError::into_inner) {
+            Serving::Since(control) => control.server(),
+            Serving::NotYet | Serving::Ended => None,
+        };
+        if let Some(server) = server {
+            server.wait_until_ended();
         }
     }
 
-    /// Has the figures of a server, which is to serve the clients of this mux, tell of the upstream
-    /// server, too. Only the first mux is told of.
-    ///
-    /// ```
-    /// use qmp_dispatch::Dispatcher;
-    /// use qmp_server::{Mux, Server, system_time, version};
-    ///
-    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
-    /// let server = Server::new(Dispatcher::new(mux.registry()?, version(), system_time));
-    /// mux.report_to(&server.metrics());
-    /// assert!(server.metrics().text().contains("qmp_server_upstream_connected 0"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[cfg(feature = "metrics")]
-    pub fn report_to(&self, metrics: &Metrics) {
-        let upstream = Arc::clone(&self.shared.upstream);
-        metrics.add(move |exposition| upstream.tell(exposition));
-    }
-
-    /// Ends the server that is [attached](Mux::attach), in its order; or the wait for a greeting. The
-    /// connection to the upstream server lasts until that has answered what it was sent, but not longer than half a
-    /// second.
+    /// Ends the server for the clients, in its order. The connection to the upstream server lasts until that has answered
+    /// what it was sent, but not longer than half a second.
     pub fn shutdown(&self) {
-        self.shared.shutting_down.store(true, Ordering::SeqCst);
-        self.shared.decide();
-        if let Some(control) = self.shared.control.get() {
-            control.shutdown();
-        }
-        self.shared.upstream.wake();
+        self.shared.shut_down();
     }
 }
 
+/// Shuts it down.
 impl Drop for Mux {
     fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::SeqCst);
-        self.shared.upstream.wake();
+        self.shutdown();
     }
 }
 
@@ -286,19 +264,50 @@ impl fmt::Debug for Mux {
 }
 
 impl Shared {
-    /// Ends the wait for a greeting. Whether it had ended before.
-    fn decide(&self) -> bool {
-        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
-        self.decision.notify_all();
-        std::mem::replace(&mut *decided, true)
+    fn serving(&self) -> MutexGuard<'_, Serving> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server for the clients, while there is one.
+    fn control(&self) -> Option<Control> {
+        match &*self.serving() {
+            Serving::Since(control) => Some(control.clone()),
+            Serving::NotYet | Serving::Ended => None,
+        }
+    }
+
+    /// Clients are served from now on.
+    fn serves(&self, control: Control) {
+        let mut serving = self.serving();
+        // It may have ended already.
+        if matches!(*serving, Serving::NotYet) {
+            *serving = Serving::Since(control.clone());
+        }
+        drop(serving);
+        self.changed.notify_all();
+        // Whoever shuts the mux down says so first, and then looks for the server.
+        if self.is_shutting_down() {
+            control.shutdown();
+        }
+    }
+
+    /// The server for the clients has ended, or will never run.
+    fn ended(&self) {
+        *self.serving() = Serving::Ended;
+        self.changed.notify_all();
+        self.shut_down();
+    }
+
+    fn shut_down(&self) {
+        self.shutting_down.store(true, Ordering::SeqCst);
+        if let Some(control) = self.control() {
+            control.shutdown();
+        }
+        self.upstream.wake();
     }
 
     fn is_shutting_down(&self) -> bool {
         self.shutting_down.load(Ordering::SeqCst)
-    }
-
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::SeqCst)
     }
 }
 
@@ -316,10 +325,11 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::time::Duration;
 
+    use qmp_dispatch::Dispatcher;
     use qmp_dispatch::proto::Layout;
 
     use super::*;
-    use crate::{Discipline, Server, system_time, version};
+    use crate::{Discipline, system_time, version};
 
     /// Nothing takes so long.
     const LIMIT: Duration = Duration::from_secs(30);
@@ -364,17 +374,15 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let mux = Mux::new(Address::Unix(path)).unwrap();
         let dispatcher = Dispatcher::new(mux.registry().unwrap(), version(), system_time);
-        mux.start(dispatcher.clone()).unwrap();
-        let mut upstream = Lines::new(listener.accept().unwrap().0);
-        upstream.send(r#"{"QMP": {"version": {"qemu": {"major": 10}}, "capabilities": []}}"#);
-        upstream.answer("qmp_capabilities");
-        assert!(mux.wait_for_greeting());
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = Server::new(dispatcher)
             .discipline(Discipline::OnePerMonitor)
-            .serve(Box::new(theirs), Layout::Compact)
-            .spawn()
-            .unwrap();
+            .stay()
+            .serve(Box::new(theirs), Layout::Compact);
+        mux.serve(server).unwrap();
+        let mut upstream = Lines::new(listener.accept().unwrap().0);
+        upstream.send(r#"{"QMP": {"version": {"qemu": {"major": 10}}, "capabilities": []}}"#);
+        upstream.answer("qmp_capabilities");
         let mut client = Lines::new(ours);
         client.expect("QMP");
         client.send(r#"{"execute": "qmp_capabilities"}"#);
@@ -401,10 +409,9 @@ mod tests {
         upstream.expect("stop");
         drop((client, upstream));
         mux.shutdown();
-        server.wait();
+        mux.wait();
     }
 
-    /// The mux and the server for its clients are on engines of their own, and that one is not attached yet.
     #[test]
     fn an_end_in_order_ends_connections_as_soon_as_there_are_any() {
         let folder = tempfile::tempdir().unwrap();
@@ -412,18 +419,15 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let mux = Mux::new(Address::Unix(path)).unwrap();
         let dispatcher = Dispatcher::new(mux.registry().unwrap(), version(), system_time);
-        mux.start(dispatcher.clone()).unwrap();
-        let mut upstream = Lines::new(listener.accept().unwrap().0);
-        upstream.send(r#"{"QMP": {"version": {"qemu": {"major": 10}}, "capabilities": []}}"#);
-        upstream.answer("qmp_capabilities");
-        assert!(mux.wait_for_greeting());
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = Server::new(dispatcher)
             .discipline(Discipline::OnePerMonitor)
             .stay()
-            .serve(Box::new(theirs), Layout::Compact)
-            .spawn()
-            .unwrap();
+            .serve(Box::new(theirs), Layout::Compact);
+        mux.serve(server).unwrap();
+        let mut upstream = Lines::new(listener.accept().unwrap().0);
+        upstream.send(r#"{"QMP": {"version": {"qemu": {"major": 10}}, "capabilities": []}}"#);
+        upstream.answer("qmp_capabilities");
         let mut client = Lines::new(ours);
         client.expect("QMP");
         client.send(r#"{"execute": "qmp_capabilities"}"#);
@@ -437,8 +441,7 @@ mod tests {
         client.expect("SHUTDOWN");
         drop(upstream);
         client.expect("");
-        mux.attach(server.control());
         mux.shutdown();
-        server.wait();
+        mux.wait();
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use qmp_dispatch::proto::{Dialect, Layout};
 use qmp_dispatch::{Dispatcher, Locals};
+use tracing::Span;
 
 pub use self::control::Control;
 pub use self::embedded::Embedded;
@@ -21,7 +22,7 @@ pub use self::status::register_status;
 #[cfg(feature = "metrics")]
 pub(crate) use self::status::{control, no_server};
 use crate::access::{Access, Door, DoorRole, Limits, Logged, Origin, RefusalHook};
-use crate::engine::{Engine, Hosted, Listening, Observed, Options, Plan};
+use crate::engine::{Engine, Hosted, Listening, Observed, OnEnd, Options, Plan};
 use crate::io::Waker;
 use crate::listen::{Listen, ListenError, open};
 use crate::observe::Refusal;
@@ -31,8 +32,7 @@ use crate::transport::{Address, Listener, Opened, Peer, Transport};
 /// How long a command that is executed may hold up the end of the server, by default.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long everything else may take at the end.
-const END_DEADLINE: Duration = Duration::from_secs(2);
+type Connections = Vec<(Box<dyn Transport>, Origin)>;
 
 /// A server that is set up: where it listens, and what it serves there.
 ///
@@ -61,12 +61,14 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Server {
     dispatcher: Dispatcher,
     listening: Vec<Listening>,
-    connections: Vec<(Box<dyn Transport>, Origin)>,
+    connections: Connections,
     access: Access,
     look_up_groups: bool,
     options: Options,
     observed: Observed,
     refusal_hook: Option<RefusalHook>,
+    span: Span,
+    on_end: Option<OnEnd>,
 }
 
 impl Server {
@@ -87,6 +89,8 @@ impl Server {
             },
             observed: Observed::new(),
             refusal_hook: None,
+            span: Span::none(),
+            on_end: None,
         }
     }
 
@@ -183,6 +187,43 @@ impl Server {
         hook: impl Fn(Option<&Peer>, Refusal, &str) + Send + Sync + 'static,
     ) -> Server {
         self.refusal_hook = Some(Box::new(hook));
+        self
+    }
+
+    /// Calls `hook` once, when the server has ended, or is dropped without having run: for who waits for several things. A
+    /// hook that there is already is called before it.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    ///
+    /// # let server = || Server::new(Dispatcher::new(Registry::new(), version(), system_time)).stay();
+    /// let (sender, ended) = channel();
+    /// let servers: Vec<_> = (0..2)
+    ///     .map(|number| {
+    ///         let sender = sender.clone();
+    ///         server().on_end(move || drop(sender.send(number))).spawn()
+    ///     })
+    ///     .collect::<Result<_, _>>()?;
+    /// servers[1].control().shutdown();
+    /// assert_eq!(ended.recv()?, 1);
+    /// # servers[0].control().shutdown();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_end(mut self, hook: impl FnOnce() + Send + Sync + 'static) -> Server {
+        let before = self.on_end.take();
+        self.on_end = Some(OnEnd::new(move || {
+            drop(before);
+            hook();
+        }));
+        self
+    }
+
+    /// Has the log speak of the server in this span.
+    #[cfg(feature = "mux")]
+    pub(crate) fn in_span(mut self, span: Span) -> Server {
+        self.span = span;
         self
     }
 
@@ -316,6 +357,18 @@ impl Server {
     }
 
     fn host(self, engine: &Engine, embedder: Option<Arc<Waker>>) -> io::Result<Arc<Hosted>> {
+        let (plan, listening, connections) = self.plan(embedder);
+        engine.host(plan, listening, connections)
+    }
+
+    /// Runs the server on the threads of an engine, without waiting for them. What goes wrong is logged, and ends it.
+    #[cfg(feature = "mux")]
+    pub(crate) fn run_on(self, engine: &Engine) -> Control {
+        let (plan, listening, connections) = self.plan(None);
+        Control::new(&engine.host_later(plan, listening, connections))
+    }
+
+    fn plan(self, embedder: Option<Arc<Waker>>) -> (Plan, Vec<Listening>, Connections) {
         let addresses = self.addresses().collect();
         let door = Door {
             access: self.access,
@@ -331,10 +384,12 @@ impl Server {
             observed: self.observed,
             door,
             furnish: Box::new(furnish),
+            span: self.span,
+            on_end: self.on_end,
             embedder,
             addresses,
         };
-        engine.host(plan, self.listening, self.connections)
+        (plan, self.listening, self.connections)
     }
 }
 
@@ -370,14 +425,7 @@ impl ServerHandle {
     /// Waits until the server has ended: somebody has [shut it down](Control::shutdown), what was executed is answered,
     /// and clients have got what was left for them, each within its time. A command that never ends is left alone.
     pub fn wait(self) {
-        self.wait_until_ended();
-    }
-
-    fn wait_until_ended(&self) {
-        let at_most = self.server.options.shutdown_deadline.saturating_add(END_DEADLINE);
-        if !self.server.wait(at_most) {
-            tracing::warn!("the server does not end, and is left alone");
-        }
+        self.server.wait_until_ended();
     }
 }
 

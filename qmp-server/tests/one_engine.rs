@@ -69,46 +69,43 @@ fn two_hundred_muxes_and_their_servers_share_the_two_threads_of_one_engine()
         let listener = UnixListener::bind(&path)?;
         let mux = Mux::new(Address::Unix(path))?;
         let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
-        mux.start_on(&engine, dispatcher.clone())?;
-        sites.push((listener, mux, dispatcher));
+        let (ours, theirs) = UnixStream::pair()?;
+        let server = Server::new(dispatcher)
+            .discipline(Discipline::OnePerMonitor)
+            .stay()
+            .serve(Box::new(theirs), Layout::Compact);
+        mux.serve_on(&engine, server)?;
+        sites.push((listener, mux, ours));
     }
     let mut served = Vec::new();
-    for (number, (listener, mux, dispatcher)) in sites.into_iter().enumerate() {
+    for (number, (listener, mux, ours)) in sites.into_iter().enumerate() {
         let mut upstream = Lines::new(listener.accept()?.0);
         upstream.send(&format!(
             r#"{{"QMP": {{"version": {{"qemu": {{"major": {number}}}}}, "capabilities": ["oob"]}}}}"#
         ));
         let request = upstream.expect("qmp_capabilities");
         upstream.send(&format!(r#"{{"return": {{}}, "id": {}}}"#, id_of(&request)));
-        assert!(mux.wait_for_greeting());
-        let (ours, theirs) = UnixStream::pair()?;
-        let server = Server::new(dispatcher)
-            .discipline(Discipline::OnePerMonitor)
-            .stay()
-            .serve(Box::new(theirs), Layout::Compact)
-            .spawn_on(&engine)?;
-        mux.attach(server.control());
         let mut client = Lines::new(ours);
         client.expect(&format!(r#""major": {number}}}"#));
         client.send(r#"{"execute": "qmp_capabilities"}"#);
         client.expect("return");
-        served.push((upstream, mux, server, client));
+        served.push((upstream, mux, client));
     }
     // All at once, and answered in another order.
-    for (number, (_, _, _, client)) in served.iter_mut().enumerate() {
+    for (number, (_, _, client)) in served.iter_mut().enumerate() {
         client.send(&format!(r#"{{"execute": "query-{number}", "id": "x"}}"#));
     }
     for (number, (upstream, ..)) in served.iter_mut().enumerate().rev() {
         let request = upstream.expect(&format!("\"query-{number}\""));
         upstream.send(&format!(r#"{{"return": {number}, "id": {}}}"#, id_of(&request)));
     }
-    for (number, (_, _, _, client)) in served.iter_mut().enumerate() {
+    for (number, (_, _, client)) in served.iter_mut().enumerate() {
         client.expect(&format!(r#"{{"return": {number}, "id": "x"}}"#));
     }
     assert!(engine_threads() <= 2, "{} threads", engine_threads());
-    for (_, mux, server, _) in served {
+    for (_, mux, _) in served {
         mux.shutdown();
-        server.wait();
+        mux.wait();
     }
     Ok(())
 }

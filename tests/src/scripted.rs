@@ -3,11 +3,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::json::Json;
 use crate::server::{LIMIT, Server};
@@ -88,6 +93,77 @@ impl Scripted {
 impl Drop for Scripted {
     fn drop(&mut self) {
         drop(fs::remove_file(&self.path));
+    }
+}
+
+/// Servers at any number of sockets, in one thread. Each greets whoever comes, with out-of-band execution, and answers every
+/// request with an empty result. Dropping this ends them.
+#[derive(Debug)]
+pub struct Crowd {
+    /// Tells the thread that it is over, when it is closed.
+    end: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Crowd {
+    /// Listens at these paths.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    #[must_use]
+    pub fn listen(paths: &[PathBuf]) -> Crowd {
+        let listeners: Vec<_> =
+            paths.iter().map(|path| UnixListener::bind(path).expect("a path")).collect();
+        let (over, end) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        let thread = thread::spawn(move || serve_crowd(&listeners, &over));
+        Crowd { end: Some(end), thread: Some(thread) }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn serve_crowd(listeners: &[UnixListener], over: &OwnedFd) {
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll set");
+    let add = |fd: BorrowedFd<'_>, number: usize| {
+        epoll::add(&set, fd, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN)
+            .expect("room in an epoll set");
+    };
+    listeners.iter().enumerate().for_each(|(number, listener)| add(listener.as_fd(), number));
+    let mut peers: Vec<Option<Peer>> = Vec::new();
+    add(over.as_fd(), usize::MAX);
+    let mut events = Vec::with_capacity(64);
+    loop {
+        events.clear();
+        match epoll::wait(&set, spare_capacity(&mut events), None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => panic!("{error}"),
+        }
+        for event in &events {
+            let number = usize::try_from(event.data.u64()).expect("what was added");
+            if number == usize::MAX {
+                return;
+            }
+            if let Some(listener) = listeners.get(number) {
+                let (stream, _) = listener.accept().expect("a client that waits");
+                add(stream.as_fd(), listeners.len() + peers.len());
+                let mut peer = Peer { stream: BufReader::new(stream) };
+                peer.greet(r#"["oob"]"#);
+                peers.push(Some(peer));
+                continue;
+            }
+            let peer = &mut peers[number - listeners.len()];
+            if !peer.as_mut().is_some_and(Peer::answer_what_is_there) {
+                *peer = None;
+            }
+        }
     }
 }
 
@@ -196,6 +272,26 @@ impl Peer {
             r#"{{"id": {}, "error": {{"class": "GenericError", "desc": "{text}"}}}}"#,
             request.id
         ));
+    }
+
+    /// Answers all requests that have come. Whether the client is still there.
+    fn answer_what_is_there(&mut self) -> bool {
+        loop {
+            let mut line = String::new();
+            match self.stream.read_line(&mut line) {
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+            let id =
+                Json::parse(&line).ok().and_then(|message| Some(message.get("id")?.to_string()));
+            let answer = format!("{{\"return\": {{}}, \"id\": {}}}\r\n", id.unwrap_or_default());
+            if self.stream.get_mut().write_all(answer.as_bytes()).is_err() {
+                return false;
+            }
+            if self.stream.buffer().is_empty() {
+                return true;
+            }
+        }
     }
 
     /// Sends an event without data.

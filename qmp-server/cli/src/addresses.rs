@@ -1,34 +1,62 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Addresses that contradict each other: no server starts with them, or a mux would be its own upstream server.
 
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use qmp_server::Address;
+use qmp_server::{Address, Listen};
 
 use crate::Failure;
+use crate::config::Sourced;
 use crate::options::ServerOptions;
 
-/// Looks for addresses that are listened at twice, and for an upstream server that is the mux itself.
-pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
-    let listen = options.listen.iter().map(|sourced| ("listen", sourced));
-    let metrics = options.metrics.iter().map(|sourced| ("metrics", sourced));
-    let all: Vec<_> = listen.chain(metrics).collect();
-    for (index, (key, sourced)) in all.iter().enumerate() {
+/// Looks for addresses that are listened at twice, by servers with these options or for metrics, and for an upstream server
+/// that is the mux itself.
+pub(crate) fn check<'a>(
+    servers: impl Iterator<Item = &'a ServerOptions> + Clone,
+    metrics: Option<&'a Sourced<Listen>>,
+) -> Result<(), Failure> {
+    let listen = servers.clone().flat_map(|options| &options.listen);
+    let listen = listen.map(|sourced| ("listen", sourced));
+    let mut taken: HashMap<Place, Vec<&Address>> = HashMap::new();
+    for (key, sourced) in listen.chain(metrics.map(|sourced| ("metrics", sourced))) {
         let address = &sourced.value.address;
-        if all[..index].iter().any(|(_, other)| overlap(address, &other.value.address)) {
+        let there = taken.entry(Place::of(address)).or_default();
+        if there.iter().any(|other| overlap(address, other)) {
             let reason = format_args!("{address} is listened at twice");
             return Err(sourced.blame(key, reason));
         }
+        there.push(address);
     }
-    if let Some(upstream) = &options.mux.upstream
-        && let address = &upstream.value.address
-        && all.iter().any(|(_, other)| overlap(address, &other.value.address))
-    {
-        let reason = format_args!("the mux itself listens at {address}");
-        return Err(upstream.blame("upstream", reason));
+    for upstream in servers.filter_map(|options| options.mux.upstream.as_ref()) {
+        let address = &upstream.value.address;
+        let there = taken.get(&Place::of(address));
+        if there.is_some_and(|there| there.iter().any(|other| overlap(address, other))) {
+            let reason = format_args!("the mux itself listens at {address}");
+            return Err(upstream.blame("upstream", reason));
+        }
     }
     Ok(())
+}
+
+/// What addresses have in common that overlap: of many, each is compared with few.
+#[derive(PartialEq, Eq, Hash)]
+enum Place {
+    File(PathBuf),
+    Port(u16),
+    Other(Discriminant<Address>),
+}
+
+impl Place {
+    fn of(address: &Address) -> Place {
+        match address {
+            Address::Unix(path) => Place::File(resolved(path)),
+            Address::Tcp { port, .. } | Address::Tls { port, .. } => Place::Port(*port),
+            other => Place::Other(discriminant(other)),
+        }
+    }
 }
 
 /// Whether a client that connects to one of them may reach the other.

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What `serve` and `mux` have in common: who is served where, and what is written down about it.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use qmp_dispatch::Registry;
-use qmp_server::{Audit, Metrics, MetricsEndpoint, Server, TracePoints};
+use qmp_server::{
+    Address, Audit, Listen, ListenError, Metrics, MetricsEndpoint, Server, TracePoints,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::SIGHUP;
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
 
 use crate::config::Sourced;
 use crate::log::{self, Guard, LogFormat};
@@ -37,37 +41,96 @@ pub(crate) fn set_deadlines(registry: &mut Registry, options: &ServerOptions) {
     }
 }
 
-/// Opens the audit, if there is to be one. Comes before everything else that intercepts.
-pub(crate) fn start_audit(
-    registry: &mut Registry,
-    options: &ServerOptions,
-) -> Result<Option<Arc<Audit>>, Failure> {
-    let Some(sourced) = &options.audit else { return Ok(None) };
-    let mut audit = Audit::open(&sourced.value).map_err(|error| blame_audit(sourced, &error))?;
-    for Pattern(pattern) in &options.audit_secret {
-        audit.hide(pattern).map_err(Failure::usage)?;
+/// The audits, each file of which is open once, however many machines are written down there.
+#[derive(Default)]
+pub(crate) struct Audits(BTreeMap<PathBuf, Audit>);
+
+impl Audits {
+    /// Opens the audit, if there is to be one. Comes before everything else that intercepts.
+    pub(crate) fn start(
+        &mut self,
+        registry: &mut Registry,
+        options: &ServerOptions,
+        machine: Option<&str>,
+    ) -> Result<Option<Audit>, Failure> {
+        let Some(sourced) = &options.audit else { return Ok(None) };
+        let file = match self.0.entry(sourced.value.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let audit = Audit::open(&sourced.value);
+                entry.insert(audit.map_err(|error| blame_audit(sourced, &error))?)
+            }
+        };
+        let mut audit = file.of_machine(machine);
+        for Pattern(pattern) in &options.audit_secret {
+            audit.hide(pattern).map_err(Failure::usage)?;
+        }
+        audit.register(registry);
+        Ok(Some(audit))
     }
-    audit.register(registry);
-    Ok(Some(Arc::new(audit)))
+
+    fn reopen(&self) {
+        if self.0.is_empty() {
+            tracing::info!("SIGHUP: there is no audit to be opened anew");
+        }
+        self.0.values().for_each(Audit::reopen);
+    }
+
+    /// Waits for what is still to be written down.
+    pub(crate) fn finish(&self) {
+        self.0.values().for_each(Audit::finish);
+    }
 }
 
 fn blame_audit(sourced: &Sourced<PathBuf>, error: &io::Error) -> Failure {
     sourced.blame("audit", format_args!("{}: {error}", sourced.value.display()))
 }
 
-/// Waits for what is still to be written down.
-pub(crate) fn finish(audit: Option<&Audit>) {
-    audit.into_iter().for_each(Audit::finish);
+/// The end of the program: a signal says so, or nothing runs any more.
+pub(crate) struct Ending {
+    signals: Signals,
+    /// Closes the signals when it is dropped, with the last server. `None` once it is waited for.
+    running: Option<Running>,
 }
 
-/// Waits for a signal that ends the server. SIGHUP does not: it says that files have been moved away.
-pub(crate) fn wait_for_end(signals: &mut Signals, audit: Option<&Audit>) {
-    for signal in signals.forever() {
-        match (signal, audit) {
-            (SIGHUP, Some(audit)) => audit.reopen(),
-            (SIGHUP, None) => tracing::info!("SIGHUP: there is no audit to be opened anew"),
-            _ => return,
+/// Held by each server until it has ended.
+#[derive(Clone)]
+pub(crate) struct Running {
+    _last: Arc<CloseSignals>,
+}
+
+struct CloseSignals(Handle);
+
+impl Drop for CloseSignals {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Ending {
+    /// From now on signals end the program in its order.
+    pub(crate) fn new() -> Result<Ending, Failure> {
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
+        let running = Running { _last: Arc::new(CloseSignals(signals.handle())) };
+        Ok(Ending { signals, running: Some(running) })
+    }
+
+    /// To be dropped by a server when it has ended.
+    pub(crate) fn running(&self) -> Option<Running> {
+        self.running.clone()
+    }
+
+    /// Waits until a signal ends the program, or all servers have ended. Whether it was a signal. SIGHUP does not: it says
+    /// that files have been moved away.
+    pub(crate) fn wait(&mut self, audits: &Audits) -> bool {
+        self.running = None;
+        for signal in self.signals.forever() {
+            match signal {
+                SIGHUP => audits.reopen(),
+                _ => return true,
+            }
         }
+        false
     }
 }
 
@@ -126,12 +189,12 @@ pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
 
 /// Serves metrics until what is returned is dropped, if anybody wants them.
 pub(crate) fn serve_metrics(
-    metrics: &Metrics,
+    serve: impl FnOnce(&Listen) -> Result<MetricsEndpoint, ListenError>,
     options: &ServerOptions,
 ) -> Result<Option<MetricsEndpoint>, Failure> {
     let Some(sourced) = &options.metrics else { return Ok(None) };
     let listen = options.complete(&sourced.value);
-    metrics.serve(&listen).map(Some).map_err(|error| sourced.blame("metrics", error))
+    serve(&listen).map(Some).map_err(|error| sourced.blame("metrics", error))
 }
 
 /// Listens wherever it is said.
@@ -143,17 +206,26 @@ pub(crate) fn listen(mut server: Server, options: &ServerOptions) -> Result<Serv
     Ok(server)
 }
 
-/// Says where the server listens, and where it serves metrics.
-pub(crate) fn announce(
-    server: &Server,
-    metrics: Option<&MetricsEndpoint>,
-    options: &ServerOptions,
-) {
-    let metrics = metrics.map(|endpoint| ("metrics", endpoint.address().clone()));
-    for (what, address) in server.addresses().map(|address| ("listening", address)).chain(metrics) {
-        match options.log.unwrap_or_default() {
-            LogFormat::Text => complain(&format_args!("qmp-server: {what} at {address}")),
-            LogFormat::Json => tracing::info!(%address, "{what}"),
+/// Says where a server listens, and of which machine if there are several.
+pub(crate) fn announce(server: &Server, machine: Option<&str>, options: &ServerOptions) {
+    server
+        .addresses()
+        .for_each(|address| announce_address("listening", &address, machine, options));
+}
+
+/// Says where metrics are served.
+pub(crate) fn announce_metrics(endpoint: Option<&MetricsEndpoint>, options: &ServerOptions) {
+    if let Some(endpoint) = endpoint {
+        announce_address("metrics", endpoint.address(), None, options);
+    }
+}
+
+fn announce_address(what: &str, address: &Address, machine: Option<&str>, options: &ServerOptions) {
+    match (options.log.unwrap_or_default(), machine) {
+        (LogFormat::Text, None) => complain(&format_args!("qmp-server: {what} at {address}")),
+        (LogFormat::Text, Some(machine)) => {
+            complain(&format_args!("qmp-server: {machine}: {what} at {address}"));
         }
+        (LogFormat::Json, machine) => tracing::info!(%address, machine, "{what}"),
     }
 }

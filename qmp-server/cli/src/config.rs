@@ -16,7 +16,7 @@ use serde_path_to_error::Segment;
 use toml::Spanned;
 
 use crate::Failure;
-use crate::options::ServerOptions;
+use crate::options::{MachineName, ServerOptions};
 
 /// Where the file is.
 #[derive(Args, Clone, Debug, Default)]
@@ -46,14 +46,33 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
         let Mistake { line, what } = mistake;
         Failure::usage(format_args!("{}:{line}: {what}", path.display()))
     })?;
-    options.listen.iter_mut().for_each(|listen| listen.locate(path, &text));
-    options.role.iter_mut().for_each(|role| role.locate(path, &text));
-    options.default_role.iter_mut().for_each(|role| role.locate(path, &text));
-    options.audit.iter_mut().for_each(|audit| audit.locate(path, &text));
-    options.roles.values_mut().for_each(|role| role.locate(path, &text));
-    options.mux.upstream.iter_mut().for_each(|upstream| upstream.locate(path, &text));
-    options.metrics.iter_mut().for_each(|listen| listen.locate(path, &text));
+    let place = Place { path, text: &text, machine: None };
+    options.listen.iter_mut().for_each(|listen| listen.locate(&place));
+    options.role.iter_mut().for_each(|role| role.locate(&place));
+    options.default_role.iter_mut().for_each(|role| role.locate(&place));
+    options.audit.iter_mut().for_each(|audit| audit.locate(&place));
+    options.roles.values_mut().for_each(|role| role.locate(&place));
+    options.mux.upstream.iter_mut().for_each(|upstream| upstream.locate(&place));
+    options.metrics.iter_mut().for_each(|listen| listen.locate(&place));
+    for machine in &mut options.machine {
+        let MachineName(name) = machine.value.name.clone().unwrap_or_default();
+        let place = Place { machine: Some(name), ..place };
+        machine.locate(&place);
+        let machine = &mut machine.value;
+        machine.upstream.iter_mut().for_each(|upstream| upstream.locate(&place));
+        machine.listen.iter_mut().for_each(|listen| listen.locate(&place));
+        machine.role.iter_mut().for_each(|role| role.locate(&place));
+        machine.default_role.iter_mut().for_each(|role| role.locate(&place));
+        machine.audit.iter_mut().for_each(|audit| audit.locate(&place));
+    }
     Ok(options)
+}
+
+/// The file that is being read, and the machine of which it speaks.
+struct Place<'a> {
+    path: &'a Path,
+    text: &'a str,
+    machine: Option<String>,
 }
 
 /// What is wrong with a file, and where.
@@ -112,21 +131,31 @@ enum Source {
     CommandLine,
     /// Somewhere in the file that is being read.
     Span(Range<usize>),
-    Line(PathBuf, usize),
+    Line {
+        path: PathBuf,
+        line: usize,
+        machine: Option<String>,
+    },
 }
 
 impl<T> Sourced<T> {
-    fn locate(&mut self, path: &Path, text: &str) {
+    fn locate(&mut self, place: &Place<'_>) {
         if let Source::Span(span) = &self.source {
-            self.source = Source::Line(path.to_owned(), line_at(text, Some(span.clone())));
+            let line = line_at(place.text, Some(span.clone()));
+            let (path, machine) = (place.path.to_owned(), place.machine.clone());
+            self.source = Source::Line { path, line, machine };
         }
     }
 
     /// Says that something is wrong with this value, and where it is.
     pub(crate) fn blame(&self, key: &str, error: impl Display) -> Failure {
         match &self.source {
-            Source::Line(path, line) => {
+            Source::Line { path, line, machine: None } => {
                 Failure::usage(format_args!("{}:{line}: {key}: {error}", path.display()))
+            }
+            Source::Line { path, line, machine: Some(name) } => {
+                let path = path.display();
+                Failure::usage(format_args!("{path}:{line}: machine '{name}': {key}: {error}"))
             }
             Source::CommandLine | Source::Span(_) => Failure::usage(error),
         }
@@ -204,7 +233,7 @@ mod tests {
         let text = "\nlisten = ['unix:a',\n'unix:b']";
         let mut options: ServerOptions = parse(text).unwrap();
         let listen = &mut options.listen[1];
-        listen.locate(Path::new("dir/file.toml"), text);
+        listen.locate(&Place { path: Path::new("dir/file.toml"), text, machine: None });
         let failure = listen.blame("listen", "no room").to_string();
         assert_eq!(failure, "qmp-server: dir/file.toml:3: listen: no room");
     }

@@ -93,6 +93,9 @@ pub(crate) struct ServerOptions {
     /// The table `[mux]`, likewise.
     #[arg(skip)]
     pub(crate) mux: UpstreamOptions,
+    /// The sections `[[machine]]`: what is shared in place of the upstream server of `[mux]`.
+    #[arg(skip)]
+    pub(crate) machine: Vec<Sourced<SharedMachine>>,
 }
 
 impl ServerOptions {
@@ -117,6 +120,7 @@ impl ServerOptions {
             trace: or(self.trace, other.trace),
             serve: self.serve.or(other.serve),
             mux: self.mux.or(other.mux),
+            machine: other.machine,
         }
     }
 
@@ -201,6 +205,74 @@ impl UpstreamOptions {
         UpstreamOptions {
             upstream: self.upstream.or(other.upstream),
             dialect: self.dialect.or(other.dialect),
+        }
+    }
+}
+
+/// One of the machines that a mux shares.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
+pub(crate) struct SharedMachine {
+    pub(crate) name: Option<MachineName>,
+    pub(crate) upstream: Option<Sourced<Connect>>,
+    dialect: Option<QemuDialect>,
+    pub(crate) listen: Vec<Sourced<Listen>>,
+    allow_user: Vec<User>,
+    allow_group: Vec<Group>,
+    pub(crate) role: Vec<Sourced<Assignment>>,
+    pub(crate) default_role: Option<Sourced<String>>,
+    insecure: Option<bool>,
+    deadline: Vec<Deadline>,
+    limit: Vec<Limit>,
+    pub(crate) audit: Option<Sourced<PathBuf>>,
+    audit_secret: Vec<Pattern>,
+}
+
+impl SharedMachine {
+    /// The options of this machine's server: what is said here, and for the rest what is said for all. What there is one
+    /// of in the whole program is left out.
+    pub(crate) fn complete(&self, all: &ServerOptions) -> ServerOptions {
+        let machine = self.clone();
+        ServerOptions {
+            listen: machine.listen,
+            allow_user: or(machine.allow_user, all.allow_user.clone()),
+            allow_group: or(machine.allow_group, all.allow_group.clone()),
+            role: or(machine.role, all.role.clone()),
+            default_role: machine.default_role.or_else(|| all.default_role.clone()),
+            roles: all.roles.clone(),
+            insecure: machine.insecure.or(all.insecure),
+            deadline: or(machine.deadline, all.deadline.clone()),
+            limit: or(machine.limit, all.limit.clone()),
+            audit: machine.audit.or_else(|| all.audit.clone()),
+            audit_secret: or(machine.audit_secret, all.audit_secret.clone()),
+            log: all.log,
+            mux: UpstreamOptions { upstream: machine.upstream, dialect: machine.dialect }
+                .or(all.mux.clone()),
+            ..ServerOptions::default()
+        }
+    }
+}
+
+/// What a machine is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MachineName(pub(crate) String);
+
+/// Bytes of a name, at most: it is in every line of the log and of metrics.
+const LONGEST_NAME: usize = 255;
+
+impl FromStr for MachineName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MachineName, String> {
+        match text {
+            "" => Err("the name of the machine is empty".to_owned()),
+            _ if text.len() > LONGEST_NAME => {
+                Err(format!("the name of the machine has more than {LONGEST_NAME} bytes"))
+            }
+            _ if text.contains(char::is_control) => {
+                Err("the name of the machine has control characters".to_owned())
+            }
+            _ => Ok(MachineName(text.to_owned())),
         }
     }
 }
@@ -346,6 +418,7 @@ deserialize_as_parsed!(
     Deadline,
     Limit,
     LogFilter,
+    MachineName,
     QemuDialect,
     TracePattern,
     Uuid

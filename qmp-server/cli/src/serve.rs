@@ -4,18 +4,16 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
 use qmp_dispatch::proto::Version;
 use qmp_dispatch::{Dispatcher, Registry};
 use qmp_server::{
-    Address, Audit, Control, Listen, MachineOptions, SHUTDOWN, Server, Shutdown, ShutdownCause,
-    TracePoints, register_machine, register_metrics, register_status, system_time, version,
+    Address, Listen, MachineOptions, SHUTDOWN, Server, Shutdown, ShutdownCause, TracePoints,
+    register_machine, register_metrics, register_status, system_time, version,
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::arguments::ServeOptions;
+use crate::clients::{Audits, Ending};
 use crate::options::QemuDialect;
 use crate::{Failure, addresses, clients};
 
@@ -26,7 +24,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let ServeOptions { config, server: mut options, machine } = options;
     options.serve = machine;
     let options = config.complete(options)?;
-    addresses::check(&options)?;
+    addresses::check([&options].into_iter(), options.metrics.as_ref())?;
     if config.check_config {
         return clients::check(&options);
     }
@@ -34,7 +32,8 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let _log = clients::start_log(&options, &trace_points)?;
 
     let mut registry = Registry::new();
-    let audit = clients::start_audit(&mut registry, &options)?;
+    let mut audits = Audits::default();
+    let audit = audits.start(&mut registry, &options, None)?;
     let mut machine = MachineOptions::default();
     machine.name.clone_from(&options.serve.name);
     machine.uuid = options.serve.uuid.clone().map(String::from);
@@ -51,21 +50,27 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let dispatcher = Dispatcher::new(registry, version, system_time);
 
     // Before there is a socket to remove.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
+    let mut ending = Ending::new()?;
     let server = Server::new(dispatcher.clone()).dialect(dialect);
-    let server = clients::allow(server, &options, audit.as_deref())?;
+    let server = clients::allow(server, &options, audit.as_ref())?;
     let server = clients::listen(server, &options)?;
-    let metrics = clients::serve_metrics(&server.metrics(), &options)?;
-    clients::announce(&server, metrics.as_ref(), &options);
+    let metrics = clients::serve_metrics(|listen| server.metrics().serve(listen), &options)?;
+    clients::announce(&server, None, &options);
+    clients::announce_metrics(metrics.as_ref(), &options);
     let server = match options.listen.is_empty() {
         true => listen_here(server)?,
         false => server,
     };
-    let server = server.spawn().map_err(Failure::usage)?;
-    let control = server.control();
-    end_on_signals(signals, dispatcher, control, audit.clone()).map_err(Failure::usage)?;
+    let running = ending.running();
+    let server = server.on_end(move || drop(running)).spawn().map_err(Failure::usage)?;
+    if ending.wait(&audits) {
+        // The event is declared with the machine, and its data is text.
+        let reason = ShutdownCause::HostSignal;
+        let _ = dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason });
+        server.control().shutdown();
+    }
     server.wait();
-    clients::finish(audit.as_deref());
+    audits.finish();
     Ok(())
 }
 
@@ -82,20 +87,4 @@ fn command_to_try() -> String {
     let program = std::env::current_exe()
         .map_or_else(|_| "qmp-server".to_owned(), |path| path.display().to_string());
     format!("{program} call unix:{DEFAULT_SOCKET} query-status")
-}
-
-fn end_on_signals(
-    mut signals: Signals,
-    dispatcher: Dispatcher,
-    control: Control,
-    audit: Option<Arc<Audit>>,
-) -> io::Result<()> {
-    let wait = move || {
-        clients::wait_for_end(&mut signals, audit.as_deref());
-        // The event is declared with the machine, and its data is text.
-        let reason = ShutdownCause::HostSignal;
-        let _ = dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason });
-        control.shutdown();
-    };
-    thread::Builder::new().name("qmp-signals".into()).spawn(wait).map(drop)
 }

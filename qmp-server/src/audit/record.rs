@@ -25,6 +25,8 @@ pub(super) struct Record<'a> {
     time: String,
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     monitor: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<String>,
@@ -57,6 +59,7 @@ impl<'a> Record<'a> {
         Record {
             time: now(),
             kind,
+            machine: None,
             monitor: None,
             peer: None,
             role: None,
@@ -71,6 +74,11 @@ impl<'a> Record<'a> {
             duration_us: None,
             count: None,
         }
+    }
+
+    /// Something that has happened at this machine.
+    pub(super) fn at(self, machine: Option<&'a str>) -> Record<'a> {
+        Record { machine, ..self }
     }
 
     /// Somebody has not become a client.

@@ -161,7 +161,19 @@ impl Loop {
             Done::TimeoutHandled { server } => self.set_timeout(server),
             Done::Returned { token, link, next } => self.returned(token, link, next),
             Done::Host { server, listeners, reply } => {
-                let _ = reply.send(self.host(server, listeners));
+                let span = server.span.clone();
+                match (self.host(server, listeners), reply) {
+                    (hosted, Some(reply)) => drop(reply.send(hosted)),
+                    (Err(error), None) => {
+                        span.in_scope(|| tracing::error!(%error, "clients cannot be served"));
+                    }
+                    (Ok(()), None) => {}
+                }
+            }
+            Done::Disconnect { server } => {
+                if let Some(token) = server.registration.token() {
+                    self.disconnect(token);
+                }
             }
             Done::AddLink { link } => self.add_link(link),
         }
@@ -192,7 +204,6 @@ impl Loop {
             Notice::Timeout => self.set_timeout(token),
             Notice::Excess => self.relieve(token),
             Notice::Stop => self.stop(token),
-            Notice::Disconnect => self.disconnect(token),
             Notice::Wake => self.wake_link(token),
         }
     }

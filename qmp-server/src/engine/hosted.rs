@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use qmp_dispatch::proto::{Dialect, MessageBuf};
 use qmp_dispatch::{Command, Dispatcher, Locals, MonitorId, Pending};
 use qmp_queue::{Popped, Queue, Ticket};
+use tracing::Span;
 
 use super::event_loop::Results;
 use super::observed::Observed;
@@ -31,6 +32,9 @@ use crate::transport::{Address, Closing, Peer, Transport};
 /// Whoever it is not known of who they are.
 pub(super) const STRANGERS: Owner = 1;
 
+/// How long everything may take at the end besides what is executed.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+
 /// How a server is to behave.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
@@ -47,6 +51,23 @@ pub(crate) struct Options {
 /// What every client's monitor is given by the server, besides what the core gives.
 pub(crate) type Furnish = Box<dyn Fn(&Arc<Hosted>, Locals) -> Locals + Send + Sync>;
 
+/// Calls something foreign when it is dropped: when the server has ended, or will never run.
+pub(crate) struct OnEnd(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl OnEnd {
+    pub(crate) fn new(hook: impl FnOnce() + Send + Sync + 'static) -> OnEnd {
+        OnEnd(Some(Box::new(hook)))
+    }
+}
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        if let Some(hook) = self.0.take() {
+            hook();
+        }
+    }
+}
+
 /// What other threads may use of a server.
 pub(crate) struct Hosted {
     pub(super) registration: Arc<Registration>,
@@ -60,6 +81,9 @@ pub(crate) struct Hosted {
     pub(crate) counters: Arc<Counters>,
     pub(super) door: Door,
     furnish: Furnish,
+    /// What the log says of the server is said in it.
+    pub(super) span: Span,
+    on_end: Mutex<Option<OnEnd>>,
     /// Readable while a request can be executed or the server ends, if an embedder executes requests.
     pub(super) embedder: Option<Arc<Waker>>,
     pub(super) role: Role,
@@ -99,6 +123,8 @@ pub(crate) struct Plan {
     pub(crate) observed: Observed,
     pub(crate) door: Door,
     pub(crate) furnish: Furnish,
+    pub(crate) span: Span,
+    pub(crate) on_end: Option<OnEnd>,
     pub(crate) embedder: Option<Arc<Waker>>,
     pub(crate) addresses: Vec<Address>,
 }
@@ -125,6 +151,8 @@ impl Hosted {
             observed: plan.observed,
             door: plan.door,
             furnish: plan.furnish,
+            span: plan.span,
+            on_end: Mutex::new(plan.on_end),
             embedder: plan.embedder,
             role: Role::default(),
             executing: AtomicUsize::new(0),
@@ -248,7 +276,7 @@ impl Hosted {
     ) -> io::Result<()> {
         // An embedder may have left it blocking, and then reading would hold up everybody.
         rustix::io::ioctl_fionbio(transport.as_fd(), true)?;
-        if self.registration.token().is_none() || self.is_stopping() {
+        if self.has_ended() || self.is_stopping() {
             self.end(transport, origin.listener, None);
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the server has ended"));
         }
@@ -556,12 +584,14 @@ impl Hosted {
     }
 
     /// Sends clients what is left for them, for a while, and ends their connections; others may come.
-    pub(crate) fn disconnect_clients(&self) {
-        self.registration.post(Notice::Disconnect);
+    pub(crate) fn disconnect_clients(self: &Arc<Self>) {
+        self.post(Done::Disconnect { server: Arc::clone(self) });
     }
 
-    pub(super) fn set_ended(&self) {
+    /// The server has ended. What is returned is to be dropped, without the leadership.
+    pub(super) fn set_ended(&self) -> Option<OnEnd> {
         self.advance(End::Ended);
+        self.on_end.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -576,8 +606,16 @@ impl Hosted {
         self.ended.notify_all();
     }
 
+    /// Waits until the server has been stopped, and then until it has ended. A command that never ends is left alone.
+    pub(crate) fn wait_until_ended(&self) {
+        let at_most = self.options.shutdown_deadline.saturating_add(END_DEADLINE);
+        if !self.wait(at_most) {
+            self.span.in_scope(|| tracing::warn!("the server does not end, and is left alone"));
+        }
+    }
+
     /// Waits until the server has been stopped, and then until it has ended, at most for `at_most`. Whether it has.
-    pub(crate) fn wait(&self, at_most: Duration) -> bool {
+    fn wait(&self, at_most: Duration) -> bool {
         let lock = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let end = self.ended.wait_while(lock, |end| *end == End::No);
         let end = end.unwrap_or_else(PoisonError::into_inner);

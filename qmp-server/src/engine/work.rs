@@ -12,6 +12,7 @@ use std::time::Duration;
 use qmp_dispatch::Pending;
 use qmp_dispatch::proto::Error;
 use qmp_queue::Popped;
+use tracing::Span;
 
 use super::hosted::{Hosted, STRANGERS};
 use super::link::{Input, Link, Next};
@@ -148,7 +149,12 @@ pub(super) enum Done {
     Host {
         server: Arc<Hosted>,
         listeners: Vec<Listening>,
-        reply: SyncSender<io::Result<()>>,
+        /// Of who waits for that.
+        reply: Option<SyncSender<io::Result<()>>>,
+    },
+    /// The clients of a server are to be disconnected. No notice, because the server may not be hosted yet.
+    Disconnect {
+        server: Arc<Hosted>,
     },
     /// A link is to be hosted.
     AddLink {
@@ -168,10 +174,30 @@ impl Work {
     /// Runs it. A panic of foreign code ends what it was run for, and nothing else.
     pub(super) fn run(self, cork: &Cork) -> Done {
         let instead = self.panicked();
+        let _entered = self.span().entered();
         catch_unwind(AssertUnwindSafe(|| self.run_unguarded(cork))).unwrap_or_else(|_| {
             tracing::error!("foreign code has panicked");
             instead
         })
+    }
+
+    /// That of its server.
+    fn span(&self) -> Span {
+        match self {
+            Work::Connect { server, .. }
+            | Work::Refuse { server, .. }
+            | Work::Execute { server, .. }
+            | Work::ExecuteOutOfBand { server, .. }
+            | Work::Negotiate { server, .. }
+            | Work::HandleTimeout { server, .. }
+            | Work::Forget { server, .. }
+            | Work::End { server, .. } => server.span.clone(),
+            // A link has its own.
+            Work::AnswerEnding { .. }
+            | Work::EndListener(_)
+            | Work::Drop(_)
+            | Work::Lend { .. } => Span::none(),
+        }
     }
 
     /// What has come of it if foreign code panics.

@@ -30,8 +30,6 @@ pub(crate) enum Notice {
     Excess,
     /// A server: it has been shut down.
     Stop,
-    /// A server: its clients are to be disconnected, and others may come.
-    Disconnect,
     /// A link: somebody wants it to look at its state.
     Wake,
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::no_listener;
 use super::request::{Incoming, LONGEST};
-use super::{Metrics, no_listener};
 use crate::io::Waker;
 use crate::listen::open;
 use crate::transport::Opened;
@@ -27,7 +27,7 @@ const MOST_CLIENTS: usize = 64;
 /// How long clients wait at least that could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves [`Metrics`] over HTTP until it is dropped.
+/// Serves [`Metrics`](crate::Metrics) over HTTP until it is dropped.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -55,13 +55,17 @@ pub struct MetricsEndpoint {
 }
 
 impl MetricsEndpoint {
-    pub(super) fn start(metrics: Metrics, listen: &Listen) -> Result<MetricsEndpoint, ListenError> {
+    /// `text` makes what is answered.
+    pub(super) fn start(
+        text: impl Fn() -> String + Send + 'static,
+        listen: &Listen,
+    ) -> Result<MetricsEndpoint, ListenError> {
         let listeners = open_listeners(listen)?;
         let address = listeners.first().map_or(listen.address.clone(), |first| first.0.address());
         let failed = |reason| ListenError { address: listen.address.clone(), reason };
         let stop = Arc::new(Waker::new().map_err(failed)?);
         let mut service = Service {
-            metrics,
+            text: Box::new(text),
             listeners,
             stop: Arc::clone(&stop),
             clients: VecDeque::new(),
@@ -111,9 +115,11 @@ fn open_listeners(listen: &Listen) -> Result<Vec<Listening>, ListenError> {
     opened.collect()
 }
 
+type Text = Box<dyn Fn() -> String + Send>;
+
 /// What the thread has.
 struct Service {
-    metrics: Metrics,
+    text: Text,
     listeners: Vec<Listening>,
     stop: Arc<Waker>,
     /// The oldest first.
@@ -137,11 +143,11 @@ impl Service {
             }
             let (listeners, clients) = ready[1..].split_at(self.listeners.len());
             let now = Instant::now();
-            let metrics = &self.metrics;
+            let text = &self.text;
             let mut clients = clients.iter();
             self.clients.retain_mut(|client| {
                 let is_ready = clients.next().is_some_and(|ready| *ready);
-                now < client.deadline && (!is_ready || client.go_on(metrics))
+                now < client.deadline && (!is_ready || client.go_on(text))
             });
             for (index, _) in listeners.iter().enumerate().filter(|(_, ready)| **ready) {
                 self.accept(index);
@@ -176,7 +182,7 @@ impl Service {
                 Ok(transport) => {
                     let mut client = Client::new(transport);
                     // The request comes with the connection, as a rule.
-                    if client.go_on(&self.metrics) {
+                    if client.go_on(&self.text) {
                         self.clients.push_back(client);
                     }
                     if self.clients.len() > MOST_CLIENTS {
@@ -222,21 +228,21 @@ impl Client {
     }
 
     /// Does what can be done now. Whether there is more to do.
-    fn go_on(&mut self, metrics: &Metrics) -> bool {
-        match self.serve(metrics) {
+    fn go_on(&mut self, text: &Text) -> bool {
+        match self.serve(text) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
             Ok(()) | Err(_) => false,
         }
     }
 
-    fn serve(&mut self, metrics: &Metrics) -> io::Result<()> {
+    fn serve(&mut self, text: &Text) -> io::Result<()> {
         if !self.ready_for_request {
             self.transport.handshake()?;
             self.ready_for_request = true;
         }
         while self.response.is_none() {
             self.receive()?;
-            self.response = self.request.respond(|| metrics.text());
+            self.response = self.request.respond(text);
         }
         let response = self.response.as_deref().unwrap_or_default().as_bytes();
         while self.sent < response.len() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Prometheus' text format, version 0.0.4.
 
+use std::collections::HashMap;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
@@ -11,12 +12,25 @@ const PREFIX: &str = "qmp_server_";
 
 /// Metrics, one after the other. The names are without what is [before all](PREFIX) of them, and
 /// without what belongs to their type.
+///
+/// What has the same name is one group, as the format wants it, however many machines tell of it.
 #[derive(Default)]
 pub(crate) struct Exposition {
-    text: String,
+    /// In the order in which they were first described.
+    groups: Vec<String>,
+    by_name: HashMap<String, usize>,
+    /// The group that was described last: samples are added to it.
+    group: usize,
+    /// The machine that tells.
+    machine: Option<String>,
 }
 
 impl Exposition {
+    /// What is told from now on is told by this machine, which is a label of all of it.
+    pub(crate) fn set_machine(&mut self, machine: Option<&str>) {
+        self.machine = machine.map(str::to_owned);
+    }
+
     pub(crate) fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.describe(name, "gauge", help);
         self.sample(name, &[], value);
@@ -73,26 +87,39 @@ impl Exposition {
     }
 
     pub(crate) fn finish(self) -> String {
-        self.text
+        self.groups.concat()
     }
 
     fn describe(&mut self, name: &str, kind: &str, help: &str) {
+        if let Some(&group) = self.by_name.get(name) {
+            self.group = group;
+            return;
+        }
+        self.group = self.groups.len();
+        self.groups.push(String::new());
+        self.by_name.insert(name.to_owned(), self.group);
         self.push(format_args!("# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n"));
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.push(format_args!("{PREFIX}{name}"));
-        for (index, (label, of)) in labels.iter().enumerate() {
-            let open = if index == 0 { '{' } else { ',' };
+        let machine = self.machine.take();
+        let of_machine = machine.as_deref().map(|machine| ("machine", machine));
+        let mut open = '{';
+        for (label, of) in of_machine.iter().chain(labels) {
             self.push(format_args!("{open}{label}=\"{}\"", escaped(of)));
+            open = ',';
         }
-        let close = if labels.is_empty() { "" } else { "}" };
+        let close = if open == '{' { "" } else { "}" };
+        self.machine = machine;
         self.push(format_args!("{close} {value}\n"));
     }
 
     fn push(&mut self, text: std::fmt::Arguments<'_>) {
         // Strings take everything.
-        let _ = self.text.write_fmt(text);
+        if let Some(group) = self.groups.get_mut(self.group) {
+            let _ = group.write_fmt(text);
+        }
     }
 }
 
@@ -107,6 +134,21 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_several_machines_tell_is_one_group() {
+        let mut exposition = Exposition::default();
+        for (machine, value) in [(Some("vm\"1"), 1), (None, 2)] {
+            exposition.set_machine(machine);
+            exposition.gauge("a", "A.", value);
+            exposition.counters("b", "B.", "of", [("x", value)]);
+        }
+        let expected = "# HELP qmp_server_a A.\n# TYPE qmp_server_a gauge\n\
+            qmp_server_a{machine=\"vm\\\"1\"} 1\nqmp_server_a 2\n\
+            # HELP qmp_server_b_total B.\n# TYPE qmp_server_b_total counter\n\
+            qmp_server_b_total{machine=\"vm\\\"1\",of=\"x\"} 1\nqmp_server_b_total{of=\"x\"} 2\n";
+        assert_eq!(exposition.finish(), expected);
+    }
 
     #[test]
     fn a_metric_is_described_once_and_has_a_sample_for_each_label() {

@@ -30,8 +30,9 @@ use qmp_dispatch::proto::{Band, Capability, Error, Event};
 use super::Shared;
 use super::connection::{Connection, Written};
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
-use crate::engine::{Input, Link, Next};
+use crate::engine::{Engine, Input, Link, Next};
 use crate::io::{Interest, Notice, Registration, look_up_aside};
+use crate::server::Server;
 use crate::transport::connect::begin::{self, Target, Way};
 
 /// How long to leave a server alone that could not be reached: at first, and at most.
@@ -133,6 +134,8 @@ pub(super) struct UpstreamLink {
     registration: Arc<Registration>,
     shared: Arc<Shared>,
     dispatcher: Dispatcher,
+    /// The server for the clients, until it runs, and where it is to run.
+    waiting: Option<(Engine, Server)>,
     state: State,
     /// How many connections there have been, from a random number on.
     connections: u64,
@@ -164,6 +167,7 @@ impl Link for UpstreamLink {
     }
 
     fn handle(&mut self, input: Input) -> Next {
+        let _entered = self.shared.span.clone().entered();
         self.shared.upstream.awake();
         let now = Instant::now();
         let state = std::mem::replace(&mut self.state, State::Ended);
@@ -179,13 +183,15 @@ impl UpstreamLink {
     pub(super) fn new(
         registration: Arc<Registration>,
         shared: Arc<Shared>,
-        dispatcher: Dispatcher,
+        engine: &Engine,
+        server: Server,
     ) -> UpstreamLink {
         let now = Instant::now();
         UpstreamLink {
             registration,
             shared,
-            dispatcher,
+            dispatcher: server.dispatcher().clone(),
+            waiting: Some((engine.clone(), server)),
             state: State::Waiting { until: now },
             connections: super::random() >> 1,
             began: now,
@@ -363,11 +369,11 @@ impl UpstreamLink {
         let connected = Connected::to(&greeting.version);
         self.dispatcher.set_greeting(greeting);
         self.shared.upstream.connected(connection.session.has_enabled(&Capability::OOB));
-        // Nobody has been served before the first one.
-        let again = self.shared.decide();
-        if again {
+        match self.waiting.take() {
+            // Nobody could be greeted before.
+            Some((engine, server)) => self.shared.serves(server.run_on(&engine)),
             // Declared, and made of text.
-            let _ = self.dispatcher.emit(&UPSTREAM_CONNECTED, &connected);
+            None => drop(self.dispatcher.emit(&UPSTREAM_CONNECTED, &connected)),
         }
     }
 
@@ -450,9 +456,8 @@ impl UpstreamLink {
     }
 
     fn tell_clients(&self, end: &End) {
-        let server = self.shared.control.get().or_else(|| self.shared.serving.get());
-        let control = server.filter(|_| end.orderly);
-        if let Some(control) = control {
+        let control = self.shared.control().filter(|_| end.orderly);
+        if let Some(control) = &control {
             // First, so that the loop drops what clients have queued before it learns that they are owed nothing.
             control.disconnect_clients();
         }
@@ -465,9 +470,6 @@ impl UpstreamLink {
 
     /// Whether nothing more is waited for.
     fn is_to_end(&mut self, now: Instant) -> bool {
-        if self.shared.is_closing() {
-            return true;
-        }
         if !self.shared.is_shutting_down() {
             return false;
         }
@@ -477,6 +479,7 @@ impl UpstreamLink {
 
     fn end(&mut self) {
         self.state = State::Ended;
+        self.waiting = None;
         self.new_socket = true;
         self.shared.upstream.lost("the mux ends", false);
     }

@@ -19,6 +19,9 @@ use crate::observe::milliseconds;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct UpstreamStatus {
+    /// The [name](crate::Mux::named) of the machine, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// Where it is.
     pub address: String,
     /// Whether there is a connection to it.
@@ -83,6 +86,7 @@ fn query_upstream(shared: &Shared, context: &Context) -> Result<UpstreamStatus, 
         sent_ms: milliseconds(in_flight.sent.elapsed()),
     });
     Ok(UpstreamStatus {
+        machine: shared.name.clone(),
         address: shared.address.to_string(),
         connected,
         since_ms: milliseconds(state.since.elapsed()),

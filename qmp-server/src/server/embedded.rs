@@ -84,7 +84,7 @@ impl Embedded {
     /// Waits until the server has ended in order, like [`ServerHandle::wait`]. It must have been shut
     /// down, or this waits for that.
     pub fn wait(self) {
-        self.handle.wait_until_ended();
+        self.handle.server.wait_until_ended();
     }
 }
 

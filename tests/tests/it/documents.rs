@@ -97,7 +97,7 @@ fn configurations_have_no_mistakes() {
         for block in blocks.iter().filter(of_ours) {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("qmp-server.toml"), &block.text).unwrap();
-            let has_upstream = block.text.contains("[mux]");
+            let has_upstream = ["[mux]", "[[machine]]"].iter().any(|key| block.text.contains(key));
             let mux: &[_] = if has_upstream {
                 &["mux"]
             } else {

@@ -33,6 +33,7 @@ mod mux_clients;
 mod mux_descriptors;
 mod mux_faults;
 mod mux_leaving;
+mod mux_machines;
 mod mux_upstreams;
 mod peers;
 mod poll_loop;

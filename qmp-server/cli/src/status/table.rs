@@ -38,7 +38,9 @@ fn summary(server: &ServerStatus) -> String {
 
 fn upstream_summary(upstream: &UpstreamStatus) -> String {
     let UpstreamStatus { address, connected, since_ms, reconnects, queued, .. } = upstream;
-    let mut text = format!("upstream  {}, ", printable(address));
+    let machine = upstream.machine.as_deref();
+    let machine = machine.map(|name| format!("{} at ", printable(name))).unwrap_or_default();
+    let mut text = format!("upstream  {machine}{}, ", printable(address));
     let since = duration(*since_ms);
     // Strings take everything.
     let _ = match (connected, &upstream.reason) {
@@ -220,12 +222,12 @@ MONITOR  PEER        ROLE  STATE  OOB  QUEUED  RUNS    FOR  SERVED  UNREAD   DRO
     #[test]
     fn what_nobody_waits_for_is_in_flight_all_the_same() {
         let upstream: UpstreamStatus = decode(
-            r#"{"address": "unix:a", "connected": true, "since-ms": 5, "version": "10.0.2", "oob": true,
+            r#"{"machine": "vm1", "address": "unix:a", "connected": true, "since-ms": 5, "version": "10.0.2", "oob": true,
             "reconnects": 1, "queued": 2, "in-flight": [{"command": "stop", "monitor": 3, "sent-ms": 5},
             {"command": "cont", "sent-ms": 61000}]}"#,
         );
         let expected = "\
-upstream  unix:a, connected for 5ms, version 10.0.2; 1 reconnects, 2 waiting, 2 in flight
+upstream  vm1 at unix:a, connected for 5ms, version 10.0.2; 1 reconnects, 2 waiting, 2 in flight
           stop of monitor 3, for 5ms
           cont which nobody waits for, for 1m01s
 ";

@@ -80,7 +80,10 @@ impl Loop {
         let now = Instant::now();
         if tenant.told_of_accept.is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
             tenant.told_of_accept = Some(now);
-            tracing::warn!(%error, "cannot accept clients, which wait until that is over");
+            let span = &tenant.hosted.span;
+            span.in_scope(|| {
+                tracing::warn!(%error, "cannot accept clients, which wait until that is over");
+            });
         }
     }
 

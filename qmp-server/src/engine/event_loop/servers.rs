@@ -116,9 +116,9 @@ impl Loop {
             self.timers.cancel(timeout);
         }
         self.tenants -= 1;
-        tenant.hosted.set_ended();
+        let on_end = tenant.hosted.set_ended();
         // The dispatcher may end with it, and with that what handlers hold.
-        self.work.push_back(Work::Drop(Box::new(tenant.hosted)));
+        self.work.push_back(Work::Drop(Box::new((tenant.hosted, on_end))));
     }
 
     /// Requests of a server can be executed, maybe.

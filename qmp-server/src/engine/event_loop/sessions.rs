@@ -72,10 +72,11 @@ impl Loop {
         client.registration.set_token(token);
         let given = client.monitor.local().map(|GivenRole(role)| role);
         let missing = client.origin.role.as_ref().filter(|DoorRole(role)| given != Some(role));
-        if let Some(DoorRole(role)) = missing {
-            tracing::error!(%role, "a client is refused: there is no such role");
-        }
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        if let Some(DoorRole(role)) = missing {
+            let span = &served.hosted.span;
+            span.in_scope(|| tracing::error!(%role, "a client is refused: there is no such role"));
+        }
         let registered = self.poll.register(served.session.fd(), token, Interest::Readable);
         if missing.is_some() || !is_running || registered.is_err() {
             return self.close(token);
@@ -281,7 +282,8 @@ impl Loop {
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
         served.hosted.counters.cut_off(why).count();
         let monitor = served.session.client().monitor.id();
-        tracing::warn!(%monitor, "a client is disconnected: {reason}");
+        let span = &served.hosted.span;
+        span.in_scope(|| tracing::warn!(%monitor, "a client is disconnected: {reason}"));
         self.close(token);
     }
 
