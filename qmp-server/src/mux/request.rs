@@ -128,7 +128,7 @@ impl Request {
                 }
                 None => (None, Then::Restore(Vec::new())),
             },
-            schema::QUERY if arguments.is_empty() => (None, Then::Learn),
+            schema::QUERY if arguments.is_empty() && band == Band::InBand => (None, Then::Learn),
             _ => match client.names.rename(&command, &arguments) {
                 Some(Renamed { arguments, names }) => (Some(arguments), Then::Restore(names)),
                 None => (None, Then::Nothing),

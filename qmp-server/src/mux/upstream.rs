@@ -275,7 +275,9 @@ impl Upstream {
         drop(state);
         if after.tells_schema() {
             let schema = result.as_ref().ok().and_then(|answer| Schema::new(answer.clone()));
-            self.state().schema = Known::Answer(schema.map(Arc::new));
+            if schema.is_some() || after.asker.is_none() {
+                self.state().schema = Known::Answer(schema.map(Arc::new));
+            }
         }
         let passes = after.takes_descriptor();
         let left = after.names_to_close();
