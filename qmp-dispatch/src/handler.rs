@@ -63,6 +63,7 @@ use crate::{AsyncContext, Context, Responder};
     label = "not of the form `Fn(&Context, A) -> Result<T, E>`, or without `A`",
     note = "functions for `Registry::with(state)` have `&S` as another parameter, before the `&Context`",
     note = "an `async fn` is registered with `async_command`, and takes an `AsyncContext`",
+    note = "it is shared by threads: capture an `Arc`, an atomic or a `Mutex` in place of an `Rc` or a `Cell`",
     note = "the types of a closure's parameters are to be written out: `|_: &Context, new: BlockResize| …`"
 )]
 pub trait Handler<S: ?Sized, Shape>: Send + Sync + 'static {
@@ -87,7 +88,7 @@ pub trait Handler<S: ?Sized, Shape>: Send + Sync + 'static {
 impl<S, Shape, H> Handler<S, Shape> for H
 where
     S: ?Sized,
-    H: Form<S, Shape> + SharedHandler + Send + Sync + 'static,
+    H: Form<S, Shape> + SharedHandler + 'static,
     H::Verdict: RightForm,
     H::Arguments: CommandArguments,
     H::Output: HandlerOutput<Value: CommandResult>,
@@ -238,6 +239,7 @@ wrong_forms! {
     message = "this cannot serve a command and answer later",
     label = "not of the form `Fn(&Context, A, Responder<T>)`, or without `A`",
     note = "a deferred handler returns nothing: it answers by its `Responder`",
+    note = "it is shared by threads: capture an `Arc`, an atomic or a `Mutex` in place of an `Rc` or a `Cell`",
     note = "functions for `Registry::with(state)` have `&S` as another parameter, before the `&Context`",
     note = "the types of a closure's parameters are to be written out: `|_: &Context, responder: Responder<u64>| …`"
 )]
@@ -260,7 +262,7 @@ pub trait DeferredHandler<S: ?Sized, Shape>: Send + Sync + 'static {
 impl<S, Shape, H> DeferredHandler<S, Shape> for H
 where
     S: ?Sized,
-    H: DeferredForm<S, Shape> + SharedHandler + Send + Sync + 'static,
+    H: DeferredForm<S, Shape> + SharedHandler + 'static,
     H::Verdict: RightForm,
     H::Arguments: CommandArguments,
     H::Value: CommandResult,

@@ -11,12 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Arguments of a command.
-pub trait CommandArguments: DeserializeOwned + JsonSchema {}
+pub trait CommandArguments: DecodedArguments + DescribedArguments {}
 
-impl<T: DecodedArguments + DescribedArguments + DeserializeOwned + JsonSchema> CommandArguments
-    for T
-{
-}
+impl<T: DecodedArguments + DescribedArguments> CommandArguments for T {}
 
 #[diagnostic::on_unimplemented(
     message = "the arguments `{Self}` of this handler cannot be read from JSON",
@@ -25,7 +22,7 @@ impl<T: DecodedArguments + DescribedArguments + DeserializeOwned + JsonSchema> C
     note = "arguments are one struct that owns its data, and are taken by value",
     note = "a handler with a `Responder` is registered with `deferred_command`"
 )]
-pub trait DecodedArguments {}
+pub trait DecodedArguments: DeserializeOwned {}
 
 #[diagnostic::do_not_recommend]
 impl<T: DeserializeOwned> DecodedArguments for T {}
@@ -35,22 +32,22 @@ impl<T: DeserializeOwned> DecodedArguments for T {}
     label = "its arguments do not implement `schemars::JsonSchema`",
     note = "declare the type with `qapi_types!`, or derive `Deserialize` and `JsonSchema`"
 )]
-pub trait DescribedArguments {}
+pub trait DescribedArguments: JsonSchema {}
 
 #[diagnostic::do_not_recommend]
 impl<T: JsonSchema> DescribedArguments for T {}
 
 /// The result of a command.
-pub trait CommandResult: Serialize + JsonSchema + 'static {}
+pub trait CommandResult: EncodedResult + DescribedResult + 'static {}
 
-impl<T: EncodedResult + DescribedResult + Serialize + JsonSchema + 'static> CommandResult for T {}
+impl<T: EncodedResult + DescribedResult + 'static> CommandResult for T {}
 
 #[diagnostic::on_unimplemented(
     message = "the result `{Self}` of this handler cannot be written as JSON",
     label = "its result does not implement `serde::Serialize`",
     note = "declare the type with `qapi_types!`, or derive `Serialize` and `JsonSchema`"
 )]
-pub trait EncodedResult {}
+pub trait EncodedResult: Serialize {}
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize> EncodedResult for T {}
@@ -60,7 +57,7 @@ impl<T: Serialize> EncodedResult for T {}
     label = "its result does not implement `schemars::JsonSchema`",
     note = "declare the type with `qapi_types!`, or derive `Serialize` and `JsonSchema`"
 )]
-pub trait DescribedResult {}
+pub trait DescribedResult: JsonSchema {}
 
 #[diagnostic::do_not_recommend]
 impl<T: JsonSchema> DescribedResult for T {}
@@ -116,10 +113,14 @@ impl Nothing for () {}
     note = "write it as `async fn`, or as a closure with `async move {{ … }}`",
     note = "a function that is not async is registered with `command`"
 )]
-pub trait HandlerFuture: Future {}
+pub trait HandlerFuture: Future<Output = Self::Ready> {
+    type Ready;
+}
 
 #[diagnostic::do_not_recommend]
-impl<F: Future> HandlerFuture for F {}
+impl<F: Future> HandlerFuture for F {
+    type Ready = F::Output;
+}
 
 #[diagnostic::on_unimplemented(
     message = "this handler cannot be shared by threads",
@@ -132,16 +133,13 @@ pub trait SharedHandler: Send + Sync {}
 impl<F: Send + Sync> SharedHandler for F {}
 
 /// For the attribute macro, which calls these with the types that a method names, at their places.
-pub fn check_arguments<A: CommandArguments>() {}
+pub fn check_arguments<A: DecodedArguments + DescribedArguments>() {}
 
 /// See [`check_arguments`].
-pub fn check_member<A: DecodedArguments + DescribedArguments>() {}
+pub fn check_output<R: HandlerOutput<Value: EncodedResult + DescribedResult>>() {}
 
 /// See [`check_arguments`].
-pub fn check_output<R: HandlerOutput<Value: CommandResult>>() {}
-
-/// See [`check_arguments`].
-pub fn check_result<T: CommandResult>() {}
+pub fn check_result<T: EncodedResult + DescribedResult>() {}
 
 /// The verdict about a form that is right.
 #[derive(Debug)]
@@ -211,7 +209,7 @@ verdicts! {
     IsAsync lacks NotAsync:
         "this async handler is registered as one that is not",
         "a handler with an `AsyncContext` is async",
-        "register it with `async_command`, or take `&Context`";
+        "register it with `async_command`, or take `&Context`; the types of a closure's parameters are to be written out: `|_: &Context, …|`";
     AnswersLater lacks AnswersAtOnce:
         "this handler takes a `Responder`",
         "a handler with a `Responder` answers later",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A method that is a command.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
@@ -144,13 +144,15 @@ impl Command {
         let mut checks = TokenStream::new();
         let mut check = |function: &str, ty: &Type| {
             let function = format_ident!("{function}");
-            checks.extend(quote_spanned!(ty.span()=> #dispatch::parts::#function::<#ty>();));
+            // Whatever of it the compiler underlines is the type.
+            let function = respanned(quote!(#dispatch::parts::#function), ty.span());
+            checks.extend(quote_spanned!(ty.span()=> #function::<#ty>();));
         };
         match &self.parameters.arguments {
             Arguments::None => {}
             Arguments::Whole(ty) => check("check_arguments", ty),
             Arguments::Members(members) => {
-                members.iter().for_each(|member| check("check_member", &member.ty));
+                members.iter().for_each(|member| check("check_arguments", &member.ty));
             }
         }
         if let Some(output) = &self.output {
@@ -158,6 +160,14 @@ impl Command {
         }
         checks
     }
+}
+
+fn respanned(tokens: TokenStream, span: Span) -> TokenStream {
+    let tokens = tokens.into_iter().map(|mut token| {
+        token.set_span(span);
+        token
+    });
+    tokens.collect()
 }
 
 /// The struct that is made of listed parameters.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The parameters of a command's method.
 
-use syn::spanned::Spanned;
 use syn::{
     Attribute, Error, FnArg, Ident, LitStr, Pat, PatType, ReceiverKind, Result, Signature, Type,
 };
@@ -185,7 +184,7 @@ fn check_type(ty: &Type) -> Result<()> {
         }
         _ => return Ok(()),
     };
-    Err(Error::new(ty.span(), wrong))
+    Err(Error::new_spanned(ty, wrong))
 }
 
 /// Whether a type cannot be the whole of the arguments.

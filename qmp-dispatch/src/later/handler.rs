@@ -64,6 +64,7 @@ use crate::qapi::decode;
     label = "not of the form `async fn(AsyncContext, A) -> Result<T, E>`, or without `A`",
     note = "functions for `Registry::with(state)` have `Arc<S>` as another parameter, before the `AsyncContext`",
     note = "functions that are not async are registered with `command`",
+    note = "it is shared by threads: capture an `Arc`, an atomic or a `Mutex` in place of an `Rc` or a `Cell`",
     note = "the types of a closure's parameters are to be written out: `|_: AsyncContext, new: Balloon| async move {{ … }}`"
 )]
 pub trait AsyncHandler<S: ?Sized, Shape>: Send + Sync + 'static {
@@ -84,14 +85,13 @@ pub trait AsyncHandler<S: ?Sized, Shape>: Send + Sync + 'static {
 impl<S, Shape, H> AsyncHandler<S, Shape> for H
 where
     S: ?Sized,
-    H: AsyncForm<S, Shape> + SharedHandler + Send + Sync + 'static,
+    H: AsyncForm<S, Shape> + SharedHandler + 'static,
     H::Verdict: RightForm,
     H::Arguments: CommandArguments,
-    H::Future: HandlerFuture + Future + Send + 'static,
-    <H::Future as Future>::Output: HandlerOutput<Value: CommandResult>,
+    H::Future: HandlerFuture<Ready: HandlerOutput<Value: CommandResult>> + Send + 'static,
 {
     type Arguments = H::Arguments;
-    type Result = <<H::Future as Future>::Output as HandlerOutput>::Value;
+    type Result = <<H::Future as HandlerFuture>::Ready as HandlerOutput>::Value;
 
     fn call(
         &self,
