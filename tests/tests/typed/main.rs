@@ -22,6 +22,7 @@ use qmp_codegen::Generator;
 use qmp_dispatch::proto::{Band, Json, Value, from_value};
 use qmp_dispatch::qapi::{check_arguments_of, type_of};
 use qmp_dispatch::{CommandType, Context, LocalClient, Registry};
+use qmp_server::{Address, Connect};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,7 +32,7 @@ use tests::json::Json as Text;
 use tests::process::Process;
 use tests::programs::Oracle;
 use tests::schema::Schema;
-use tests::server::Client;
+use tests::server::{Client, LIMIT};
 use values::{Entries, add_unknown};
 
 /// The introspection of QEMU 11.1 for these, and of the types that they lead to. `UPDATE_EXPECT=1` records it again.
@@ -118,17 +119,56 @@ fn all_of_qemu_is_generated() {
 
 /// The result of `query-qmp-schema`; `None` if the calling test is to be skipped.
 fn schema_of(oracle: Oracle) -> Option<Text> {
-    let program = oracle.program("qemu-system-x86_64")?;
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("qmp.sock");
-    let chardev = format!("unix:{},server=on,wait=off", socket.display());
-    let mut command = Command::new(program);
-    command.args(["-machine", "none", "-nodefaults", "-nographic", "-S", "-qmp", &chardev]);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let _qemu = Process::start(&mut command).expect("the program starts");
+    let _qemu = start_qemu(oracle, &socket)?;
     let mut client = Client::connect(&Endpoint::Unix(socket));
     client.negotiate("{}");
     Some(client.execute("query-qmp-schema"))
+}
+
+/// QEMU with a monitor at this socket, and one drive.
+fn start_qemu(oracle: Oracle, socket: &Path) -> Option<Process> {
+    let chardev = format!("unix:{},server=on,wait=off", socket.display());
+    let mut command = Command::new(oracle.program("qemu-system-x86_64")?);
+    command.args(["-machine", "none", "-nodefaults", "-nographic", "-S", "-qmp", &chardev]);
+    command.args(["-drive", "if=none,id=drive0,driver=null-co,size=65536"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    Some(Process::start(&mut command).expect("the program starts"))
+}
+
+/// Not only among ourselves: the same types call QEMU.
+#[test]
+fn qemu_takes_and_returns_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("qmp.sock");
+    let Some(_qemu) = start_qemu(Oracle::V11_1, &socket) else { return };
+    // It is there when QEMU listens.
+    drop(Client::connect(&Endpoint::Unix(socket.clone())));
+    let connect = Connect::new(Address::Unix(socket));
+    let mut qemu = qmp_server::Client::connect(&connect, LIMIT).unwrap();
+    let typed = |text: &str| from_value(text.parse().unwrap()).unwrap();
+    let zero = "{'driver': 'null-co', 'node-name': 'zero', 'size': 65536}";
+    qemu.call::<BlockdevAdd>(&typed(zero)).unwrap();
+    // Its arguments are right; what fails is to open it.
+    for backing in ["", ", 'backing': null"] {
+        let qcow2 =
+            typed(&format!("{{'driver': 'qcow2', 'node-name': 'q', 'file': 'zero'{backing}}}"));
+        let error = qemu.call::<BlockdevAdd>(&qcow2).unwrap_err().to_string();
+        assert!(error.contains("not in qcow2 format"), "{error}");
+    }
+    let hub = from_value("{'type': 'hubport', 'id': 'n0', 'hubid': 0}".parse().unwrap()).unwrap();
+    qemu.call::<NetdevAdd>(&hub).unwrap();
+    let abort = "{'actions': [{'type': 'abort', 'data': {}}]}".parse().unwrap();
+    let error = qemu.call::<Transaction>(&from_value(abort).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("Abort"), "{error}");
+    let vm = from_value("{'target': 'vm'}".parse().unwrap()).unwrap();
+    qemu.call::<QueryStats>(&vm).unwrap();
+    let block = qemu.call::<QueryBlock>(&qmp::QueryBlockArguments::default()).unwrap();
+    let [drive] = &block[..] else { panic!("{block:?}") };
+    let inserted = drive.inserted.as_ref().unwrap();
+    assert_eq!((drive.device.as_str(), inserted.drv.as_str()), ("drive0", "null-co"));
+    assert_eq!(inserted.image.virtual_size, 65536);
 }
 
 /// The types at the top level of generated code.
