@@ -2,10 +2,12 @@
 //! What all monitors of a server share.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use qmp_proto::{Capability, Error, Greeting, Json, Layout, Timestamp, Version};
 
 use crate::audience::Audience;
@@ -40,13 +42,16 @@ pub struct Dispatcher {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// None of the locks here is held while code of the embedder runs, apart from [`Output`].
+/// None of the locks here is held while code of the embedder runs, apart from [`Output`] and an [update](Dispatcher::update).
 pub(crate) struct Shared {
-    registry: Registry,
+    /// Replaced as a whole by each update, so that who reads it waits for nobody.
+    registry: ArcSwap<Registry>,
+    /// Held by an update, so that none is lost.
+    updating: Mutex<()>,
+    /// Whether there is a forwarder. It never changes.
+    forwards: bool,
     greeting: Mutex<Greeting>,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
-    /// The result of `query-qmp-schema`, made when it is first asked for.
-    schema: OnceLock<Json>,
     /// Whether the machine is yet to be initialized.
     preconfig: AtomicBool,
     /// Whether results and data of events are checked against their types in release builds, too.
@@ -55,6 +60,23 @@ pub(crate) struct Shared {
     pub(crate) timers: Timers,
     pub(crate) audience: Audience,
     pub(crate) counters: Counters,
+}
+
+/// The [registry](Dispatcher::registry) of a dispatcher at one moment. Later [updates](Dispatcher::update) do not show in it.
+pub struct Snapshot(Guard<Arc<Registry>>);
+
+impl Deref for Snapshot {
+    type Target = Registry;
+
+    fn deref(&self) -> &Registry {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Registry::fmt(self, f)
+    }
 }
 
 /// The current time, supplied by the embedder. This crate never reads a clock.
@@ -77,10 +99,11 @@ impl Dispatcher {
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Dispatcher {
         let shared = Shared {
-            registry,
+            forwards: registry.forwarder().is_some(),
+            registry: ArcSwap::from_pointee(registry),
+            updating: Mutex::new(()),
             greeting: Mutex::new(Greeting::new(version, vec![Capability::OOB])),
             clock: Box::new(clock),
-            schema: OnceLock::new(),
             preconfig: AtomicBool::new(false),
             checks_output: AtomicBool::new(false),
             last_id: AtomicU64::new(0),
@@ -122,11 +145,9 @@ impl Dispatcher {
     /// Enables or disables a command for all monitors, from now on. Returns whether there is a command of that
     /// name. Introspection shows disabled commands, as in QEMU.
     pub fn set_enabled(&self, command: &str, enabled: bool) -> bool {
-        let command = self.registry().find_command(command);
-        if let Some(command) = command {
-            command.set_enabled(enabled);
-        }
-        command.is_some()
+        let registry = self.registry();
+        let command = registry.find_command(command);
+        command.inspect(|command| command.set_enabled(enabled)).is_some()
     }
 
     /// Sets whether the machine is yet to be initialized. Until then, only commands that
@@ -140,9 +161,48 @@ impl Dispatcher {
         self.shared.preconfig.load(Ordering::Acquire)
     }
 
-    /// Returns the commands and events.
-    pub fn registry(&self) -> &Registry {
-        &self.shared.registry
+    /// Returns the commands and events as they are now.
+    pub fn registry(&self) -> Snapshot {
+        Snapshot(self.shared.registry.load())
+    }
+
+    /// Adds or removes commands and events while the server runs, all at once or, if the function fails, not at all.
+    ///
+    /// Requests that are being executed keep their command. Those that wait are executed as things are when their turn comes.
+    /// The schema that clients get is made anew. The function is not to call `update` itself, nor to replace the registry by
+    /// another one.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, LocalClient, RegisterError, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// let dispatcher = client.monitor().dispatcher();
+    /// dispatcher.update(|registry| {
+    ///     registry.infallible_command("x-plugged", |_: &Context| 7)?;
+    ///     Ok::<_, RegisterError>(())
+    /// })?;
+    /// assert_eq!(client.ask("{'execute': 'x-plugged'}"), [r#"{"return": 7}"#]);
+    ///
+    /// let removed = dispatcher.update(|registry| Ok::<_, RegisterError>(registry.remove_command("x-plugged")))?;
+    /// assert!(removed);
+    /// assert!(client.ask("{'execute': 'x-plugged'}")[0].contains("has not been found"));
+    /// # Ok::<(), RegisterError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the function.
+    pub fn update<T, E>(&self, change: impl FnOnce(&mut Registry) -> Result<T, E>) -> Result<T, E> {
+        let _updating = self.shared.updating.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.shared.registry.load().snapshot();
+        let changed = change(&mut registry)?;
+        self.shared.registry.store(Arc::new(registry));
+        Ok(changed)
+    }
+
+    /// Whether commands that are not registered are forwarded.
+    pub(crate) fn forwards(&self) -> bool {
+        self.shared.forwards
     }
 
     /// Returns what has been done so far. The figures may be of slightly different moments.
@@ -158,17 +218,17 @@ impl Dispatcher {
         &self.shared.audience
     }
 
-    /// Returns the result of `query-qmp-schema`.
-    pub(crate) fn schema(&self) -> &Json {
-        self.shared.schema.get_or_init(|| self.registry().introspection().to_json())
-    }
-
     pub(crate) fn now(&self) -> Time {
         (self.shared.clock)()
     }
 
     /// Returns the result of a command as clients get it, or an error if it is checked and is not of its type.
-    pub(crate) fn finish_result(&self, command: &Command, json: Json) -> Result<Json, Error> {
+    pub(crate) fn finish_result(
+        &self,
+        registry: &Registry,
+        command: &Command,
+        json: Json,
+    ) -> Result<Json, Error> {
         if self.checks_output()
             && let Err(Error { desc, .. }) = command.result().check(&json)
         {
@@ -177,7 +237,7 @@ impl Dispatcher {
             let error = format!("The result of {name} is not of its type: {desc}");
             return Err(Error::generic(error));
         }
-        Ok(command.result().shown(self.registry().policy(), json))
+        Ok(command.result().shown(registry.policy(), json))
     }
 
     pub(crate) fn checks_output(&self) -> bool {
@@ -193,7 +253,7 @@ impl Dispatcher {
 impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatcher")
-            .field("registry", &self.shared.registry)
+            .field("registry", &*self.registry())
             .field("greeting", &self.greeting())
             .finish_non_exhaustive()
     }

@@ -120,8 +120,11 @@ impl Dispatcher {
                 Expired::Deadline(reply) => reply.expire(),
                 Expired::Window { event, held } => {
                     trace::monitor_protocol_event_handler(&event, held.as_ref());
-                    if let Some(event) = held {
-                        self.audience().deliver(&event);
+                    // It may have been removed in the meantime.
+                    if let Some(held) = held
+                        && self.registry().find_event(&event).is_some()
+                    {
+                        self.audience().deliver(&held);
                     }
                 }
             }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use qmp_proto::{Error, Json, Request, RequestError};
 
-use crate::Monitor;
 use crate::panics::{Panic, caught};
 use crate::reply::panicked;
+use crate::{Monitor, Registry};
 
 /// A request that an [`Interceptor`] sees.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +121,7 @@ fn spared<T>(call: impl FnOnce() -> T) -> Option<T> {
 /// Interceptors have seen a request.
 pub(crate) struct Entered {
     began: Duration,
-    /// The number of interceptors to notify of the outcome.
+    /// The number of interceptors to notify of the outcome. Later ones may be added in the meantime, after these.
     entered: usize,
     /// The answer of an interceptor in place of the command.
     pub(crate) answer: Option<Result<Json, Error>>,
@@ -129,8 +129,12 @@ pub(crate) struct Entered {
 
 impl Entered {
     /// Calls `before` of the interceptors. Returns `None` if there are none.
-    pub(crate) fn new(monitor: &Arc<Monitor>, request: &Request) -> Option<Entered> {
-        let interceptors = monitor.dispatcher().registry().interceptors();
+    pub(crate) fn new(
+        monitor: &Arc<Monitor>,
+        registry: &Registry,
+        request: &Request,
+    ) -> Option<Entered> {
+        let interceptors = registry.interceptors();
         if interceptors.is_empty() {
             return None;
         }
@@ -175,7 +179,8 @@ impl Entered {
     ) {
         let call = Call { monitor, request };
         let duration = monitor.dispatcher().now().monotonic.saturating_sub(self.began);
-        let interceptors = monitor.dispatcher().registry().interceptors();
+        let registry = monitor.dispatcher().registry();
+        let interceptors = registry.interceptors();
         for interceptor in interceptors[..self.entered].iter().rev() {
             spared(|| tell(&**interceptor, &call, duration));
         }

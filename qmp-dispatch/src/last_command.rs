@@ -39,7 +39,7 @@ impl LastCommand {
         match self.index.load(Ordering::Relaxed) {
             NONE => None,
             FORWARDED => Some(self.forwarded().clone()),
-            index => Some(registry.command_at(index)?.name().to_owned()),
+            index => registry.name_at(index).map(str::to_owned),
         }
     }
 

@@ -194,7 +194,7 @@ pub mod __derive {
 
 pub use command::Command;
 pub use context::{Context, current};
-pub use dispatcher::{Dispatcher, Time};
+pub use dispatcher::{Dispatcher, Snapshot, Time};
 pub use event::{DeclaredEvent, EmitError, EventSettings};
 pub use forward::{Forwarded, Forwarder};
 pub use handler::{DeferredHandler, Handler, Infallible};
@@ -212,7 +212,8 @@ pub use stats::DispatcherStats;
 /// All of it can be sent to another thread, and shared.
 const _: () = {
     const fn check<T: Send + Sync + Unpin>() {}
-    check::<(Dispatcher, Monitor, Pending, Context, Call<'static>, Responder<proto::Json>)>();
+    check::<(Dispatcher, Snapshot, Monitor, Pending, Context, Call<'static>, Responder<proto::Json>)>(
+    );
     check::<(Registry, Command, DeclaredEvent, EventType<fn()>, RegisterError, EmitError)>();
     check::<(AsyncContext, &dyn Spawn, LocalClient, CallError, VirtualClock)>();
     check::<(Locals, Forwarded, qapi::Arguments, qapi::Introspection)>();

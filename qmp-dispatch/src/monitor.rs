@@ -19,10 +19,10 @@ use crate::intercept::{self, Entered};
 use crate::last_command::LastCommand;
 use crate::panics::{Panic, caught};
 use crate::qapi::Checked;
-use crate::reply::{Answer, Reply, panicked};
+use crate::reply::{Answer, Reply, Served, panicked};
 use crate::state::{AtomicState, State};
 use crate::{
-    AsyncContext, Command, Context, Dispatcher, Forwarded, Locals, Responder, Task, trace,
+    AsyncContext, Command, Context, Dispatcher, Forwarded, Locals, Registry, Responder, Task, trace,
 };
 
 /// Where a monitor's output goes.
@@ -133,6 +133,9 @@ pub struct Monitor {
     open_requests: OpenRequests,
 }
 
+/// The index of the command whose arguments have been checked before their turn, and the outcome.
+type EarlyCheck = (usize, Result<Checked, Error>);
+
 /// A request that has been received and not executed, or the error that is to be answered in its place.
 #[must_use = "a client waits for the answer"]
 #[derive(Debug)]
@@ -145,7 +148,7 @@ struct Parsed {
     /// The text of its arguments, if there is a forwarder.
     text: Option<Json>,
     /// Whether the arguments are what the command takes, if that has been [found out](Monitor::check_arguments) already.
-    checked: Option<Result<Checked, Error>>,
+    checked: Option<EarlyCheck>,
 }
 
 /// What is left of a request that was executed. To drop it takes long if the request is large, so that can be left to
@@ -228,7 +231,7 @@ impl Monitor {
     /// Returns the in-band command whose execution has begun last, for operators who want to know what holds a
     /// client up; `None` if there was none yet. Requests that are refused do not count.
     pub fn last_command(&self) -> Option<String> {
-        self.last_command.name(self.dispatcher.registry())
+        self.last_command.name(&self.dispatcher.registry())
     }
 
     /// Notifies the handlers of the client's requests that the client has disconnected: responses are not
@@ -315,7 +318,7 @@ impl Monitor {
     /// out-of-band, it is to be executed at once.
     pub fn receive(&self, message: Result<Message<'_>, SyntaxError>) -> Pending {
         let bands = if self.is_oob_enabled() { Bands::Both } else { Bands::InBand };
-        let forwards = self.dispatcher.registry().forwarder().is_some();
+        let forwards = self.dispatcher.forwards();
         let parsed = match &message {
             Ok(message) if forwards => Request::parse_with_text(message, bands),
             Ok(message) => Request::parse(message, bands).map(|request| (request, None)),
@@ -354,7 +357,7 @@ impl Monitor {
             && let Some(command) = registry.find_command(&request.command)
         {
             let checked = command.arguments().checked(registry.policy(), &request.arguments);
-            pending.0.checked = Some(checked);
+            pending.0.checked = Some((command.index(), checked));
         }
     }
 
@@ -388,7 +391,7 @@ impl Monitor {
     pub fn refuse(self: &Arc<Self>, pending: Pending, error: Error) {
         match pending.0.request {
             Ok(mut request) => {
-                let mut entered = Entered::new(self, &request);
+                let mut entered = Entered::new(self, &self.dispatcher.registry(), &request);
                 let answered = entered.as_mut().and_then(|entered| entered.answer.take());
                 self.answer(&mut request, entered, answered.unwrap_or(Err(error)));
             }
@@ -417,14 +420,16 @@ impl Monitor {
         self: &Arc<Self>,
         request: &mut Request,
         text: Option<Json>,
-        checked: Option<Result<Checked, Error>>,
+        checked: Option<EarlyCheck>,
         done: impl FnOnce() + Send + 'static,
     ) {
         trace::command(self.id, request);
-        let mut entered = Entered::new(self, request);
+        // It keeps the command, also if that is removed in the meantime.
+        let registry = self.dispatcher.registry();
+        let mut entered = Entered::new(self, &registry, request);
         let checked = match entered.as_mut().and_then(|entered| entered.answer.take()) {
             Some(answer) => Err(answer),
-            None => self.check(request, checked).map_err(Err),
+            None => self.check(&registry, request, checked).map_err(Err),
         };
         let checked = match checked {
             Ok(checked) => checked,
@@ -437,7 +442,7 @@ impl Monitor {
         let intercepted = entered.map(|entered| entered.keep(request.clone()));
         let answer = Answer { id: request.id.take(), intercepted };
         let Some((command, checked)) = checked else {
-            return self.forward(request, text, answer, done);
+            return self.forward(&registry, request, text, answer, done);
         };
         command.arguments().convert(checked, &mut request.arguments);
         if request.band == Band::InBand {
@@ -446,32 +451,49 @@ impl Monitor {
         let context = Context::new(self, request.band);
         let arguments = &mut request.arguments;
         let name = command.name();
-        let deadline = self.dispatcher.registry().deadline_of(name, command.deadline_after());
+        let deadline = registry.deadline_of(name, command.deadline_after());
         match command.handler() {
             ErasedHandler::AtOnce(handler) if deadline.is_none() => {
                 let result = self.run(name, || handler(&context, take(arguments)));
-                self.respond(answer, Some(command), result.and_then(|result| result));
+                let finish = |json| self.dispatcher.finish_result(&registry, command, json);
+                let result = result.and_then(|result| result).and_then(finish);
+                self.respond(answer, Some(command), result);
                 done();
             }
             ErasedHandler::AtOnce(handler) => {
                 // The deadline answers in its place, but the handler runs on.
-                let reply =
-                    Reply::new(self, command.name_for_ever(), deadline, answer, Box::new(|| ()));
+                let reply = Reply::new(
+                    self,
+                    Served::Registered(Arc::clone(command)),
+                    deadline,
+                    answer,
+                    Box::new(|| ()),
+                );
                 let result = self.run(name, || handler(&context, take(arguments)));
                 reply.send(result.and_then(|result| result));
                 done();
             }
             ErasedHandler::Deferred(handler) => {
-                let reply =
-                    Reply::new(self, command.name_for_ever(), deadline, answer, Box::new(done));
+                let reply = Reply::new(
+                    self,
+                    Served::Registered(Arc::clone(command)),
+                    deadline,
+                    answer,
+                    Box::new(done),
+                );
                 let panicked = reply.if_it_panics();
                 if self.run(name, || handler(&context, take(arguments), reply)).is_err() {
                     panicked.send();
                 }
             }
             ErasedHandler::Async(handler) => {
-                let reply =
-                    Reply::new(self, command.name_for_ever(), deadline, answer, Box::new(done));
+                let reply = Reply::new(
+                    self,
+                    Served::Registered(Arc::clone(command)),
+                    deadline,
+                    answer,
+                    Box::new(done),
+                );
                 let context = AsyncContext::new(self, request.band, reply.request());
                 match self.run(name, || handler.call(context, take(arguments))) {
                     Ok(Ok(handling)) => {
@@ -486,19 +508,21 @@ impl Monitor {
     /// Hands a request to the forwarder.
     fn forward(
         self: &Arc<Self>,
+        registry: &Registry,
         request: &mut Request,
         text: Option<Json>,
         answer: Answer,
         done: impl FnOnce() + Send + 'static,
     ) {
-        let Some(forwarder) = self.dispatcher.registry().forwarder() else { return };
+        let Some(forwarder) = registry.forwarder() else { return };
         let context = Context::new(self, request.band);
         let command = take(&mut request.command);
         if request.band == Band::InBand {
             self.last_command.set_forwarded(&command);
         }
-        let deadline = self.dispatcher.registry().deadline_of(&command, None);
-        let reply = Reply::new(self, command.clone().into(), deadline, answer, Box::new(done));
+        let deadline = registry.deadline_of(&command, None);
+        let served = Served::Forwarded(command.clone());
+        let reply = Reply::new(self, served, deadline, answer, Box::new(done));
         let forwarded = Forwarded::new(command.clone(), take(&mut request.arguments), text);
         let panicked = reply.if_it_panics();
         let forward = || forwarder.forward(&context, forwarded, Responder::new(reply));
@@ -509,11 +533,12 @@ impl Monitor {
 
     /// Finds the command and checks in QEMU's order that it may be executed with these arguments, unless these have been
     /// checked already. Returns `None` if the request is for the forwarder.
-    fn check(
+    fn check<'r>(
         &self,
+        registry: &'r Registry,
         request: &Request,
-        checked: Option<Result<Checked, Error>>,
-    ) -> Result<Option<(&Command, Checked)>, Error> {
+        checked: Option<EarlyCheck>,
+    ) -> Result<Option<(&'r Arc<Command>, Checked)>, Error> {
         let Request { command: name, arguments, band, .. } = request;
         let not_found = |desc: String| Error::new(ErrorClass::CommandNotFound, desc);
         if !self.is_negotiated() && name != NEGOTIATION {
@@ -523,8 +548,7 @@ impl Monitor {
         }
         let disabled =
             || not_found(format!("The command {name} has been disabled for this instance"));
-        let registry = self.dispatcher.registry();
-        let Some(command) = registry.find_command(name) else {
+        let Some(command) = registry.find(name) else {
             return match registry.forwarder() {
                 Some(_) if self.permits(name) => Ok(None),
                 Some(_) => Err(disabled()),
@@ -544,7 +568,9 @@ impl Monitor {
             )));
         }
         let check = || command.arguments().checked(registry.policy(), arguments);
-        Ok(Some((command, checked.unwrap_or_else(check)?)))
+        // Another command may have got the name since then.
+        let checked = checked.filter(|(index, _)| *index == command.index());
+        Ok(Some((command, checked.map_or_else(check, |(_, checked)| checked)?)))
     }
 
     /// Whether the command filters let the command through.
@@ -564,7 +590,8 @@ impl Monitor {
         })
     }
 
-    /// Sends the response to a request, unless it has succeeded and its command has no success response.
+    /// Sends the response to a request, unless it has succeeded and its command has no success response. A result of a
+    /// registered command has been [finished](Dispatcher::finish_result).
     /// `command` is `None` if no registered command has been executed.
     pub(crate) fn respond(
         self: &Arc<Self>,
@@ -573,9 +600,6 @@ impl Monitor {
         mut result: Result<Json, Error>,
     ) {
         let Answer { id, intercepted } = answer;
-        if let Some(command) = command {
-            result = result.and_then(|json| self.dispatcher.finish_result(command, json));
-        }
         if let Some(intercepted) = intercepted {
             intercepted.leave(self, &mut result);
         }

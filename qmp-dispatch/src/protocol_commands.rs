@@ -74,10 +74,11 @@ struct CommandInfo {
 }
 
 fn query_commands(context: &Context) -> Result<Vec<CommandInfo>, Error> {
-    let commands = context.dispatcher().registry().commands();
+    let registry = context.dispatcher().registry();
+    let commands = registry.commands();
     Ok(commands.map(|command| CommandInfo { name: command.name().to_owned() }).collect())
 }
 
 fn query_qmp_schema(context: &Context, _: qmp_proto::Object) -> Result<Json, Error> {
-    Ok(context.dispatcher().schema().clone())
+    Ok(context.dispatcher().registry().schema().clone())
 }

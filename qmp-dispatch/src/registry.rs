@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use qmp_proto::Error;
+use qmp_proto::{Error, Json};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -51,16 +51,17 @@ use crate::{
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 pub struct Registry {
-    /// In the order of registration.
-    commands: Vec<Command>,
+    /// In the order of registration. The index of a command identifies it, also after it has been removed: it is never
+    /// given to another one.
+    commands: Vec<Slot>,
     command_indices: FxHashMap<Cow<'static, str>, usize>,
     /// In the order of declaration.
-    events: Vec<DeclaredEvent>,
+    events: Vec<Arc<DeclaredEvent>>,
     event_indices: FxHashMap<Cow<'static, str>, usize>,
     /// The outermost first.
-    interceptors: Vec<Box<dyn Interceptor>>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
     /// Serves commands that are not registered.
-    forwarder: Option<Box<dyn Forwarder>>,
+    forwarder: Option<Arc<dyn Forwarder>>,
     /// Add values to the locals of each new monitor.
     locals: Vec<MakeLocals>,
     deadlines: FxHashMap<String, Duration>,
@@ -68,9 +69,27 @@ pub struct Registry {
     policy: Policy,
     /// Of the async commands that are registered next.
     executor: Option<Arc<dyn Spawn>>,
+    /// The result of `query-qmp-schema`, made when it is first asked for.
+    schema: OnceLock<Json>,
 }
 
-type MakeLocals = Box<dyn Fn(Locals) -> Locals + Send + Sync>;
+type MakeLocals = Arc<dyn Fn(Locals) -> Locals + Send + Sync>;
+
+/// A command that is shared by the snapshots of a registry, or the name of one that has been removed.
+#[derive(Clone)]
+enum Slot {
+    Used(Arc<Command>),
+    Removed(Cow<'static, str>),
+}
+
+impl Slot {
+    fn command(&self) -> Option<&Arc<Command>> {
+        match self {
+            Slot::Used(command) => Some(command),
+            Slot::Removed(_) => None,
+        }
+    }
+}
 
 /// Why a command or event could not be registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,8 +126,8 @@ impl Registry {
         let mut registry = Registry::empty();
         protocol_commands::register(&mut registry)
             .expect("the commands of the protocol have names and types of their own");
-        for command in &mut registry.commands {
-            command.allow_preconfig();
+        for index in 0..registry.commands.len() {
+            registry.new_command(index).allow_preconfig();
         }
         registry
     }
@@ -117,7 +136,7 @@ impl Registry {
     /// `qmp_capabilities`: introspection is answered upstream.
     pub fn forwarding(forwarder: impl Forwarder) -> Registry {
         let mut registry = Registry::empty();
-        registry.forwarder = Some(Box::new(forwarder));
+        registry.forwarder = Some(Arc::new(forwarder));
         protocol_commands::register_negotiation(&mut registry)
             .expect("the first command has a name of its own");
         registry
@@ -136,6 +155,25 @@ impl Registry {
             default_deadline: None,
             policy: Policy::default(),
             executor: None,
+            schema: OnceLock::new(),
+        }
+    }
+
+    /// Returns a copy for a dispatcher to change, which has the same commands and events.
+    pub(crate) fn snapshot(&self) -> Registry {
+        Registry {
+            commands: self.commands.clone(),
+            command_indices: self.command_indices.clone(),
+            events: self.events.clone(),
+            event_indices: self.event_indices.clone(),
+            interceptors: self.interceptors.clone(),
+            forwarder: self.forwarder.clone(),
+            locals: self.locals.clone(),
+            deadlines: self.deadlines.clone(),
+            default_deadline: self.default_deadline,
+            policy: self.policy,
+            executor: self.executor.clone(),
+            schema: OnceLock::new(),
         }
     }
 
@@ -283,12 +321,12 @@ impl Registry {
             let place = type_name.clone();
             return Err(schema(SchemaError { type_name, place, problem: Problem::NotAnObject }));
         }
-        Ok(EventSettings::new(self.add_event(DeclaredEvent::new(event, data))))
+        Ok(EventSettings::new(self.add_event(Arc::new(DeclaredEvent::new(event, data)))))
     }
 
     /// Adds an interceptor, inside of those that have been added before.
     pub fn intercept(&mut self, interceptor: impl Interceptor) {
-        self.interceptors.push(Box::new(interceptor));
+        self.interceptors.push(Arc::new(interceptor));
     }
 
     /// Adds all commands and events of another registry, its interceptors, its deadlines of commands that have
@@ -302,13 +340,13 @@ impl Registry {
     /// [`RegisterError::Duplicate`] if both have a command or event of the same name. Then nothing is added.
     pub fn merge(&mut self, other: Registry) -> Result<(), RegisterError> {
         let own = Registry::new();
-        let commands: Vec<Command> = other
-            .commands
-            .into_iter()
-            .filter(|command| own.find_command(command.name()).is_none())
-            .collect();
-        let names = commands.iter().map(Command::name);
-        let mut names = names.chain(other.events.iter().map(DeclaredEvent::name));
+        let is_others = |slot: Slot| match slot {
+            Slot::Used(command) => own.find_command(command.name()).is_none().then_some(command),
+            Slot::Removed(_) => None,
+        };
+        let commands: Vec<_> = other.commands.into_iter().filter_map(is_others).collect();
+        let names = commands.iter().map(|command| command.name());
+        let mut names = names.chain(other.events.iter().map(|event| event.name()));
         if let Some(name) = names.find(|name| self.is_taken(name)) {
             return Err(RegisterError::Duplicate(name.to_owned().into()));
         }
@@ -335,7 +373,7 @@ impl Registry {
     /// Adds values to the locals of each new monitor. The function receives the locals that the embedder and
     /// functions added before have made.
     pub fn each_monitor(&mut self, locals: impl Fn(Locals) -> Locals + Send + Sync + 'static) {
-        self.locals.push(Box::new(locals));
+        self.locals.push(Arc::new(locals));
     }
 
     pub(crate) fn complete(&self, locals: Locals) -> Locals {
@@ -363,6 +401,33 @@ impl Registry {
         by_name.or(own).or(self.default_deadline).filter(|_| name != NEGOTIATION)
     }
 
+    /// Removes a command. Its requests that are being executed go on; those that wait get `CommandNotFound`. Returns whether
+    /// there was one of this name. `qmp_capabilities` cannot be removed.
+    ///
+    /// For a dispatcher that is [running](crate::Dispatcher::update).
+    pub fn remove_command(&mut self, name: &str) -> bool {
+        if name == NEGOTIATION {
+            return false;
+        }
+        let Some((name, index)) = self.command_indices.remove_entry(name) else { return false };
+        self.commands[index] = Slot::Removed(name);
+        true
+    }
+
+    /// Removes a kind of event: it cannot be emitted any more, and one that a rate limit holds back is not sent. Returns
+    /// whether there was one of this name.
+    pub fn remove_event(&mut self, name: &str) -> bool {
+        let Some(index) = self.event_indices.remove(name) else { return false };
+        self.events.remove(index);
+        self.event_indices.values_mut().for_each(|other| *other -= usize::from(*other > index));
+        true
+    }
+
+    /// Returns the result of `query-qmp-schema`.
+    pub(crate) fn schema(&self) -> &Json {
+        self.schema.get_or_init(|| self.introspection().to_json())
+    }
+
     pub(crate) fn forwarder(&self) -> Option<&dyn Forwarder> {
         self.forwarder.as_deref()
     }
@@ -372,10 +437,10 @@ impl Registry {
     pub fn introspection(&self) -> Introspection {
         let mut introspection = Introspection::new();
         introspection.policy(self.policy);
-        for command in &self.commands {
+        for command in self.commands() {
             introspection.command(&command.info());
         }
-        for event in &self.events {
+        for event in self.events() {
             introspection.event(&event.info());
         }
         introspection
@@ -385,28 +450,38 @@ impl Registry {
         &self.policy
     }
 
-    pub(crate) fn interceptors(&self) -> &[Box<dyn Interceptor>] {
+    pub(crate) fn interceptors(&self) -> &[Arc<dyn Interceptor>] {
         &self.interceptors
     }
 
     /// Returns all commands, in the order of registration.
-    pub fn commands(&self) -> impl ExactSizeIterator<Item = &Command> {
-        self.commands.iter()
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.commands.iter().filter_map(Slot::command).map(|command| &**command)
+    }
+
+    /// Returns how many commands there have been, those included that have been removed: all
+    /// [indices](Command::index) are less.
+    pub fn command_slots(&self) -> usize {
+        self.commands.len()
     }
 
     /// Returns all kinds of events, in the order of declaration.
     pub fn events(&self) -> impl ExactSizeIterator<Item = &DeclaredEvent> {
-        self.events.iter()
+        self.events.iter().map(|event| &**event)
     }
 
     /// Returns the command of this name, if it is registered.
     pub fn find_command(&self, name: &str) -> Option<&Command> {
-        self.command_indices.get(name).map(|&index| &self.commands[index])
+        self.find(name).map(|command| &**command)
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Arc<Command>> {
+        self.command_indices.get(name).and_then(|&index| self.commands[index].command())
     }
 
     /// Returns the kind of events of this name, if it is declared.
     pub fn find_event(&self, name: &str) -> Option<&DeclaredEvent> {
-        self.event_indices.get(name).map(|&index| &self.events[index])
+        self.event_indices.get(name).map(|&index| &*self.events[index])
     }
 
     /// Whether there is a command or event of this name. Introspection tells them apart by their names alone.
@@ -424,8 +499,12 @@ impl Registry {
         }
     }
 
-    pub(crate) fn command_at(&self, index: usize) -> Option<&Command> {
-        self.commands.get(index)
+    /// Returns the name of a command, also if it has been removed.
+    pub(crate) fn name_at(&self, index: usize) -> Option<&str> {
+        self.commands.get(index).map(|slot| match slot {
+            Slot::Used(command) => command.name(),
+            Slot::Removed(name) => name,
+        })
     }
 
     /// Registers a handler whose types are erased, and which takes `A` and returns `T`.
@@ -442,24 +521,33 @@ impl Registry {
         };
         let arguments = arguments.map_err(schema)?;
         let result = type_of::<T>().map_err(schema)?;
-        Ok(self.add_command(Command::new(name, arguments, result, handler)))
+        Ok(self.add_command(Arc::new(Command::new(name, arguments, result, handler))))
     }
 
     /// Adds a command whose name is not taken.
-    fn add_command(&mut self, mut command: Command) -> &mut Command {
+    fn add_command(&mut self, command: Arc<Command>) -> &mut Command {
         let index = self.commands.len();
-        command.set_index(index);
         self.command_indices.insert(command.name_for_ever(), index);
-        self.commands.push(command);
-        &mut self.commands[index]
+        self.commands.push(Slot::Used(command));
+        let command = self.new_command(index);
+        command.set_index(index);
+        command
+    }
+
+    /// Returns a command of a registry that no dispatcher has had yet.
+    fn new_command(&mut self, index: usize) -> &mut Command {
+        match &mut self.commands[index] {
+            Slot::Used(command) => Arc::get_mut(command).expect("it is not shared yet"),
+            Slot::Removed(_) => unreachable!("it has just been added"),
+        }
     }
 
     /// Adds an event whose name is not taken.
-    fn add_event(&mut self, event: DeclaredEvent) -> &mut DeclaredEvent {
+    fn add_event(&mut self, event: Arc<DeclaredEvent>) -> &mut DeclaredEvent {
         let index = self.events.len();
         self.event_indices.insert(event.name_for_ever(), index);
         self.events.push(event);
-        &mut self.events[index]
+        Arc::get_mut(&mut self.events[index]).expect("it is not shared yet")
     }
 }
 

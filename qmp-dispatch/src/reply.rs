@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Responses that are sent later.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,7 +15,7 @@ use crate::closing::{Callback, Wakers};
 use crate::handler::encode_result;
 use crate::intercept::Intercepted;
 use crate::timers::TimerKey;
-use crate::{Dispatcher, Monitor, MonitorId, current};
+use crate::{Command, Dispatcher, Monitor, MonitorId, current};
 
 /// Answers a command, once, from another thread, a callback or a future.
 ///
@@ -125,10 +124,27 @@ pub(crate) struct Answer {
     pub(crate) intercepted: Option<Box<Intercepted>>,
 }
 
+/// What serves a request.
+pub(crate) enum Served {
+    /// A command, kept also if it is removed in the meantime.
+    Registered(Arc<Command>),
+    /// The forwarder, and the name of the command.
+    Forwarded(String),
+}
+
+impl Served {
+    fn name(&self) -> &str {
+        match self {
+            Served::Registered(command) => command.name(),
+            Served::Forwarded(name) => name,
+        }
+    }
+}
+
 /// A request that is being executed, for those who answer it and those who want to know when it is closed: answered,
 /// past its deadline, or of a client that has disconnected.
 pub(crate) struct OpenRequest {
-    command: Cow<'static, str>,
+    served: Served,
     /// `None` when the response has been given: by the responder, its deadline or the handler's panic, whichever is first.
     owed: Mutex<Option<Owed>>,
 }
@@ -141,10 +157,17 @@ struct Owed {
 }
 
 impl Owed {
-    fn settle(self, command: &str, result: Result<Json, Error>) {
+    fn settle(self, served: &Served, result: Result<Json, Error>) {
         let Owed { monitor, answer, done, wakers } = self;
-        let command = monitor.dispatcher().registry().find_command(command);
-        monitor.respond(answer, command, result);
+        match served {
+            Served::Registered(command) => {
+                let dispatcher = monitor.dispatcher();
+                let registry = dispatcher.registry();
+                let finish = |json| dispatcher.finish_result(&registry, command, json);
+                monitor.respond(answer, Some(command), result.and_then(finish));
+            }
+            Served::Forwarded(_) => monitor.respond(answer, None, result),
+        }
         done();
         wakers.wake(monitor.open_requests());
     }
@@ -206,7 +229,7 @@ impl Reply {
     /// `done` is called when the response has been transmitted.
     pub(crate) fn new(
         monitor: &Arc<Monitor>,
-        command: Cow<'static, str>,
+        served: Served,
         deadline: Option<Duration>,
         answer: Answer,
         done: Box<dyn FnOnce() + Send>,
@@ -214,7 +237,7 @@ impl Reply {
         let monitor = Arc::clone(monitor);
         let dispatcher = monitor.dispatcher().clone();
         let owed = Mutex::new(Some(Owed { monitor, answer, done, wakers: Wakers::default() }));
-        let request = Arc::new(OpenRequest { command, owed });
+        let request = Arc::new(OpenRequest { served, owed });
         let deadline = deadline.map(|after| {
             let weak = WeakReply { after, request: Arc::downgrade(&request) };
             let key = dispatcher.add_deadline(after, weak);
@@ -224,7 +247,7 @@ impl Reply {
     }
 
     pub(crate) fn command(&self) -> &str {
-        &self.request.command
+        self.request.served.name()
     }
 
     pub(crate) fn request(&self) -> &Arc<OpenRequest> {
@@ -233,7 +256,7 @@ impl Reply {
 
     pub(crate) fn send(self, result: Result<Json, Error>) {
         match self.request.take() {
-            Some(owed) => owed.settle(self.command(), result),
+            Some(owed) => owed.settle(&self.request.served, result),
             None => {
                 tracing::warn!(command = self.command(), "an answer came too late");
                 if let Some((dispatcher, _)) = &self.deadline {
@@ -275,7 +298,7 @@ impl Drop for Reply {
             }
             panicked(command)
         };
-        owed.settle(command, Err(error));
+        owed.settle(&self.request.served, Err(error));
     }
 }
 
@@ -291,7 +314,7 @@ impl PanicReply {
     /// Sends an error if there has been no response yet.
     pub(crate) fn send(self) {
         if let Some(owed) = self.0.take() {
-            owed.settle(&self.0.command, Err(panicked(&self.0.command)));
+            owed.settle(&self.0.served, Err(panicked(self.0.served.name())));
         }
     }
 }
@@ -308,11 +331,11 @@ impl WeakReply {
     pub(crate) fn expire(self) {
         let Some(request) = self.request.upgrade() else { return };
         let Some(owed) = request.take() else { return };
-        let (command, after) = (&*request.command, self.after);
+        let (command, after) = (request.served.name(), self.after);
         tracing::warn!(command, ?after, "no answer within the deadline");
         owed.monitor.dispatcher().counters().deadlines_passed.count();
         let seconds = after.as_secs_f64();
         let error = format!("The command {command} was not answered within {seconds} seconds");
-        owed.settle(command, Err(Error::generic(error)));
+        owed.settle(&request.served, Err(Error::generic(error)));
     }
 }

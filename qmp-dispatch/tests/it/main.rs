@@ -17,3 +17,4 @@ mod qapi_types;
 mod shapes;
 mod stats;
 mod support;
+mod updates;

@@ -142,7 +142,7 @@ impl Hosted {
             registration,
             results: Arc::clone(results),
             cork: Arc::clone(cork),
-            quick_runs: QuickRuns::new(plan.dispatcher.registry()),
+            quick_runs: QuickRuns::new(&plan.dispatcher.registry()),
             dispatcher: plan.dispatcher,
             queue: Queue::new(),
             options: plan.options,
@@ -371,7 +371,7 @@ impl Hosted {
         let Job { client, pending, .. } = &popped.item;
         let among_others = client.has_more() || self.cork.any();
         let registry = self.dispatcher.registry();
-        among_others.then(|| self.quick_runs.run_of(registry, pending.command()))
+        among_others.then(|| self.quick_runs.run_of(&registry, pending.command()))
     }
 
     /// Executes a request whose turn has come. Returns whether another one can be executed now.
@@ -409,8 +409,8 @@ impl Hosted {
     }
 
     fn is_async(&self, pending: &Pending) -> bool {
-        let command =
-            pending.command().and_then(|name| self.dispatcher.registry().find_command(name));
+        let registry = self.dispatcher.registry();
+        let command = pending.command().and_then(|name| registry.find_command(name));
         command.is_some_and(Command::is_async)
     }
 

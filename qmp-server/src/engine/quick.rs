@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use qmp_dispatch::{Command, Registry};
+use qmp_dispatch::Registry;
 
 /// A run that takes longer is not quick. What waits for one such run, waits no longer than a write takes.
 const QUICK: Duration = Duration::from_micros(50);
@@ -12,7 +12,11 @@ const QUICK: Duration = Duration::from_micros(50);
 /// So many quick runs in a row make a command quick.
 const ENOUGH: u8 = 8;
 
-/// For each command of a server, how many of its last runs were quick, up to [`ENOUGH`].
+/// Counters for commands that are registered later.
+const SPARE: usize = 64;
+
+/// For each command of a server, how many of its last runs were quick, up to [`ENOUGH`]. Commands that are registered later
+/// share the counters: a slow run of one of them is then a slow run of both.
 pub(super) struct QuickRuns(Box<[AtomicU8]>);
 
 /// Which one of them.
@@ -23,12 +27,13 @@ impl QuickRuns {
     /// Those of all commands of a registry, and of what is none of them taken together: what is forwarded, or no
     /// command at all.
     pub(super) fn new(registry: &Registry) -> QuickRuns {
-        QuickRuns((0..=registry.commands().len()).map(|_| AtomicU8::new(0)).collect())
+        QuickRuns((0..=registry.command_slots() + SPARE).map(|_| AtomicU8::new(0)).collect())
     }
 
     pub(super) fn run_of(&self, registry: &Registry, command: Option<&str>) -> Run {
         let command = command.and_then(|name| registry.find_command(name));
-        Run(command.map_or(self.0.len() - 1, Command::index))
+        let others = self.0.len() - 1;
+        Run(command.map_or(others, |command| command.index() % others))
     }
 
     pub(super) fn is_quick(&self, run: Run) -> bool {
