@@ -14,7 +14,7 @@ mod upstream;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use qmp_dispatch::proto::Json;
 use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
@@ -25,6 +25,8 @@ use self::link::UpstreamLink;
 use self::names::Names;
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
+#[cfg(feature = "metrics")]
+use crate::Metrics;
 use crate::access::Ledger;
 use crate::session::OnLeave;
 use crate::transport::connect::begin::way_to;
@@ -76,6 +78,12 @@ struct Shared {
     changed: Condvar,
     /// Nobody is to be served any more.
     shutting_down: AtomicBool,
+    /// Whose process the upstream server must be, if that matters.
+    peer: OnceLock<u32>,
+    /// There will be no other upstream server when this one has gone.
+    is_last: AtomicBool,
+    /// There is a new one, maybe.
+    has_appeared: AtomicBool,
 }
 
 /// What has become of the server for the clients.
@@ -125,6 +133,9 @@ impl Mux {
             serving: Mutex::new(Serving::NotYet),
             changed: Condvar::new(),
             shutting_down: AtomicBool::new(false),
+            peer: OnceLock::new(),
+            is_last: AtomicBool::new(false),
+            has_appeared: AtomicBool::new(false),
         };
         Ok(Mux { shared: Arc::new(shared) })
     }
@@ -217,15 +228,60 @@ impl Mux {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, error));
         }
         #[cfg(feature = "metrics")]
-        {
-            let upstream = Arc::clone(&self.shared.upstream);
-            server.metrics().add(move |exposition| upstream.tell(exposition));
-        }
+        self.report_to(&server.metrics());
         let shared = Arc::clone(&self.shared);
         let server = server.in_span(shared.span.clone()).on_end(move || shared.ended());
         let link = UpstreamLink::new(registration, Arc::clone(&self.shared), engine, server);
         engine.add_link(Box::new(link));
         Ok(())
+    }
+
+    /// Has the figures of the server for the clients tell of the upstream server, too, from now on; otherwise they do when
+    /// the mux [serves](Mux::serve).
+    ///
+    /// ```
+    /// use qmp_dispatch::Dispatcher;
+    /// use qmp_server::{Mux, Server, system_time, version};
+    ///
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+    /// let server = Server::new(Dispatcher::new(mux.registry()?, version(), system_time));
+    /// mux.report_to(&server.metrics());
+    /// assert!(server.metrics().text().contains("qmp_server_upstream_connected 0"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn report_to(&self, metrics: &Metrics) {
+        let upstream = Arc::clone(&self.shared.upstream);
+        metrics.add(move |exposition| upstream.tell(exposition));
+    }
+
+    /// Speaks to an upstream server at a Unix socket only if it is a process of this user. To be called before the mux
+    /// serves.
+    ///
+    /// ```
+    /// use qmp_server::Mux;
+    ///
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?.only_of_user(107);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn only_of_user(self, uid: u32) -> Mux {
+        let _ = self.shared.peer.set(uid);
+        self
+    }
+
+    /// Says that an upstream server has just appeared, for who knows: it is connected to at once, and while it does not listen
+    /// yet again and again for a second.
+    pub fn upstream_appeared(&self) {
+        self.shared.is_last.store(false, Ordering::SeqCst);
+        self.shared.has_appeared.store(true, Ordering::SeqCst);
+        self.shared.upstream.wake();
+    }
+
+    /// Says that there is no upstream server to connect to any more: the mux [shuts down](Mux::shutdown) when it has no
+    /// connection, at once if it has none.
+    pub fn upstream_gone(&self) {
+        self.shared.is_last.store(true, Ordering::SeqCst);
+        self.shared.upstream.wake();
     }
 
     /// Waits until the server for the clients has ended: because the mux was [shut down](Mux::shutdown), or because nobody

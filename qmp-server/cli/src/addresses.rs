@@ -76,7 +76,7 @@ fn overlap(one: &Address, other: &Address) -> bool {
 }
 
 /// The path of a file that need not be there, without links among its folders.
-fn resolved(path: &Path) -> PathBuf {
+pub(crate) fn resolved(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new(".")).canonicalize();
     match (folder, path.file_name()) {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,9 +13,10 @@ use qmp_dispatch::Registry;
 use qmp_server::{
     Address, Audit, Listen, ListenError, Metrics, MetricsEndpoint, Server, TracePoints,
 };
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
 
 use crate::config::Sourced;
 use crate::log::{self, Guard, LogFormat};
@@ -88,49 +91,83 @@ fn blame_audit(sourced: &Sourced<PathBuf>, error: &io::Error) -> Failure {
 
 /// The end of the program: a signal says so, or nothing runs any more.
 pub(crate) struct Ending {
-    signals: Signals,
-    /// Closes the signals when it is dropped, with the last server. `None` once it is waited for.
+    /// Readable when there was a signal of these.
+    end: UnixStream,
+    hang_up: UnixStream,
+    /// Its other end is closed when nothing runs any more.
+    over: OwnedFd,
+    /// `None` once it is waited for.
     running: Option<Running>,
 }
 
-/// Held by each server until it has ended.
+/// Held by what runs.
 #[derive(Clone)]
 pub(crate) struct Running {
-    _last: Arc<CloseSignals>,
+    _other_end: Arc<OwnedFd>,
 }
 
-struct CloseSignals(Handle);
-
-impl Drop for CloseSignals {
-    fn drop(&mut self) {
-        self.0.close();
-    }
+/// What was waited for.
+pub(crate) enum Woken {
+    Signal,
+    /// Nothing runs any more.
+    End,
+    /// Something else is readable.
+    Other,
 }
 
 impl Ending {
     /// From now on signals end the program in its order.
     pub(crate) fn new() -> Result<Ending, Failure> {
-        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::usage)?;
-        let running = Running { _last: Arc::new(CloseSignals(signals.handle())) };
-        Ok(Ending { signals, running: Some(running) })
+        let signals = |signals: &[i32]| -> io::Result<UnixStream> {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            for &signal in signals {
+                signal_hook::low_level::pipe::register(signal, theirs.try_clone()?)?;
+            }
+            Ok(ours)
+        };
+        let make = || -> io::Result<Ending> {
+            let (over, other_end) = pipe_with(PipeFlags::CLOEXEC)?;
+            let running = Some(Running { _other_end: Arc::new(other_end) });
+            Ok(Ending {
+                end: signals(&[SIGTERM, SIGINT])?,
+                hang_up: signals(&[SIGHUP])?,
+                over,
+                running,
+            })
+        };
+        make().map_err(Failure::usage)
     }
 
-    /// To be dropped by a server when it has ended.
+    /// To be dropped by what runs when it has ended.
     pub(crate) fn running(&self) -> Option<Running> {
         self.running.clone()
     }
 
-    /// Waits until a signal ends the program, or all servers have ended. Whether it was a signal. SIGHUP does not: it says
-    /// that files have been moved away.
-    pub(crate) fn wait(&mut self, audits: &Audits) -> bool {
+    /// Waits until a signal ends the program, all that runs has ended, or one of `others` is readable. SIGHUP says that
+    /// files have been moved away.
+    pub(crate) fn wait(&mut self, audits: &Audits, others: &[BorrowedFd<'_>]) -> Woken {
         self.running = None;
-        for signal in self.signals.forever() {
-            match signal {
-                SIGHUP => audits.reopen(),
-                _ => return true,
+        loop {
+            let own = [self.end.as_fd(), self.hang_up.as_fd(), self.over.as_fd()];
+            let all = own.iter().chain(others);
+            let mut fds: Vec<_> =
+                all.map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+            if poll(&mut fds, None).is_err() {
+                continue;
+            }
+            let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            match ready[..] {
+                [true, ..] => return Woken::Signal,
+                [_, true, ..] => {
+                    let _ = (&self.hang_up).read(&mut [0; 64]);
+                    audits.reopen();
+                }
+                [_, _, true, ..] => return Woken::End,
+                _ if ready.contains(&true) => return Woken::Other,
+                _ => {}
             }
         }
-        false
     }
 }
 
@@ -172,7 +209,7 @@ pub(crate) fn allow(
 
 /// Says what would fail of what can be tried without anybody noticing.
 pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
-    roles(options)?;
+    check_roles(options)?;
     if let Some(sourced) = &options.audit {
         Audit::verify(&sourced.value).map_err(|error| blame_audit(sourced, &error))?;
     }
@@ -185,6 +222,11 @@ pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
         Metrics::verify(&listen).map_err(|error| sourced.blame("metrics", error))?;
     }
     Ok(())
+}
+
+/// Says what is wrong with roles.
+pub(crate) fn check_roles(options: &ServerOptions) -> Result<(), Failure> {
+    roles(options).map(drop)
 }
 
 /// Serves metrics until what is returned is dropped, if anybody wants them.

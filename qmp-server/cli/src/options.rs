@@ -6,18 +6,20 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 use qmp_dispatch::proto::{Dialect, UnknownDialect};
-use qmp_server::{Access, Connect, Limits, Listen, TracePoints};
+use qmp_server::{Access, Address, Connect, Limits, Listen, TracePoints};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::Failure;
 use crate::arguments::seconds;
 use crate::config::Sourced;
+use crate::finder::{Found, PathPattern, fill};
 use crate::limit::Limit;
 use crate::log::{LogFilter, LogFormat};
 use crate::role::{Assignment, Base, OwnRoles, Pattern, RoleName};
@@ -250,6 +252,38 @@ impl SharedMachine {
                 .or(all.mux.clone()),
             ..ServerOptions::default()
         }
+    }
+
+    /// Which paths the upstream servers of its machines have, if there may be any number of them.
+    pub(crate) fn pattern(&self) -> Result<Option<PathPattern>, Failure> {
+        let Some(sourced) = &self.upstream else { return Ok(None) };
+        let Address::Unix(path) = &sourced.value.address else { return Ok(None) };
+        PathPattern::parse(path).map_err(|error| sourced.blame("upstream", error))
+    }
+
+    /// What is said of one of these machines.
+    pub(crate) fn filled(&self, found: &Found) -> SharedMachine {
+        let fill = |text: &str| fill(text, &found.captures);
+        let fill_path =
+            |path: &Path| path.to_str().map_or_else(|| path.to_owned(), |path| fill(path).into());
+        let mut machine = self.clone();
+        if let Some(MachineName(name)) = &mut machine.name {
+            *name = fill(name);
+        }
+        if let Some(upstream) = &mut machine.upstream {
+            upstream.value.address = Address::Unix(found.path.clone());
+        }
+        for listen in &mut machine.listen {
+            match &mut listen.value.address {
+                Address::Unix(path) => *path = fill_path(path),
+                Address::UnixAbstract(name) => *name = fill(name),
+                _ => {}
+            }
+        }
+        if let Some(audit) = &mut machine.audit {
+            audit.value = fill_path(&audit.value);
+        }
+        machine
     }
 }
 

@@ -13,7 +13,7 @@ use qmp_server::{
 };
 
 use crate::arguments::ServeOptions;
-use crate::clients::{Audits, Ending};
+use crate::clients::{Audits, Ending, Woken};
 use crate::options::QemuDialect;
 use crate::{Failure, addresses, clients};
 
@@ -63,7 +63,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     };
     let running = ending.running();
     let server = server.on_end(move || drop(running)).spawn().map_err(Failure::usage)?;
-    if ending.wait(&audits) {
+    if let Woken::Signal = ending.wait(&audits, &[]) {
         // The event is declared with the machine, and its data is text.
         let reason = ShutdownCause::HostSignal;
         let _ = dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason });

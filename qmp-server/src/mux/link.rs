@@ -20,6 +20,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,10 @@ use crate::transport::connect::begin::{self, Target, Way};
 /// How long to leave a server alone that could not be reached: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A socket appears before its server listens there: how often that is tried, and for how long.
+const HURRIED_PAUSE: Duration = Duration::from_millis(10);
+const HURRY: Duration = Duration::from_secs(1);
 
 /// How long a host may take to answer to a connection over TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -143,6 +148,8 @@ pub(super) struct UpstreamLink {
     began: Instant,
     /// How long to wait before the next one.
     pause: Duration,
+    /// Until then, a server is expected to listen any moment.
+    hurried_until: Option<Instant>,
     /// Why the last one has failed, if the log has told it.
     told: Option<End>,
     /// The socket is another one than at the end of the last input, or there is none any more.
@@ -170,8 +177,18 @@ impl Link for UpstreamLink {
         let _entered = self.shared.span.clone().entered();
         self.shared.upstream.awake();
         let now = Instant::now();
-        let state = std::mem::replace(&mut self.state, State::Ended);
+        let mut state = std::mem::replace(&mut self.state, State::Ended);
+        if self.shared.has_appeared.swap(false, Ordering::SeqCst) {
+            self.hurried_until = Some(now + HURRY);
+            if let State::Waiting { until } = &mut state {
+                *until = now;
+            }
+        }
         self.state = self.step(state, input, now).unwrap_or_else(|end| self.lost(end, now));
+        let is_alone = matches!(self.state, State::Waiting { .. });
+        if is_alone && self.shared.is_last.load(Ordering::SeqCst) {
+            self.shared.shut_down();
+        }
         if self.is_to_end(now) {
             self.end();
         }
@@ -196,6 +213,7 @@ impl UpstreamLink {
             connections: super::random() >> 1,
             began: now,
             pause: FIRST_PAUSE,
+            hurried_until: None,
             told: None,
             new_socket: false,
             ends_at: None,
@@ -266,7 +284,13 @@ impl UpstreamLink {
         input: Input,
         now: Instant,
     ) -> Result<State, End> {
-        let error = match begin::is_made(&socket) {
+        let made = begin::is_made(&socket).and_then(|made| {
+            if let Some(&uid) = self.shared.peer.get().filter(|_| made) {
+                begin::check_peer(&socket, uid)?;
+            }
+            Ok(made)
+        });
+        let error = match made {
             Ok(true) => {
                 let connection = Box::new(Connection::new(socket, self.connections));
                 self.connections += 1;
@@ -449,6 +473,10 @@ impl UpstreamLink {
         }
         if now.duration_since(self.began) > LONGEST_PAUSE {
             self.pause = FIRST_PAUSE;
+        }
+        self.hurried_until = self.hurried_until.filter(|&until| now < until && !was_connected);
+        if self.hurried_until.is_some() {
+            return State::Waiting { until: now + HURRIED_PAUSE };
         }
         let until = now + self.pause;
         self.pause = LONGEST_PAUSE.min(self.pause * 2);

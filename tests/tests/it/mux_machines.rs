@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -210,6 +211,73 @@ fn what_is_said_for_all_holds_unless_a_machine_says_otherwise() {
     assert!(of("vm1").contains(r#""arguments": {"colour": "***"}"#), "{audit}");
 }
 
+/// One machine that is named, and those whose sockets match.
+fn with_pattern(upstream: &str, listen: &str) -> String {
+    configuration(1, "metrics = 'unix:metrics.sock'\nlog-filter = 'info'")
+        + &format!(
+            "[[machine]]\nname = '{{1}}'\nupstream = 'unix:{upstream}'\nlisten = ['unix:{listen}']\n"
+        )
+}
+
+#[test]
+fn machines_are_found_as_they_come_and_go() {
+    let dir = directory_with(&with_pattern("vms/*/qemu.sock", "{1}.sock"));
+    let mut mux = start(dir);
+    let folder = mux.dir().join("vms/a");
+    let socket = mux.dir().join("a.sock");
+    for _ in 0..2 {
+        fs::create_dir_all(&folder).unwrap();
+        let server = Scripted::listen(&folder.join("qemu.sock"));
+        let mut peer = server.accept_and_negotiate("[]");
+        let mut client = Client::connect(&Endpoint::Unix(socket.clone()));
+        client.negotiate("{}");
+        assert_eq!(scrape(&mux).value("qmp_server_upstream_connected{machine=\"a\"}"), 1.0);
+        // Its file has gone, and it is served for as long as it is there.
+        drop(server);
+        fs::remove_dir_all(&folder).unwrap();
+        client.send_command("query-status");
+        let request = peer.expect("query-status");
+        peer.answer(&request, "{}");
+        client.expect(DONE);
+        drop(peer);
+        client.expect_event("__org.qmp-server_UPSTREAM_DISCONNECTED");
+        client.expect_end();
+        wait_until(|| !socket.exists());
+        wait_until(|| {
+            !scrape(&mux).keys().any(|key| key == "qmp_server_upstream_connected{machine=\"a\"}")
+        });
+    }
+    mux.signal(Signal::TERM);
+    assert!(mux.wait().success());
+}
+
+#[test]
+fn a_mux_finds_neither_its_own_sockets_nor_those_of_others_in_a_users_folder() {
+    let dir = directory_with(&with_pattern("*.sock", "{1}-mux.sock"));
+    let server = Scripted::listen(&dir.path().join("a.sock"));
+    let strange = dir.path().join("strange.sock");
+    let mut mux = start(dir);
+    let _peer = server.accept_and_negotiate("[]");
+    let mut client = Client::connect(&Endpoint::Unix(mux.dir().join("a-mux.sock")));
+    client.negotiate("{}");
+    // What is found next has been looked at after all that was made before.
+    let next = Scripted::listen(&mux.dir().join("b.sock"));
+    let _other = next.accept_and_negotiate("[]");
+    let metrics = scrape(&mux);
+    for (machine, there) in [("a", true), ("b", true), ("a-mux", false), ("metrics", false)] {
+        let key = format!("qmp_server_upstream_connected{{machine=\"{machine}\"}}");
+        assert_eq!(metrics.keys().any(|there| there == key), there, "{machine}");
+    }
+    // Only root can give a folder away.
+    if chown(mux.dir(), Some(12345), None).is_ok() {
+        let server = Scripted::listen(&strange);
+        mux.process().expect_log("user 0 listens there, and not 12345, whose folder it is");
+        server.accept().expect_end();
+    }
+    mux.signal(Signal::TERM);
+    assert!(mux.wait().success());
+}
+
 #[test]
 fn mistakes_name_the_machine_and_the_key() {
     let check = |text: &str, expected: &str| {
@@ -262,6 +330,28 @@ fn mistakes_name_the_machine_and_the_key() {
         "machine[1].listne: unknown field `listne`, expected one of `name`, `upstream`, `dialect`, `listen`, \
         `allow-user`, `allow-group`, `role`, `default-role`, `insecure`, `deadline`, `limit`, `audit`, `audit-secret`",
     );
+    let found = with_pattern("*/qemu.sock", "{1}.sock");
+    check(&found, "");
+    said(
+        &found.replace("'{1}'", "'x'"),
+        7,
+        "machine 'x': name: {1} is missing, which tells the machines apart",
+    );
+    said(
+        &found.replace("{1}.sock", "x.sock"),
+        10,
+        "machine '{1}': listen: {1} is missing, which tells the machines apart",
+    );
+    said(
+        &found.replace("unix:{1}.sock", "tcp:localhost:0"),
+        10,
+        "machine '{1}': listen: machines that are found are served at unix: or unix-abstract:",
+    );
+    said(
+        &found.replace("*/qemu.sock", "**/qemu.sock"),
+        9,
+        "machine '{1}': upstream: '**' has more than one '*' between two slashes",
+    );
     said(&configuration(2, "listen = ['unix:a']"), 1, "listen: each [[machine]] has its own");
 }
 
@@ -280,6 +370,9 @@ fn cost_of(machines: usize) -> (u64, BTreeSet<String>) {
         (0..machines).map(|number| dir.path().join(format!("vm{number}-qemu.sock"))).collect();
     let _crowd = Crowd::listen(&paths);
     let mut mux = start(dir);
+    // They are listened at one after the other.
+    let last = Endpoint::Unix(mux.dir().join(socket_of(machines - 1)));
+    wait_until(|| last.try_connect().is_ok());
     let clients: Vec<Client> = (0..machines).map(|number| negotiated(&mux, number)).collect();
     let pid = mux.process().child().id();
     let name = |path: PathBuf| fs::read_to_string(path.join("comm")).unwrap_or_default();

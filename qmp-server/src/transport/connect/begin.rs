@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::sockopt::{
     set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_nodelay,
-    socket_error,
+    socket_error, socket_peercred,
 };
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getpeername, socket_with,
@@ -94,6 +94,16 @@ pub(crate) fn is_made(socket: &OwnedFd) -> io::Result<bool> {
         Err(Errno::NOTCONN) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Checks that a process of this user listens at the other end of a Unix socket.
+pub(crate) fn check_peer(socket: &OwnedFd, uid: u32) -> io::Result<()> {
+    let actual = socket_peercred(socket)?.uid.as_raw();
+    if actual == uid {
+        return Ok(());
+    }
+    let error = format!("user {actual} listens there, and not {uid}, whose folder it is");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, error))
 }
 
 /// Lets the system find out when a host has vanished: it sends nothing then, not even an end.
