@@ -39,7 +39,7 @@ fn unexpected_arguments(
     socket.read_lines(1)?;
     socket.send(super::socket::QMP_CAPABILITIES)?;
     socket.read_lines(1)?;
-    socket.send(request("query-name", intruder.size(count)))?;
+    socket.send(request("query-name", count))?;
     socket.read_lines(1)
 }
 
@@ -68,7 +68,7 @@ pub(super) fn secrets(intruder: &mut Intruder<'_>) -> io::Result<()> {
 pub(super) fn long_names(intruder: &mut Intruder<'_>) -> io::Result<()> {
     let socket = intruder.any()?;
     socket.negotiate(false)?;
-    let name = "n".repeat(intruder.size(128 << 10));
+    let name = "n".repeat(128 << 10);
     for request in [
         json!({"execute": name}),
         json!({"execute": "query-name", "arguments": {&name: 0}}),
@@ -99,7 +99,7 @@ pub(super) fn deep_values(intruder: &mut Intruder<'_>) -> io::Result<()> {
 pub(super) fn near_the_limits(intruder: &mut Intruder<'_>) -> io::Result<()> {
     let socket = intruder.observer()?;
     socket.negotiate(false)?;
-    let numbers = "1,".repeat(intruder.size(1 << 20));
+    let numbers = "1,".repeat(1 << 20);
     socket
         .send(format!("{{\"execute\":\"query-name\",\"arguments\":{{\"x\":[{numbers}1]}}}}\n"))?;
     socket.read_lines(1)

@@ -148,12 +148,6 @@ impl Intruder<'_> {
             self.kept.pop_front();
         }
     }
-
-    /// Returns the size of messages for the target. They are smaller for the mux, because the QEMU behind it parses them in
-    /// its main loop and compares each name with all others of the same hash.
-    fn size(&self, usual: usize) -> usize {
-        if self.target.kind == Kind::Mux { usual / 64 } else { usual }
-    }
 }
 
 /// The results of one attacker.
