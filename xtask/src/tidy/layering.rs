@@ -35,6 +35,7 @@ const LAYERS: [Layer; 9] = [
         name: "qmp-dispatch",
         members: &["qmp-proto", "qmp-dispatch-macros"],
         others: Some(&[
+            "arc-swap",
             "rustc-hash",
             "schemars",
             "scoped-tls",
