@@ -54,6 +54,8 @@ pub struct Registry {
     /// In the order of registration. The index of a command identifies it, also after it has been removed: it is never
     /// given to another one.
     commands: Vec<Slot>,
+    /// Or had some: it stays when they are removed.
+    has_async_commands: bool,
     command_indices: FxHashMap<Cow<'static, str>, usize>,
     /// In the order of declaration.
     events: Vec<Arc<DeclaredEvent>>,
@@ -145,6 +147,7 @@ impl Registry {
     fn empty() -> Registry {
         Registry {
             commands: Vec::new(),
+            has_async_commands: false,
             command_indices: FxHashMap::default(),
             events: Vec::new(),
             event_indices: FxHashMap::default(),
@@ -163,6 +166,7 @@ impl Registry {
     pub(crate) fn snapshot(&self) -> Registry {
         Registry {
             commands: self.commands.clone(),
+            has_async_commands: self.has_async_commands,
             command_indices: self.command_indices.clone(),
             events: self.events.clone(),
             event_indices: self.event_indices.clone(),
@@ -470,6 +474,11 @@ impl Registry {
         self.events.iter().map(|event| &**event)
     }
 
+    /// Whether there may be [async commands](Registry::async_command): `false` spares looking one up.
+    pub fn has_async_commands(&self) -> bool {
+        self.has_async_commands
+    }
+
     /// Returns the command of this name, if it is registered.
     pub fn find_command(&self, name: &str) -> Option<&Command> {
         self.find(name).map(|command| &**command)
@@ -527,6 +536,7 @@ impl Registry {
     /// Adds a command whose name is not taken.
     fn add_command(&mut self, command: Arc<Command>) -> &mut Command {
         let index = self.commands.len();
+        self.has_async_commands |= command.is_async();
         self.command_indices.insert(command.name_for_ever(), index);
         self.commands.push(Slot::Used(command));
         let command = self.new_command(index);

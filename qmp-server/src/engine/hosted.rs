@@ -370,8 +370,7 @@ impl Hosted {
     pub(super) fn run_among_others(&self, popped: &Popped<Job>) -> Option<Run> {
         let Job { client, pending, .. } = &popped.item;
         let among_others = client.has_more() || self.cork.any();
-        let registry = self.dispatcher.registry();
-        among_others.then(|| self.quick_runs.run_of(&registry, pending.command()))
+        among_others.then(|| self.quick_runs.run_of(&self.dispatcher.registry(), pending.command()))
     }
 
     /// Executes a request whose turn has come. Returns whether another one can be executed now.
@@ -410,6 +409,9 @@ impl Hosted {
 
     fn is_async(&self, pending: &Pending) -> bool {
         let registry = self.dispatcher.registry();
+        if !registry.has_async_commands() {
+            return false;
+        }
         let command = pending.command().and_then(|name| registry.find_command(name));
         command.is_some_and(Command::is_async)
     }
