@@ -37,7 +37,7 @@
 //!
 //! ```ignore
 //! // Where the types are to be:
-//! #[allow(missing_docs)]
+//! #[allow(dead_code, missing_docs)]
 //! mod qmp {
 //!     include!(concat!(env!("OUT_DIR"), "/qmp.rs"));
 //! }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A client whose types are generated, and which has no other dependencies.
 
-use qmp_proto::{DecodeError, Json, from_value};
+use qmp_proto::{CommandType, DecodeError, Json, Value, from_value};
 
 mod qmp {
     include!(concat!(env!("OUT_DIR"), "/qmp.rs"));
 }
 
+use qmp::commands::XResize;
 use qmp::{Resize, ResizeBacking, ResizeType, XResizeResult};
 
 fn main() -> Result<(), DecodeError> {
@@ -19,8 +20,10 @@ fn main() -> Result<(), DecodeError> {
     assert_eq!(null.decode::<Resize>()?, resize);
     assert!(null.as_str().ends_with(r#""backing": null}"#));
 
-    let told = from_value("{'size': -1, 'new': {}}".parse().expect("JSON"))?;
-    assert_eq!(XResizeResult { size: -1 }, told);
+    let sent = XResize::encode_arguments(&resize).expect("text");
+    assert_eq!((XResize::NAME, sent), ("x-resize", Some(null)));
+    let told = Json::from(&"{'size': -1, 'new': {}}".parse::<Value>().expect("JSON"));
+    assert_eq!(XResize::decode_result(&told)?, XResizeResult { size: -1 });
     let newer = from_value::<Resize>("{'type': '3x', 'size': 1}".parse().expect("JSON"))?;
     assert!(matches!(newer.r#type, ResizeType::Unknown(_)));
     println!("types are generated");
