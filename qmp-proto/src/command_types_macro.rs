@@ -255,7 +255,7 @@ mod tests {
             pub node_name: String,
             /// The list.
             pub levels: Option<Vec<Vec<u8>>>,
-            #[serde(rename = "Last")] last: Option<Option<u8>>
+            #[serde(rename = "Last")] last: Option<()>
         } -> Level;
         Nothing = "x-nothing" {};
         GetLevel = "get-level"() -> Vec<Level>;
@@ -285,7 +285,7 @@ mod tests {
             write(&all).decode(),
             Ok(SetAll { node_name: "a".to_owned(), ..SetAll::default() })
         );
-        (all.levels, all.last) = (Some(vec![vec![1]]), Some(None));
+        (all.levels, all.last) = (Some(vec![vec![1]]), Some(()));
         assert_eq!(write(&all).as_str(), r#"{"node-name": "a", "levels": [[1]], "Last": null}"#);
     }
 }
