@@ -46,7 +46,8 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
         let Mistake { line, what } = mistake;
         Failure::usage(format_args!("{}:{line}: {what}", path.display()))
     })?;
-    let place = Place { path, text: &text, machine: None };
+    let ends: Vec<_> = text.match_indices('\n').map(|(end, _)| end).collect();
+    let place = Place { path, ends: &ends, machine: None };
     options.listen.iter_mut().for_each(|listen| listen.locate(&place));
     options.role.iter_mut().for_each(|role| role.locate(&place));
     options.default_role.iter_mut().for_each(|role| role.locate(&place));
@@ -71,7 +72,8 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
 /// The file that is being read, and the machine of which it speaks.
 struct Place<'a> {
     path: &'a Path,
-    text: &'a str,
+    /// Where its lines end.
+    ends: &'a [usize],
     machine: Option<String>,
 }
 
@@ -141,7 +143,7 @@ enum Source {
 impl<T> Sourced<T> {
     fn locate(&mut self, place: &Place<'_>) {
         if let Source::Span(span) = &self.source {
-            let line = line_at(place.text, Some(span.clone()));
+            let line = 1 + place.ends.partition_point(|&end| end < span.start);
             let (path, machine) = (place.path.to_owned(), place.machine.clone());
             self.source = Source::Line { path, line, machine };
         }
@@ -233,7 +235,8 @@ mod tests {
         let text = "\nlisten = ['unix:a',\n'unix:b']";
         let mut options: ServerOptions = parse(text).unwrap();
         let listen = &mut options.listen[1];
-        listen.locate(&Place { path: Path::new("dir/file.toml"), text, machine: None });
+        let ends = [0, text.find(",\n").unwrap() + 1];
+        listen.locate(&Place { path: Path::new("dir/file.toml"), ends: &ends, machine: None });
         let failure = listen.blame("listen", "no room").to_string();
         assert_eq!(failure, "qmp-server: dir/file.toml:3: listen: no room");
     }

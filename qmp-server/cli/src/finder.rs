@@ -374,8 +374,11 @@ mod tests {
         fs::create_dir(folder.join("vms/vm-c")).unwrap();
         let _last = UnixListener::bind(folder.join("vms/vm-c/qemu.sock")).unwrap();
         check(&mut finder, &["+c"]);
+        // What has gone while nobody was told.
+        fs::remove_file(folder.join("vms/vm-a/qemu.sock")).unwrap();
         finder.look_at_all();
-        check(&mut finder, &["+a", "+c"]);
+        assert_eq!(finder.known.len(), 1);
+        check(&mut finder, &["+c", "-a"]);
     }
 
     #[test]
