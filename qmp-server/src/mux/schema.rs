@@ -25,15 +25,13 @@ const UNCHECKED: [&str; 3] = ["device_add", "netdev_add", "object-add"];
 const UNEXPECTED: &str = "-";
 
 pub(super) struct Schema {
-    /// As the server has returned it.
-    pub(super) answer: Json,
     /// The arguments of each command in the order of their declaration; `None` if they are not known.
     commands: HashMap<String, Option<Vec<String>>>,
 }
 
 impl Schema {
     /// Reads the answer of the server. Returns `None` if it is not a schema, or not that of a server that returns one.
-    pub(super) fn new(answer: Json) -> Option<Schema> {
+    pub(super) fn new(answer: &Json) -> Option<Schema> {
         let value = answer.to_value();
         let entries = value.as_array()?;
         let text = |entry: &Value, member: &str| Some(entry.get(member)?.as_str()?.to_owned());
@@ -49,7 +47,7 @@ impl Schema {
             Some((name, ty.filter(|_| is_checked).and_then(members)))
         });
         let commands: HashMap<_, _> = commands.collect();
-        commands.contains_key(QUERY).then_some(Schema { answer, commands })
+        commands.contains_key(QUERY).then_some(Schema { commands })
     }
 
     /// Leaves out what the server would only read to refuse it. Returns the name of the argument that it will call
@@ -118,7 +116,7 @@ mod tests {
             {"meta-type": "object", "name": "2", "members": [{"name": "driver", "type": "3"}],
                 "tag": "driver", "variants": [{"case": "a", "type": "1"}]}
         ]"#;
-        Schema::new(Json::from(&text.parse::<Value>().unwrap())).unwrap()
+        Schema::new(&Json::from(&text.parse::<Value>().unwrap())).unwrap()
     }
 
     /// What is sent, and the name of the argument that was left out.
@@ -170,7 +168,7 @@ mod tests {
     fn what_is_no_schema_says_nothing() {
         for answer in ["{}", "[]", "[{'name': 'stop', 'meta-type': 'command'}]", "7"] {
             let answer = Json::from(&answer.parse::<Value>().unwrap());
-            assert!(Schema::new(answer).is_none());
+            assert!(Schema::new(&answer).is_none());
         }
     }
 }

@@ -18,7 +18,7 @@ use qmp_queue::Queue;
 
 use super::client::{Client, Place};
 use super::request::{InFlight, Request, Text};
-use super::schema::{self, Schema};
+use super::schema::Schema;
 use crate::io::{Notice, Registration};
 use crate::observe::Counter;
 
@@ -158,14 +158,6 @@ impl Upstream {
             let error = Error::generic("the monitor is not one of this mux");
             return responder.respond_json(Err(error));
         };
-        if request.command == schema::QUERY
-            && request.arguments.is_empty()
-            && context.band() == Band::InBand
-            && let Some(schema) = self.schema()
-        {
-            // QEMU takes a hundred milliseconds to write it, and answers nobody meanwhile.
-            return responder.respond_json(Ok(schema.answer.clone()));
-        }
         let request = match Request::new(context, request, responder, client) {
             Ok(request) => request,
             Err((responder, error)) => return responder.respond_json(Err(error)),
@@ -178,14 +170,6 @@ impl Upstream {
             self.drop_requests(client);
         }
         self.wake();
-    }
-
-    /// The schema of the server, if there is a connection and it is known.
-    fn schema(&self) -> Option<Arc<Schema>> {
-        match &self.state().schema {
-            Known::Answer(schema) => schema.clone(),
-            _ => None,
-        }
     }
 
     fn admit(&self, client: &Arc<Client>, mut request: Request) -> Result<(), Refused> {
@@ -274,7 +258,7 @@ impl Upstream {
         state.bytes -= bytes;
         drop(state);
         if after.tells_schema() {
-            let schema = result.as_ref().ok().and_then(|answer| Schema::new(answer.clone()));
+            let schema = result.as_ref().ok().and_then(|answer| Schema::new(answer));
             if schema.is_some() || after.asker.is_none() {
                 self.state().schema = Known::Answer(schema.map(Arc::new));
             }
