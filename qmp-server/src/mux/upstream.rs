@@ -258,7 +258,7 @@ impl Upstream {
         state.bytes -= bytes;
         drop(state);
         if after.tells_schema() {
-            let schema = result.as_ref().ok().and_then(|answer| Schema::new(answer));
+            let schema = result.as_ref().ok().and_then(Schema::new);
             if schema.is_some() || after.asker.is_none() {
                 self.state().schema = Known::Answer(schema.map(Arc::new));
             }
