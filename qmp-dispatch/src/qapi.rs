@@ -150,7 +150,6 @@ mod text;
 mod types;
 mod unsigned;
 
-pub use check::first_unexpected;
 pub(crate) use decode::decode;
 pub use error::{Problem, SchemaError};
 pub use introspection::{CommandInfo, EventInfo, Introspection};

@@ -7,7 +7,6 @@ mod events;
 mod link;
 mod names;
 mod request;
-mod schema;
 mod status;
 mod upstream;
 
@@ -420,52 +419,6 @@ mod tests {
             assert!(if text.is_empty() { line.is_empty() } else { line.contains(text) }, "{line}");
             line
         }
-    }
-
-    /// What the server would refuse is not sent, and it is asked for its schema once.
-    #[test]
-    fn a_long_request_is_sent_without_what_the_server_would_refuse() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("upstream.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let mux = Mux::new(Address::Unix(path)).unwrap();
-        let dispatcher = Dispatcher::new(mux.registry().unwrap(), version(), system_time);
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = Server::new(dispatcher)
-            .discipline(Discipline::OnePerMonitor)
-            .stay()
-            .serve(Box::new(theirs), Layout::Compact);
-        mux.serve(server).unwrap();
-        let mut upstream = Lines::new(listener.accept().unwrap().0);
-        upstream.send(r#"{"QMP": {"version": {"qemu": {"major": 10}}, "capabilities": []}}"#);
-        upstream.answer("qmp_capabilities");
-        let mut client = Lines::new(ours);
-        client.expect("QMP");
-        client.send(r#"{"execute": "qmp_capabilities"}"#);
-        client.expect("return");
-        let long =
-            format!(r#"{{"execute": "stop", "arguments": {{"a": "{}"}}}}"#, "x".repeat(1000));
-        client.send(&long);
-        let commands = ["stop", "query-qmp-schema"].map(|name| {
-            format!(r#"{{"meta-type": "command", "name": "{name}", "arg-type": "0"}}"#)
-        });
-        let commands = commands.join(", ");
-        let schema =
-            format!(r#"[{{"meta-type": "object", "name": "0", "members": []}}, {commands}]"#);
-        let asked = upstream.expect(r#"{"execute":"query-qmp-schema""#);
-        upstream.return_to(&asked, &schema);
-        for _ in 0..2 {
-            let sent = upstream.expect(r#"{"execute":"stop","arguments":{"-": null}"#);
-            let desc = r#"{"class": "GenericError", "desc": "Parameter '-' is unexpected"}"#;
-            let (_, id) = sent.rsplit_once(r#""id":"#).unwrap();
-            upstream.send(&format!(r#"{{"error": {desc}, "id": {id}"#));
-            client.expect("Parameter 'a' is unexpected");
-            client.send(&long);
-        }
-        upstream.expect("stop");
-        drop((client, upstream));
-        mux.shutdown();
-        mux.wait();
     }
 
     #[test]

@@ -248,16 +248,7 @@ impl<'m> Checker<'m> {
 ///
 /// Takes time linear in the number of members; if their names collide too often for that, returns the first member of the
 /// object that is not known.
-///
-/// ```
-/// use qmp_dispatch::qapi::first_unexpected;
-/// use qmp_proto::Object;
-///
-/// let arguments = Object::from_iter([("b", 1), ("a", 2), ("x", 3)]);
-/// assert_eq!(first_unexpected(&arguments, ["a", "c"]), Some("x"));
-/// assert_eq!(first_unexpected(&arguments, ["a", "b", "x"]), None);
-/// ```
-pub fn first_unexpected<'o, 'k>(
+fn first_unexpected<'o, 'k>(
     object: &'o Object,
     known: impl IntoIterator<Item = &'k str>,
 ) -> Option<&'o str> {

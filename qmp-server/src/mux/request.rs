@@ -9,7 +9,6 @@ use qmp_dispatch::{Context, Forwarded, Monitor, MonitorId, Responder};
 
 use super::client::{Client, OutOfBand};
 use super::names::Renamed;
-use super::schema::{self, SHORT, Schema};
 use crate::access::{Charge, Ledger};
 use crate::session::{Descriptor, Descriptors};
 
@@ -23,8 +22,6 @@ const PROBE: &str = "qmp-server-probe";
 pub(super) struct Request {
     pub(super) text: Text,
     pub(super) after: After,
-    /// The arguments of a long one, until it has been looked at what the server would refuse.
-    unchecked: Option<Object>,
 }
 
 /// What is sent. Dropped when it has been written.
@@ -38,10 +35,6 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub(super) fn new(command: String, arguments: Option<Json>, band: Band) -> Text {
-        Text { command, arguments, band, descriptor: None, _charge: None }
-    }
-
     pub(super) fn len(&self) -> usize {
         self.command.len() + self.arguments.as_ref().map_or(0, |json| json.as_str().len())
     }
@@ -53,8 +46,6 @@ pub(super) struct After {
     /// `None` if nobody waits for the answer, or does not any more because the client has left.
     pub(super) asker: Option<Asker>,
     then: Then,
-    /// The name of an argument that was left out, if one was.
-    unexpected: Option<String>,
     /// Counts it, if it is out-of-band, until it is answered.
     pub(super) out_of_band: Option<OutOfBand>,
 }
@@ -80,8 +71,6 @@ enum Then {
     Probe(Error),
     /// One of the names of a client that has left is closed, and these are to be.
     Close(Vec<String>),
-    /// It is the server's schema.
-    Learn,
 }
 
 impl Request {
@@ -100,7 +89,7 @@ impl Request {
         let monitor = context.monitor();
         let Forwarded { command, arguments, text, .. } = request;
         let mut asker = Asker { responder, passed: None };
-        let (changed, then) = match command.as_str() {
+        let (arguments, then) = match command.as_str() {
             // They would overtake others', and the server takes what came last: so none is passed on, and this is what
             // the server says then.
             "getfd" | "add-fd" if band == Band::OutOfBand => {
@@ -117,55 +106,33 @@ impl Request {
                 }
                 let waiting = monitor.local().and_then(Descriptors::take_waiting).map(Arc::new);
                 asker.passed = waiting.map(|descriptor| (Arc::clone(monitor), descriptor));
-                let changed =
-                    name.as_ref().map(|name| with_name(&arguments, client.names.full(name)));
-                (changed, Then::Pass { name, with_descriptor: asker.passed.is_some() })
+                let text = match &name {
+                    Some(name) => Some(with_name(&arguments, client.names.full(name))),
+                    None => text,
+                };
+                (text, Then::Pass { name, with_descriptor: asker.passed.is_some() })
             }
             "closefd" => match arguments.get("fdname").and_then(Value::as_str) {
                 Some(name) => {
-                    let changed = with_name(&arguments, client.names.full(name));
-                    (Some(changed), Then::Restore(vec![name.to_owned()]))
+                    let text = with_name(&arguments, client.names.full(name));
+                    (Some(text), Then::Restore(vec![name.to_owned()]))
                 }
-                None => (None, Then::Restore(Vec::new())),
+                None => (text, Then::Restore(Vec::new())),
             },
-            schema::QUERY if arguments.is_empty() && band == Band::InBand => (None, Then::Learn),
             _ => match client.names.rename(&command, &arguments) {
-                Some(Renamed { arguments, names }) => (Some(arguments), Then::Restore(names)),
-                None => (None, Then::Nothing),
+                Some(Renamed { arguments, names }) => {
+                    (Some(Json::from(&arguments)), Then::Restore(names))
+                }
+                None => (text, Then::Nothing),
             },
         };
         let descriptor = asker.passed.as_ref().map(|(_, descriptor)| Arc::clone(descriptor));
-        let text = changed.as_ref().map(Json::from).or(text);
-        let mut text = Text { descriptor, ..Text::new(command, text, band) };
-        let unchecked = (text.len() > SHORT).then(|| changed.unwrap_or(arguments));
+        let mut text = Text { command, arguments, band, descriptor, _charge: None };
         let ledger = monitor.local::<Arc<Ledger>>();
-        let bytes = text.len() + unchecked.as_ref().map_or(0, Object::heap_size);
-        text._charge = ledger.map(|ledger| ledger.charge_bytes(bytes));
-        let client = Some(Arc::clone(client));
-        let after = After { client, asker: Some(asker), then, unexpected: None, out_of_band: None };
-        Ok(Request { text, after, unchecked })
-    }
-
-    /// Asks for the server's schema.
-    pub(super) fn schema() -> Request {
-        Request::own(schema::QUERY, None, None, Then::Learn)
-    }
-
-    /// Whether it is to be [shortened](Request::shorten) before it is sent.
-    pub(super) fn is_long(&self) -> bool {
-        self.unchecked.is_some()
-    }
-
-    /// Leaves out what the server would only read to refuse it, if its schema is known.
-    ///
-    /// # Errors
-    ///
-    /// That of the server, if nothing need be sent.
-    pub(super) fn shorten(&mut self, schema: Option<&Schema>) -> Result<(), Error> {
-        if let (Some(arguments), Some(schema)) = (self.unchecked.take(), schema) {
-            self.after.unexpected = schema.shorten(&mut self.text, &arguments)?;
-        }
-        Ok(())
+        text._charge = ledger.map(|ledger| ledger.charge_bytes(text.len()));
+        let after =
+            After { client: Some(Arc::clone(client)), asker: Some(asker), then, out_of_band: None };
+        Ok(Request { text, after })
     }
 
     /// Closes the descriptors that a client had which has left, one after the other.
@@ -173,14 +140,18 @@ impl Request {
         let name = names.pop()?;
         let full = client.names.full(&name);
         client.names.remove(&name);
-        Some(Request::own("closefd", Some(&full), Some(Arc::clone(client)), Then::Close(names)))
+        Some(Request::own("closefd", &full, Some(Arc::clone(client)), Then::Close(names)))
     }
 
-    fn own(command: &str, name: Option<&str>, client: Option<Arc<Client>>, then: Then) -> Request {
-        let arguments = name.map(|name| Json::from(&with_name(&Object::new(), name.to_owned())));
-        let text = Text::new(command.to_owned(), arguments, Band::InBand);
-        let after = After { client, asker: None, then, unexpected: None, out_of_band: None };
-        Request { text, after, unchecked: None }
+    fn own(command: &str, name: &str, client: Option<Arc<Client>>, then: Then) -> Request {
+        let text = Text {
+            command: command.to_owned(),
+            arguments: Some(with_name(&Object::new(), name.to_owned())),
+            band: Band::InBand,
+            descriptor: None,
+            _charge: None,
+        };
+        Request { text, after: After { client, asker: None, then, out_of_band: None } }
     }
 
     /// Whether it is for the descriptors that a connection holds until a command takes them. The
@@ -205,26 +176,22 @@ impl Request {
     }
 }
 
-fn with_name(arguments: &Object, name: String) -> Object {
+fn with_name(arguments: &Object, name: String) -> Json {
     let mut arguments = arguments.clone();
     arguments.insert("fdname", name);
-    arguments
+    Json::from(&arguments)
 }
 
 impl After {
     /// Passes the answer on. Returns what is to be sent next, before anybody else's descriptors.
     pub(super) fn answered(self, result: Result<Json, Error>) -> Option<Request> {
-        let After { client, asker, then, unexpected, .. } = self;
-        let result = result.map_err(|error| match &unexpected {
-            Some(name) => schema::restore(error, name),
-            None => error,
-        });
+        let After { client, asker, then, .. } = self;
         let restored = |error| match &client {
             Some(client) => client.names.restore(error),
             None => error,
         };
         match (then, result) {
-            (Then::Nothing | Then::Learn, result) => respond(asker, result),
+            (Then::Nothing, result) => respond(asker, result),
             (Then::Restore(names), result) => {
                 if let Some(client) = &client
                     && result.is_ok()
@@ -241,7 +208,7 @@ impl After {
             }
             // A command that fails may leave the descriptor where the next client's would find it.
             (Then::Pass { with_descriptor: true, .. }, Err(error)) => {
-                let probe = Request::own("getfd", Some(PROBE), client, Then::Probe(error));
+                let probe = Request::own("getfd", PROBE, client, Then::Probe(error));
                 return Some(Request { after: After { asker, ..probe.after }, ..probe });
             }
             (Then::Pass { .. }, Err(error)) => respond(asker, Err(restored(error))),
@@ -251,9 +218,7 @@ impl After {
                     Ok(_) => refuse_descriptor(asker, error),
                     Err(_) => respond(asker, Err(error)),
                 }
-                return result
-                    .is_ok()
-                    .then(|| Request::own("closefd", Some(PROBE), None, Then::Nothing));
+                return result.is_ok().then(|| Request::own("closefd", PROBE, None, Then::Nothing));
             }
             (Then::Close(names), _) => {
                 return client.and_then(|client| Request::close_all(&client, names));
@@ -270,11 +235,6 @@ impl After {
 
     pub(super) fn takes_descriptor(&self) -> bool {
         matches!(self.then, Then::Pass { .. } | Then::Probe(_))
-    }
-
-    /// Whether the answer is the server's schema.
-    pub(super) fn tells_schema(&self) -> bool {
-        matches!(self.then, Then::Learn)
     }
 
     /// Ends it with an error, or without an answer.

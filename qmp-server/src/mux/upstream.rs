@@ -18,7 +18,6 @@ use qmp_queue::Queue;
 
 use super::client::{Client, Place};
 use super::request::{InFlight, Request, Text};
-use super::schema::Schema;
 use crate::io::{Notice, Registration};
 use crate::observe::Counter;
 
@@ -65,22 +64,8 @@ pub(super) struct State {
     passing: bool,
     /// Those that wait for it to be answered. At most one of each client.
     to_pass: VecDeque<Request>,
-    schema: Known,
-    /// Long requests that wait for the schema.
-    to_shorten: VecDeque<Request>,
     /// Bytes of those in flight.
     bytes: usize,
-}
-
-/// What is known of the server's schema.
-enum Known {
-    /// Nobody has needed it.
-    Nothing,
-    /// It is to be asked for.
-    Wanted,
-    Asked,
-    /// `None` if the server does not return one.
-    Answer(Option<Arc<Schema>>),
 }
 
 /// As those see it who have a request.
@@ -110,8 +95,6 @@ impl Upstream {
             own: None,
             passing: false,
             to_pass: VecDeque::new(),
-            schema: Known::Nothing,
-            to_shorten: VecDeque::new(),
             bytes: 0,
         };
         Upstream {
@@ -192,8 +175,7 @@ impl Upstream {
             "too many out-of-band commands are unanswered"
         } else if !oob {
             "the upstream server does not offer out-of-band execution any more"
-        } else if state.out_of_band + state.urgent.len() + state.to_shorten.len()
-            >= MOST_OUT_OF_BAND
+        } else if state.out_of_band + state.urgent.len() >= MOST_OUT_OF_BAND
             || state.urgent_bytes > MOST_URGENT_BYTES
         {
             "the upstream server does not take any more out-of-band commands"
@@ -208,28 +190,15 @@ impl Upstream {
     /// Takes the next request that may be sent, and counts it as sent. `in_band` says whether it may be an in-band one.
     pub(super) fn next(&self, in_band: bool) -> Option<(u64, Text)> {
         let mut unwanted = Vec::new();
-        let mut refused = Vec::new();
         let mut state = self.state();
         let in_band = in_band && state.bytes < MOST_BYTES;
         let next = loop {
-            let Some(mut request) = state.next(&self.line, in_band) else { break None };
-            if !request.is_wanted() {
-                unwanted.push(request);
-            } else if !request.is_long() {
-                break Some(request);
-            } else if let Known::Answer(schema) = &state.schema {
-                match request.shorten(schema.as_deref()) {
-                    Ok(()) => break Some(request),
-                    Err(error) => refused.push((request, error)),
-                }
-            } else {
-                if let Known::Nothing = state.schema {
-                    state.schema = Known::Wanted;
-                }
-                state.to_shorten.push_back(request);
+            match state.next(&self.line, in_band) {
+                Some(request) if !request.is_wanted() => unwanted.push(request),
+                next => break next,
             }
         };
-        let sent = next.map(|Request { text, after, .. }| {
+        let sent = next.map(|Request { text, after }| {
             let number = state.sent;
             state.sent += 1;
             state.passing |= after.takes_descriptor();
@@ -241,7 +210,6 @@ impl Upstream {
         drop(state);
         // Its client waits no more, or has left.
         unwanted.into_iter().for_each(|request| request.after.fail(None));
-        refused.into_iter().for_each(|(request, error)| request.after.fail(Some(error)));
         sent
     }
 
@@ -257,12 +225,6 @@ impl Upstream {
         state.out_of_band -= usize::from(after.out_of_band.is_some());
         state.bytes -= bytes;
         drop(state);
-        if after.tells_schema() {
-            let schema = result.as_ref().ok().and_then(Schema::new);
-            if schema.is_some() || after.asker.is_none() {
-                self.state().schema = Known::Answer(schema.map(Arc::new));
-            }
-        }
         let passes = after.takes_descriptor();
         let left = after.names_to_close();
         let next = after.answered(result);
@@ -297,10 +259,9 @@ impl Upstream {
         state.connection = Connection::Absent { why: why.to_owned() };
         let in_flight = std::mem::take(&mut state.in_flight);
         (state.out_of_band, state.urgent_bytes, state.passing) = (0, 0, false);
-        (state.schema, state.bytes) = (Known::Nothing, 0);
+        state.bytes = 0;
         let mut waiting: Vec<Request> = state.own.take().into_iter().collect();
         waiting.extend(state.to_pass.drain(..));
-        waiting.extend(state.to_shorten.drain(..));
         waiting.extend(state.urgent.drain(..));
         // With the state locked, so that no request is added to the line between the two.
         waiting.extend(std::iter::from_fn(|| Some(*self.line.try_pop()?.item)));
@@ -309,7 +270,7 @@ impl Upstream {
             let error = format!("The command {command} was sent and not answered: {why}");
             after.fail(answers.then(|| Error::generic(error)));
         }
-        for Request { text, after, .. } in waiting {
+        for Request { text, after } in waiting {
             after.fail(answers.then(|| cannot_be_sent(&text.command, why)));
         }
     }
@@ -333,7 +294,7 @@ impl Upstream {
 
     /// How many requests wait for being sent.
     pub(super) fn queued(&self, state: &State) -> usize {
-        self.line.len() + state.urgent.len() + state.to_pass.len() + state.to_shorten.len()
+        self.line.len() + state.urgent.len() + state.to_pass.len()
     }
 
     /// A client has left: what it has asked is not sent any more, or not answered, and its names are closed.
@@ -360,13 +321,10 @@ impl Upstream {
         state.urgent_bytes -= urgent.iter().map(|request| request.text.len()).sum::<usize>();
         let (to_pass, kept): (VecDeque<_>, _) = state.to_pass.drain(..).partition(is_its);
         state.to_pass = kept;
-        let (to_shorten, kept): (VecDeque<_>, _) = state.to_shorten.drain(..).partition(is_its);
-        state.to_shorten = kept;
         let line = client.clear();
         drop(state);
         askers.into_iter().for_each(|asker| asker.fail(None));
-        let waiting = urgent.into_iter().chain(to_pass).chain(to_shorten);
-        let waiting = waiting.chain(line.into_iter().map(|boxed| *boxed));
+        let waiting = urgent.into_iter().chain(to_pass).chain(line.into_iter().map(|boxed| *boxed));
         waiting.for_each(|request| request.after.fail(None));
     }
 
@@ -401,19 +359,6 @@ impl State {
         }
         if let Some(own) = self.own.take() {
             return Some(own);
-        }
-        match self.schema {
-            Known::Wanted => {
-                self.schema = Known::Asked;
-                return Some(Request::schema());
-            }
-            Known::Answer(_) => {
-                let is_free = |request: &Request| !self.passing || !request.takes_descriptor();
-                if let Some(at) = self.to_shorten.iter().position(is_free) {
-                    return self.to_shorten.remove(at);
-                }
-            }
-            Known::Nothing | Known::Asked => {}
         }
         if !self.passing
             && let Some(next) = self.to_pass.pop_front()
