@@ -120,8 +120,7 @@ impl Command {
             {
                 #declared
                 #checks
-                let command = group.#register(#name, #handler)?;
-                command #(.#settings())* #(.feature(#features))* #documented;
+                group.#register(#name, #handler)? #(.#settings())* #(.feature(#features))* #documented;
             }
         }
     }
