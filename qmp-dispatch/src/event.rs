@@ -34,7 +34,7 @@ impl DeclaredEvent {
             data_type: TypeId::of::<T>(),
             interval: Duration::ZERO,
             key: Box::new(|_| String::new()),
-            features: event.feature_names().iter().copied().map(str::to_owned).collect(),
+            features: event.features().iter().copied().map(str::to_owned).collect(),
             documentation: event.documentation().map(str::to_owned),
         }
     }

@@ -57,8 +57,8 @@ pub trait CommandType {
         Ok(Some(json).filter(|json| !matches!(json.as_str(), "null" | "{}")))
     }
 
-    /// Reads a result. Whatever a server returns is a result of type `()`: commands that return nothing today may return
-    /// something in a later version.
+    /// Reads a result. Any result can be read as `()`: a command that returns nothing today may return something in a
+    /// later version.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl<T> EventType<T> {
 
     /// Sets the features that introspection shows, such as `deprecated` and `unstable`.
     #[must_use]
-    pub const fn features(mut self, names: &'static [&'static str]) -> EventType<T> {
+    pub const fn with_features(mut self, names: &'static [&'static str]) -> EventType<T> {
         self.features = names;
         self
     }
@@ -131,7 +131,7 @@ impl<T> EventType<T> {
     }
 
     /// Returns the features.
-    pub fn feature_names(&self) -> &'static [&'static str] {
+    pub fn features(&self) -> &'static [&'static str] {
         self.features
     }
 
@@ -161,7 +161,7 @@ impl<T> fmt::Debug for EventType<T> {
     }
 }
 
-/// Reads what a server has sent. Whatever that is, it is a `()`.
+/// Reads what a server has sent. Anything can be read as `()`.
 fn decode<T: DeserializeOwned + 'static>(json: Option<&Json>) -> Result<T, DecodeError> {
     let mut nothing = Some(());
     if let Some(nothing) = (&mut nothing as &mut dyn Any).downcast_mut::<Option<T>>()

@@ -33,7 +33,7 @@ command_types! {
 }
 
 const LEVEL: EventType<Level> =
-    EventType::new("X_LEVEL").documented("The level has changed.").features(&["unstable"]);
+    EventType::new("X_LEVEL").documented("The level has changed.").with_features(&["unstable"]);
 
 #[derive(Default)]
 struct Tank(AtomicI64);

@@ -104,7 +104,7 @@ impl Writer<'_> {
             line!(self, "    pub const {name}: {proto}::EventType<{data}> =");
             let features = match event.features.is_empty() {
                 true => String::new(),
-                false => format!(".features(&{:?})", event.features),
+                false => format!(".with_features(&{:?})", event.features),
             };
             line!(self, "        {proto}::EventType::new({:?}){features};", event.name);
         }
