@@ -44,7 +44,7 @@ pub struct Dispatcher {
 
 /// None of the locks here is held while code of the embedder runs, apart from [`Output`] and an [update](Dispatcher::update).
 pub(crate) struct Shared {
-    /// Replaced as a whole by each update, so that who reads it waits for nobody.
+    /// Replaced as a whole by each update, so that a reader never waits.
     registry: ArcSwap<Registry>,
     /// Held by an update, so that none is lost.
     updating: Mutex<()>,
@@ -169,8 +169,8 @@ impl Dispatcher {
     /// Adds or removes commands and events while the server runs, all at once or, if the function fails, not at all.
     ///
     /// Requests that are being executed keep their command. Those that wait are executed as things are when their turn comes.
-    /// The schema that clients get is made anew. The function is not to call `update` itself, nor to replace the registry by
-    /// another one.
+    /// The schema that clients get is made anew. The function must not call `update` itself, which would wait for ever, nor
+    /// replace the registry by another one.
     ///
     /// ```
     /// use qmp_dispatch::{Context, LocalClient, RegisterError, Registry};

@@ -76,7 +76,7 @@ pub trait Handler<S: ?Sized, Shape>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// What the client is told.
+    /// The error that the client gets.
     fn call(
         &self,
         state: &S,
@@ -111,23 +111,23 @@ where
 ///
 /// A type of its own, because a `Result` could also be a `T`.
 #[derive(Debug)]
-pub struct Infallible<F>(pub(crate) F);
+pub struct InfallibleHandler<F>(pub(crate) F);
 
-impl<S, Shape, F> Form<S, Infallible<Shape>> for Infallible<F>
+impl<S, Shape, F> Form<S, InfallibleHandler<Shape>> for InfallibleHandler<F>
 where
     S: ?Sized,
     F: Form<S, Shape>,
 {
     type Verdict = F::Verdict;
     type Arguments = F::Arguments;
-    type Output = Infallible<F::Output>;
+    type Output = InfallibleHandler<F::Output>;
 
     fn invoke(&self, state: &S, context: &Context, arguments: F::Arguments) -> Self::Output {
-        Infallible(self.0.invoke(state, context, arguments))
+        InfallibleHandler(self.0.invoke(state, context, arguments))
     }
 }
 
-impl<T> HandlerOutput for Infallible<T> {
+impl<T> HandlerOutput for InfallibleHandler<T> {
     type Value = T;
 
     fn into_result(self) -> Result<T, Error> {

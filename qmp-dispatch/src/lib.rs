@@ -8,7 +8,7 @@
 //!
 //! # What it promises
 //!
-//! - A handler runs only with arguments that are right. Whatever is wrong with them is answered
+//! - A handler runs only with arguments that are right. Errors in them are answered
 //!   before, in QEMU's words and order.
 //! - A request gets one response, with its id, also when its handler panics.
 //! - An event that a handler emits comes before the response to its command. Nobody gets events
@@ -71,7 +71,7 @@
 //!
 //! # A client elsewhere
 //!
-//! Whoever owns the connection makes a monitor for it, feeds it with messages, and takes what it says:
+//! The owner of a connection creates a monitor for it, passes messages to the monitor, and transmits its output:
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
@@ -197,7 +197,7 @@ pub use context::{Context, current};
 pub use dispatcher::{Dispatcher, Snapshot, Time};
 pub use event::{DeclaredEvent, EmitError, EventSettings};
 pub use forward::{Forwarded, Forwarder};
-pub use handler::{DeferredHandler, Handler, Infallible};
+pub use handler::{DeferredHandler, Handler, InfallibleHandler};
 pub use intercept::{Call, Interceptor};
 pub use later::{AsyncContext, AsyncHandler, Spawn, Task};
 pub use local_client::{CallError, LocalClient, VirtualClock};

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::command::{Command, NEGOTIATION};
-use crate::handler::{ErasedHandler, Infallible};
+use crate::handler::{ErasedHandler, InfallibleHandler};
 use crate::later::{AsyncHandler, ErasedAsync, Spawn};
 use crate::qapi::{
     Introspection, Policy, Problem, SchemaError, arguments_of, check_arguments_of, is_name, type_of,
@@ -211,9 +211,9 @@ impl Registry {
         function: F,
     ) -> Result<&mut Command, RegisterError>
     where
-        Infallible<F>: Handler<(), Shape>,
+        InfallibleHandler<F>: Handler<(), Shape>,
     {
-        self.command(name, Infallible(function))
+        self.command(name, InfallibleHandler(function))
     }
 
     /// Registers a command whose function answers later; see [`DeferredHandler`] for its form.
@@ -617,9 +617,9 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
         function: F,
     ) -> Result<&mut Command, RegisterError>
     where
-        Infallible<F>: Handler<S, Shape>,
+        InfallibleHandler<F>: Handler<S, Shape>,
     {
-        self.command(name, Infallible(function))
+        self.command(name, InfallibleHandler(function))
     }
 
     /// Registers a command whose function of the state answers later; see [`DeferredHandler`] for

@@ -15,7 +15,7 @@ use crate::{AsyncContext, Command, Context, Group, RegisterError, Registry, Resp
     label = "expected `{T}`, or a `Result` of it and an error or a text"
 )]
 pub trait Outcome<T> {
-    /// Converts it to what the client is told.
+    /// Converts it to what the client gets.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ pub trait Serves<C: CommandType>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// What the client is told.
+    /// The error that the client gets.
     fn serve(&self, context: &Context, arguments: C::Arguments) -> Result<C::Result, Error>;
 }
 
@@ -79,7 +79,7 @@ pub trait ServesWith<S: ?Sized, C: CommandType>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// What the client is told.
+    /// The error that the client gets.
     fn serve(
         &self,
         state: &S,
