@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::de::DeserializeOwned;
 
+use crate::transport::LONGEST_TIMEOUT;
 use crate::{Connect, Transport};
 
 /// Bytes of events that are kept until they are asked for.
@@ -102,7 +103,7 @@ pub enum ClientError {
     /// The server has closed the connection.
     #[error("the server has closed the connection{0}")]
     Closed(Closed),
-    /// The server has not done in time what the text says.
+    /// The server did not respond in time; the text says what is missing.
     #[error("{0}")]
     TimedOut(String),
     /// The server has not enabled out-of-band execution.
@@ -191,6 +192,7 @@ impl Client {
         capabilities: Vec<Capability>,
     ) -> Result<Client, ClientError> {
         connect.verify()?;
+        let timeout = timeout.min(LONGEST_TIMEOUT);
         let deadline = Instant::now() + timeout;
         let transport = connect_in_time(connect.clone(), timeout)?;
         Client::negotiate(transport, timeout, deadline, capabilities)
@@ -206,6 +208,7 @@ impl Client {
         timeout: Duration,
         capabilities: Vec<Capability>,
     ) -> Result<Client, ClientError> {
+        let timeout = timeout.min(LONGEST_TIMEOUT);
         Client::negotiate(transport, timeout, Instant::now() + timeout, capabilities)
     }
 
@@ -351,7 +354,7 @@ impl Client {
         is_wanted: impl Fn(&Event) -> bool,
     ) -> Result<Option<Event>, ClientError> {
         // What has arrived already is looked at.
-        let deadline = Instant::now() + timeout.max(SHORTEST);
+        let deadline = Instant::now() + timeout.clamp(SHORTEST, LONGEST_TIMEOUT);
         // The number of the next event to look at: of those kept, and of those missed before them.
         let mut next = self.events.missed;
         loop {
@@ -604,6 +607,20 @@ mod tests {
         drop(client);
         let seen = server.join().unwrap();
         assert!(seen[0].contains("oob") && seen[1].contains("exec-oob"), "{seen:?}");
+    }
+
+    #[test]
+    fn no_timeout_is_too_long() {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        (&far).write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\n").unwrap();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        let error = Client::over(Box::new(near), Duration::MAX, Vec::new()).unwrap_err();
+        assert!(matches!(error, ClientError::Closed(Closed::BeforeNegotiation)), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = crate::Address::Unix(dir.path().join("qmp.sock"));
+        let error = Client::connect(&Connect::new(nowhere), Duration::MAX).unwrap_err();
+        assert!(matches!(error, ClientError::Io(_)), "{error}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use self::address::{Address, AddressError};
 pub use self::certificate_name::CertificateName;
 #[cfg(any(feature = "roles", feature = "tls"))]
 pub(crate) use self::certificate_name::ExpectedName;
+pub(crate) use self::connect::LONGEST_TIMEOUT;
 pub use self::connect::{Connect, ConnectTls};
 pub use self::peer::Peer;
 pub use self::tls_files::ListenTls;

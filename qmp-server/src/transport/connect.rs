@@ -26,6 +26,9 @@ use super::{Address, AddressError, Opened, Transport, inherited};
 /// The system takes a timeout of zero for none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// A century. Clocks end before `Duration::MAX` does.
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Where to connect to a server, and how.
 ///
 /// Written `ADDR` and options after commas, as on QEMU's command line:
@@ -150,6 +153,7 @@ impl Connect {
     /// [`TimedOut`](io::ErrorKind::TimedOut).
     pub fn connect(&self, timeout: Duration) -> io::Result<Box<dyn Transport>> {
         self.verify()?;
+        let timeout = timeout.min(LONGEST_TIMEOUT);
         let deadline = Instant::now() + timeout;
         match &self.address {
             Address::Unix(path) => connect_unix(&SocketAddrUnix::new(path)?, timeout),
