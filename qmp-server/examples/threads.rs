@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use qmp_dispatch::proto::Error as QmpError;
-use qmp_dispatch::schemars::{self, JsonSchema};
-use qmp_dispatch::serde::{self, Deserialize};
-use qmp_dispatch::{Context, Dispatcher, Registry};
+use qmp_dispatch::{Context, Dispatcher, Registry, qapi_types};
 use qmp_server::{Address, Control, Listen, Server, ServerHandle, system_time, version};
 
 #[derive(Default)]
@@ -18,11 +16,10 @@ struct Lamp {
     on: AtomicBool,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(crate = "serde")]
-#[schemars(crate = "schemars")]
-struct Switch {
-    on: bool,
+qapi_types! {
+    struct Switch {
+        on: bool,
+    }
 }
 
 impl Lamp {

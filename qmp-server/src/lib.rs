@@ -24,12 +24,11 @@
 //! use std::io::{BufRead, BufReader, Write};
 //! use std::os::unix::net::UnixStream;
 //!
-//! use qmp_dispatch::proto::Error;
-//! use qmp_dispatch::{Context, Dispatcher, Registry};
+//! use qmp_server::dispatch::{Context, Dispatcher, Registry};
 //! use qmp_server::{Address, Listen, Server, system_time, version};
 //!
 //! let mut registry = Registry::new();
-//! registry.command("x-ping", |_: &Context| Ok::<_, Error>("pong".to_owned()))?;
+//! registry.infallible_command("x-ping", |_: &Context| "pong".to_owned())?;
 //! let dispatcher = Dispatcher::new(registry, version(), system_time);
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("qmp.sock");
@@ -57,6 +56,7 @@
 //! - `metrics`: figures for Prometheus, also over HTTP ([`Metrics`]);
 //! - `mux`: one QMP server, such as QEMU, shared among many clients ([`Mux`]);
 //! - `machine`: the commands and events of a simulated guest ([`register_machine`]);
+//! - `macros`: the attribute `dispatch::qmp_commands`, with which methods become commands;
 //! - `tokio`: clients over streams of an asynchronous runtime, and async commands on it ([`TokioExecutor`]).
 //!
 //! # Three ways to embed it
