@@ -38,6 +38,49 @@ fn the_code_that_it_shows_is_in_the_programs() {
     }
 }
 
+/// A newcomer writes no more lines than these, without imports, comments and empty lines.
+#[test]
+fn first_programs_are_short() {
+    let count = |text: &str| {
+        let is_counted = |line: &&str| {
+            !line.trim().is_empty()
+                && !["//", "use "].iter().any(|start| line.trim_start().starts_with(start))
+        };
+        text.lines().filter(is_counted).count()
+    };
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    // A function, or another item, with what is in it.
+    let item = |text: &str, start: &str| {
+        let item = &text[text.find(start).unwrap_or_else(|| panic!("no {start}"))..];
+        item[..item.find("\n}").unwrap() + 2].to_owned()
+    };
+
+    let first = read("qmp-server/examples/first.rs");
+    let (program, client) = first.split_once("#[cfg(test)]").unwrap();
+    assert!(count(program) <= 15, "a command and an event: {}", count(program));
+    let client = count(&item(client, "fn dim("));
+    assert!(client <= 5, "a typed client: {client}");
+
+    let program = read("qmp-server/examples/async_command.rs");
+    let command =
+        count(&item(&program, "command_types!")) + count(&item(&program, "async fn nap("));
+    let registered =
+        program.lines().filter(|line| line.trim_start().starts_with("registry.")).count();
+    assert!(command + registered <= 10, "an async command: {}", command + registered);
+
+    let twenty = read("qmp-dispatch/examples/twenty.rs");
+    assert_eq!(
+        twenty
+            .lines()
+            .filter(|line| line.trim().starts_with("#[qmp") && !line.contains("qmp_commands"))
+            .count(),
+        20
+    );
+    let lines = twenty.lines().filter(|line| line.trim_start().starts_with("use ")).count()
+        + count(&twenty);
+    assert!(lines <= 180, "twenty commands: {lines}");
+}
+
 #[test]
 fn the_commands_that_it_shows_say_what_they_say_there() {
     for tool in ["qemu-io", "qemu-img"] {
