@@ -18,7 +18,7 @@ use crate::handler::ErasedHandler;
 use crate::intercept::{self, Entered};
 use crate::last_command::LastCommand;
 use crate::panics::{Panic, caught};
-use crate::qapi::Checked;
+use crate::qapi::{Checked, Policy};
 use crate::reply::{Answer, Reply, Served, panicked};
 use crate::state::{AtomicState, State};
 use crate::{
@@ -133,8 +133,8 @@ pub struct Monitor {
     open_requests: OpenRequests,
 }
 
-/// The index of the command whose arguments have been checked before their turn, and the outcome.
-type EarlyCheck = (usize, Result<Checked, Error>);
+/// The index of the command whose arguments have been checked before their turn, the policy then, and the outcome.
+type EarlyCheck = (usize, Policy, Result<Checked, Error>);
 
 /// A request that has been received and not executed, or the error that is to be answered in its place.
 #[must_use = "a client waits for the answer"]
@@ -357,7 +357,7 @@ impl Monitor {
             && let Some(command) = registry.find_command(&request.command)
         {
             let checked = command.arguments().checked(registry.policy(), &request.arguments);
-            pending.0.checked = Some((command.index(), checked));
+            pending.0.checked = Some((command.index(), *registry.policy(), checked));
         }
     }
 
@@ -568,9 +568,10 @@ impl Monitor {
             )));
         }
         let check = || command.arguments().checked(registry.policy(), arguments);
-        // Another command may have got the name since then.
-        let checked = checked.filter(|(index, _)| *index == command.index());
-        Ok(Some((command, checked.map_or_else(check, |(_, checked)| checked)?)))
+        // Another command may have got the name since then, or the policy may have changed.
+        let checked = checked
+            .filter(|(index, policy, _)| *index == command.index() && policy == registry.policy());
+        Ok(Some((command, checked.map_or_else(check, |(.., checked)| checked)?)))
     }
 
     /// Whether the command filters let the command through.

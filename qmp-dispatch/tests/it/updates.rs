@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use qmp_dispatch::proto::{Error, Reader};
+use qmp_dispatch::qapi::{InputPolicy, Policy};
 use qmp_dispatch::{
     Context, Dispatcher, EmitError, EventType, LocalClient, RegisterError, Registry, Responder,
     command_types,
@@ -102,6 +103,32 @@ fn arguments_that_were_checked_for_another_command_are_checked_again() {
         .unwrap();
     monitor.execute(waiting, || ());
     assert!(client.received()[0].contains("Invalid parameter type for 'level', expected: string"));
+}
+
+#[test]
+fn arguments_that_were_checked_under_another_policy_are_checked_again() {
+    command_types! {
+        Eject = "x-eject" {
+            #[deprecated]
+            device: Option<String>,
+        };
+    }
+    let mut registry = Registry::new();
+    registry.serve::<Eject>(|_: &Context, _: Eject| ()).unwrap();
+    let client = LocalClient::new(registry);
+    let (monitor, dispatcher) = (client.monitor(), client.monitor().dispatcher());
+    let text = b"{'execute': 'x-eject', 'arguments': {'device': 'd'}}";
+    let mut waiting = monitor.receive(Reader::default().read(&mut &text[..]).unwrap());
+    monitor.check_arguments(&mut waiting);
+    let policy = Policy { deprecated_input: InputPolicy::Reject, ..Policy::default() };
+    dispatcher
+        .update(|registry| {
+            registry.set_policy(policy);
+            Ok::<_, RegisterError>(())
+        })
+        .unwrap();
+    monitor.execute(waiting, || ());
+    assert!(client.received()[0].contains("Deprecated parameter device disabled by policy"));
 }
 
 #[test]
