@@ -22,7 +22,7 @@ use crate::{Context, Responder};
 ///         responder.respond_json(Err(Error::command_not_found(&request.command)));
 ///     },
 /// );
-/// assert_eq!(registry.commands().len(), 1, "qmp_capabilities");
+/// assert_eq!(registry.commands().count(), 1, "qmp_capabilities");
 /// ```
 pub trait Forwarder: Send + Sync + 'static {
     /// Starts to serve a request.
