@@ -211,7 +211,9 @@ impl Site {
     /// Lets the server's allocator print its statistics, which end with the bytes in use.
     fn live_bytes(&mut self) -> Result<u64, String> {
         let pid = self.server.process().child().id().to_string();
-        let call = ["-nx", "-q", "--batch", "-p", &pid, "-ex", "call (void)malloc_stats()"];
+        // The frame in which it stops may be one of Rust, where this would be no expression.
+        let call = ["-ex", "set language c", "-ex", "call (void)malloc_stats()"];
+        let call = ["-nx", "-q", "--batch", "-p", &pid].into_iter().chain(call);
         let logged = self.server.process().stderr().len();
         let debugger = run(Command::new("gdb").args(call), "", LIMIT)
             .map_err(|error| format!("cannot start gdb ({error}); apt-get install gdb"))?;
