@@ -7,7 +7,7 @@ mod limits;
 mod origin;
 mod users;
 
-pub(crate) use account::{Accounts, Charge, Ledger, owner_of};
+pub(crate) use account::{Accounts, BeingClosed, Charge, Ledger, owner_of};
 pub(crate) use admission::{Door, HANDSHAKE_DEADLINE, Logged, RefusalHook, Refused, Verdict};
 pub use limits::{Limits, Quota};
 pub(crate) use origin::{DoorRole, GivenRole, Origin};

@@ -35,8 +35,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use qmp_dispatch::proto::{Band, Dialect, Limits};
@@ -171,6 +171,7 @@ impl Session {
             producer,
             unanswered: AtomicUsize::new(0),
             held_back: AtomicBool::new(false),
+            left: OnceLock::new(),
         };
         Session {
             client: Arc::new(client),

@@ -133,6 +133,38 @@ fn it_is_notified_when_its_client_hangs_up() {
     server.wait();
 }
 
+/// Else one client after the other could leave a command behind.
+#[test]
+fn who_leaves_many_commands_that_are_executed_is_refused_until_they_are_answered() {
+    let (began, begins) = channel();
+    let open = Arc::new(Gate::default());
+    let (server, _gate) = start(Discipline::OneAtATime, |registry| {
+        let open = Arc::clone(&open);
+        let handler = move |context: AsyncContext| {
+            began.send(()).unwrap();
+            Arc::clone(&open).pass(context)
+        };
+        registry.async_command("x-stay", handler).unwrap();
+    });
+    let connect = || {
+        let (near, far) = UnixStream::pair().unwrap();
+        server.control().serve(Box::new(far), Layout::Compact).map(|()| near)
+    };
+    let left = (0..1000).find(|_| {
+        let Ok(mut stream) = connect() else { return true };
+        stream.write_all(format!("{PLAIN} {{'execute': 'x-stay'}}").as_bytes()).unwrap();
+        begins.recv().unwrap();
+        false
+    });
+    assert!(left.is_some(), "a client was never refused");
+    open.open();
+    while connect().is_err() {
+        thread::yield_now();
+    }
+    server.control().shutdown();
+    server.wait();
+}
+
 #[test]
 fn a_client_that_only_sends_nothing_more_gets_its_answer() {
     let (server, gate) = start(Discipline::OneAtATime, |_| ());

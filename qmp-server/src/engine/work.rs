@@ -270,6 +270,7 @@ impl Work {
                 if let Some(on_leave) = remains.client.monitor.local::<OnLeave>() {
                     on_leave.call();
                 }
+                remains.client.leave();
                 let ledger = Arc::clone(&remains.client.ledger);
                 let owner = ledger.owner();
                 let token = server.registration.token();

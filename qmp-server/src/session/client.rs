@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What other threads may use of a session.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use qmp_dispatch::{Monitor, Pending};
@@ -10,7 +10,7 @@ use qmp_queue::{Producer, Resume, Ticket};
 
 use super::MODE_WITH_OOB;
 use super::outbox::{Outbox, Sent};
-use crate::access::{Charge, GivenRole, Ledger, Origin};
+use crate::access::{BeingClosed, Charge, GivenRole, Ledger, Origin};
 use crate::io::{Notice, Registration, large_message_aside};
 use crate::observe::{ClientCounters, ClientStatus, Counters, RunningCommand, milliseconds, trace};
 use crate::transport::Peer;
@@ -55,6 +55,9 @@ pub(crate) struct Client {
     /// The session cannot read on, or end, until a request is answered or taken. The loop sets this and then looks at
     /// the queue and at `unanswered` once more; who changes those looks at this afterwards: one of them sees the other.
     pub(super) held_back: AtomicBool,
+    /// Set if it has left while a request is executed, which may take long and be followed by more such clients: until
+    /// the answer, its connection counts as one that is being closed.
+    pub(super) left: OnceLock<BeingClosed>,
 }
 
 impl Client {
@@ -80,6 +83,13 @@ impl Client {
         }
         self.unanswered.fetch_sub(1, Ordering::SeqCst);
         self.let_read_on();
+    }
+
+    /// It has left, and what it waited for has been notified.
+    pub(crate) fn leave(&self) {
+        if self.unanswered.load(Ordering::SeqCst) > 0 {
+            let _ = self.left.set(self.ledger.close());
+        }
     }
 
     /// Whether another request of it waits, besides the one that is taken from the queue now.
