@@ -38,6 +38,14 @@ impl Text {
     pub(super) fn len(&self) -> usize {
         self.command.len() + self.arguments.as_ref().map_or(0, |json| json.as_str().len())
     }
+
+    /// Its length, or 0 if it is out-of-band: those that hang must not hold up others.
+    pub(super) fn in_band_bytes(&self) -> usize {
+        match self.band {
+            Band::InBand => self.len(),
+            Band::OutOfBand => 0,
+        }
+    }
 }
 
 /// Whom the answer is for, and what it says besides.
@@ -284,7 +292,7 @@ pub(super) struct InFlight {
     /// The name of the command, or its beginning.
     pub(super) command: String,
     pub(super) sent: Instant,
-    /// Bytes of its text.
+    /// Bytes of its text, if it is in-band.
     pub(super) bytes: usize,
     pub(super) after: After,
 }
@@ -296,7 +304,7 @@ impl InFlight {
         while !command.is_char_boundary(end) {
             end -= 1;
         }
-        let (command, bytes) = (command[..end].to_owned(), text.len());
+        let (command, bytes) = (command[..end].to_owned(), text.in_band_bytes());
         InFlight { command, sent: Instant::now(), bytes, after }
     }
 }

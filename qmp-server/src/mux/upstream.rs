@@ -24,7 +24,7 @@ use crate::observe::Counter;
 /// Out-of-band requests of all clients that may be unanswered: those of clients that have gone count, too.
 const MOST_OUT_OF_BAND: usize = 1024;
 
-/// No in-band request is sent while more bytes than this are in flight. QEMU takes some ten microseconds for each, and a
+/// No in-band request is sent while more bytes of such than this are in flight. QEMU takes some ten microseconds for each, and a
 /// request that comes now has to wait for them.
 const MOST_BYTES: usize = 512;
 
@@ -64,7 +64,7 @@ pub(super) struct State {
     passing: bool,
     /// Those that wait for it to be answered. At most one of each client.
     to_pass: VecDeque<Request>,
-    /// Bytes of those in flight.
+    /// Bytes of the in-band ones in flight.
     bytes: usize,
 }
 
@@ -203,7 +203,7 @@ impl Upstream {
             state.sent += 1;
             state.passing |= after.takes_descriptor();
             state.out_of_band += usize::from(text.band == Band::OutOfBand);
-            state.bytes += text.len();
+            state.bytes += text.in_band_bytes();
             state.in_flight.insert(number, InFlight::new(&text, after));
             (number, text)
         });
