@@ -55,7 +55,8 @@
 //! - `audit`: what clients do, written to a file ([`Audit`]);
 //! - `metrics`: figures for Prometheus, also over HTTP ([`Metrics`]);
 //! - `mux`: one QMP server, such as QEMU, shared among many clients ([`Mux`]);
-//! - `machine`: the commands and events of a simulated guest ([`register_machine`]);
+//! - `machine`: the commands and events of a simulated guest ([`register_machine`]), and the parts that it is made of, each
+//!   by itself: [`register_descriptors`], [`FdSets`], [`RunControl`], [`Yank`], [`register_trace_points`];
 //! - `macros`: the attribute `dispatch::qmp_commands`, with which methods become commands;
 //! - `tokio`: clients over streams of an asynchronous runtime, and async commands on it ([`TokioExecutor`]).
 //!
@@ -127,7 +128,11 @@ pub use glob::PatternError;
 pub use io::system_time;
 pub use listen::{Listen, ListenError};
 #[cfg(feature = "machine")]
-pub use machine::{MachineOptions, SHUTDOWN, Shutdown, ShutdownCause, register_machine};
+pub use machine::{
+    FdSets, Guest, MachineOptions, RunControl, RunState, SHUTDOWN, Shutdown, ShutdownCause, Yank,
+    YankInstance, register_descriptors, register_fd_sets, register_machine, register_run_state,
+    register_trace_points, register_yank,
+};
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsEndpoint, MetricsOfAll, register_metrics};
 #[cfg(feature = "mux")]

@@ -2,12 +2,15 @@
 //! The reference machine: a simulated guest that a QMP client can drive like QEMU's `-machine none`.
 //!
 //! It has a run state, a name, descriptors, trace points and sockets that can be yanked, with the
-//! arguments, results, errors, events and rules of QEMU, but no devices and no guest.
+//! arguments, results, errors, events and rules of QEMU, but no devices and no guest. It is made of parts, each of
+//! which an embedder can register by itself.
 
 mod descriptor_commands;
 mod human;
 mod identity;
 mod run_state;
+#[cfg(test)]
+mod tests;
 mod trace_commands;
 mod yank;
 
@@ -18,7 +21,12 @@ use qmp_dispatch::{RegisterError, Registry};
 
 use crate::TracePoints;
 
-pub use run_state::{SHUTDOWN, Shutdown, ShutdownCause};
+pub use descriptor_commands::{FdSets, register_descriptors, register_fd_sets};
+pub use run_state::{
+    Guest, RunControl, RunState, SHUTDOWN, Shutdown, ShutdownCause, register_run_state,
+};
+pub use trace_commands::register_trace_points;
+pub use yank::{Yank, YankInstance, register_yank};
 
 /// What a reference machine is started with.
 ///
@@ -69,11 +77,13 @@ pub fn register_machine(
     options: MachineOptions,
 ) -> Result<(), RegisterError> {
     let identity = Arc::new(identity::Identity::new(options.name, options.uuid));
-    let run_state = Arc::new(run_state::Machine::new(options.paused));
+    let initial = if options.paused { RunState::Prelaunch } else { RunState::Running };
+    let run_control = Arc::new(RunControl::new(initial, ()));
     identity::register(registry, options.dialect, &identity)?;
-    run_state::register(registry, &run_state)?;
-    descriptor_commands::register(registry)?;
-    yank::register(registry)?;
-    trace_commands::register(registry, &options.trace_points)?;
-    human::register(registry, identity, run_state)
+    register_run_state(registry, &run_control)?;
+    register_descriptors(registry)?;
+    register_fd_sets(registry, &Arc::default())?;
+    register_yank(registry, &Arc::default())?;
+    register_trace_points(registry, &options.trace_points)?;
+    human::register(registry, identity, run_control)
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::identity::Identity;
-use super::run_state::{Machine, RunState, quit};
+use super::run_state::{RunControl, RunState};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -21,15 +21,15 @@ struct HumanMonitorCommand {
 /// The human monitor. What goes wrong in it is part of what it prints.
 struct HumanMonitor {
     identity: Arc<Identity>,
-    machine: Arc<Machine>,
+    run_control: Arc<RunControl>,
 }
 
 pub(super) fn register(
     registry: &mut Registry,
     identity: Arc<Identity>,
-    machine: Arc<Machine>,
+    run_control: Arc<RunControl>,
 ) -> Result<(), RegisterError> {
-    let mut group = registry.with(Arc::new(HumanMonitor { identity, machine }));
+    let mut group = registry.with(Arc::new(HumanMonitor { identity, run_control }));
     group
         .command("human-monitor-command", HumanMonitor::human_monitor_command)?
         .feature("savevm-monitor-nodes");
@@ -67,16 +67,20 @@ impl HumanMonitor {
                 let numbers = version.qemu;
                 format!("{}.{}.{}{}", numbers.major, numbers.minor, numbers.micro, version.package)
             }
-            ["info", "status"] => match self.machine.run_state() {
+            ["info", "status"] => match self.run_control.run_state() {
                 RunState::Running => "VM status: running".to_owned(),
                 RunState::Paused => "VM status: paused".to_owned(),
                 state => format!("VM status: paused ({state})"),
             },
-            ["stop" | "s"] => return silent(self.machine.stop(context)),
-            ["cont" | "c"] => return silent(self.machine.cont(context)),
-            ["system_reset"] => return silent(self.machine.system_reset(context)),
-            ["system_powerdown"] => return silent(self.machine.system_powerdown(context)),
-            ["quit" | "q"] => return silent(quit(context)),
+            ["stop" | "s"] => {
+                return silent(self.run_control.stop(context.dispatcher(), RunState::Paused));
+            }
+            ["cont" | "c"] => return silent(self.run_control.resume(context.dispatcher())),
+            ["system_reset"] => return silent(self.run_control.system_reset(context)),
+            ["system_powerdown"] => {
+                return silent(self.run_control.powerdown(context.dispatcher()));
+            }
+            ["quit" | "q"] => return silent(self.run_control.quit(context)),
             ["info", item @ ("name" | "uuid" | "kvm" | "version" | "status"), ..] => {
                 extraneous(item, "info ")
             }
