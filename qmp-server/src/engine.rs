@@ -2,6 +2,7 @@
 //! The engine: one loop and its threads, which host any number of servers.
 
 mod alarm;
+mod builder;
 mod event_loop;
 mod hosted;
 mod leader;
@@ -16,13 +17,16 @@ mod work;
 
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use self::alarm::StepIn;
+pub use self::builder::EngineBuilder;
+use self::builder::OnThreadStart;
 use self::event_loop::{Loop, Results};
 pub(crate) use self::hosted::{Hosted, OnEnd, Options, Plan};
 use self::leader::{Lead, Leadership};
@@ -40,9 +44,6 @@ use crate::transport::Transport;
 
 /// Threads of an engine as long as nothing blocks: one that leads, and one that stands by.
 const THREADS: usize = 2;
-
-/// Threads of an engine at most, if [`Engine::with_threads`] does not say otherwise.
-const MOST_THREADS: usize = 8;
 
 /// How long a thread that is not needed stays.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,6 +94,8 @@ struct Shared {
     cork: Arc<Cork>,
     threads: AtomicUsize,
     most_threads: usize,
+    thread_name: String,
+    on_thread_start: OnThreadStart,
     /// Whether there are handles, through which more may be hosted.
     is_needed: AtomicBool,
     /// The log has told that all threads are blocked, and they still are.
@@ -100,22 +103,22 @@ struct Shared {
 }
 
 impl Engine {
-    /// Starts an engine, which hosts nothing yet.
+    /// Starts an engine with the default settings, which hosts nothing yet.
     ///
     /// # Errors
     ///
     /// If the system has no descriptors or threads left.
     pub fn new() -> io::Result<Engine> {
-        Engine::with_threads(MOST_THREADS)
+        Engine::builder().start()
     }
 
-    /// Starts an engine with so many threads at most, of which two are always there. When all of them are blocked by
-    /// commands, clients wait for one to be done.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Engine::new`].
-    pub fn with_threads(most: usize) -> io::Result<Engine> {
+    /// Returns a builder, for other settings than the default ones.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::new()
+    }
+
+    fn start(settings: EngineBuilder) -> io::Result<Engine> {
+        let EngineBuilder { most_threads, thread_name, on_thread_start } = settings;
         let mailbox = Arc::new(Mailbox::new()?);
         let results = Arc::new(Results::default());
         let cork = Arc::new(Cork::new(&mailbox));
@@ -126,13 +129,17 @@ impl Engine {
             results,
             cork,
             threads: AtomicUsize::new(0),
-            most_threads: most.max(THREADS),
+            most_threads,
+            thread_name,
+            on_thread_start,
             is_needed: AtomicBool::new(true),
             told_of_block: AtomicBool::new(false),
         });
         let engine = Engine { handle: Arc::new(Handle(Arc::clone(&shared))) };
         for number in 0..THREADS {
-            shared.start_thread(if number == 0 { Start::Leading } else { Start::StandingBy })?;
+            let start = if number == 0 { Start::Leading } else { Start::StandingBy };
+            let panicked = |_| io::Error::other("`on_thread_start` has panicked");
+            shared.start_thread(start)?.recv().map_err(panicked)?;
         }
         Ok(engine)
     }
@@ -222,18 +229,27 @@ impl Shared {
         self.mailbox.wake();
     }
 
-    fn start_thread(self: &Arc<Self>, start: Start) -> io::Result<()> {
+    /// Starts a thread. The receiver gets a message when the thread has been set up, and an error if that has panicked.
+    fn start_thread(self: &Arc<Self>, start: Start) -> io::Result<Receiver<()>> {
         let number = self.threads.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(self);
+        let (set_up, is_set_up) = sync_channel(1);
         let work = move || {
-            shared.work(start);
+            if catch_unwind(AssertUnwindSafe(|| (shared.on_thread_start)())).is_ok() {
+                // Fails if nothing waits for it.
+                let _ = set_up.send(());
+                shared.work(start);
+            } else {
+                tracing::error!("a thread ends: `on_thread_start` has panicked");
+            }
             shared.threads.fetch_sub(1, Ordering::SeqCst);
         };
-        let spawned = thread::Builder::new().name(format!("qmp-io-{number}")).spawn(work);
+        let name = format!("{}-{number}", self.thread_name);
+        let spawned = thread::Builder::new().name(name).spawn(work);
         if spawned.is_err() {
             self.threads.fetch_sub(1, Ordering::SeqCst);
         }
-        spawned.map(drop)
+        spawned.map(|_| is_set_up)
     }
 
     /// What each thread does: it leads, or stands by until it does.

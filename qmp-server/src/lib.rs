@@ -120,7 +120,7 @@ pub use access::{Access, Limits, Quota};
 #[cfg(feature = "audit")]
 pub use audit::Audit;
 pub use client::{Client, ClientError, Closed};
-pub use engine::Engine;
+pub use engine::{Engine, EngineBuilder};
 #[cfg(feature = "tokio")]
 pub use executor::TokioExecutor;
 #[cfg(any(feature = "audit", feature = "roles"))]

@@ -62,7 +62,7 @@ fn two_hundred_muxes_and_their_servers_share_the_two_threads_of_one_engine()
 -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     // On a busy machine a thread may be held up for so long that another one would step in and be replaced.
-    let engine = Engine::with_threads(2)?;
+    let engine = Engine::builder().most_threads(2).start()?;
     let mut sites = Vec::new();
     for number in 0..MUXES {
         let path = folder.path().join(format!("{number}.sock"));

@@ -160,7 +160,7 @@ fn servers_that_block_hold_up_no_other_on_their_engine() {
 
 #[test]
 fn an_engine_has_no_more_threads_than_it_may() {
-    let engine = Engine::with_threads(3).unwrap();
+    let engine = Engine::builder().most_threads(3).start().unwrap();
     let sites = [(); 4].map(|()| Site::on(&engine));
     let mut waiting = sites[3].client();
     let mut blocked: Vec<Client> = sites[..3].iter().map(|site| site.blocked("execute")).collect();
@@ -172,6 +172,52 @@ fn an_engine_has_no_more_threads_than_it_may() {
     waiting.expect(r#"{"return": "quick"}"#);
     assert_eq!(engine.threads(), 3);
     sites.into_iter().for_each(Site::end);
+}
+
+#[test]
+fn each_thread_of_an_engine_is_set_up_first() {
+    let (tell, names) = channel();
+    let set_up = move || tell.send(std::thread::current().name().map(str::to_owned)).unwrap();
+    let engine = Engine::builder().thread_name("lamp").on_thread_start(set_up).start().unwrap();
+    let mut first: Vec<_> = names.try_iter().flatten().collect();
+    first.sort();
+    assert_eq!(first, ["lamp-0", "lamp-1"]);
+    let site = Site::on(&engine);
+    let mut blocked = site.blocked("execute");
+    expect_quick(&mut site.client(), "exec-oob");
+    // The thread that has stepped in has started another one to stand by.
+    assert_eq!(names.recv_timeout(LIMIT).unwrap().as_deref(), Some("lamp-2"));
+    site.gate.open();
+    blocked.expect(r#"{"return": {}}"#);
+    site.end();
+}
+
+#[test]
+fn an_engine_whose_threads_cannot_be_set_up_does_not_start() {
+    let error = Engine::builder().on_thread_start(|| panic!("as tested")).start().unwrap_err();
+    assert_eq!(error.to_string(), "`on_thread_start` has panicked");
+    let error = Engine::builder().thread_name("a\0b").start().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn an_engine_goes_on_without_a_later_thread_that_cannot_be_set_up() {
+    let (tell, calls) = channel();
+    let set_up = move || {
+        tell.send(()).unwrap();
+        let name = std::thread::current().name().map(str::to_owned);
+        assert_ne!(name.as_deref(), Some("qmp-io-2"), "as tested");
+    };
+    let engine = Engine::builder().on_thread_start(set_up).start().unwrap();
+    assert_eq!(calls.try_iter().count(), 2);
+    let site = Site::on(&engine);
+    let mut blocked = site.blocked("execute");
+    expect_quick(&mut site.client(), "exec-oob");
+    calls.recv_timeout(LIMIT).unwrap();
+    site.gate.open();
+    blocked.expect(r#"{"return": {}}"#);
+    expect_quick(&mut site.client(), "execute");
+    site.end();
 }
 
 #[test]

@@ -301,7 +301,7 @@ fn listeners_that_cannot_be_closed_hold_up_nobody() {
     let attackers = Attackers::new();
     let dir = tempfile::tempdir().unwrap();
     // Enough to block each of the engine's threads, if one of them closed.
-    let engine = Engine::with_threads(2).unwrap();
+    let engine = Engine::builder().most_threads(2).start().unwrap();
     let server = |name: &str| {
         let listener = UnixListener::bind(dir.path().join(name)).unwrap();
         let until = Arc::clone(&attackers.until);
