@@ -55,3 +55,8 @@ struct Commands;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/types.md")]
 struct Types;
+
+/// The examples of the guide's page on threads are run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/seccomp.md")]
+struct Seccomp;

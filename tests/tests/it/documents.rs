@@ -22,8 +22,9 @@ use tests::process::{Finished, Process, run};
 use tests::server::{LIMIT, program};
 use tests::{programs, server};
 
-/// Documents that have tests of their own.
-const TESTED_ELSEWHERE: [&str; 1] = ["embed.md"];
+/// Documents that have tests of their own: those on embedding, whose code is that of the examples.
+pub(crate) const TESTED_ELSEWHERE: [&str; 4] =
+    ["embed.md", "embed-epoll.md", "embed-event-manager.md", "embed-tokio.md"];
 
 /// Commands that are not run: the beginning of each, and the reason.
 const NOT_RUN: [(&str, &str); 6] = [

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use super::documents::{Block, blocks, root};
+use super::documents::{Block, TESTED_ELSEWHERE, blocks, root};
 use tests::endpoint::Endpoint;
 use tests::process::{Process, run};
 use tests::programs::find;
@@ -15,8 +15,9 @@ const ELLIPSIS: &str = "// ...";
 
 /// Returns the blocks of the guide in this language.
 fn excerpts(language: &str) -> Vec<Block> {
-    let text = fs::read_to_string(root().join("docs/embed.md")).unwrap();
-    let mut blocks = blocks(&text);
+    let pages = TESTED_ELSEWHERE.iter();
+    let texts = pages.map(|page| fs::read_to_string(root().join("docs").join(page)).unwrap());
+    let mut blocks: Vec<Block> = texts.flat_map(|text| blocks(&text)).collect();
     blocks.retain(|block| block.language == language);
     assert!(!blocks.is_empty());
     blocks

@@ -46,5 +46,6 @@ mod raw_clients;
 mod roles;
 mod sockets;
 mod status;
+mod system_calls;
 mod tls;
 mod trace_points;
