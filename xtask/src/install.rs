@@ -12,7 +12,8 @@ use crate::workspace::{root, target_dir};
 /// A program and its Debian package.
 pub(crate) type Program = (&'static str, &'static str);
 
-const TEST_PROGRAMS: [Program; 2] = [("socat", "socat"), ("openssl", "openssl")];
+const TEST_PROGRAMS: [Program; 3] =
+    [("socat", "socat"), ("openssl", "openssl"), ("strace", "strace")];
 const PYTHON_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
 
 /// Installs missing programs that the tests need, and prints their names.
