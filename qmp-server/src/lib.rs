@@ -130,8 +130,8 @@ pub use listen::{Listen, ListenError};
 #[cfg(feature = "machine")]
 pub use machine::{
     FdSets, Guest, MachineOptions, RunControl, RunState, SHUTDOWN, Shutdown, ShutdownCause, Yank,
-    YankInstance, register_descriptors, register_fd_sets, register_machine, register_run_state,
-    register_trace_points, register_yank,
+    YankInstance, register_descriptors, register_fd_sets, register_machine, register_preconfig,
+    register_run_state, register_trace_points, register_yank,
 };
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsEndpoint, MetricsOfAll, register_metrics};

@@ -8,6 +8,7 @@
 mod descriptor_commands;
 mod human;
 mod identity;
+mod preconfig;
 mod run_state;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use qmp_dispatch::{RegisterError, Registry};
 use crate::TracePoints;
 
 pub use descriptor_commands::{FdSets, register_descriptors, register_fd_sets};
+pub use preconfig::register_preconfig;
 pub use run_state::{
     Guest, RunControl, RunState, SHUTDOWN, Shutdown, ShutdownCause, register_run_state,
 };
