@@ -452,6 +452,9 @@ impl Monitor {
         let arguments = &mut request.arguments;
         let name = command.name();
         let deadline = registry.deadline_of(name, command.deadline_after());
+        let reply = |answer, done| {
+            Reply::new(self, Served::Registered(Arc::clone(command)), deadline, answer, done)
+        };
         match command.handler() {
             ErasedHandler::AtOnce(handler) if deadline.is_none() => {
                 let result = self.run(name, || handler(&context, take(arguments)));
@@ -462,38 +465,20 @@ impl Monitor {
             }
             ErasedHandler::AtOnce(handler) => {
                 // The deadline answers in its place, but the handler runs on.
-                let reply = Reply::new(
-                    self,
-                    Served::Registered(Arc::clone(command)),
-                    deadline,
-                    answer,
-                    Box::new(|| ()),
-                );
+                let reply = reply(answer, Box::new(|| ()));
                 let result = self.run(name, || handler(&context, take(arguments)));
                 reply.send(result.and_then(|result| result));
                 done();
             }
             ErasedHandler::Deferred(handler) => {
-                let reply = Reply::new(
-                    self,
-                    Served::Registered(Arc::clone(command)),
-                    deadline,
-                    answer,
-                    Box::new(done),
-                );
+                let reply = reply(answer, Box::new(done));
                 let panicked = reply.if_it_panics();
                 if self.run(name, || handler(&context, take(arguments), reply)).is_err() {
                     panicked.send();
                 }
             }
             ErasedHandler::Async(handler) => {
-                let reply = Reply::new(
-                    self,
-                    Served::Registered(Arc::clone(command)),
-                    deadline,
-                    answer,
-                    Box::new(done),
-                );
+                let reply = reply(answer, Box::new(done));
                 let context = AsyncContext::new(self, request.band, reply.request());
                 match self.run(name, || handler.call(context, take(arguments))) {
                     Ok(Ok(handling)) => {

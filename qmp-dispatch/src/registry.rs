@@ -195,9 +195,7 @@ impl Registry {
     where
         H: Handler<(), Shape>,
     {
-        let handler =
-            ErasedHandler::at_once(move |context, arguments| handler.call(&(), context, arguments));
-        self.erased::<H::Arguments, H::Result>(name.into(), handler)
+        self.with(Arc::new(())).into_command(name.into(), handler)
     }
 
     /// Registers a command whose function never fails, and returns the result without a `Result`.
@@ -229,10 +227,7 @@ impl Registry {
     where
         H: DeferredHandler<(), Shape>,
     {
-        let handler = ErasedHandler::deferred(move |context, arguments, responder| {
-            handler.begin(&(), context, arguments, responder);
-        });
-        self.erased::<H::Arguments, H::Result>(name.into(), handler)
+        self.with(Arc::new(())).into_deferred_command(name.into(), handler)
     }
 
     /// Registers a command that is served by an async function; see [`AsyncHandler`] for its form.
@@ -273,12 +268,7 @@ impl Registry {
     where
         H: AsyncHandler<(), Shape>,
     {
-        let name = name.into();
-        let state = Arc::new(());
-        let handler = self.erased_async(&name, move |context, arguments| {
-            handler.call(Arc::clone(&state), context, arguments)
-        })?;
-        self.erased::<H::Arguments, H::Result>(name, handler)
+        self.with(Arc::new(())).into_async_command(name.into(), handler)
     }
 
     pub(crate) fn erased_async<A, T, R>(
@@ -599,11 +589,7 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     where
         H: Handler<S, Shape>,
     {
-        let state = Arc::clone(&self.state);
-        let handler = ErasedHandler::at_once(move |context, arguments| {
-            handler.call(&state, context, arguments)
-        });
-        self.registry.erased::<H::Arguments, H::Result>(name.into(), handler)
+        self.reborrow().into_command(name.into(), handler)
     }
 
     /// Registers a command whose function of the state never fails, and returns the result without a `Result`.
@@ -636,11 +622,7 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     where
         H: DeferredHandler<S, Shape>,
     {
-        let state = Arc::clone(&self.state);
-        let handler = ErasedHandler::deferred(move |context, arguments, responder| {
-            handler.begin(&state, context, arguments, responder);
-        });
-        self.registry.erased::<H::Arguments, H::Result>(name.into(), handler)
+        self.reborrow().into_deferred_command(name.into(), handler)
     }
 
     /// Registers a command that is served by an async function of the state; see [`AsyncHandler`] for its form.
@@ -656,11 +638,46 @@ impl<'r, S: ?Sized + Send + Sync + 'static> Group<'r, S> {
     where
         H: AsyncHandler<S, Shape>,
     {
-        let name = name.into();
-        let state = Arc::clone(&self.state);
-        let handler = self.registry.erased_async(&name, move |context, arguments| {
+        self.reborrow().into_async_command(name.into(), handler)
+    }
+
+    fn reborrow(&mut self) -> Group<'_, S> {
+        Group { registry: self.registry, state: Arc::clone(&self.state) }
+    }
+
+    fn into_command<H: Handler<S, Shape>, Shape>(
+        self,
+        name: Cow<'static, str>,
+        handler: H,
+    ) -> Result<&'r mut Command, RegisterError> {
+        let Group { registry, state } = self;
+        let handler = ErasedHandler::at_once(move |context, arguments| {
+            handler.call(&state, context, arguments)
+        });
+        registry.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    fn into_deferred_command<H: DeferredHandler<S, Shape>, Shape>(
+        self,
+        name: Cow<'static, str>,
+        handler: H,
+    ) -> Result<&'r mut Command, RegisterError> {
+        let Group { registry, state } = self;
+        let handler = ErasedHandler::deferred(move |context, arguments, responder| {
+            handler.begin(&state, context, arguments, responder);
+        });
+        registry.erased::<H::Arguments, H::Result>(name, handler)
+    }
+
+    fn into_async_command<H: AsyncHandler<S, Shape>, Shape>(
+        self,
+        name: Cow<'static, str>,
+        handler: H,
+    ) -> Result<&'r mut Command, RegisterError> {
+        let Group { registry, state } = self;
+        let handler = registry.erased_async(&name, move |context, arguments| {
             handler.call(Arc::clone(&state), context, arguments)
         })?;
-        self.registry.erased::<H::Arguments, H::Result>(name, handler)
+        registry.erased::<H::Arguments, H::Result>(name, handler)
     }
 }
