@@ -2,6 +2,7 @@
 //! Addresses that contradict each other: no server starts with them, or a mux would be its own upstream server.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::mem::{Discriminant, discriminant};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -12,37 +13,130 @@ use crate::Failure;
 use crate::config::Sourced;
 use crate::options::ServerOptions;
 
-/// Looks for addresses that are listened at twice, by servers with these options or for metrics, and for an upstream server
-/// that is the mux itself.
-pub(crate) fn check<'a>(
-    servers: impl Iterator<Item = &'a ServerOptions> + Clone,
-    metrics: Option<&'a Sourced<Listen>>,
-) -> Result<(), Failure> {
-    let listen = servers.clone().flat_map(|options| &options.listen);
-    let listen = listen.map(|sourced| ("listen", sourced));
-    let mut taken: HashMap<Place, Vec<&Address>> = HashMap::new();
-    for (key, sourced) in listen.chain(metrics.map(|sourced| ("metrics", sourced))) {
+/// The addresses at which this program listens, and those of the upstream servers of its machines: none is listened at
+/// twice, and no machine is the mux itself.
+#[derive(Default)]
+pub(crate) struct Taken {
+    listened: Places,
+    upstream: Places,
+}
+
+type Places = HashMap<Place, Vec<Address>>;
+
+/// What one server has of [`Taken`].
+#[derive(Default)]
+pub(crate) struct Claim {
+    listened: Vec<(Place, Address)>,
+    upstream: Option<(Place, Address)>,
+}
+
+/// Looks for what one server alone takes twice.
+pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
+    Taken::of_program(options)?.claim([options]).map(drop)
+}
+
+impl Taken {
+    /// What the program takes for itself.
+    pub(crate) fn of_program(options: &ServerOptions) -> Result<Taken, Failure> {
+        let mut taken = Taken::default();
+        if let Some(metrics) = &options.metrics {
+            taken.listen("metrics", metrics, &mut Claim::default())?;
+        }
+        Ok(taken)
+    }
+
+    /// Takes what these servers need. If they cannot have all of it, nothing is taken.
+    pub(crate) fn claim<'a>(
+        &mut self,
+        servers: impl IntoIterator<Item = &'a ServerOptions>,
+    ) -> Result<Vec<Claim>, Failure> {
+        let servers: Vec<_> = servers.into_iter().collect();
+        let mut claims: Vec<_> = servers.iter().map(|_| Claim::default()).collect();
+        let claimed = self.claim_all(&servers, &mut claims);
+        if let Err(failure) = claimed {
+            claims.into_iter().for_each(|claim| self.release(claim));
+            return Err(failure);
+        }
+        Ok(claims)
+    }
+
+    /// All listeners first: who is wrong is an upstream server that is among them.
+    fn claim_all(&mut self, of: &[&ServerOptions], claims: &mut [Claim]) -> Result<(), Failure> {
+        for (options, claim) in of.iter().zip(&mut *claims) {
+            for sourced in &options.listen {
+                self.listen("listen", sourced, claim)?;
+            }
+        }
+        for (options, claim) in of.iter().zip(claims) {
+            let Some(upstream) = &options.mux.upstream else { continue };
+            let address = &upstream.value.address;
+            let place = Place::of(address);
+            if overlaps(&self.listened, &place, address) {
+                let reason = format_args!("the mux itself listens at {address}");
+                return Err(upstream.blame("upstream", reason));
+            }
+            self.upstream.entry(place.clone()).or_default().push(address.clone());
+            claim.upstream = Some((place, address.clone()));
+        }
+        Ok(())
+    }
+
+    /// Takes one more address to listen at.
+    fn listen(
+        &mut self,
+        key: &str,
+        sourced: &Sourced<Listen>,
+        claim: &mut Claim,
+    ) -> Result<(), Failure> {
         let address = &sourced.value.address;
-        let there = taken.entry(Place::of(address)).or_default();
-        if there.iter().any(|other| overlap(address, other)) {
+        let place = Place::of(address);
+        if overlaps(&self.listened, &place, address) {
             let reason = format_args!("{address} is listened at twice");
             return Err(sourced.blame(key, reason));
         }
-        there.push(address);
+        if overlaps(&self.upstream, &place, address) {
+            let reason = format_args!("{address} is the upstream server of a machine");
+            return Err(sourced.blame(key, reason));
+        }
+        self.listened.entry(place.clone()).or_default().push(address.clone());
+        claim.listened.push((place, address.clone()));
+        Ok(())
     }
-    for upstream in servers.filter_map(|options| options.mux.upstream.as_ref()) {
-        let address = &upstream.value.address;
-        let there = taken.get(&Place::of(address));
-        if there.is_some_and(|there| there.iter().any(|other| overlap(address, other))) {
-            let reason = format_args!("the mux itself listens at {address}");
-            return Err(upstream.blame("upstream", reason));
+
+    /// Gives back what a server had.
+    pub(crate) fn release(&mut self, claim: Claim) {
+        for (place, address) in claim.listened {
+            remove(&mut self.listened, place, &address);
+        }
+        if let Some((place, address)) = claim.upstream {
+            remove(&mut self.upstream, place, &address);
         }
     }
-    Ok(())
+
+    /// Whether this socket is one of ours, or the upstream server of a machine.
+    pub(crate) fn has_socket(&self, path: &Path) -> bool {
+        let place = Place::File(resolved(path));
+        self.listened.contains_key(&place) || self.upstream.contains_key(&place)
+    }
+}
+
+fn overlaps(places: &Places, place: &Place, address: &Address) -> bool {
+    let there = places.get(place);
+    there.is_some_and(|there| there.iter().any(|other| overlap(address, other)))
+}
+
+fn remove(places: &mut Places, place: Place, address: &Address) {
+    if let Entry::Occupied(mut there) = places.entry(place) {
+        let at = there.get().iter().position(|other| other == address);
+        at.map(|at| there.get_mut().swap_remove(at));
+        if there.get().is_empty() {
+            there.remove();
+        }
+    }
 }
 
 /// What addresses have in common that overlap: of many, each is compared with few.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum Place {
     File(PathBuf),
     Port(u16),
@@ -76,7 +170,7 @@ fn overlap(one: &Address, other: &Address) -> bool {
 }
 
 /// The path of a file that need not be there, without links among its folders.
-pub(crate) fn resolved(path: &Path) -> PathBuf {
+fn resolved(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new(".")).canonicalize();
     match (folder, path.file_name()) {

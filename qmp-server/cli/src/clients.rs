@@ -72,7 +72,8 @@ impl Audits {
         Ok(Some(audit))
     }
 
-    fn reopen(&self) {
+    /// Opens the files anew, which may have been moved away.
+    pub(crate) fn reopen(&self) {
         if self.0.is_empty() {
             tracing::info!("SIGHUP: there is no audit to be opened anew");
         }
@@ -109,6 +110,8 @@ pub(crate) struct Running {
 /// What was waited for.
 pub(crate) enum Woken {
     Signal,
+    /// SIGHUP: what the program has read or opened may be another one by now.
+    HangUp,
     /// Nothing runs any more.
     End,
     /// Something else is readable.
@@ -144,9 +147,8 @@ impl Ending {
         self.running.clone()
     }
 
-    /// Waits until a signal ends the program, all that runs has ended, or one of `others` is readable. SIGHUP says that
-    /// files have been moved away.
-    pub(crate) fn wait(&mut self, audits: &Audits, others: &[BorrowedFd<'_>]) -> Woken {
+    /// Waits for a signal, until all that runs has ended, or until one of `others` is readable.
+    pub(crate) fn wait(&mut self, others: &[BorrowedFd<'_>]) -> Woken {
         self.running = None;
         loop {
             let own = [self.end.as_fd(), self.hang_up.as_fd(), self.over.as_fd()];
@@ -161,7 +163,7 @@ impl Ending {
                 [true, ..] => return Woken::Signal,
                 [_, true, ..] => {
                     let _ = (&self.hang_up).read(&mut [0; 64]);
-                    audits.reopen();
+                    return Woken::HangUp;
                 }
                 [_, _, true, ..] => return Woken::End,
                 _ if ready.contains(&true) => return Woken::Other,

@@ -7,7 +7,6 @@ mod call;
 mod client;
 mod clients;
 mod config;
-mod finder;
 mod generate;
 mod limit;
 mod log;
@@ -55,25 +54,33 @@ fn main() -> ExitCode {
 /// Why the program ends before its time: one line for people, and an exit status for programs.
 #[derive(Debug)]
 struct Failure {
-    line: String,
+    what: String,
     status: u8,
 }
 
 impl Failure {
-    fn usage(line: impl std::fmt::Display) -> Failure {
-        Failure { line: format!("qmp-server: {line}"), status: USAGE }
+    fn usage(what: impl std::fmt::Display) -> Failure {
+        Failure { what: what.to_string(), status: USAGE }
     }
 
     /// An error response, as it is: `Class: description`.
     fn command(error: impl std::fmt::Display) -> Failure {
-        Failure { line: error.to_string(), status: COMMAND_FAILED }
+        Failure { what: error.to_string(), status: COMMAND_FAILED }
+    }
+
+    /// What is wrong, for those who know which program says it.
+    fn what(&self) -> &str {
+        &self.what
     }
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.status == USAGE {
+            f.write_str("qmp-server: ")?;
+        }
         // One line, and nothing that a terminal would obey, whatever was quoted in it.
-        self.line.chars().try_for_each(|character| match character {
+        self.what.chars().try_for_each(|character| match character {
             '\n' => f.write_char(' '),
             control if control.is_control() => write!(f, "{}", control.escape_unicode()),
             character => f.write_char(character),

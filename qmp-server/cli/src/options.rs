@@ -19,9 +19,9 @@ use serde::{Deserialize, Deserializer};
 use crate::Failure;
 use crate::arguments::seconds;
 use crate::config::Sourced;
-use crate::finder::{Found, PathPattern, fill};
 use crate::limit::Limit;
 use crate::log::{LogFilter, LogFormat};
+use crate::mux::{Found, PathPattern, fill};
 use crate::role::{Assignment, Base, OwnRoles, Pattern, RoleName};
 
 /// What every server can be told. In the file it stands at the top.

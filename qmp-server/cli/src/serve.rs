@@ -24,7 +24,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let ServeOptions { config, server: mut options, machine } = options;
     options.serve = machine;
     let options = config.complete(options)?;
-    addresses::check([&options].into_iter(), options.metrics.as_ref())?;
+    addresses::check(&options)?;
     if config.check_config {
         return clients::check(&options);
     }
@@ -63,7 +63,13 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     };
     let running = ending.running();
     let server = server.on_end(move || drop(running)).spawn().map_err(Failure::usage)?;
-    if let Woken::Signal = ending.wait(&audits, &[]) {
+    let woken = loop {
+        match ending.wait(&[]) {
+            Woken::HangUp => audits.reopen(),
+            woken => break woken,
+        }
+    };
+    if let Woken::Signal = woken {
         // The event is declared with the machine, and its data is text.
         let reason = ShutdownCause::HostSignal;
         let _ = dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason });

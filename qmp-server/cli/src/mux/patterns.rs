@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Machines that are found: a pattern of the file names any number of them.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use qmp_server::Address;
+
+use super::finder::{Change, Finder, Found, PathPattern};
+use super::fleet::{Fleet, Served};
+use super::machine::{Machine, Origin};
+use crate::Failure;
+use crate::options::{ServerOptions, SharedMachine};
+
+/// A section of the file that names any number of machines.
+pub(super) struct Pattern {
+    pub(super) machine: SharedMachine,
+    upstream: PathPattern,
+}
+
+impl Pattern {
+    /// Those of the options.
+    pub(super) fn all_of(options: &ServerOptions) -> Result<Vec<Pattern>, Failure> {
+        let mut patterns = Vec::new();
+        for sourced in &options.machine {
+            let machine = sourced.value.clone();
+            let Some(upstream) = machine.pattern()? else { continue };
+            let missing = |text: &str| {
+                let number =
+                    (1..=upstream.len()).find(|number| !text.contains(&format!("{{{number}}}")));
+                number.map(|number| {
+                    format!("{{{number}}} is missing, which tells the machines apart")
+                })
+            };
+            if let Some(what) = machine.name.as_ref().and_then(|name| missing(&name.0)) {
+                return Err(sourced.blame("name", what));
+            }
+            for listen in &machine.listen {
+                let what = match &listen.value.address {
+                    Address::Unix(path) => missing(&path.to_string_lossy()),
+                    Address::UnixAbstract(name) => missing(name),
+                    _ => Some(
+                        "machines that are found are served at unix: or unix-abstract:".to_owned(),
+                    ),
+                };
+                if let Some(what) = what {
+                    return Err(listen.blame("listen", what));
+                }
+            }
+            patterns.push(Pattern { machine, upstream });
+        }
+        Ok(patterns)
+    }
+
+    /// One of its machines.
+    fn filled(&self, found: Found, options: &ServerOptions) -> Machine {
+        let section = self.machine.filled(&found);
+        let name = section.name.clone().unwrap_or_default().0;
+        let options = section.complete(options);
+        Machine { name: Some(name), options, origin: Origin::Found(found) }
+    }
+}
+
+/// The patterns, and the machines of them that are served.
+pub(super) struct Patterns {
+    patterns: Vec<Pattern>,
+    /// `None` if there are no patterns.
+    finder: Option<Finder>,
+    /// The names of the machines that are served, by the paths of their upstream servers.
+    names: HashMap<PathBuf, String>,
+}
+
+impl Patterns {
+    pub(super) fn new(patterns: Vec<Pattern>) -> Result<Patterns, Failure> {
+        let upstreams: Vec<_> = patterns.iter().map(|pattern| pattern.upstream.clone()).collect();
+        let finder = (!patterns.is_empty()).then(|| Finder::new(upstreams));
+        let finder = finder.transpose().map_err(Failure::usage)?;
+        Ok(Patterns { patterns, finder, names: HashMap::new() })
+    }
+
+    /// Whether machines may be found.
+    pub(super) fn find_more(&self) -> bool {
+        self.finder.is_some()
+    }
+
+    /// Readable when there is something to [look](Patterns::look) at.
+    pub(super) fn waker(&self) -> Option<BorrowedFd<'_>> {
+        self.finder.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Looks at which machines have come and gone.
+    pub(super) fn look(&mut self, fleet: &mut Fleet, options: &ServerOptions) {
+        let changes = self.finder.as_mut().map(Finder::changes).transpose();
+        let changes = changes.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot look for machines");
+            None
+        });
+        for change in changes.into_iter().flatten() {
+            match change {
+                Change::Appeared(found) => self.appeared(found, fleet, options),
+                Change::Gone(found) => {
+                    if let Some(served) = self.served(&found, fleet) {
+                        served.mux.upstream_gone();
+                    }
+                }
+            }
+        }
+    }
+
+    /// A machine has left the fleet. If it was found, it may have come again before that.
+    pub(super) fn ended(&mut self, machine: &Machine, fleet: &mut Fleet, options: &ServerOptions) {
+        let Origin::Found(found) = &machine.origin else { return };
+        self.names.remove(&found.path);
+        if let Some(found) = self.finder.as_ref().and_then(|finder| finder.known(&found.path)) {
+            self.appeared(found, fleet, options);
+        }
+    }
+
+    fn served<'f>(&self, found: &Found, fleet: &'f Fleet) -> Option<&'f Served> {
+        self.names.get(&found.path).and_then(|name| fleet.get(Some(name)))
+    }
+
+    fn appeared(&mut self, found: Found, fleet: &mut Fleet, options: &ServerOptions) {
+        if let Some(served) = self.served(&found, fleet) {
+            match &served.machine.origin {
+                Origin::Found(same) if *same == found => served.mux.upstream_appeared(),
+                // It is another user's now, and comes again when this one has ended.
+                _ => served.mux.shutdown(),
+            }
+            return;
+        }
+        let Some(pattern) = self.patterns.get(found.pattern) else { return };
+        if fleet.has_socket(&found.path) {
+            return;
+        }
+        let path = found.path.clone();
+        let machine = pattern.filled(found, options);
+        let name = machine.name.clone().unwrap_or_default();
+        match fleet.add(machine, options) {
+            Ok(served) => {
+                tracing::info!(machine = name, path = %path.display(), "a machine was found");
+                served.mux.upstream_appeared();
+                self.names.insert(path, name);
+            }
+            Err(failure) => {
+                let path = path.display();
+                tracing::error!(%path, "a machine is not served: {}", failure.what());
+            }
+        }
+    }
+}
