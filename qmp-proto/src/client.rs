@@ -63,5 +63,5 @@ mod size;
 
 pub use foreign::{Foreign, Protocol};
 pub use pending::Ids;
-pub use session::{Received, Session, SessionError, Stage};
+pub use session::{Received, Session, SessionError, SessionState, Stage};
 pub use size::RequestTooLarge;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finds where tokens end. Mirrors the state machine of QEMU's `qobject/json-lexer.c`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Location;
 use crate::scan::plain_run;
 
@@ -46,7 +48,7 @@ const fn classes() -> [Class; 256] {
     table
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     /// Between tokens.
     Start,
@@ -123,13 +125,14 @@ pub(crate) enum Step {
     TooLong,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Lexer {
     state: State,
     /// Bytes of the token at hand that came with earlier input.
     carried: usize,
     /// The string at hand is a [`Kind::PlainString`] so far.
     plain: bool,
+    #[serde(skip)]
     max_token: usize,
     /// The line that is being read, from 1. Only white space and stray tokens have an LF in them.
     line: u64,
@@ -145,7 +148,7 @@ pub(crate) struct Lexer {
 }
 
 /// A token that starts at `at` is located `columns` from there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Shifted {
     at: u64,
     columns: i64,
@@ -165,6 +168,12 @@ impl Lexer {
             shifted: nowhere,
             shifted_before: nowhere,
         }
+    }
+
+    /// Goes on where another lexer was, with this one's limit. `None` if that has passed the limit already.
+    pub(crate) fn resumed(&self, other: Lexer) -> Option<Lexer> {
+        let within = other.carried <= self.max_token;
+        within.then_some(Lexer { max_token: self.max_token, ..other })
     }
 
     /// How many bytes of the current token have been read, if it is not complete.

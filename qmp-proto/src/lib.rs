@@ -61,6 +61,7 @@
 //! assert!(lines[2].contains("stray '@'"));
 //! ```
 
+pub mod bytes_as_text;
 mod checker;
 pub mod client;
 mod command_type;
@@ -94,7 +95,7 @@ pub use event::{Event, Timestamp};
 pub use greeting::{Capability, Greeting, Version, VersionTriple};
 pub use json::{EncodeError, Json, Layout};
 pub use limits::Limits;
-pub use reader::{Message, MessageBuf, Reader};
+pub use reader::{Message, MessageBuf, Reader, ReaderState};
 pub use request::{Band, Bands, Request, RequestError, RequestText};
 pub use response::Response;
 pub use server_message::{ServerMessage, ServerMessageError};

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::checker::Checker;
 use crate::lexer::{Kind, Lexer, Step, Token};
 use crate::parser::{Malformed, Parser};
@@ -59,7 +61,7 @@ pub struct Reader {
 }
 
 /// What has been read of the current message, besides the number of its tokens.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Count {
     bytes: usize,
     braces: isize,
@@ -398,6 +400,87 @@ impl Reader {
     }
 }
 
+/// What a [`Reader`] has read of a message that is not complete, and where it is in the stream: as data, for another program
+/// that goes on reading the stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReaderState {
+    /// As [`Dialect`] displays it.
+    dialect: String,
+    lexer: Lexer,
+    count: Count,
+    /// The message so far. Its tokens are found again in it.
+    #[serde(with = "crate::bytes_as_text")]
+    buffer: Vec<u8>,
+    offset: usize,
+    location: Location,
+    first_shift: i64,
+    skipping: bool,
+}
+
+impl Reader {
+    /// Returns the state of the reader, with which another one [goes on](Reader::resume).
+    ///
+    /// ```
+    /// use qmp_proto::{Limits, Reader};
+    ///
+    /// let mut reader = Reader::default();
+    /// assert!(reader.read(&mut &b"\n{'execute'"[..]).is_none());
+    /// let mut reader = Reader::resume(reader.state(), Limits::default()).unwrap();
+    /// let error = reader.read(&mut &b" 'stop'}"[..]).unwrap().unwrap_err();
+    /// assert_eq!(error.to_string(), "2:12: JSON parse error, expecting ':'");
+    /// ```
+    pub fn state(&self) -> ReaderState {
+        let (count, buffer, offset) = match self.spent {
+            true if self.skipping => (self.count.clone(), Vec::new(), 0),
+            true => (Count::default(), Vec::new(), 0),
+            false => (self.count.clone(), self.buffer.clone(), self.origin.offset),
+        };
+        ReaderState {
+            dialect: self.origin.dialect.to_string(),
+            lexer: self.lexer.clone(),
+            count,
+            buffer,
+            offset,
+            location: self.origin.location,
+            first_shift: self.origin.first_shift,
+            skipping: self.skipping,
+        }
+    }
+
+    /// Creates a reader that goes on where another one was. Returns `None` if the state is not one that a reader with these
+    /// limits can have.
+    pub fn resume(state: ReaderState, limits: Limits) -> Option<Reader> {
+        let mut reader = Reader::new(state.dialect.parse().ok()?, limits);
+        reader.lexer = reader.lexer.resumed(state.lexer)?;
+        let mut at = 0;
+        let mut lexer = Lexer::new(limits.token_bytes);
+        while let Step::Token(kind, len) = lexer.step(&state.buffer, &mut at) {
+            reader.tokens.push(Token { kind, start: at - len, end: at });
+        }
+        let is_whole = at == state.buffer.len() && state.offset <= at;
+        let within = state.count.bytes < limits.token_bytes && reader.tokens.len() <= limits.tokens;
+        if !is_whole || !within {
+            return None;
+        }
+        reader.earlier = reader.tokens.len();
+        reader.count = state.count;
+        reader.buffer = state.buffer;
+        let dialect = reader.origin.dialect;
+        reader.origin = Origin {
+            dialect,
+            offset: state.offset,
+            location: state.location,
+            first_shift: state.first_shift,
+        };
+        reader.skipping = state.skipping;
+        if dialect >= Dialect::Qemu11_1 {
+            let text = Text { kept: &reader.buffer, rest: &[] };
+            reader.checker.run(dialect, text, &reader.tokens).ok()?;
+        }
+        Some(reader)
+    }
+}
+
 /// The text of one complete message: its tokens are well-formed, its structure is not yet checked.
 ///
 /// What it means is found by [`to_value`](Message::to_value), [`Request::parse`](crate::Request::parse)
@@ -525,10 +608,23 @@ mod tests {
         seen
     }
 
+    /// The reader that goes on in another program.
+    fn handed_over(reader: &Reader) -> Reader {
+        let state = serde_json::to_string(&reader.state()).unwrap();
+        Reader::resume(serde_json::from_str(&state).unwrap(), reader.limits).unwrap()
+    }
+
     #[track_caller]
     fn check_in(dialect: Dialect, input: &[u8], expected: &[&str]) {
         let reader = || Reader::new(dialect, Limits::default());
         assert_eq!(read_all(&mut reader(), input), expected, "{dialect}, in one piece");
+        let mut handed = reader();
+        let mut seen = Vec::new();
+        for byte in input {
+            seen.extend(read_all(&mut handed, &[*byte]));
+            handed = handed_over(&handed);
+        }
+        assert_eq!(seen, expected, "{dialect}, handed over after each byte");
         let mut bytes = reader();
         let seen: Vec<String> =
             input.iter().flat_map(|byte| read_all(&mut bytes, &[*byte])).collect();

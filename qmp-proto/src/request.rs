@@ -10,7 +10,9 @@ use crate::{Error, Json, Object, SyntaxError, Value};
 /// Whether a command waits for its turn or is executed at once.
 ///
 /// Section "Out-of-band execution" of the QMP specification: `execute` or `exec-oob`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum Band {
     /// In the order of the queue, one after the other.
     #[default]
@@ -123,6 +125,13 @@ impl Request {
             Some(request) => Ok(request),
             None => Err(refuse(message, bands)),
         }
+    }
+
+    /// Appends the request like [`write`](Request::write), with this text for its arguments.
+    pub fn write_with_text(&self, arguments: Option<&Json>, out: &mut String) {
+        let arguments = arguments.map(|json| |out: &mut String| out.push_str(json.as_str()));
+        let id = self.id.as_ref().map(|id| |out: &mut String| Json::write_value(id, out));
+        write(&self.command, arguments, id, self.band, out);
     }
 
     /// Appends the request as one line, ended by LF. Has no needless blanks: QEMU reads byte by byte.

@@ -37,7 +37,7 @@ pub struct SyntaxError {
 /// A place in a stream of bytes.
 ///
 /// Displays as `LINE:COLUMN`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Location {
     /// Lines end with LF; the first one is 1.
     pub line: u64,

@@ -493,6 +493,11 @@ impl<T> Fair<T> {
         self.slot(key).map(Slot::stats)
     }
 
+    /// Returns the queued items of a producer, the next one first.
+    pub(crate) fn items(&self, key: Key) -> impl Iterator<Item = &T> {
+        self.slot(key).into_iter().flat_map(|slot| &slot.items)
+    }
+
     /// Appends the statistics of the producers in some slots from `start` on. Returns where to
     /// continue, or `None` at the end.
     pub(crate) fn stats_from(&self, start: usize, into: &mut Vec<ProducerStats>) -> Option<usize> {

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Band;
 
 /// How the requests of a connection get their ids: numbers that differ from those of earlier
@@ -19,7 +21,7 @@ use crate::Band;
 /// // For a proxy that connects again and again: ids of two digits as long as few requests are pending.
 /// let ids = Ids::nth_connection(12, 0x5EED_1234);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ids {
     pub(super) negotiation: u64,
     first: u64,
@@ -64,7 +66,7 @@ impl Ids {
 /// slots, the ids of [`Ids::nth_connection`] have two digits.
 const RESERVE: usize = 9;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Pending<T> {
     ids: Ids,
     /// `None` in exactly the slots that are in `free`.
@@ -76,6 +78,21 @@ pub(super) struct Pending<T> {
 impl<T> Pending<T> {
     pub(super) fn new(ids: Ids) -> Pending<T> {
         Pending { ids, slots: Vec::new(), free: VecDeque::new(), in_band: 0 }
+    }
+
+    pub(super) fn ids(&self) -> Ids {
+        self.ids
+    }
+
+    /// Whether what is said at the fields is true of them.
+    pub(super) fn is_sound(&self) -> bool {
+        let empty = self.slots.iter().filter(|slot| slot.is_none()).count();
+        let is_empty = |&slot: &usize| self.slots.get(slot).is_some_and(Option::is_none);
+        let in_band = |slot: &&Option<(Band, T)>| matches!(slot, Some((Band::InBand, _)));
+        self.ids.stride > 0
+            && empty == self.free.len()
+            && self.free.iter().all(is_empty)
+            && self.in_band == self.slots.iter().filter(in_band).count()
     }
 
     /// The id of the next request.

@@ -8,12 +8,14 @@
 //!       └───────────────────────┴────── an error ─────▶ Failed ◀────┘
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::foreign::{Foreign, Item, Preamble};
 use super::pending::{Ids, Pending};
 use super::size::{self, RequestTooLarge};
 use crate::{
-    Band, Capability, Dialect, Error, Event, Greeting, Json, Limits, Reader, RequestText, Response,
-    ServerMessage, ServerMessageError, Value,
+    Band, Capability, Dialect, Error, Event, Greeting, Json, Limits, Reader, ReaderState,
+    RequestText, Response, ServerMessage, ServerMessageError, Value,
 };
 
 /// One connection to a server, from its greeting on; see the [module](super) for an example.
@@ -95,7 +97,61 @@ pub enum SessionError {
     NegotiationRefused(Error),
 }
 
+/// A [`Session`] at the stage [`Ready`](Stage::Ready) as data, for another program that goes on with the connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionState<T> {
+    reader: ReaderState,
+    capabilities: Vec<Capability>,
+    pending: Pending<T>,
+    unsent: String,
+}
+
+impl<T: Clone> Session<T> {
+    /// Returns the state of the session, with which another one [goes on](Session::resume); `None` at any other stage
+    /// than [`Ready`](Stage::Ready).
+    pub fn state(&self) -> Option<SessionState<T>> {
+        let is_ready = matches!(self.state, State::Ready);
+        is_ready.then(|| SessionState {
+            reader: self.reader.state(),
+            capabilities: self.capabilities.clone(),
+            pending: self.pending.clone(),
+            unsent: self.unsent.clone(),
+        })
+    }
+}
+
 impl<T> Session<T> {
+    /// Creates a session that goes on where another one was, with the default limits. Returns `None` if the state is not one
+    /// that a session can have.
+    ///
+    /// ```
+    /// use qmp_proto::client::{Ids, Received, Session};
+    /// use qmp_proto::Band;
+    ///
+    /// let mut session = Session::new(Ids::random(1), vec![]);
+    /// let _ = session.read(&mut &br#"{"QMP": {"version": {}, "capabilities": []}}"#[..]);
+    /// let _ = session.read(&mut &br#"{"return": {}, "id": 1}"#[..]);
+    /// session.request("stop", None, Band::InBand, "ours")?;
+    /// let state = session.state().expect("it is ready");
+    /// let mut session = Session::resume(state).expect("it is sound");
+    /// let received = session.read(&mut &br#"{"return": {}, "id": 4294967297}"#[..]);
+    /// assert!(matches!(received, Some(Ok(Received::Response { request: "ours", .. }))));
+    /// # Ok::<(), qmp_proto::client::RequestTooLarge<&str>>(())
+    /// ```
+    pub fn resume(state: SessionState<T>) -> Option<Session<T>> {
+        let SessionState { reader, capabilities, pending, unsent } = state;
+        let limits = Limits::default();
+        Some(Session {
+            state: State::Ready,
+            reader: Reader::resume(reader, limits)?,
+            limits,
+            capabilities,
+            ids: pending.ids(),
+            pending: Some(pending).filter(Pending::is_sound)?,
+            unsent,
+        })
+    }
+
     /// Creates the session of a connection that has just been made. Of `capabilities`, those are
     /// enabled that the server offers.
     pub fn new(ids: Ids, capabilities: Vec<Capability>) -> Session<T> {
