@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use qmp_proto::{Capability, Error, Greeting, Json, Layout, Timestamp, Version};
 
 use crate::audience::Audience;
+use crate::handover::MonitorState;
 use crate::intercept;
 use crate::monitor::{Monitor, MonitorId, Output};
 use crate::stats::{Counters, DispatcherStats};
@@ -117,11 +118,37 @@ impl Dispatcher {
     /// Creates a monitor for a client that has connected, and greets the client. Dropping the monitor
     /// disconnects it from the dispatcher. See the [crate's example](crate#a-client-elsewhere).
     pub fn connect(&self, output: Arc<dyn Output>, layout: Layout, locals: Locals) -> Arc<Monitor> {
-        let locals = self.registry().complete(locals);
         let id = MonitorId::new(self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1);
+        let monitor = self.add(id, output, layout, locals);
+        monitor.greet(&self.greeting());
+        monitor
+    }
+
+    /// Goes on with a connection that another program had: like [`connect`](Dispatcher::connect), but the client is not
+    /// greeted again, and is as far as it was. To be called before other clients connect, so that numbers stay unique.
+    pub fn reconnect(
+        &self,
+        output: Arc<dyn Output>,
+        layout: Layout,
+        locals: Locals,
+        state: &MonitorState,
+    ) -> Arc<Monitor> {
+        self.shared.last_id.fetch_max(state.id, Ordering::Relaxed);
+        let monitor = self.add(MonitorId::new(state.id), output, layout, locals);
+        monitor.resume(state);
+        monitor
+    }
+
+    fn add(
+        &self,
+        id: MonitorId,
+        output: Arc<dyn Output>,
+        layout: Layout,
+        locals: Locals,
+    ) -> Arc<Monitor> {
+        let locals = self.registry().complete(locals);
         let monitor = Arc::new(Monitor::new(id, self.clone(), output, layout, locals));
         intercept::connected(&monitor);
-        monitor.greet(&self.greeting());
         monitor
     }
 

@@ -49,10 +49,18 @@ pub struct Forwarded {
     /// The text of the arguments as the client has written it, or written anew if it is not plain JSON; `None`
     /// if there are no arguments.
     pub text: Option<Json>,
+    /// What was [noted](crate::RequestState::marked) when another program has handed the request over. Its arguments may
+    /// be missing then.
+    pub mark: Option<u64>,
 }
 
 impl Forwarded {
-    pub(crate) fn new(command: String, arguments: Object, text: Option<Json>) -> Forwarded {
-        Forwarded { command, arguments, text }
+    pub(crate) fn new(
+        command: String,
+        arguments: Object,
+        text: Option<Json>,
+        mark: Option<u64>,
+    ) -> Forwarded {
+        Forwarded { command, arguments, text, mark }
     }
 }

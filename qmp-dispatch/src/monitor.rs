@@ -15,11 +15,12 @@ use crate::command::NEGOTIATION;
 use crate::context::with_current;
 use crate::filters::Filters;
 use crate::handler::ErasedHandler;
+use crate::handover::{MonitorState, RequestState, Resumed};
 use crate::intercept::{self, Entered};
 use crate::last_command::LastCommand;
 use crate::panics::{Panic, caught};
 use crate::qapi::{Checked, Policy};
-use crate::reply::{Answer, Reply, Served, panicked};
+use crate::reply::{Answer, Deadline, Reply, Served, panicked};
 use crate::state::{AtomicState, State};
 use crate::{
     AsyncContext, Command, Context, Dispatcher, Forwarded, Locals, Registry, Responder, Task, trace,
@@ -149,6 +150,8 @@ struct Parsed {
     text: Option<Json>,
     /// Whether the arguments are what the command takes, if that has been [found out](Monitor::check_arguments) already.
     checked: Option<EarlyCheck>,
+    /// Set if another program has received it.
+    resumed: Option<Box<Resumed>>,
 }
 
 /// What is left of a request that was executed. To drop it takes long if the request is large, so that can be left to
@@ -168,6 +171,18 @@ impl Pending {
     /// The name of the command, if this is a request and not what came in its place.
     pub fn command(&self) -> Option<&str> {
         self.0.request.as_ref().ok().map(|request| &*request.command)
+    }
+
+    pub(crate) fn request(&self) -> Result<&Request, &RequestError> {
+        self.0.request.as_ref()
+    }
+
+    pub(crate) fn text(&self) -> Option<&Json> {
+        self.0.text.as_ref()
+    }
+
+    pub(crate) fn resumed(&self) -> Option<&Resumed> {
+        self.0.resumed.as_deref()
     }
 
     /// Bytes that the request has allocated, about: what it takes while it waits.
@@ -333,7 +348,29 @@ impl Monitor {
             Ok((request, text)) => (Ok(request), text),
             Err(refused) => (Err(refused), None),
         };
-        Pending(Box::new(Parsed { request, text, checked: None }))
+        Pending(Box::new(Parsed { request, text, checked: None, resumed: None }))
+    }
+
+    /// Receives a request that another program has received and handed over.
+    pub fn receive_again(&self, state: RequestState) -> Pending {
+        let (request, text, resumed) = state.into_parts(self.dispatcher.forwards());
+        Pending(Box::new(Parsed { request, text, checked: None, resumed: Some(resumed.into()) }))
+    }
+
+    /// Returns what another program needs to [go on](Dispatcher::reconnect) with the connection.
+    pub fn state(&self) -> MonitorState {
+        let oob = match self.state.get() {
+            State::Negotiating => None,
+            State::Negotiated { oob } | State::Listening { oob } => Some(oob),
+        };
+        MonitorState { id: self.id.0, oob }
+    }
+
+    /// Goes on with the connection of a monitor that was in this state.
+    pub(crate) fn resume(self: &Arc<Self>, state: &MonitorState) {
+        if let Some(oob) = state.oob {
+            self.dispatcher.audience().join(self, || self.state.set(State::Listening { oob }));
+        }
     }
 
     /// Checks the arguments of a request before its turn, which takes long if there are very many: on any thread, while
@@ -372,9 +409,12 @@ impl Monitor {
         mut pending: Pending,
         done: impl FnOnce() + Send + 'static,
     ) -> Spent {
-        let Parsed { request, text, checked } = &mut *pending.0;
+        let Parsed { request, text, checked, resumed } = &mut *pending.0;
         match request {
-            Ok(request) => self.serve(request, text.take(), checked.take(), done),
+            Ok(request) => {
+                let resumed = resumed.take();
+                self.serve(request, text.take(), checked.take(), resumed, done);
+            }
             Err(refused) => {
                 intercept::refused(self, refused);
                 trace::refused(self.id, refused);
@@ -421,6 +461,7 @@ impl Monitor {
         request: &mut Request,
         text: Option<Json>,
         checked: Option<EarlyCheck>,
+        resumed: Option<Box<Resumed>>,
         done: impl FnOnce() + Send + 'static,
     ) {
         trace::command(self.id, request);
@@ -442,7 +483,7 @@ impl Monitor {
         let intercepted = entered.map(|entered| entered.keep(request.clone()));
         let answer = Answer { id: request.id.take(), intercepted };
         let Some((command, checked)) = checked else {
-            return self.forward(&registry, request, text, answer, done);
+            return self.forward(&registry, request, text, resumed, answer, done);
         };
         command.arguments().convert(checked, &mut request.arguments);
         if request.band == Band::InBand {
@@ -451,7 +492,7 @@ impl Monitor {
         let context = Context::new(self, request.band);
         let arguments = &mut request.arguments;
         let name = command.name();
-        let deadline = registry.deadline_of(name, command.deadline_after());
+        let deadline = registry.deadline_of(name, command.deadline_after()).map(Deadline::new);
         let reply = |answer, done| {
             Reply::new(self, Served::Registered(Arc::clone(command)), deadline, answer, done)
         };
@@ -496,6 +537,7 @@ impl Monitor {
         registry: &Registry,
         request: &mut Request,
         text: Option<Json>,
+        resumed: Option<Box<Resumed>>,
         answer: Answer,
         done: impl FnOnce() + Send + 'static,
     ) {
@@ -505,10 +547,12 @@ impl Monitor {
         if request.band == Band::InBand {
             self.last_command.set_forwarded(&command);
         }
-        let deadline = registry.deadline_of(&command, None);
+        let (mark, earlier) =
+            resumed.map_or((None, None), |resumed| (resumed.mark, resumed.deadline));
+        let deadline = earlier.or_else(|| registry.deadline_of(&command, None).map(Deadline::new));
         let served = Served::Forwarded(command.clone());
         let reply = Reply::new(self, served, deadline, answer, Box::new(done));
-        let forwarded = Forwarded::new(command.clone(), take(&mut request.arguments), text);
+        let forwarded = Forwarded::new(command.clone(), take(&mut request.arguments), text, mark);
         let panicked = reply.if_it_panics();
         let forward = || forwarder.forward(&context, forwarded, Responder::new(reply));
         if self.run(&command, forward).is_err() {

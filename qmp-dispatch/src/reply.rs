@@ -8,11 +8,12 @@ use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
-use qmp_proto::{BoxError, Error, Json, Value};
-use serde::Serialize;
+use qmp_proto::{Band, BoxError, Error, Json, Request, Value};
+use serde::{Deserialize, Serialize};
 
 use crate::closing::{Callback, Wakers};
 use crate::handler::encode_result;
+use crate::handover::RequestState;
 use crate::intercept::Intercepted;
 use crate::timers::TimerKey;
 use crate::{Command, Dispatcher, Monitor, MonitorId, current};
@@ -91,6 +92,12 @@ impl<T> Responder<T> {
         }
     }
 
+    /// Returns the request as data, for another program that answers it; `None` if nobody waits for the response any more.
+    /// Its arguments are missing, unless interceptors have kept them.
+    pub fn state(&self, band: Band) -> Option<RequestState> {
+        self.reply.state(band)
+    }
+
     /// Ends the request without a response, for a server that is quitting: clients see their connections end.
     pub fn abandon(self) {
         self.reply.abandon();
@@ -147,6 +154,13 @@ pub(crate) struct OpenRequest {
     served: Served,
     /// `None` when the response has been given: by the responder, its deadline or the handler's panic, whichever is first.
     owed: Mutex<Option<Owed>>,
+}
+
+/// How long a request may take, and how much of that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Deadline {
+    pub(crate) after: Duration,
+    pub(crate) left: Duration,
 }
 
 struct Owed {
@@ -222,7 +236,7 @@ impl OpenRequest {
 /// A response that is owed.
 pub(crate) struct Reply {
     request: Arc<OpenRequest>,
-    deadline: Option<(Dispatcher, TimerKey)>,
+    deadline: Option<(Dispatcher, TimerKey, Duration)>,
 }
 
 impl Reply {
@@ -230,7 +244,7 @@ impl Reply {
     pub(crate) fn new(
         monitor: &Arc<Monitor>,
         served: Served,
-        deadline: Option<Duration>,
+        deadline: Option<Deadline>,
         answer: Answer,
         done: Box<dyn FnOnce() + Send>,
     ) -> Reply {
@@ -238,10 +252,10 @@ impl Reply {
         let dispatcher = monitor.dispatcher().clone();
         let owed = Mutex::new(Some(Owed { monitor, answer, done, wakers: Wakers::default() }));
         let request = Arc::new(OpenRequest { served, owed });
-        let deadline = deadline.map(|after| {
+        let deadline = deadline.map(|Deadline { after, left }| {
             let weak = WeakReply { after, request: Arc::downgrade(&request) };
-            let key = dispatcher.add_deadline(after, weak);
-            (dispatcher, key)
+            let key = dispatcher.add_deadline(left, weak);
+            (dispatcher, key, after)
         });
         Reply { request, deadline }
     }
@@ -254,12 +268,29 @@ impl Reply {
         &self.request
     }
 
+    fn state(&self, band: Band) -> Option<RequestState> {
+        let owed = self.request.owed();
+        let owed = owed.as_ref().filter(|owed| !owed.monitor.is_closed())?;
+        let mut request = match &owed.answer.intercepted {
+            Some(intercepted) => intercepted.request().clone(),
+            None => Request::new(self.command()),
+        };
+        (request.id, request.band) = (owed.answer.id.clone(), band);
+        let deadline = self.deadline.as_ref().map(|(dispatcher, key, after)| {
+            let left = key.left(dispatcher.now().monotonic);
+            Deadline { after: *after, left }
+        });
+        let mut state = RequestState::of(&request, None);
+        state.deadline = deadline;
+        Some(state)
+    }
+
     pub(crate) fn send(self, result: Result<Json, Error>) {
         match self.request.take() {
             Some(owed) => owed.settle(&self.request.served, result),
             None => {
                 tracing::warn!(command = self.command(), "an answer came too late");
-                if let Some((dispatcher, _)) = &self.deadline {
+                if let Some((dispatcher, ..)) = &self.deadline {
                     dispatcher.counters().late_answers.count();
                 }
             }
@@ -280,7 +311,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some((dispatcher, key)) = self.deadline.take() {
+        if let Some((dispatcher, key, _)) = self.deadline.take() {
             dispatcher.remove_deadline(key);
         }
         let Some(owed) = self.request.take() else { return };

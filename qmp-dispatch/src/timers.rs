@@ -47,6 +47,13 @@ pub(crate) struct TimerKey {
     number: u64,
 }
 
+impl TimerKey {
+    /// How long it is until then.
+    pub(crate) fn left(&self, now: Duration) -> Duration {
+        self.at.saturating_sub(now)
+    }
+}
+
 enum Timer {
     Deadline(WeakReply),
     WindowEnd(Similar),
