@@ -143,8 +143,8 @@ pub use roles::{Role, RoleError, Roles, Subject};
 pub use server::{Control, Embedded, Server, ServerHandle, register_status};
 pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMissed};
 pub use transport::{
-    Address, AddressError, CertificateName, Closing, Connect, ConnectTls, ListenTls, Listener,
-    Peer, Received, Transport,
+    Address, AddressError, CertificateName, Closing, Connect, ConnectTls, KeepAlive, ListenTls,
+    Listener, Peer, Received, Transport,
 };
 
 /// Its example is compiled.

@@ -20,7 +20,7 @@ use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
 use tracing::Span;
 
 use self::client::{Client, Place};
-use self::link::UpstreamLink;
+use self::link::{CONNECT_TIMEOUT, UpstreamLink};
 use self::names::Names;
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
@@ -28,8 +28,8 @@ use self::upstream::Upstream;
 use crate::Metrics;
 use crate::access::Ledger;
 use crate::session::OnLeave;
-use crate::transport::connect::begin::way_to;
-use crate::{Address, Control, Engine, Server, register_status};
+use crate::transport::connect::attempt::Attempt;
+use crate::{Connect, Control, Engine, Server, register_status};
 
 /// Stands between one QMP server, which serves one client as QEMU does, and any number of clients.
 ///
@@ -50,7 +50,7 @@ use crate::{Address, Control, Engine, Server, register_status};
 /// # let machine = Server::new(Dispatcher::new(registry, version(), system_time))
 /// #     .listen(&Listen::new(upstream.clone()))?
 /// #     .spawn()?;
-/// let mux = Mux::new(upstream)?;
+/// let mux = Mux::new(upstream.into())?;
 /// let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
 /// let server = Server::new(dispatcher)
 ///     .discipline(Discipline::OnePerMonitor)
@@ -68,7 +68,9 @@ pub struct Mux {
 }
 
 struct Shared {
-    address: Address,
+    connect: Connect,
+    /// The connection that was inherited, until the mux serves.
+    inherited: Mutex<Option<Attempt>>,
     name: Option<String>,
     /// What the log says of this mux is said in it.
     span: Span,
@@ -94,21 +96,21 @@ enum Serving {
 }
 
 impl Mux {
-    /// A mux in front of the server at this address, which need not be there yet.
+    /// A mux in front of the server at this address, which need not be there yet. An inherited connection (`fd:`, `systemd:`)
+    /// cannot be made again: the mux [shuts down](Mux::shutdown) when it has ended.
     ///
     /// ```
     /// use qmp_server::{Address, Mux};
     ///
     /// assert!(Mux::new("unix:/run/vm0/qemu.sock".parse()?).is_ok());
-    /// assert!(Mux::new(Address::Stdio).is_err());
+    /// assert!(Mux::new(Address::Stdio.into()).is_err());
     /// # Ok::<(), qmp_server::AddressError>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// If servers at such addresses cannot be connected to, which are other than Unix sockets and TCP, or if the path
-    /// is longer than the system allows.
-    pub fn new(upstream: Address) -> io::Result<Mux> {
+    /// Those of [`Connect::verify`].
+    pub fn new(upstream: Connect) -> io::Result<Mux> {
         Mux::make(None, upstream)
     }
 
@@ -118,14 +120,16 @@ impl Mux {
     /// # Errors
     ///
     /// Those of [`Mux::new`].
-    pub fn named(name: &str, upstream: Address) -> io::Result<Mux> {
+    pub fn named(name: &str, upstream: Connect) -> io::Result<Mux> {
         Mux::make(Some(name), upstream)
     }
 
-    fn make(name: Option<&str>, upstream: Address) -> io::Result<Mux> {
-        way_to(&upstream)?;
+    fn make(name: Option<&str>, upstream: Connect) -> io::Result<Mux> {
+        upstream.verify()?;
         let shared = Shared {
-            address: upstream,
+            is_last: AtomicBool::new(upstream.is_inherited()),
+            connect: upstream,
+            inherited: Mutex::new(None),
             name: name.map(str::to_owned),
             span: name.map_or_else(Span::none, |name| tracing::error_span!("mux", machine = name)),
             upstream: Arc::new(Upstream::new()),
@@ -133,7 +137,6 @@ impl Mux {
             changed: Condvar::new(),
             shutting_down: AtomicBool::new(false),
             peer: OnceLock::new(),
-            is_last: AtomicBool::new(false),
             has_appeared: AtomicBool::new(false),
         };
         Ok(Mux { shared: Arc::new(shared) })
@@ -195,6 +198,32 @@ impl Mux {
         self.serve_on(&Engine::new()?, server)
     }
 
+    /// Takes over a connection that is inherited, if the upstream server is at `fd:` or `systemd:`, so that a mistake shows
+    /// before clients can come. Otherwise this happens when the mux serves.
+    ///
+    /// ```
+    /// use qmp_server::Mux;
+    ///
+    /// let error = Mux::new("fd:1000000".parse()?)?.open().unwrap_err();
+    /// assert_eq!(error.to_string(), "fd:1000000: there is no such descriptor");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If there is no such connection.
+    pub fn open(&self) -> io::Result<()> {
+        let upstream = &self.shared.connect;
+        let mut inherited = self.shared.inherited();
+        if upstream.is_inherited() && inherited.is_none() {
+            let attempt = Attempt::prepare(upstream, CONNECT_TIMEOUT).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", upstream.address))
+            })?;
+            *inherited = Some(attempt);
+        }
+        Ok(())
+    }
+
     /// Like [`serve`](Mux::serve), on the threads of an engine, which may be that of any number of muxes.
     ///
     /// ```
@@ -219,18 +248,21 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// If this was called before.
+    /// If this was called before, and those of [`open`](Mux::open).
     pub fn serve_on(&self, engine: &Engine, server: Server) -> io::Result<()> {
         let registration = engine.register();
         if !self.shared.upstream.set_link(Arc::clone(&registration)) {
             let error = "the mux serves already";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, error));
         }
+        self.open()?;
+        let inherited = self.shared.inherited().take();
         #[cfg(feature = "metrics")]
         self.report_to(&server.metrics());
         let shared = Arc::clone(&self.shared);
         let server = server.in_span(shared.span.clone()).on_end(move || shared.ended());
-        let link = UpstreamLink::new(registration, Arc::clone(&self.shared), engine, server);
+        let link =
+            UpstreamLink::new(registration, Arc::clone(&self.shared), engine, server, inherited);
         engine.add_link(Box::new(link));
         Ok(())
     }
@@ -314,13 +346,19 @@ impl Drop for Mux {
 
 impl fmt::Debug for Mux {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mux").field("upstream", &self.shared.address).finish_non_exhaustive()
+        f.debug_struct("Mux")
+            .field("upstream", &self.shared.connect.address)
+            .finish_non_exhaustive()
     }
 }
 
 impl Shared {
     fn serving(&self) -> MutexGuard<'_, Serving> {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inherited(&self) -> MutexGuard<'_, Option<Attempt>> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The server for the clients, while there is one.
@@ -384,7 +422,7 @@ mod tests {
     use qmp_dispatch::proto::Layout;
 
     use super::*;
-    use crate::{Discipline, system_time, version};
+    use crate::{Address, Discipline, system_time, version};
 
     /// Nothing takes so long.
     const LIMIT: Duration = Duration::from_secs(30);
@@ -426,7 +464,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("upstream.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let mux = Mux::new(Address::Unix(path)).unwrap();
+        let mux = Mux::new(Address::Unix(path).into()).unwrap();
         let dispatcher = Dispatcher::new(mux.registry().unwrap(), version(), system_time);
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = Server::new(dispatcher)

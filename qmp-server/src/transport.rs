@@ -24,7 +24,7 @@ pub use self::certificate_name::CertificateName;
 #[cfg(any(feature = "roles", feature = "tls"))]
 pub(crate) use self::certificate_name::ExpectedName;
 pub(crate) use self::connect::LONGEST_TIMEOUT;
-pub use self::connect::{Connect, ConnectTls};
+pub use self::connect::{Connect, ConnectTls, KeepAlive};
 pub use self::peer::Peer;
 pub use self::tls_files::ListenTls;
 pub(crate) use self::unix::SocketFile;

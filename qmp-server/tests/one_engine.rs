@@ -67,7 +67,7 @@ fn two_hundred_muxes_and_their_servers_share_the_two_threads_of_one_engine()
     for number in 0..MUXES {
         let path = folder.path().join(format!("{number}.sock"));
         let listener = UnixListener::bind(&path)?;
-        let mux = Mux::new(Address::Unix(path))?;
+        let mux = Mux::new(Address::Unix(path).into())?;
         let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
         let (ours, theirs) = UnixStream::pair()?;
         let server = Server::new(dispatcher)

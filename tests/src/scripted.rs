@@ -60,8 +60,7 @@ impl Scripted {
     pub fn accept(&self) -> Peer {
         assert!(self.is_called_within(LIMIT), "nobody connects");
         let (stream, _) = self.listener.accept().expect("a client that waits");
-        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
-        Peer { stream: BufReader::new(stream) }
+        Peer::of(stream)
     }
 
     /// Waits for a client, greets it as a server that offers these capabilities, and negotiates.
@@ -187,6 +186,17 @@ pub struct Request {
 }
 
 impl Peer {
+    /// A server at this end of a connection.
+    ///
+    /// # Panics
+    ///
+    /// If the system refuses a timeout.
+    #[must_use]
+    pub fn of(stream: UnixStream) -> Peer {
+        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        Peer { stream: BufReader::new(stream) }
+    }
+
     /// Sends a greeting with these capabilities.
     ///
     /// # Panics

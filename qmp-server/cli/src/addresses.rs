@@ -75,6 +75,11 @@ impl Taken {
                 let reason = format_args!("the mux itself listens at {address}");
                 return Err(upstream.blame("upstream", reason));
             }
+            let is_inherited = matches!(address, Address::Fd(_) | Address::Systemd(_));
+            if is_inherited && overlaps(&self.upstream, &place, address) {
+                let reason = format_args!("{address} is the upstream server of another machine");
+                return Err(upstream.blame("upstream", reason));
+            }
             self.upstream.entry(place.clone()).or_default().push(address.clone());
             claim.upstream = Some((place, address.clone()));
         }

@@ -191,9 +191,10 @@ impl MachineOptions {
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct UpstreamOptions {
-    /// The server to share: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, or a path with a slash;
-    /// QEMU's server=on,wait=off may follow
-    #[arg(long, value_name = "ADDR")]
+    /// The server to share: unix:PATH, a path with a slash, unix-abstract:NAME, tcp:HOST:PORT,
+    /// tls:HOST:PORT with ca=FILE, vsock:CID:PORT, or a connection that is inherited: fd:NUMBER or
+    /// systemd:NAME; QEMU's server=on,wait=off may follow
+    #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
     pub(crate) upstream: Option<Sourced<Connect>>,
     /// The QEMU whose errors clients get for what is no message: 10.0 or 11.1; by default the one
     /// that the server is, or is next to

@@ -2,25 +2,23 @@
 //! One connection to the upstream server: its socket, and what goes over it.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use qmp_dispatch::proto::client::{Ids, Received, Session, SessionError};
+use qmp_dispatch::proto::client::{self, Ids, Session, SessionError};
 use qmp_dispatch::proto::{Capability, Greeting};
-use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
 use crate::io::{Event, Interest};
 use crate::session::Descriptor;
+use crate::transport::Received;
+use crate::transport::connect::stream::Stream;
 
 /// What is read at a time.
 const BUFFER_SIZE: usize = 64 << 10;
 
 pub(super) struct Connection {
-    socket: OwnedFd,
+    stream: Stream,
     /// Requests are kept by their numbers in [`InFlight`](super::upstream::State::in_flight).
     pub(super) session: Session<u64>,
     /// What the server has not taken all of. The next requests are not chosen before it has: so what waits can still be
@@ -55,11 +53,11 @@ pub(super) enum Written {
 }
 
 impl Connection {
-    /// The connection of this socket. `number` says how many there were before.
-    pub(super) fn new(socket: OwnedFd, number: u64) -> Connection {
+    /// What goes over this stream. `number` says how many connections there were before.
+    pub(super) fn new(stream: Stream, number: u64) -> Connection {
         let ids = Ids::nth_connection(number, super::random() as u32);
         Connection {
-            socket,
+            stream,
             session: Session::new(ids, vec![Capability::OOB]),
             outgoing: VecDeque::new(),
             readable: true,
@@ -71,7 +69,7 @@ impl Connection {
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.stream.as_fd()
     }
 
     /// Notes what has been reported.
@@ -99,18 +97,18 @@ impl Connection {
     /// ended it.
     pub(super) fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.reserve_exact(BUFFER_SIZE);
-        match recv(&self.socket, spare_capacity(buffer), RecvFlags::DONTWAIT) {
-            Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {
-                self.readable = buffer.len() == buffer.capacity() || self.read_closed;
+        match self.stream.receive(buffer) {
+            Ok(Received { bytes: 0, .. }) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Received { may_be_more, .. }) => {
+                self.readable = may_be_more || self.read_closed;
                 Ok(())
             }
-            Err(Errno::AGAIN) => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
                 Ok(())
             }
-            Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -118,7 +116,7 @@ impl Connection {
     pub(super) fn read(
         &mut self,
         input: &mut &[u8],
-    ) -> Option<Result<Received<u64>, SessionError>> {
+    ) -> Option<Result<client::Received<u64>, SessionError>> {
         self.session.read(input)
     }
 
@@ -132,10 +130,11 @@ impl Connection {
     pub(super) fn flush(&mut self) -> Written {
         self.queue(None);
         while let Some(outgoing) = self.outgoing.front_mut() {
-            match outgoing.send(&self.socket) {
+            match outgoing.send(&self.stream) {
                 Ok(()) if outgoing.at == outgoing.text.len() => drop(self.outgoing.pop_front()),
-                Ok(()) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Written::Some,
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Written::Some,
                 Err(_) => {
                     self.outgoing.clear();
                     self.write_closed = true;
@@ -148,16 +147,9 @@ impl Connection {
 }
 
 impl Outgoing {
-    fn send(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = self.descriptor.as_ref().map(|descriptor| [descriptor.as_fd()]);
-        if let Some(descriptors) = &descriptors {
-            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
-        let text = [IoSlice::new(&self.text.as_bytes()[self.at..])];
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        self.at += sendmsg(socket, &text, &mut ancillary, flags)?;
+    fn send(&mut self, stream: &Stream) -> io::Result<()> {
+        let descriptor = self.descriptor.as_ref().map(|descriptor| descriptor.as_fd());
+        self.at += stream.send(&self.text.as_bytes()[self.at..], descriptor)?;
         if let Some(descriptor) = self.descriptor.take() {
             descriptor.pass_on();
         }
@@ -167,8 +159,11 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use qmp_dispatch::proto::Band;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use qmp_dispatch::proto::client::Received;
+    use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 
     use super::*;
 
@@ -184,7 +179,7 @@ mod tests {
         let (near, far) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None)
                 .unwrap();
-        let mut connection = Connection::new(near, 0);
+        let mut connection = Connection::new(Stream::Socket(near), 0);
         let mut greeting =
             br#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}}, "capabilities": []}}"#
                 .as_slice();

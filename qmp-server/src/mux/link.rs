@@ -2,8 +2,8 @@
 //! The link to the upstream server: a source of the loop that connects, again and again, and passes on what comes.
 //!
 //! ```text
-//!             the pause is over          there are addresses          the connection is made
-//!   Waiting ─────────────────▶ Resolving ──────────▶ Connecting ──────────────────▶ Greeting
+//!             the pause is over         addresses are known          the connection is made
+//!   Waiting ─────────────────▶ Preparing ──────────▶ Connecting ──────────────────▶ Greeting
 //!      ▲                          │                      │                             │ greeting
 //!      │                          │ failed               │ all have failed             ▼
 //!      ├──────────────────────────┴──────────────────────┘                        Negotiating
@@ -17,9 +17,8 @@
 //! It is lent out for each of its inputs, and so may call responders, and relay events, in the order in which answers and
 //! events come.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,7 +33,8 @@ use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCON
 use crate::engine::{Engine, Input, Link, Next};
 use crate::io::{Interest, Notice, Registration, look_up_aside};
 use crate::server::Server;
-use crate::transport::connect::begin::{self, Target, Way};
+use crate::transport::connect::attempt::Attempt;
+use crate::transport::connect::stream::Stream;
 
 /// How long to leave a server alone that could not be reached: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -44,8 +44,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const HURRIED_PAUSE: Duration = Duration::from_millis(10);
 const HURRY: Duration = Duration::from_secs(1);
 
-/// How long a host may take to answer to a connection over TCP.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an address may take to be connected to, a handshake included.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After so long without a greeting, or without a response to negotiation, somebody should be told.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
@@ -111,12 +111,8 @@ enum State {
     Waiting {
         until: Instant,
     },
-    Resolving(Arc<Resolved>),
-    Connecting {
-        socket: OwnedFd,
-        rest: VecDeque<Target>,
-        until: Instant,
-    },
+    Preparing(Arc<Prepared>),
+    Connecting(Box<Attempt>),
     /// If the server is silent until `silent_at`, that is told once.
     Greeting {
         connection: Box<Connection>,
@@ -132,8 +128,8 @@ enum State {
     Ended,
 }
 
-/// The addresses of a host, when they have been looked up.
-type Resolved = Mutex<Option<io::Result<Vec<Target>>>>;
+/// What is known when names have been looked up and files were read.
+type Prepared = Mutex<Option<io::Result<Attempt>>>;
 
 pub(super) struct UpstreamLink {
     registration: Arc<Registration>,
@@ -165,11 +161,11 @@ impl Link for UpstreamLink {
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
-            State::Connecting { socket, .. } => Some(socket.as_fd()),
+            State::Connecting(attempt) => attempt.socket(),
             State::Greeting { connection, .. }
             | State::Negotiating { connection, .. }
             | State::Serving { connection } => Some(connection.socket()),
-            State::Waiting { .. } | State::Resolving(_) | State::Ended => None,
+            State::Waiting { .. } | State::Preparing(_) | State::Ended => None,
         }
     }
 
@@ -202,6 +198,7 @@ impl UpstreamLink {
         shared: Arc<Shared>,
         engine: &Engine,
         server: Server,
+        inherited: Option<Attempt>,
     ) -> UpstreamLink {
         let now = Instant::now();
         UpstreamLink {
@@ -209,7 +206,10 @@ impl UpstreamLink {
             shared,
             dispatcher: server.dispatcher().clone(),
             waiting: Some((engine.clone(), server)),
-            state: State::Waiting { until: now },
+            state: match inherited {
+                Some(attempt) => State::Connecting(Box::new(attempt)),
+                None => State::Waiting { until: now },
+            },
             connections: super::random() >> 1,
             began: now,
             pause: FIRST_PAUSE,
@@ -224,16 +224,14 @@ impl UpstreamLink {
         match state {
             State::Waiting { until } if now < until => Ok(State::Waiting { until }),
             State::Waiting { .. } => self.begin(now),
-            State::Resolving(resolved) => {
-                let found = resolved.lock().unwrap_or_else(PoisonError::into_inner).take();
-                match found {
-                    None => Ok(State::Resolving(resolved)),
-                    Some(targets) => self.connect(targets?.into(), now),
+            State::Preparing(prepared) => {
+                let attempt = prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match attempt {
+                    None => Ok(State::Preparing(prepared)),
+                    Some(attempt) => self.connect(Box::new(attempt?), now),
                 }
             }
-            State::Connecting { socket, rest, until } => {
-                self.go_on_connecting(socket, rest, until, input, now)
-            }
+            State::Connecting(attempt) => self.connect(attempt, now),
             State::Greeting { connection, silent_at }
             | State::Negotiating { connection, silent_at } => {
                 self.exchange(connection, silent_at, input, now)
@@ -245,64 +243,39 @@ impl UpstreamLink {
 
     fn begin(&mut self, now: Instant) -> Result<State, End> {
         self.began = now;
-        let (host, port) = match begin::way_to(&self.shared.address)? {
-            Way::Connect(target) => return self.connect([target].into(), now),
-            Way::Resolve(host, port) => (host, port),
-        };
-        let resolved: Arc<Resolved> = Arc::default();
-        let (result, registration) = (Arc::clone(&resolved), Arc::clone(&self.registration));
+        let upstream = &self.shared.connect;
+        if !upstream.is_slow_to_prepare() {
+            let attempt = Attempt::prepare(upstream, CONNECT_TIMEOUT)?;
+            return self.connect(Box::new(attempt), now);
+        }
+        let prepared: Arc<Prepared> = Arc::default();
+        let (result, registration) = (Arc::clone(&prepared), Arc::clone(&self.registration));
+        let upstream = upstream.clone();
         look_up_aside(LOOK_UPS, move || {
-            let targets = begin::resolve(&host, port);
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(targets);
+            let attempt = Attempt::prepare(&upstream, CONNECT_TIMEOUT);
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(attempt);
             registration.post(Notice::Wake);
         });
-        Ok(State::Resolving(resolved))
+        Ok(State::Preparing(prepared))
     }
 
-    /// Connects to the first of these that can be reached.
-    fn connect(&mut self, mut targets: VecDeque<Target>, now: Instant) -> Result<State, End> {
-        let mut end = End::broken("the host has no address");
-        while let Some(target) = targets.pop_front() {
-            match begin::begin(&target) {
-                Ok(socket) => {
-                    self.new_socket = true;
-                    let until = now + CONNECT_TIMEOUT;
-                    let event = Input::default();
-                    return self.go_on_connecting(socket, targets, until, event, now);
-                }
-                Err(error) => end = error.into(),
-            }
+    fn connect(&mut self, mut attempt: Box<Attempt>, now: Instant) -> Result<State, End> {
+        let stream = attempt.step(now)?;
+        self.new_socket |= attempt.has_new_socket();
+        match stream {
+            None => Ok(State::Connecting(attempt)),
+            Some(stream) => self.made(stream, now),
         }
-        Err(end)
     }
 
-    fn go_on_connecting(
-        &mut self,
-        socket: OwnedFd,
-        rest: VecDeque<Target>,
-        until: Instant,
-        input: Input,
-        now: Instant,
-    ) -> Result<State, End> {
-        let made = begin::is_made(&socket).and_then(|made| {
-            if let Some(&uid) = self.shared.peer.get().filter(|_| made) {
-                begin::check_peer(&socket, uid)?;
-            }
-            Ok(made)
-        });
-        let error = match made {
-            Ok(true) => {
-                let connection = Box::new(Connection::new(socket, self.connections));
-                self.connections += 1;
-                return self.exchange(connection, Some(now + ANSWER_EXPECTED), input, now);
-            }
-            Ok(false) if now < until => return Ok(State::Connecting { socket, rest, until }),
-            Ok(false) => io::ErrorKind::TimedOut.into(),
-            Err(error) => error,
-        };
-        drop(socket);
-        self.new_socket = true;
-        if rest.is_empty() { Err(error.into()) } else { self.connect(rest, now) }
+    /// There is a connection.
+    fn made(&mut self, stream: Stream, now: Instant) -> Result<State, End> {
+        if let Some(&uid) = self.shared.peer.get() {
+            stream.check_peer(uid)?;
+        }
+        let connection = Box::new(Connection::new(stream, self.connections));
+        self.connections += 1;
+        self.exchange(connection, Some(now + ANSWER_EXPECTED), Input::default(), now)
     }
 
     /// Passes on what the server sends, and sends what waits.
@@ -387,7 +360,7 @@ impl UpstreamLink {
 
     fn connected(&mut self, connection: &mut Connection) {
         let Some(greeting) = connection.greeting.take() else { return };
-        let server = &self.shared.address;
+        let server = &self.shared.connect.address;
         tracing::info!(%server, version = %greeting.version, "connected upstream");
         self.told = None;
         let connected = Connected::to(&greeting.version);
@@ -445,7 +418,7 @@ impl UpstreamLink {
     }
 
     fn tell_of_silence(&self, connection: &Connection) {
-        let server = &self.shared.address;
+        let server = &self.shared.connect.address;
         let what = match (connection.session.stage(), connection.session.suspect()) {
             (Stage::Greeting, Some(foreign)) => foreign.to_string(),
             (Stage::Greeting, None) => {
@@ -468,7 +441,7 @@ impl UpstreamLink {
         }
         // The same thing again is not worth a line each time.
         if self.told.as_ref() != Some(&end) {
-            tracing::warn!(server = %self.shared.address, "no upstream server: {}", end.why);
+            tracing::warn!(server = %self.shared.connect.address, "no upstream server: {}", end.why);
             self.told = Some(end);
         }
         if now.duration_since(self.began) > LONGEST_PAUSE {
@@ -484,7 +457,9 @@ impl UpstreamLink {
     }
 
     fn tell_clients(&self, end: &End) {
-        let control = self.shared.control().filter(|_| end.orderly);
+        // There will be no other one to wait for.
+        let is_last = self.shared.connect.is_inherited();
+        let control = self.shared.control().filter(|_| end.orderly || is_last);
         if let Some(control) = &control {
             // First, so that the loop drops what clients have queued before it learns that they are owed nothing.
             control.disconnect_clients();
@@ -514,13 +489,14 @@ impl UpstreamLink {
 
     fn next(&mut self, now: Instant) -> Next {
         let at = match &self.state {
-            State::Waiting { until } | State::Connecting { until, .. } => Some(*until),
+            State::Waiting { until } => Some(*until),
+            State::Connecting(attempt) => Some(attempt.until()),
             State::Greeting { silent_at, .. } | State::Negotiating { silent_at, .. } => *silent_at,
-            State::Resolving(_) | State::Serving { .. } | State::Ended => None,
+            State::Preparing(_) | State::Serving { .. } | State::Ended => None,
         };
         let at = at.into_iter().chain(self.ends_at).min();
         let (interest, again) = match &self.state {
-            State::Connecting { .. } => (Interest::ReadableWritable, false),
+            State::Connecting(_) => (Interest::ReadableWritable, false),
             State::Greeting { connection, .. }
             | State::Negotiating { connection, .. }
             | State::Serving { connection } => (connection.interest(), connection.is_readable()),

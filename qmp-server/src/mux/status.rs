@@ -87,7 +87,7 @@ fn query_upstream(shared: &Shared, context: &Context) -> Result<UpstreamStatus, 
     });
     Ok(UpstreamStatus {
         machine: shared.name.clone(),
-        address: shared.address.to_string(),
+        address: shared.connect.address.to_string(),
         connected,
         since_ms: milliseconds(state.since.elapsed()),
         reason,

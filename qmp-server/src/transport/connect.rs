@@ -1,27 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connecting to a server, wherever it is.
 
-pub(crate) mod begin;
+pub(crate) mod attempt;
+pub(crate) mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 
 use std::io;
-use std::net::TcpStream;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{AddressFamily as NixFamily, SockFlag, SockType, VsockAddr, socket};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
+use self::attempt::Attempt;
 use super::options::{self, switch};
-use super::vsock::VsockStream;
-use super::{Address, AddressError, Opened, Transport, inherited};
+use super::{Address, AddressError, Transport};
 
 /// The system takes a timeout of zero for none.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -37,6 +34,10 @@ pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 
 ///   certificate, if the server wants one. `server-name=NAME`: the name that the server's certificate must have, if that
 ///   is not the host.
 /// - `abstract=on`: the path of a Unix socket is a name in no file system.
+/// - `keep-alive=off`: do not find out that the host of a TCP or TLS server has vanished. Otherwise the system asks after
+///   `keep-alive-idle=10` seconds of silence, every `keep-alive-interval=10` seconds, and gives up when there was no answer
+///   `keep-alive-count=3` times.
+/// - `ipv4=off` or `ipv6=off`: leave out such addresses of a host; `on` leaves out the others.
 ///
 /// QEMU's `server=on,wait=off` is understood, for it says that the server listens; so is `nodelay=on`. A comma in a path is
 /// written twice. A host that is left out, as in `tcp::4444`, is `localhost`.
@@ -56,6 +57,31 @@ pub struct Connect {
     pub address: Address,
     /// For a TLS server, which needs it.
     pub tls: Option<ConnectTls>,
+    /// When a TCP or TLS server's host counts as vanished, if it is to be found out.
+    pub keep_alive: Option<KeepAlive>,
+    /// Whether IPv4 addresses of a host may be used, as in QEMU: those alone if this is `true` and IPv6 is not.
+    pub ipv4: Option<bool>,
+    /// Likewise for IPv6 addresses.
+    pub ipv6: Option<bool>,
+}
+
+/// When the other end of a TCP connection counts as vanished. The system rounds times to seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct KeepAlive {
+    /// Silence after which it is asked.
+    pub idle: Duration,
+    /// How long it may take to answer before it is asked again.
+    pub interval: Duration,
+    /// How often it is asked.
+    pub count: u32,
+}
+
+/// It takes 40 seconds to notice.
+impl Default for KeepAlive {
+    fn default() -> KeepAlive {
+        KeepAlive { idle: Duration::from_secs(10), interval: Duration::from_secs(10), count: 3 }
+    }
 }
 
 /// What the client of a TLS server needs. All files are in PEM.
@@ -82,7 +108,28 @@ impl ConnectTls {
 impl Connect {
     /// Connects there, with no options.
     pub fn new(address: Address) -> Connect {
-        Connect { address, tls: None }
+        let keep_alive = Some(KeepAlive::default());
+        Connect { address, tls: None, keep_alive, ipv4: None, ipv6: None }
+    }
+
+    /// Whether to [prepare](Attempt::prepare) an attempt may take long: names are looked up, or files are read.
+    #[cfg(feature = "mux")]
+    pub(crate) fn is_slow_to_prepare(&self) -> bool {
+        matches!(self.address, Address::Tcp { .. } | Address::Tls { .. })
+    }
+
+    /// Whether the connection is there already, and cannot be made again.
+    #[cfg(feature = "mux")]
+    pub(crate) fn is_inherited(&self) -> bool {
+        matches!(self.address, Address::Fd(_) | Address::Systemd(_))
+    }
+
+    pub(super) fn allows_ipv4(&self) -> bool {
+        self.ipv4.unwrap_or(self.ipv6 != Some(true))
+    }
+
+    pub(super) fn allows_ipv6(&self) -> bool {
+        self.ipv6.unwrap_or(self.ipv4 != Some(true))
     }
 
     /// Looks for mistakes that can be found without connecting: in the address, and in the files of TLS.
@@ -94,11 +141,14 @@ impl Connect {
         let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
         self.address.check().map_err(invalid)?;
         self.check_tls().map_err(|reason| invalid(reason.to_owned()))?;
+        if !self.allows_ipv4() && !self.allows_ipv6() {
+            return Err(invalid("without IPv4 and IPv6 there is no address left".to_owned()));
+        }
         match &self.address {
-            Address::Systemd(_) | Address::Stdio => Err(io::Error::new(
+            Address::Stdio => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "only a server that listens elsewhere can be connected to: unix:, unix-abstract:, tcp:, tls:, \
-                 vsock: or fd:",
+                 vsock:, fd: or systemd:",
             )),
             #[cfg(feature = "tls")]
             Address::Tls { host, .. } => tls::configure(host, self.tls.as_ref()).map(drop),
@@ -156,26 +206,22 @@ impl Connect {
         let timeout = timeout.min(LONGEST_TIMEOUT);
         let deadline = Instant::now() + timeout;
         match &self.address {
-            Address::Unix(path) => connect_unix(&SocketAddrUnix::new(path)?, timeout),
+            Address::Unix(path) => return connect_unix(&SocketAddrUnix::new(path)?, timeout),
             Address::UnixAbstract(name) => {
-                connect_unix(&SocketAddrUnix::new_abstract_name(name.as_bytes())?, timeout)
+                let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+                return connect_unix(&address, timeout);
             }
-            Address::Tcp { host, port } => Ok(Box::new(connect_tcp(host, *port, deadline)?)),
-            #[cfg(feature = "tls")]
-            Address::Tls { host, port } => {
-                let client = tls::configure(host, self.tls.as_ref())?;
-                tls::shake_hands(connect_tcp(host, *port, deadline)?, client, deadline)
+            _ => {}
+        }
+        let mut attempt = Attempt::prepare(self, timeout)?;
+        loop {
+            // No address gets more time than there is for all.
+            let now = Instant::now();
+            if let Some(stream) = attempt.step(now)? {
+                return stream.into_transport();
             }
-            Address::Vsock { cid, port } => connect_vsock(*cid, *port),
-            Address::Fd(number) => match inherited::open(*number, true)? {
-                Opened::Connection(connection) => Ok(connection),
-                Opened::Listener(_) => Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "the descriptor listens, and is not a connection",
-                )),
-            },
-            // Not verified.
-            _ => Err(io::ErrorKind::Unsupported.into()),
+            attempt.hurry(deadline);
+            attempt.wait()?;
         }
     }
 
@@ -187,6 +233,24 @@ impl Connect {
             ("wait", value) => _ = switch(name, value)?,
             ("server", _) => {}
             ("nodelay", value) => options::nodelay(value)?,
+            ("keep-alive", value) => {
+                self.keep_alive = match switch(name, value)? {
+                    true => Some(self.keep_alive.unwrap_or_default()),
+                    false => None,
+                };
+            }
+            ("keep-alive-idle", Some(value)) => self.keep_alive().idle = seconds(name, value)?,
+            ("keep-alive-interval", Some(value)) => {
+                self.keep_alive().interval = seconds(name, value)?;
+            }
+            ("keep-alive-count", Some(value)) => {
+                let count = value.parse().ok().filter(|count| (1..=MOST_PROBES).contains(count));
+                self.keep_alive().count = count.ok_or_else(|| {
+                    format!("{name} is a number from 1 to {MOST_PROBES}, not '{value}'")
+                })?;
+            }
+            ("ipv4", value) => self.ipv4 = Some(switch(name, value)?),
+            ("ipv6", value) => self.ipv6 = Some(switch(name, value)?),
             ("abstract", value) => {
                 if switch(name, value)? {
                     let Address::Unix(path) = &self.address else {
@@ -206,6 +270,28 @@ impl Connect {
 
     fn tls(&mut self) -> &mut ConnectTls {
         self.tls.get_or_insert_default()
+    }
+
+    fn keep_alive(&mut self) -> &mut KeepAlive {
+        self.keep_alive.get_or_insert_default()
+    }
+}
+
+/// The most that Linux takes for the times and the number of [`KeepAlive`].
+const LONGEST_SILENCE: u64 = 32767;
+const MOST_PROBES: u32 = 127;
+
+fn seconds(name: &str, value: &str) -> Result<Duration, String> {
+    let seconds = value.parse().ok().filter(|seconds| (1..=LONGEST_SILENCE).contains(seconds));
+    let wrong =
+        || format!("{name} is a number of seconds from 1 to {LONGEST_SILENCE}, not '{value}'");
+    Ok(Duration::from_secs(seconds.ok_or_else(wrong)?))
+}
+
+/// With no options.
+impl From<Address> for Connect {
+    fn from(address: Address) -> Connect {
+        Connect::new(address)
     }
 }
 
@@ -238,41 +324,6 @@ fn connect_unix(address: &SocketAddrUnix, timeout: Duration) -> io::Result<Box<d
     Ok(Box::new(UnixStream::from(socket)))
 }
 
-/// Tries the addresses of a host one after the other.
-fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
-    let host = if host.is_empty() { "localhost" } else { host };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for target in begin::resolve(host, port)? {
-        match begin::begin(&target).and_then(|socket| finish(socket, deadline)) {
-            Ok(socket) => return Ok(socket.into()),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// Waits until a connection is made.
-fn finish(socket: OwnedFd, deadline: Instant) -> io::Result<OwnedFd> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now()).max(SHORTEST);
-        let timeout = Timespec::try_from(left).unwrap_or_default();
-        match poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout)) {
-            Ok(0) => return Err(silent("the server does not accept the connection")),
-            Ok(_) if begin::is_made(&socket)? => return Ok(socket),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// The system gives up after two seconds.
-fn connect_vsock(cid: u32, port: u32) -> io::Result<Box<dyn Transport>> {
-    let socket: OwnedFd = socket(NixFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    nix::sys::socket::connect(socket.as_raw_fd(), &VsockAddr::new(cid, port))?;
-    ioctl_fionbio(&socket, true)?;
-    Ok(Box::new(VsockStream(socket)))
-}
-
 fn silent(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, reason)
 }
@@ -303,8 +354,41 @@ mod tests {
                 "nodelay=off is not supported: messages are sent without delay",
             ),
             ("tcp:h:1,abstract=on", "only a Unix socket can be abstract"),
+            (
+                "tcp:h:1,keep-alive-idle=0",
+                "keep-alive-idle is a number of seconds from 1 to 32767, not '0'",
+            ),
+            ("tcp:h:1,keep-alive-count=x", "keep-alive-count is a number from 1 to 127, not 'x'"),
         ] {
             assert_eq!(parse(text), Err(format!("'{text}': {reason}")));
+        }
+    }
+
+    #[test]
+    fn a_vanished_host_is_noticed_as_the_options_say() {
+        let parse = |options: &str| format!("tcp:h:1,{options}").parse::<Connect>().unwrap();
+        let seconds = Duration::from_secs;
+        let expected = KeepAlive { idle: seconds(5), interval: seconds(2), count: 7 };
+        let options = "keep-alive=on,keep-alive-idle=5,keep-alive-interval=2,keep-alive-count=7";
+        assert_eq!(parse(options).keep_alive, Some(expected));
+        assert_eq!(parse("keep-alive=off").keep_alive, None);
+        assert_eq!(parse("nodelay").keep_alive, Some(KeepAlive::default()));
+    }
+
+    #[test]
+    fn families_of_addresses_are_chosen_as_in_qemu() {
+        for (options, ipv4, ipv6) in [
+            ("", true, true),
+            ("ipv4=on", true, false),
+            ("ipv4=off", false, true),
+            ("ipv6", false, true),
+            ("ipv6=off", true, false),
+            ("ipv4=on,ipv6=on", true, true),
+            ("ipv4=on,ipv6=off", true, false),
+        ] {
+            let text = format!("tcp:h:1,{options}");
+            let connect: Connect = text.trim_end_matches(',').parse().unwrap();
+            assert_eq!((connect.allows_ipv4(), connect.allows_ipv6()), (ipv4, ipv6), "{text}");
         }
     }
 
@@ -313,6 +397,7 @@ mod tests {
         let verify =
             |text: &str| text.parse::<Connect>().unwrap().verify().unwrap_err().to_string();
         assert!(verify("stdio").starts_with("only a server that listens elsewhere"));
+        assert!(verify("tcp:h:1,ipv4=off,ipv6=off").starts_with("without IPv4 and IPv6"));
         assert!(verify("tls:h:1").starts_with("TLS needs ca=FILE"));
         assert_eq!(verify("tls:h:1,ca=a,cert=b"), "cert=FILE and key=FILE need each other");
         assert_eq!(verify("tcp:h:1,ca=a"), "ca, cert, key and server-name are for tls:HOST:PORT");

@@ -15,11 +15,30 @@ use super::vsock::VsockStream;
 use super::{Closing, Opened, Received, Transport, tcp, unix, vsock};
 use crate::transport::Peer;
 
+/// The last of those that every process has.
+const STANDARD_ERROR: i32 = 2;
+
 /// Where systemd's descriptors begin.
 const FIRST_ACTIVATED: i32 = 3;
 
 /// The sockets that systemd has opened for this process: those of this name, or all.
 pub(crate) fn activated(name: Option<&str>, insecure: bool) -> io::Result<Vec<Opened>> {
+    numbers(name)?.into_iter().map(|number| open(number, insecure)).collect()
+}
+
+/// The number of the only socket of this name that systemd has opened for this process.
+pub(crate) fn only_activated(name: Option<&str>) -> io::Result<i32> {
+    match numbers(name)?[..] {
+        [number] => Ok(number),
+        ref several => {
+            let error = format!("systemd has passed {} such sockets, and not one", several.len());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, error))
+        }
+    }
+}
+
+/// The numbers of the sockets that systemd has passed: at least one.
+fn numbers(name: Option<&str>) -> io::Result<Vec<i32>> {
     let variable = |name| env::var(name).unwrap_or_default();
     let mut count = variable("LISTEN_FDS").parse().unwrap_or(0);
     if variable("LISTEN_PID").parse() != Ok(std::process::id()) {
@@ -27,30 +46,35 @@ pub(crate) fn activated(name: Option<&str>, insecure: bool) -> io::Result<Vec<Op
     }
     let names = variable("LISTEN_FDNAMES");
     let mut names = names.split(':');
-    let mut opened = Vec::new();
-    for fd in (FIRST_ACTIVATED..).take(count) {
+    let all = (FIRST_ACTIVATED..).take(count);
+    let named = all.filter(|_| {
         let its_name = names.next();
-        if name.is_none() || name == its_name {
-            opened.push(open(fd, insecure)?);
-        }
-    }
-    if opened.is_empty() {
+        name.is_none() || name == its_name
+    });
+    let numbers: Vec<i32> = named.collect();
+    if numbers.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "systemd has passed no such socket"));
     }
-    Ok(opened)
+    Ok(numbers)
+}
+
+/// The connection with this number, which is ours from now on: the number is closed. So the other end sees it when we end
+/// the connection. Those of standard input and output stay open, for nothing else is to get their numbers.
+pub(crate) fn take_connected(number: i32) -> io::Result<OwnedFd> {
+    let socket = stream_socket(number)?;
+    if sockopt::socket_acceptconn(&socket)? {
+        let listens = "the descriptor listens, and is not a connection";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, listens));
+    }
+    if number > STANDARD_ERROR {
+        nix::unistd::close(number)?;
+    }
+    Ok(socket)
 }
 
 /// The socket with this number, which listens or is connected.
 pub(crate) fn open(number: i32, insecure: bool) -> io::Result<Opened> {
-    let fd = duplicate(number)?;
-    let no_use =
-        || io::Error::new(io::ErrorKind::InvalidInput, "is not a stream socket that can be served");
-    match sockopt::socket_type(&fd) {
-        Ok(SocketType::STREAM) => {}
-        Ok(_) | Err(Errno::NOTSOCK) => return Err(no_use()),
-        Err(error) => return Err(error.into()),
-    }
-    ioctl_fionbio(&fd, true)?;
+    let fd = stream_socket(number)?;
     let listens = sockopt::socket_acceptconn(&fd)?;
     let wrap = |connection| Opened::Connection(Box::new(Inherited { connection }));
     match sockopt::socket_domain(&fd)? {
@@ -73,6 +97,22 @@ pub(crate) fn open(number: i32, insecure: bool) -> io::Result<Opened> {
         AddressFamily::VSOCK => Ok(wrap(Box::new(VsockStream(fd)))),
         _ => Err(no_use()),
     }
+}
+
+fn no_use() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "is not a stream socket that can be served")
+}
+
+/// Another descriptor of the socket with this number, which does not block any more.
+fn stream_socket(number: i32) -> io::Result<OwnedFd> {
+    let fd = duplicate(number)?;
+    match sockopt::socket_type(&fd) {
+        Ok(SocketType::STREAM) => {}
+        Ok(_) | Err(Errno::NOTSOCK) => return Err(no_use()),
+        Err(error) => return Err(error.into()),
+    }
+    ioctl_fionbio(&fd, true)?;
+    Ok(fd)
 }
 
 /// A descriptor for what this number stands for, if it stands for anything. It takes the way that

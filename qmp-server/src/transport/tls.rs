@@ -62,7 +62,7 @@ impl Listener for TlsListener {
     }
 }
 
-pub(super) struct TlsStream {
+pub(crate) struct TlsStream {
     stream: TcpStream,
     authorities: Arc<Authorities>,
     state: Mutex<State>,

@@ -19,6 +19,8 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::sockopt::set_socket_oobinline;
+#[cfg(feature = "mux")]
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
     send, shutdown, socket_with,
@@ -237,6 +239,17 @@ impl Listener for UnixListener {
         let name = address.as_ref().and_then(SocketAddr::as_abstract_name).unwrap_or_default();
         Address::UnixAbstract(String::from_utf8_lossy(name).into_owned())
     }
+}
+
+/// Checks that a process of this user is at the other end.
+#[cfg(feature = "mux")]
+pub(crate) fn check_peer(socket: &OwnedFd, uid: u32) -> io::Result<()> {
+    let actual = socket_peercred(socket)?.uid.as_raw();
+    if actual == uid {
+        return Ok(());
+    }
+    let error = format!("user {actual} listens there, and not {uid}, whose folder it is");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, error))
 }
 
 /// With descriptors that are passed along. Does not block, whether it is non-blocking or not.

@@ -31,6 +31,7 @@ mod mistakes;
 mod mux;
 mod mux_clients;
 mod mux_descriptors;
+mod mux_dials;
 mod mux_faults;
 mod mux_leaving;
 mod mux_machines;

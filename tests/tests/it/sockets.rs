@@ -111,6 +111,9 @@ fn vsock_is_served_where_there_is_any() {
     let address = format!("vsock:1:{port}");
     let finished = run(&mut qmp_server(["call", &address, "query-name"]), "", LIMIT).unwrap();
     assert_eq!(finished.stdout, "{\"name\": \"vsock\"}\n", "{finished:?}");
+    let mux = Server::start_with(["mux", "--upstream", &address, "--listen", "unix:{sock}"]);
+    let name = mux.negotiated().execute("query-name").to_string();
+    assert_eq!(name, r#"{"name": "vsock"}"#);
 }
 
 #[test]

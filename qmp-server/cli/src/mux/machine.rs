@@ -37,11 +37,11 @@ impl Machine {
         let Some(upstream) = &self.options.mux.upstream else {
             return Err(Failure::usage("mux needs --upstream"));
         };
-        let address = upstream.value.address.clone();
-        let mux = upstream.value.verify().and_then(|()| match &self.name {
-            Some(name) => Mux::named(name, address),
-            None => Mux::new(address),
-        });
+        let connect = upstream.value.clone();
+        let mux = match &self.name {
+            Some(name) => Mux::named(name, connect),
+            None => Mux::new(connect),
+        };
         let mux = mux.map_err(|error| upstream.blame("upstream", error))?;
         Ok(match &self.origin {
             Origin::Found(found) => mux.only_of_user(found.owner),
@@ -52,6 +52,9 @@ impl Machine {
     /// The server for its clients, which listens.
     pub(super) fn server(&self, mux: &Mux, audits: &mut Audits) -> Result<Server, Failure> {
         let options = &self.options;
+        if let (Err(error), Some(upstream)) = (mux.open(), &options.mux.upstream) {
+            return Err(upstream.blame("upstream", error));
+        }
         let mut registry = mux.registry().map_err(Failure::usage)?;
         let audit = audits.start(&mut registry, options, self.name.as_deref())?;
         clients::set_deadlines(&mut registry, options);

@@ -3,18 +3,13 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, InvalidMessage};
 
-use super::{ConnectTls, silent};
-use crate::transport::Transport;
+use super::ConnectTls;
 use crate::transport::tls::TlsStream;
 use crate::transport::tls::pem::{authorities, certificates, in_file, private_key};
 
@@ -41,34 +36,21 @@ pub(super) fn configure(host: &str, options: Option<&ConnectTls>) -> io::Result<
     ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)
 }
 
-/// The server may still refuse our certificate after this.
-pub(super) fn shake_hands(
-    stream: TcpStream,
-    client: ClientConnection,
-    deadline: Instant,
-) -> io::Result<Box<dyn Transport>> {
-    let stream = TlsStream::new(client.into(), stream, Arc::default(), explain);
-    loop {
-        match stream.handshake() {
-            Ok(()) => return Ok(Box::new(stream)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let closed = "the server has closed the connection during the TLS handshake";
-                return Err(io::Error::new(error.kind(), closed));
-            }
-            Err(error) => return Err(error),
+impl TlsStream {
+    /// The client's end, before its handshake. The server may still refuse our certificate after that.
+    pub(super) fn of_client(client: ClientConnection, stream: TcpStream) -> TlsStream {
+        TlsStream::new(client.into(), stream, Arc::default(), explain)
+    }
+}
+
+/// What a handshake has failed of.
+pub(super) fn explain_end(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            let closed = "the server has closed the connection during the TLS handshake";
+            io::Error::new(error.kind(), closed)
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(silent("the server does not complete the TLS handshake"));
-        }
-        // What we send fits into an empty socket.
-        let descriptor = stream.as_fd();
-        let mut waiting = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
-        match poll(&mut waiting, Timespec::try_from(left).ok().as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        _ => error,
     }
 }
 
