@@ -194,11 +194,11 @@ pub(crate) struct Intercepted {
 }
 
 impl Intercepted {
-    /// Calls `after` of the interceptors, the innermost first.
     pub(crate) fn request(&self) -> &Request {
         &self.request
     }
 
+    /// Calls `after` of the interceptors, the innermost first.
     pub(crate) fn leave(self, monitor: &Arc<Monitor>, outcome: &mut Result<Json, Error>) {
         self.entered.leave(monitor, &self.request, outcome);
     }

@@ -89,7 +89,8 @@ impl Fleet {
         let server = server.on_end(move || drop(told));
         served.mux.serve_on(&self.engine, server).map_err(Failure::usage)?;
         self.metrics.add(name.as_deref(), metrics);
-        Ok(self.machines.entry(name).insert_entry(served).into_mut())
+        self.machines.insert(name.clone(), served);
+        Ok(&self.machines[&name])
     }
 
     /// Serves one more machine, and says where.
