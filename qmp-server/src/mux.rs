@@ -315,6 +315,25 @@ impl Mux {
         self.shared.upstream.wake();
     }
 
+    /// What the upstream server does: what `__org.qmp-server_query-upstream` returns.
+    ///
+    /// ```
+    /// use qmp_server::Mux;
+    ///
+    /// let mux = Mux::named("vm0", "unix:/run/vm0/qemu.sock".parse()?)?;
+    /// let status = mux.status();
+    /// assert_eq!((status.machine.as_deref(), status.connected), (Some("vm0"), false));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn status(&self) -> UpstreamStatus {
+        self.shared.status()
+    }
+
+    /// The server for the clients, while there is one.
+    pub fn control(&self) -> Option<Control> {
+        self.shared.control()
+    }
+
     /// Waits until the server for the clients has ended: because the mux was [shut down](Mux::shutdown), or because nobody
     /// can come any more.
     pub fn wait(&self) {

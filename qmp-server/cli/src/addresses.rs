@@ -42,6 +42,9 @@ impl Taken {
         if let Some(metrics) = &options.metrics {
             taken.listen("metrics", metrics, &mut Claim::default())?;
         }
+        for control in &options.mux.control {
+            taken.listen("control", control, &mut Claim::default())?;
+        }
         Ok(taken)
     }
 

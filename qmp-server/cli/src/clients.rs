@@ -257,6 +257,11 @@ pub(crate) fn announce(server: &Server, machine: Option<&str>, options: &ServerO
         .for_each(|address| announce_address("listening", &address, machine, options));
 }
 
+/// Says where operators are served.
+pub(crate) fn announce_control(server: &Server, options: &ServerOptions) {
+    server.addresses().for_each(|address| announce_address("control", &address, None, options));
+}
+
 /// Says where metrics are served.
 pub(crate) fn announce_metrics(endpoint: Option<&MetricsEndpoint>, options: &ServerOptions) {
     if let Some(endpoint) = endpoint {

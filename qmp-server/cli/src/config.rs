@@ -54,6 +54,7 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
     options.audit.iter_mut().for_each(|audit| audit.locate(&place));
     options.roles.values_mut().for_each(|role| role.locate(&place));
     options.mux.upstream.iter_mut().for_each(|upstream| upstream.locate(&place));
+    options.mux.control.iter_mut().for_each(|listen| listen.locate(&place));
     options.metrics.iter_mut().for_each(|listen| listen.locate(&place));
     for machine in &mut options.machine {
         let MachineName(name) = machine.value.name.clone().unwrap_or_default();
@@ -67,6 +68,13 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
         machine.audit.iter_mut().for_each(|audit| audit.locate(&place));
     }
     Ok(options)
+}
+
+/// Reads what somebody has said while the program runs as a file is read.
+pub(crate) fn read_said<T: DeserializeOwned>(text: &str) -> Result<Sourced<T>, Failure> {
+    let value = parse(text).map_err(|mistake| Failure::usage(mistake.what))?;
+    // There is no file to be named.
+    Ok(Sourced { value, source: Source::Span(0..0) })
 }
 
 /// The file that is being read, and the machine of which it speaks.
@@ -131,7 +139,7 @@ pub(crate) struct Sourced<T> {
 #[derive(Clone, Debug)]
 enum Source {
     CommandLine,
-    /// Somewhere in the file that is being read.
+    /// Somewhere in the file that is being read, or in what was said while the program runs.
     Span(Range<usize>),
     Line {
         path: PathBuf,
@@ -159,7 +167,8 @@ impl<T> Sourced<T> {
                 let path = path.display();
                 Failure::usage(format_args!("{path}:{line}: machine '{name}': {key}: {error}"))
             }
-            Source::CommandLine | Source::Span(_) => Failure::usage(error),
+            Source::Span(_) => Failure::usage(format_args!("{key}: {error}")),
+            Source::CommandLine => Failure::usage(error),
         }
     }
 }

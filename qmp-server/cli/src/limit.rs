@@ -10,13 +10,17 @@ use crate::arguments::seconds;
 /// One limit, and how it is set.
 #[derive(Clone, Debug)]
 pub(crate) struct Limit {
+    name: &'static str,
     set: Set,
     value: String,
 }
 
 type Set = fn(&mut Limits, &str) -> Result<(), String>;
 
-const LIMITS: [(&str, Set); 9] = [
+/// How many machines a mux has at most: not of one server, and so not in [`Limits`].
+const MACHINES: &str = "machines";
+
+const LIMITS: [(&str, Set); 10] = [
     ("monitors", |limits, value| number(value, &mut limits.per_server.monitors)),
     ("monitors-per-user", |limits, value| number(value, &mut limits.per_user.monitors)),
     ("bytes", |limits, value| number(value, &mut limits.per_server.bytes)),
@@ -32,12 +36,20 @@ const LIMITS: [(&str, Set); 9] = [
         };
         Ok(())
     }),
+    (MACHINES, |_, value| number(value, &mut 0)),
 ];
 
 impl Limit {
     pub(crate) fn set(&self, limits: &mut Limits) {
         // This has been tried when it was read.
         let _ = (self.set)(limits, &self.value);
+    }
+
+    /// How many machines a mux may have, if this says that.
+    pub(crate) fn machines(&self) -> Option<usize> {
+        let mut machines = 0;
+        let said = self.name == MACHINES && number(&self.value, &mut machines).is_ok();
+        said.then_some(machines)
     }
 }
 
@@ -47,12 +59,12 @@ impl FromStr for Limit {
     fn from_str(text: &str) -> Result<Limit, String> {
         let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
         let known = LIMITS.iter().find(|(known, _)| *known == name);
-        let &(_, set) = known.ok_or_else(|| {
+        let &(name, set) = known.ok_or_else(|| {
             let names: Vec<_> = LIMITS.iter().map(|(name, _)| *name).collect();
             format!("there is no limit '{name}', only {}", names.join(", "))
         })?;
         set(&mut Limits::default(), value)?;
-        Ok(Limit { set, value: value.to_owned() })
+        Ok(Limit { name, set, value: value.to_owned() })
     }
 }
 
@@ -89,6 +101,8 @@ mod tests {
         assert_eq!(limits.stalled, Some(Duration::from_millis(1500)));
         "stalled=never".parse::<Limit>().unwrap().set(&mut limits);
         assert_eq!(limits.stalled, None);
+        let machines = |text: &str| text.parse::<Limit>().unwrap().machines();
+        assert_eq!((machines("machines=1K"), machines("monitors=1")), (Some(1024), None));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `qmp-server mux`: QMP servers, each for many clients.
 
+mod control;
 mod finder;
 mod fleet;
+mod inbox;
 mod machine;
 mod patterns;
 mod plan;
@@ -10,60 +12,150 @@ mod plan;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use qmp_server::TracePoints;
+use qmp_dispatch::proto::Error;
+use qmp_server::{MetricsEndpoint, ServerHandle, TracePoints};
 
+use self::control::{MachineAdd, Order};
+pub(crate) use self::control::{MachineStatus, QueryMachines};
 pub(crate) use self::finder::{Found, PathPattern, fill};
 use self::fleet::Fleet;
+use self::inbox::{Inbox, Message};
+use self::machine::Machine;
 use self::patterns::Patterns;
 use self::plan::Plan;
 use crate::arguments::MuxOptions;
 use crate::clients::{Ending, Woken};
+use crate::options::ServerOptions;
 use crate::{Failure, clients};
 
 pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     let MuxOptions { config, server: mut options, upstream } = options;
     options.mux = upstream;
     let options = config.complete(options)?;
-    let (plan, taken) = Plan::of(&options)?;
     if config.check_config {
-        return plan.check(&options);
+        return Plan::of(&options)?.0.check(&options);
     }
     // Before there is a mux, whose name is said in the log.
     let _log = clients::start_log(&options, &Arc::new(TracePoints::default()))?;
 
     // Before there is a socket to remove.
     let mut ending = Ending::new()?;
-    // The end of the machines is that of the program, as told below.
+    // When nothing runs any more is told by the table of machines.
     let _running = ending.running();
-    let mut fleet = Fleet::new(taken)?;
-    let mut patterns = Patterns::new(plan.patterns)?;
-    // All listen before one is served: who cannot is told of at once, and leaves no socket behind.
-    let prepared: Vec<_> = plan
-        .machines
-        .into_iter()
-        .map(|machine| fleet.prepare(machine))
-        .collect::<Result<_, _>>()?;
-    let metrics = fleet.metrics();
-    let endpoint = clients::serve_metrics(|listen| metrics.serve(listen), &options)?;
-    prepared.iter().for_each(|prepared| prepared.announce(&options));
-    clients::announce_metrics(endpoint.as_ref(), &options);
-    for prepared in prepared {
-        fleet.serve(prepared)?;
-    }
-    patterns.look(&mut fleet, &options);
-    while !fleet.is_empty() || patterns.find_more() {
-        let wakers: Vec<_> = patterns.waker().into_iter().chain([fleet.as_fd()]).collect();
+    let mut host = Host::start(options)?;
+    while host.goes_on() {
+        let wakers: Vec<_> =
+            host.patterns.waker().into_iter().chain([host.inbox.as_fd()]).collect();
         match ending.wait(&wakers) {
-            Woken::HangUp => fleet.reopen_audits(),
-            Woken::Other => {
-                for machine in fleet.take_ended() {
-                    patterns.ended(&machine, &mut fleet, &options);
-                }
-                patterns.look(&mut fleet, &options);
-            }
+            Woken::HangUp => host.fleet.audits().reopen(),
+            Woken::Other => host.look(),
             Woken::Signal | Woken::End => break,
         }
     }
-    fleet.shut_down();
+    host.end();
     Ok(())
+}
+
+/// The mux of a host: its machines, and what they have in common.
+struct Host {
+    options: ServerOptions,
+    inbox: Arc<Inbox>,
+    fleet: Fleet,
+    patterns: Patterns,
+    /// Serves operators, if anybody wants that.
+    control: Option<ServerHandle>,
+    _metrics: Option<MetricsEndpoint>,
+}
+
+impl Host {
+    /// Serves what the options say.
+    fn start(options: ServerOptions) -> Result<Host, Failure> {
+        let (plan, taken) = Plan::of(&options)?;
+        let inbox = Arc::new(Inbox::new()?);
+        let mut fleet = Fleet::new(taken, options.most_machines(), Arc::clone(&inbox))?;
+        let patterns = Patterns::new(plan.patterns)?;
+        // All listen before one is served: who cannot is told of at once, and leaves no socket behind.
+        let prepared: Vec<_> = plan
+            .machines
+            .into_iter()
+            .map(|machine| fleet.prepare(machine))
+            .collect::<Result<_, _>>()?;
+        let metrics = fleet.metrics();
+        let control = match options.mux.control.is_empty() {
+            true => None,
+            false => {
+                let (options, metrics) = (options.of_control(), metrics.clone());
+                Some(control::server(&options, &inbox, metrics, fleet.audits())?)
+            }
+        };
+        let endpoint = clients::serve_metrics(|listen| metrics.serve(listen), &options)?;
+        prepared.iter().for_each(|prepared| prepared.announce(&options));
+        control.iter().for_each(|server| clients::announce_control(server, &options));
+        clients::announce_metrics(endpoint.as_ref(), &options);
+        for prepared in prepared {
+            fleet.serve(prepared)?;
+        }
+        let control = control.map(|server| fleet.host(server)).transpose()?;
+        let mut host = Host { options, inbox, fleet, patterns, control, _metrics: endpoint };
+        host.look();
+        Ok(host)
+    }
+
+    /// Whether there are machines, or may be.
+    fn goes_on(&self) -> bool {
+        !self.fleet.is_empty() || self.patterns.find_more() || self.control.is_some()
+    }
+
+    /// Looks at which machines have come, gone and ended, and at what operators want.
+    fn look(&mut self) {
+        for message in self.inbox.take() {
+            match message {
+                Message::Ended(name) => {
+                    if let Some(gone) = self.fleet.ended(name) {
+                        self.patterns.ended(&gone, &mut self.fleet, &self.options);
+                    }
+                }
+                Message::Order(order) => self.obey(order),
+            }
+        }
+        self.patterns.look(&mut self.fleet, &self.options);
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            // Who has gone does not learn what has become of it.
+            Order::Add(new, responder) if responder.is_awaited() => {
+                let added = self.add(&new);
+                responder
+                    .respond(added.map_err(|failure| Error::generic(failure.what().to_owned())));
+            }
+            Order::Remove(name, responder) if responder.is_awaited() => {
+                self.fleet.remove(name, responder);
+            }
+            Order::List(responder) if responder.is_awaited() => {
+                responder.respond(Ok::<_, Error>(self.fleet.status()));
+            }
+            Order::Add(..) | Order::Remove(..) | Order::List(_) => {}
+        }
+    }
+
+    fn add(&mut self, new: &MachineAdd) -> Result<MachineStatus, Failure> {
+        let machine = Machine::of_order(new, &self.options)?;
+        let served = self.fleet.add(machine, &self.options)?;
+        tracing::info!(machine = served.machine.name, "a machine was added");
+        Ok(served.status())
+    }
+
+    /// Ends all in order.
+    fn end(mut self) {
+        if let Some(control) = &self.control {
+            control.control().shutdown();
+        }
+        self.inbox.close();
+        self.fleet.shut_down();
+        if let Some(control) = self.control {
+            control.wait();
+        }
+        self.fleet.audits().finish();
+    }
 }

@@ -148,6 +148,22 @@ impl ServerOptions {
         limits
     }
 
+    /// The options of the server for operators of a mux.
+    pub(crate) fn of_control(&self) -> ServerOptions {
+        ServerOptions {
+            listen: self.mux.control.clone(),
+            metrics: None,
+            mux: UpstreamOptions::default(),
+            machine: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// How many machines a mux may have when one more is found or added.
+    pub(crate) fn most_machines(&self) -> usize {
+        self.limit.iter().rev().find_map(Limit::machines).unwrap_or(MOST_MACHINES)
+    }
+
     /// Enables the trace points that were asked for.
     pub(crate) fn enable_trace_points(&self, points: &TracePoints) {
         for pattern in &self.trace {
@@ -155,6 +171,9 @@ impl ServerOptions {
         }
     }
 }
+
+/// Machines that may be served, unless a limit says otherwise. Each takes three descriptors with one client.
+const MOST_MACHINES: usize = 4096;
 
 /// What the reference machine can be told.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -200,6 +219,9 @@ pub(crate) struct UpstreamOptions {
     /// that the server is, or is next to
     #[arg(long, value_name = "VERSION")]
     pub(crate) dialect: Option<QemuDialect>,
+    /// Where operators add, remove and list machines while the mux runs; may be given more than once
+    #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
+    pub(crate) control: Vec<Sourced<Listen>>,
 }
 
 impl UpstreamOptions {
@@ -208,6 +230,7 @@ impl UpstreamOptions {
         UpstreamOptions {
             upstream: self.upstream.or(other.upstream),
             dialect: self.dialect.or(other.dialect),
+            control: or(self.control, other.control),
         }
     }
 }
@@ -249,10 +272,18 @@ impl SharedMachine {
             audit: machine.audit.or_else(|| all.audit.clone()),
             audit_secret: or(machine.audit_secret, all.audit_secret.clone()),
             log: all.log,
-            mux: UpstreamOptions { upstream: machine.upstream, dialect: machine.dialect }
-                .or(all.mux.clone()),
+            mux: UpstreamOptions {
+                upstream: machine.upstream,
+                dialect: machine.dialect.or(all.mux.dialect),
+                control: Vec::new(),
+            },
             ..ServerOptions::default()
         }
+    }
+
+    /// Whether it says how many machines there may be, which is not for one of them to say.
+    pub(crate) fn limits_machines(&self) -> bool {
+        self.limit.iter().any(|limit| limit.machines().is_some())
     }
 
     /// Which paths the upstream servers of its machines have, if there may be any number of them.

@@ -9,7 +9,7 @@ use std::process::exit;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qmp_dispatch::proto::{Band, Capability, DecodeError, ErrorClass, Json};
+use qmp_dispatch::proto::{Band, Capability, CommandType, DecodeError, ErrorClass, Json};
 use qmp_server::{Client, ClientError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -18,6 +18,7 @@ use self::screen::Screen;
 use crate::Failure;
 use crate::arguments::StatusOptions;
 use crate::client::{connect, print};
+use crate::mux::{MachineStatus, QueryMachines};
 
 /// More often would not be readable.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
@@ -33,12 +34,12 @@ pub(crate) fn status(options: &StatusOptions) -> Result<(), Failure> {
     let client = connect(&options.server, &options.tls, options.timeout, oob);
     let mut client = client.map_err(broken)?;
     let band = if client.has_oob() { Band::OutOfBand } else { Band::InBand };
-    let mut is_mux = true;
+    let mut kind = None;
     let mut look = || -> Result<String, Failure> {
         client.set_deadline(Some(Instant::now() + options.timeout));
-        let report = Report::query(&mut client, band, is_mux).map_err(broken)?;
+        let report = Report::query(&mut client, band, kind).map_err(broken)?;
         // Not asked again for what it does not have: it counts what fails.
-        is_mux = report.upstream.is_some();
+        kind = Some(report.kind());
         if options.json { Ok(report.json()) } else { report.table().map_err(broken) }
     };
     let Some(period) = options.watch else { return print(&look()?) };
@@ -65,36 +66,70 @@ fn end_on_signals() -> io::Result<()> {
 struct Report {
     server: Json,
     clients: Json,
-    /// Only a mux has one.
-    upstream: Option<Json>,
+    behind: Behind,
+}
+
+/// What there is behind a server.
+enum Behind {
+    Nothing,
+    /// Of a mux: the server that it shares.
+    Upstream(Json),
+    /// Of the control socket of a mux: all its machines.
+    Machines(Json),
+}
+
+/// Which of them there is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Lone,
+    Mux,
+    Control,
 }
 
 impl Report {
-    fn query(client: &mut Client, band: Band, is_mux: bool) -> Result<Report, ClientError> {
-        let mut ask =
-            |what: &str| client.execute(&format!("__org.qmp-server_query-{what}"), None, band);
-        let server = ask("server")?;
-        let clients = ask("clients")?;
-        let upstream = match is_mux.then(|| ask("upstream")).transpose() {
-            Err(ClientError::Command(error)) if error.class == ErrorClass::CommandNotFound => None,
-            upstream => upstream?,
+    /// `kind` is what the server was before, if that is known.
+    fn query(client: &mut Client, band: Band, kind: Option<Kind>) -> Result<Report, ClientError> {
+        let mut ask = |command: &str| client.execute(command, None, band);
+        let server = ask("__org.qmp-server_query-server")?;
+        let clients = ask("__org.qmp-server_query-clients")?;
+        let mut ask_if = |is_asked: bool, command: &str| match is_asked.then(|| ask(command)) {
+            Some(Err(ClientError::Command(error)))
+                if error.class == ErrorClass::CommandNotFound =>
+            {
+                Ok(None)
+            }
+            answer => answer.transpose(),
         };
+        let may_be = |this: Kind| kind.is_none_or(|kind| kind == this);
+        let upstream = ask_if(may_be(Kind::Mux), "__org.qmp-server_query-upstream")?;
+        let is_asked = upstream.is_none() && may_be(Kind::Control);
+        let machines = ask_if(is_asked, QueryMachines::NAME)?;
         client.forget_events();
-        Ok(Report { server, clients, upstream })
+        let behind = match (upstream, machines) {
+            (Some(upstream), _) => Behind::Upstream(upstream),
+            (None, Some(machines)) => Behind::Machines(machines),
+            (None, None) => Behind::Nothing,
+        };
+        Ok(Report { server, clients, behind })
+    }
+
+    fn kind(&self) -> Kind {
+        match self.behind {
+            Behind::Nothing => Kind::Lone,
+            Behind::Upstream(_) => Kind::Mux,
+            Behind::Machines(_) => Kind::Control,
+        }
     }
 
     /// On one line.
     fn json(&self) -> String {
-        let mut text = format!(
-            "{{\"server\": {}, \"clients\": {}",
-            self.server.as_str(),
-            self.clients.as_str()
-        );
-        if let Some(upstream) = &self.upstream {
-            text.push_str(", \"upstream\": ");
-            text.push_str(upstream.as_str());
-        }
-        text + "}"
+        let behind = match &self.behind {
+            Behind::Nothing => String::new(),
+            Behind::Upstream(upstream) => format!(", \"upstream\": {}", upstream.as_str()),
+            Behind::Machines(machines) => format!(", \"machines\": {}", machines.as_str()),
+        };
+        let (server, clients) = (self.server.as_str(), self.clients.as_str());
+        format!("{{\"server\": {server}, \"clients\": {clients}{behind}}}")
     }
 
     fn table(&self) -> Result<String, ClientError> {
@@ -102,7 +137,16 @@ impl Report {
             |reason: DecodeError| ClientError::Unreadable { name: "the status".to_owned(), reason };
         let server = self.server.decode().map_err(invalid)?;
         let clients: Vec<_> = self.clients.decode().map_err(invalid)?;
-        let upstream = self.upstream.as_ref().map(Json::decode).transpose().map_err(invalid)?;
-        Ok(table::render(&server, &clients, upstream.as_ref()))
+        let behind = match &self.behind {
+            Behind::Nothing => String::new(),
+            Behind::Upstream(upstream) => {
+                table::upstream_summary(&upstream.decode().map_err(invalid)?)
+            }
+            Behind::Machines(machines) => {
+                let machines: Vec<MachineStatus> = machines.decode().map_err(invalid)?;
+                format!("\n{}", table::machines(&machines))
+            }
+        };
+        Ok(table::summary(&server) + &behind + "\n" + &table::clients(&clients))
     }
 }

@@ -363,9 +363,9 @@ impl UpstreamLink {
         let server = &self.shared.connect.address;
         tracing::info!(%server, version = %greeting.version, "connected upstream");
         self.told = None;
-        let connected = Connected::to(&greeting.version);
+        let (connected, version) = (Connected::to(&greeting.version), greeting.version.to_string());
         self.dispatcher.set_greeting(greeting);
-        self.shared.upstream.connected(connection.session.has_enabled(&Capability::OOB));
+        self.shared.upstream.connected(connection.session.has_enabled(&Capability::OOB), version);
         match self.waiting.take() {
             // Nobody could be greeted before.
             Some((engine, server)) => self.shared.serves(server.run_on(&engine)),

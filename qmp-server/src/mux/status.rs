@@ -70,33 +70,37 @@ pub(super) fn register(registry: &mut Registry, shared: &Arc<Shared>) -> Result<
     Ok(())
 }
 
-fn query_upstream(shared: &Shared, context: &Context) -> Result<UpstreamStatus, Error> {
-    let upstream = &shared.upstream;
-    let connections = upstream.connections.get();
-    let version = (connections > 0).then(|| context.dispatcher().version().to_string());
-    let state = upstream.state();
-    let queued = upstream.queued(&state) as u64;
-    let (connected, oob, reason) = match &state.connection {
-        Connection::Present { oob } => (true, *oob, None),
-        Connection::Absent { why } => (false, false, Some(why.clone())),
-    };
-    let in_flight = state.in_flight.values().map(|in_flight| InFlightCommand {
-        command: in_flight.command.clone(),
-        monitor: in_flight.after.asker.as_ref().and_then(Asker::monitor).map(u64::from),
-        sent_ms: milliseconds(in_flight.sent.elapsed()),
-    });
-    Ok(UpstreamStatus {
-        machine: shared.name.clone(),
-        address: shared.connect.address.to_string(),
-        connected,
-        since_ms: milliseconds(state.since.elapsed()),
-        reason,
-        version,
-        oob,
-        reconnects: connections.saturating_sub(1),
-        queued,
-        in_flight: in_flight.collect(),
-    })
+fn query_upstream(shared: &Shared, _: &Context) -> Result<UpstreamStatus, Error> {
+    Ok(shared.status())
+}
+
+impl Shared {
+    pub(super) fn status(&self) -> UpstreamStatus {
+        let upstream = &self.upstream;
+        let state = upstream.state();
+        let queued = upstream.queued(&state) as u64;
+        let (connected, oob, reason) = match &state.connection {
+            Connection::Present { oob } => (true, *oob, None),
+            Connection::Absent { why } => (false, false, Some(why.clone())),
+        };
+        let in_flight = state.in_flight.values().map(|in_flight| InFlightCommand {
+            command: in_flight.command.clone(),
+            monitor: in_flight.after.asker.as_ref().and_then(Asker::monitor).map(u64::from),
+            sent_ms: milliseconds(in_flight.sent.elapsed()),
+        });
+        UpstreamStatus {
+            machine: self.name.clone(),
+            address: self.connect.address.to_string(),
+            connected,
+            since_ms: milliseconds(state.since.elapsed()),
+            reason,
+            version: state.version.clone(),
+            oob,
+            reconnects: upstream.connections.get().saturating_sub(1),
+            queued,
+            in_flight: in_flight.collect(),
+        }
+    }
 }
 
 #[cfg(feature = "metrics")]

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) connection: Connection,
     /// When that changed.
     pub(super) since: Instant,
+    /// Of the server that there is a connection to, or was last.
+    pub(super) version: Option<String>,
     /// By their numbers, which are in the order in which they were sent.
     pub(super) in_flight: BTreeMap<u64, InFlight>,
     /// How many requests were sent.
@@ -86,6 +88,7 @@ impl Upstream {
     pub(super) fn new() -> Upstream {
         let state = State {
             connection: Connection::Absent { why: "not connected yet".to_owned() },
+            version: None,
             since: Instant::now(),
             in_flight: BTreeMap::new(),
             sent: 0,
@@ -242,10 +245,11 @@ impl Upstream {
         }
     }
 
-    /// There is a server to send requests to.
-    pub(super) fn connected(&self, oob: bool) {
+    /// There is a server of this version to send requests to.
+    pub(super) fn connected(&self, oob: bool, version: String) {
         self.connections.count();
         let mut state = self.state();
+        state.version = Some(version);
         state.connection = Connection::Present { oob };
         state.since = Instant::now();
     }

@@ -30,6 +30,7 @@ mod metrics;
 mod mistakes;
 mod mux;
 mod mux_clients;
+mod mux_control;
 mod mux_descriptors;
 mod mux_dials;
 mod mux_faults;

@@ -2,14 +2,15 @@
 //! The machines that are served, whoever has named them: one table, one way to add one and one to end it.
 
 use std::collections::BTreeMap;
-use std::mem::take;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use qmp_server::{Engine, MetricsOfAll, Mux, Server};
-use rustix::event::{EventfdFlags, eventfd};
+use qmp_dispatch::Responder;
+use qmp_dispatch::proto::Error;
+use qmp_server::{Engine, MetricsOfAll, Mux, Server, ServerHandle};
 
+use super::control::MachineStatus;
+use super::inbox::{Inbox, Message};
 use super::machine::Machine;
 use crate::addresses::{Claim, Taken};
 use crate::clients::Audits;
@@ -22,10 +23,12 @@ pub(super) struct Fleet {
     audits: Audits,
     metrics: MetricsOfAll,
     taken: Taken,
-    /// By name. A machine stays here until it has [ended](Fleet::take_ended), so that its name and its addresses are its own
-    /// for as long as clients could still see it.
+    /// By name. A machine stays here until it has [ended](Fleet::ended), so that its name and its addresses are its own for as
+    /// long as clients could still see it.
     machines: BTreeMap<Option<String>, Served>,
-    ended: Arc<Ended>,
+    /// How many there may be when one more is added.
+    most: usize,
+    inbox: Arc<Inbox>,
 }
 
 /// A machine that is served.
@@ -33,6 +36,17 @@ pub(super) struct Served {
     pub(super) machine: Machine,
     pub(super) mux: Mux,
     claim: Claim,
+    /// Where it listens, with the ports that the system has chosen.
+    listen: Vec<String>,
+    /// Operators who wait for its end.
+    removals: Vec<Responder<()>>,
+}
+
+/// A machine that has ended.
+pub(super) struct Gone {
+    pub(super) machine: Machine,
+    /// An operator has said so.
+    pub(super) removed: bool,
 }
 
 /// A machine that listens, and is not served yet.
@@ -50,14 +64,15 @@ impl Prepared {
 
 impl Fleet {
     /// No machines, in a program that has taken these addresses.
-    pub(super) fn new(taken: Taken) -> Result<Fleet, Failure> {
+    pub(super) fn new(taken: Taken, most: usize, inbox: Arc<Inbox>) -> Result<Fleet, Failure> {
         Ok(Fleet {
             engine: Engine::new().map_err(Failure::usage)?,
             audits: Audits::default(),
             metrics: MetricsOfAll::default(),
             taken,
             machines: BTreeMap::new(),
-            ended: Arc::new(Ended::new()?),
+            most,
+            inbox,
         })
     }
 
@@ -71,7 +86,11 @@ impl Fleet {
             Ok((mux, server))
         });
         match made {
-            Ok((mux, server)) => Ok(Prepared { served: Served { machine, mux, claim }, server }),
+            Ok((mux, server)) => {
+                let listen = server.addresses().map(|address| address.to_string()).collect();
+                let served = Served { machine, mux, claim, listen, removals: Vec::new() };
+                Ok(Prepared { served, server })
+            }
             Err(failure) => {
                 self.taken.release(claim);
                 Err(failure)
@@ -85,12 +104,12 @@ impl Fleet {
         let name = served.machine.name.clone();
         let metrics = server.metrics();
         served.mux.report_to(&metrics);
-        let told = TellOfEnd { name: name.clone(), ended: Arc::clone(&self.ended) };
+        let told = TellOfEnd { name: name.clone(), inbox: Arc::clone(&self.inbox) };
         let server = server.on_end(move || drop(told));
-        served.mux.serve_on(&self.engine, server).map_err(Failure::usage)?;
+        // Before anybody is served who could look for them.
         self.metrics.add(name.as_deref(), metrics);
-        self.machines.insert(name.clone(), served);
-        Ok(&self.machines[&name])
+        served.mux.serve_on(&self.engine, server).map_err(Failure::usage)?;
+        Ok(self.machines.entry(name).or_insert(served))
     }
 
     /// Serves one more machine, and says where.
@@ -99,10 +118,14 @@ impl Fleet {
         machine: Machine,
         options: &ServerOptions,
     ) -> Result<&Served, Failure> {
-        if let Some(name) =
-            machine.name.as_ref().filter(|_| self.machines.contains_key(&machine.name))
-        {
+        if let (Some(name), true) = (&machine.name, self.machines.contains_key(&machine.name)) {
             return Err(Failure::usage(format_args!("another machine has the name '{name}'")));
+        }
+        let there = self.machines.len();
+        if there >= self.most {
+            return Err(Failure::usage(format_args!(
+                "there are {there} machines already, as many as the limit 'machines' allows"
+            )));
         }
         let claims = self.taken.claim([&machine.options])?;
         let claim = claims.into_iter().next().unwrap_or_default();
@@ -115,17 +138,32 @@ impl Fleet {
         self.machines.get(&name.map(str::to_owned))
     }
 
-    /// Takes those out that have ended: because they were [shut down](Mux::shutdown), or because nobody can come any more.
-    pub(super) fn take_ended(&mut self) -> Vec<Machine> {
-        let mut ended = Vec::new();
-        for name in self.ended.take() {
-            let Some(served) = self.machines.remove(&name) else { continue };
-            self.metrics.remove(name.as_deref());
-            self.taken.release(served.claim);
-            tracing::info!(machine = name, "a machine has gone");
-            ended.push(served.machine);
+    /// Ends a machine. Who waits for that is answered when it has [ended](Fleet::ended).
+    pub(super) fn remove(&mut self, name: String, responder: Responder<()>) {
+        let text = format!("there is no machine '{name}'");
+        match self.machines.get_mut(&Some(name)) {
+            Some(served) => {
+                served.removals.push(responder);
+                served.mux.shutdown();
+            }
+            None => responder.respond(Err(Error::generic(text))),
         }
-        ended
+    }
+
+    /// Takes out a machine that has ended: because it was [shut down](Mux::shutdown), or because nobody can come any more.
+    pub(super) fn ended(&mut self, name: Option<String>) -> Option<Gone> {
+        let served = self.machines.remove(&name)?;
+        self.metrics.remove(name.as_deref());
+        self.taken.release(served.claim);
+        tracing::info!(machine = name, "a machine has gone");
+        let removed = !served.removals.is_empty();
+        served.removals.into_iter().for_each(|waiting| waiting.respond(Ok::<_, Error>(())));
+        Some(Gone { machine: served.machine, removed })
+    }
+
+    /// What each machine does.
+    pub(super) fn status(&self) -> Vec<MachineStatus> {
+        self.machines.values().map(Served::status).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -141,58 +179,48 @@ impl Fleet {
         self.metrics.clone()
     }
 
-    /// Opens all audits anew.
-    pub(super) fn reopen_audits(&self) {
-        self.audits.reopen();
+    pub(super) fn audits(&mut self) -> &mut Audits {
+        &mut self.audits
+    }
+
+    /// Runs the server for operators beside the machines.
+    pub(super) fn host(&self, server: Server) -> Result<ServerHandle, Failure> {
+        server.spawn_on(&self.engine).map_err(Failure::usage)
     }
 
     /// Ends all machines, and waits until they have.
-    pub(super) fn shut_down(&self) {
+    pub(super) fn shut_down(&mut self) {
         self.machines.values().for_each(|served| served.mux.shutdown());
         self.machines.values().for_each(|served| served.mux.wait());
-        self.audits.finish();
+        let names: Vec<_> = self.machines.keys().cloned().collect();
+        names.into_iter().for_each(|name| drop(self.ended(name)));
     }
 }
 
-/// Readable when machines have [ended](Fleet::take_ended).
-impl AsFd for Fleet {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ended.waker.as_fd()
-    }
-}
-
-/// The names of machines that have ended, for the main thread.
-struct Ended {
-    names: Mutex<Vec<Option<String>>>,
-    waker: OwnedFd,
-}
-
-impl Ended {
-    fn new() -> Result<Ended, Failure> {
-        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        Ok(Ended { names: Mutex::default(), waker: waker.map_err(Failure::usage)? })
-    }
-
-    fn take(&self) -> Vec<Option<String>> {
-        // First, so that what is added after it has been taken wakes again.
-        let _ = rustix::io::read(&self.waker, &mut [0; 8]);
-        take(&mut *self.names())
-    }
-
-    fn names(&self) -> MutexGuard<'_, Vec<Option<String>>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+impl Served {
+    pub(super) fn status(&self) -> MachineStatus {
+        let status = self.mux.control().and_then(|control| control.status());
+        let mut upstream = self.mux.status();
+        // It would be said twice.
+        upstream.machine = None;
+        MachineStatus {
+            name: self.machine.name.clone(),
+            origin: self.machine.origin.status(),
+            listen: self.listen.clone(),
+            clients: status.map_or(0, |status| status.clients),
+            upstream,
+        }
     }
 }
 
 /// Tells the main thread when it is dropped.
 struct TellOfEnd {
     name: Option<String>,
-    ended: Arc<Ended>,
+    inbox: Arc<Inbox>,
 }
 
 impl Drop for TellOfEnd {
     fn drop(&mut self) {
-        self.ended.names().push(self.name.take());
-        let _ = rustix::io::write(&self.ended.waker, &1u64.to_ne_bytes());
+        self.inbox.post(Message::Ended(self.name.take()));
     }
 }

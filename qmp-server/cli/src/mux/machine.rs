@@ -2,11 +2,13 @@
 //! One machine, and what it is made of.
 
 use qmp_dispatch::Dispatcher;
-use qmp_server::{Discipline, Mux, Server, system_time, version};
+use qmp_server::{Address, Discipline, Mux, Server, system_time, version};
 
+use super::control::{MachineAdd, OriginStatus};
 use super::finder::Found;
 use crate::clients::Audits;
-use crate::options::{QemuDialect, ServerOptions};
+use crate::config::Sourced;
+use crate::options::{QemuDialect, ServerOptions, SharedMachine};
 use crate::{Failure, clients};
 
 /// One of the machines that are shared.
@@ -22,11 +24,73 @@ pub(super) struct Machine {
 pub(super) enum Origin {
     /// The command line or the file.
     Options,
+    /// An operator, at the control socket.
+    Control,
     /// A pattern of the file. Its upstream server must be a process of the user whose folder it is in.
     Found(Found),
 }
 
+impl Origin {
+    pub(super) fn status(&self) -> OriginStatus {
+        match self {
+            Origin::Options => OriginStatus::Options,
+            Origin::Control => OriginStatus::Control,
+            Origin::Found(_) => OriginStatus::Pattern,
+        }
+    }
+}
+
 impl Machine {
+    /// The machine of a section, unless that is a pattern.
+    pub(super) fn of_section(
+        sourced: &Sourced<SharedMachine>,
+        all: &ServerOptions,
+        origin: Origin,
+    ) -> Result<Option<Machine>, Failure> {
+        let section = &sourced.value;
+        let Some(name) = &section.name else {
+            return Err(sourced.blame("name", "the name of the machine is missing"));
+        };
+        if section.upstream.is_none() {
+            return Err(sourced.blame("upstream", "the server to share is missing"));
+        }
+        if section.listen.is_empty() {
+            return Err(sourced.blame("listen", "there is no address to serve it at"));
+        }
+        if section.limits_machines() {
+            return Err(sourced.blame("limit", "'machines' is a limit of the whole mux"));
+        }
+        if section.pattern()?.is_some() {
+            return Ok(None);
+        }
+        let (name, options) = (Some(name.0.clone()), section.complete(all));
+        Ok(Some(Machine { name, options, origin }))
+    }
+
+    /// The machine that an operator wants.
+    pub(super) fn of_order(new: &MachineAdd, all: &ServerOptions) -> Result<Machine, Failure> {
+        let section = new.section()?;
+        let inherited = "what the program has inherited is for the options alone";
+        let is_inherited = |address: &Address| {
+            matches!(address, Address::Fd(_) | Address::Systemd(_) | Address::Stdio)
+        };
+        if let Some(listen) =
+            section.value.listen.iter().find(|said| is_inherited(&said.value.address))
+        {
+            return Err(listen.blame("listen", inherited));
+        }
+        if let Some(upstream) = &section.value.upstream
+            && is_inherited(&upstream.value.address)
+        {
+            return Err(upstream.blame("upstream", inherited));
+        }
+        let machine = Machine::of_section(&section, all, Origin::Control)?;
+        let pattern = || section.blame("upstream", "patterns are for the file alone");
+        let machine = machine.ok_or_else(pattern)?;
+        machine.check()?;
+        Ok(machine)
+    }
+
     /// What would fail of what can be tried without anybody noticing.
     pub(super) fn check(&self) -> Result<(), Failure> {
         self.mux()?;
@@ -45,7 +109,7 @@ impl Machine {
         let mux = mux.map_err(|error| upstream.blame("upstream", error))?;
         Ok(match &self.origin {
             Origin::Found(found) => mux.only_of_user(found.owner),
-            Origin::Options => mux,
+            Origin::Options | Origin::Control => mux,
         })
     }
 

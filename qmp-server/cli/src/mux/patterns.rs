@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use qmp_server::Address;
 
 use super::finder::{Change, Finder, Found, PathPattern};
-use super::fleet::{Fleet, Served};
+use super::fleet::{Fleet, Gone, Served};
 use super::machine::{Machine, Origin};
 use crate::Failure;
 use crate::options::{ServerOptions, SharedMachine};
@@ -108,11 +108,13 @@ impl Patterns {
         }
     }
 
-    /// A machine has left the fleet. If it was found, it may have come again before that.
-    pub(super) fn ended(&mut self, machine: &Machine, fleet: &mut Fleet, options: &ServerOptions) {
-        let Origin::Found(found) = &machine.origin else { return };
+    /// A machine has left the fleet. If it was found, it may have come again before that; if an operator has removed it, it stays
+    /// away until there is another socket in the place of its own.
+    pub(super) fn ended(&mut self, gone: &Gone, fleet: &mut Fleet, options: &ServerOptions) {
+        let Origin::Found(found) = &gone.machine.origin else { return };
         self.names.remove(&found.path);
-        if let Some(found) = self.finder.as_ref().and_then(|finder| finder.known(&found.path)) {
+        let again = self.finder.as_ref().and_then(|finder| finder.known(&found.path));
+        if let Some(found) = again.filter(|_| !gone.removed) {
             self.appeared(found, fleet, options);
         }
     }

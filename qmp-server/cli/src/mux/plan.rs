@@ -34,6 +34,7 @@ impl Plan {
     /// What would fail of what can be tried without anybody noticing.
     pub(super) fn check(&self, options: &ServerOptions) -> Result<(), Failure> {
         clients::check(options)?;
+        clients::check(&options.of_control())?;
         for pattern in &self.patterns {
             clients::check_roles(&pattern.machine.complete(options))?;
         }
@@ -44,6 +45,10 @@ impl Plan {
 /// The machines that are named.
 fn machines(options: &ServerOptions) -> Result<Vec<Machine>, Failure> {
     if options.machine.is_empty() {
+        let names_machine = options.mux.upstream.is_some() || !options.listen.is_empty();
+        if !names_machine && !options.mux.control.is_empty() {
+            return Ok(Vec::new());
+        }
         if options.mux.upstream.is_none() {
             return Err(Failure::usage("mux needs --upstream"));
         }
@@ -62,23 +67,12 @@ fn machines(options: &ServerOptions) -> Result<Vec<Machine>, Failure> {
     let mut names = BTreeSet::new();
     let mut machines = Vec::new();
     for sourced in &options.machine {
-        let machine = &sourced.value;
-        let Some(name) = &machine.name else {
-            return Err(sourced.blame("name", "the name of the machine is missing"));
-        };
-        if !names.insert(name) {
+        if let Some(name) = &sourced.value.name
+            && !names.insert(name)
+        {
             return Err(sourced.blame("name", "another machine has this name"));
         }
-        if machine.upstream.is_none() {
-            return Err(sourced.blame("upstream", "the server to share is missing"));
-        }
-        if machine.listen.is_empty() {
-            return Err(sourced.blame("listen", "there is no address to serve it at"));
-        }
-        if machine.pattern()?.is_none() {
-            let options = machine.complete(options);
-            machines.push(Machine { name: Some(name.0.clone()), options, origin: Origin::Options });
-        }
+        machines.extend(Machine::of_section(sourced, options, Origin::Options)?);
     }
     Ok(machines)
 }

@@ -5,22 +5,20 @@ use std::fmt::Write;
 
 use qmp_server::{ClientStatus, ServerStatus, UpstreamStatus};
 
-/// A few lines on the whole, and a table of the clients.
-pub(super) fn render(
-    server: &ServerStatus,
-    clients: &[ClientStatus],
-    upstream: Option<&UpstreamStatus>,
-) -> String {
-    let mut text = summary(server);
-    if let Some(upstream) = upstream {
-        text.push_str(&upstream_summary(upstream));
-    }
-    text.push('\n');
-    text.push_str(&Table::of(clients).render());
-    text
+use crate::mux::MachineStatus;
+
+/// The clients of a server.
+pub(super) fn clients(clients: &[ClientStatus]) -> String {
+    Table::of(&CLIENTS, clients).render()
 }
 
-fn summary(server: &ServerStatus) -> String {
+/// The machines of a mux.
+pub(super) fn machines(machines: &[MachineStatus]) -> String {
+    Table::of(&MACHINES, machines).render()
+}
+
+/// A few lines on the whole.
+pub(super) fn summary(server: &ServerStatus) -> String {
     let ServerStatus { clients, suspended, greeted, refused, queued, executing, .. } = server;
     let ServerStatus { in_band, out_of_band, failed, deadlines_passed, late_answers, .. } = server;
     let ServerStatus { events_sent, events_held_back, events_dropped, .. } = server;
@@ -36,7 +34,8 @@ fn summary(server: &ServerStatus) -> String {
     )
 }
 
-fn upstream_summary(upstream: &UpstreamStatus) -> String {
+/// What is known of the server behind a mux.
+pub(super) fn upstream_summary(upstream: &UpstreamStatus) -> String {
     let UpstreamStatus { address, connected, since_ms, reconnects, queued, .. } = upstream;
     let machine = upstream.machine.as_deref();
     let machine = machine.map(|name| format!("{} at ", printable(name))).unwrap_or_default();
@@ -70,13 +69,38 @@ fn upstream_summary(upstream: &UpstreamStatus) -> String {
 
 /// Cells of text, each column as wide as it has to be.
 struct Table {
+    /// Whether each column is of numbers.
+    are_numbers: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
-/// A column: its head, whether it is of numbers, and what stands there of a client.
-type Column = (&'static str, bool, fn(&ClientStatus) -> String);
+/// A column: its head, whether it is of numbers, and what stands there of one of those that have a row.
+type Column<T> = (&'static str, bool, fn(&T) -> String);
 
-const COLUMNS: [Column; 12] = [
+const MACHINES: [Column<MachineStatus>; 9] = [
+    ("MACHINE", false, |machine| machine.name.as_deref().map_or("-".to_owned(), printable)),
+    ("STATE", false, |machine| {
+        if machine.upstream.connected { "there" } else { "absent" }.to_owned()
+    }),
+    ("FOR", true, |machine| duration(machine.upstream.since_ms)),
+    ("VERSION", false, |machine| {
+        machine.upstream.version.as_deref().map_or("-".to_owned(), printable)
+    }),
+    ("CLIENTS", true, |machine| machine.clients.to_string()),
+    ("WAITING", true, |machine| machine.upstream.queued.to_string()),
+    // What was sent first stands first.
+    ("RUNS", false, |machine| match machine.upstream.in_flight.first() {
+        Some(oldest) => printable(&oldest.command),
+        None => "-".to_owned(),
+    }),
+    ("SENT", true, |machine| match machine.upstream.in_flight.first() {
+        Some(oldest) => duration(oldest.sent_ms),
+        None => "-".to_owned(),
+    }),
+    ("UPSTREAM", false, |machine| printable(&machine.upstream.address)),
+];
+
+const CLIENTS: [Column<ClientStatus>; 12] = [
     ("MONITOR", true, |client| client.monitor.to_string()),
     ("PEER", false, |client| printable(&client.peer)),
     ("ROLE", false, |client| client.role.as_deref().map_or_else(|| "-".to_owned(), printable)),
@@ -106,22 +130,24 @@ fn state(client: &ClientStatus) -> &'static str {
 }
 
 impl Table {
-    fn of(clients: &[ClientStatus]) -> Table {
-        let head = COLUMNS.iter().map(|(head, ..)| (*head).to_owned()).collect();
-        let rows =
-            clients.iter().map(|client| COLUMNS.iter().map(|(_, _, cell)| cell(client)).collect());
-        Table { rows: [head].into_iter().chain(rows).collect() }
+    fn of<T>(columns: &[Column<T>], of: &[T]) -> Table {
+        let head = columns.iter().map(|(head, ..)| (*head).to_owned()).collect();
+        let rows = of.iter().map(|one| columns.iter().map(|(_, _, cell)| cell(one)).collect());
+        Table {
+            are_numbers: columns.iter().map(|(_, is_number, _)| *is_number).collect(),
+            rows: [head].into_iter().chain(rows).collect(),
+        }
     }
 
     fn render(&self) -> String {
         let width = |column: usize| {
             self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
         };
-        let widths: Vec<_> = (0..COLUMNS.len()).map(width).collect();
+        let widths: Vec<_> = (0..self.are_numbers.len()).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
-            for ((cell, width), (_, is_number, _)) in row.iter().zip(&widths).zip(&COLUMNS) {
+            for ((cell, width), is_number) in row.iter().zip(&widths).zip(&self.are_numbers) {
                 let padded = match is_number {
                     true => format!("{cell:>width$}  "),
                     false => format!("{cell:<width$}  "),
@@ -212,7 +238,7 @@ mod tests {
 MONITOR  PEER        ROLE  STATE  OOB  QUEUED  RUNS    FOR  SERVED  UNREAD   DROPPED  CONNECTED
       7  a\\u{1b}[2J  -     ready  yes       0  stop  1m10s       4       0  12345678       1.5s
 ";
-        assert_eq!(Table::of(&[client]).render(), expected);
+        assert_eq!(clients(&[client]), expected);
     }
 
     fn decode<T: serde::de::DeserializeOwned>(text: &str) -> T {
