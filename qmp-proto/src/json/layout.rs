@@ -9,8 +9,15 @@ pub enum Layout {
     Compact,
     /// QEMU's `pretty=on`: four blanks per level of nesting, and CR LF after each line. Clients that read line
     /// by line cannot read it.
+    ///
+    /// A message that would become more than eight times as long, and by more than 64 KiB, stays compact: lines a
+    /// thousand levels deep would make 4 GB of a client's id of 2 MB. QEMU has no such limit.
     Pretty,
 }
+
+/// How much longer than compact text pretty text may be: this many times, and this many bytes.
+const MOST_TIMES: usize = 8;
+const MOST_BYTES: usize = 64 << 10;
 
 impl Layout {
     /// Completes the message that starts at `from` in `text`, and is compact: lays it out, and appends CR LF.
@@ -18,16 +25,22 @@ impl Layout {
     pub(crate) fn finish(self, text: &mut String, from: usize) {
         if self == Layout::Pretty {
             let compact = text.split_off(from);
-            write_pretty(&compact, text);
+            if write_pretty(&compact, text).is_none() {
+                text.truncate(from);
+                text.push_str(&compact);
+            }
         }
         text.push_str("\r\n");
     }
 }
 
-fn write_pretty(compact: &str, out: &mut String) {
+/// Returns `None` if it has stopped because the text would be too long.
+fn write_pretty(compact: &str, out: &mut String) -> Option<()> {
+    let most = out.len() + MOST_TIMES * compact.len() + MOST_BYTES;
     let line = |out: &mut String, level: usize| {
         out.push_str("\r\n");
         out.extend(std::iter::repeat_n("    ", level));
+        (out.len() <= most).then_some(())
     };
     let mut level = 0;
     let mut rest = compact;
@@ -43,17 +56,17 @@ fn write_pretty(compact: &str, out: &mut String) {
                 out.push_str(token);
                 // In an empty one, the only line break is that before its closer.
                 if !tail.trim_start_matches(' ').starts_with(['}', ']']) {
-                    line(out, level);
+                    line(out, level)?;
                 }
             }
             "}" | "]" => {
                 level -= 1;
-                line(out, level);
+                line(out, level)?;
                 out.push_str(token);
             }
             "," => {
                 out.push_str(token);
-                line(out, level);
+                line(out, level)?;
             }
             ":" => out.push_str(": "),
             " " => {}
@@ -61,6 +74,7 @@ fn write_pretty(compact: &str, out: &mut String) {
         }
         rest = tail;
     }
+    Some(())
 }
 
 /// Returns the length of the string at the start of `text`, with its quotes.
@@ -102,5 +116,24 @@ mod tests {
             "",
         ];
         assert_eq!(text, expected.join("\r\n"));
+    }
+
+    #[test]
+    fn deep_messages_do_not_grow_by_their_depth() {
+        let nested = |elements: usize| {
+            let mut text =
+                format!("{}1{}{}", "[".repeat(1000), ", 1".repeat(elements), "]".repeat(1000));
+            let compact = text.clone();
+            Layout::Pretty.finish(&mut text, 0);
+            (text, compact + "\r\n")
+        };
+        for elements in [0, 10_000] {
+            let (text, compact) = nested(elements);
+            assert!(text == compact, "{} bytes became {}", compact.len(), text.len());
+        }
+        // As deep as this, everything that is not large is laid out.
+        let mut text = format!("{}1{}", "[".repeat(80), "]".repeat(80));
+        Layout::Pretty.finish(&mut text, 0);
+        assert_eq!(text.lines().count(), 161);
     }
 }

@@ -108,7 +108,7 @@ fn request(input: &[u8]) {
     }
 }
 
-/// Output has QEMU's layout for any value, and reads as the same value.
+/// Output has QEMU's layout for any value, or is compact where that would be very long, and reads as the same value.
 fn writer(input: &[u8]) {
     let (mut reader, mut input) = (Reader::default(), input);
     while let Some(message) = reader.read(&mut input) {
@@ -120,6 +120,9 @@ fn writer(input: &[u8]) {
             let mut text = String::new();
             response.write(layout, &mut text);
             let body = text.strip_suffix("\r\n").expect("CR LF at the end").replace("\r\n", "\n");
+            let is_compact = !body.contains('\n');
+            let checked = if is_compact { json::Layout::Compact } else { checked };
+            assert!(!is_compact || layout == Layout::Compact || body.len() > 100, "{body}");
             assert_eq!(json::Json::parse(&body).expect("JSON").to_text(checked), body);
             check_settles(&text, |text| rewrite(text, layout));
         }
