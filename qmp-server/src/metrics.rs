@@ -22,6 +22,8 @@ use crate::{Address, Control, Listen, ListenError, Server, version};
 
 pub use endpoint::MetricsEndpoint;
 pub(crate) use exposition::{Exposition, seconds};
+#[cfg(feature = "fuzzing")]
+pub(crate) use request::response_to;
 
 /// The figures of a [`Server`]: clients, requests, how long they wait and take, events,
 /// what was dropped and refused. From [`Server::metrics`], before it runs, and

@@ -22,6 +22,8 @@ use tracing::Span;
 use self::client::{Client, Place};
 use self::link::{CONNECT_TIMEOUT, UpstreamLink};
 use self::names::Names;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::names::renamed;
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
 #[cfg(feature = "metrics")]

@@ -9,6 +9,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, KeyPair, NameConstraints, SanType, date_time_ymd,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// A certificate and its key, each in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +141,31 @@ fn of_authority(name: &str) -> io::Result<CertificateParams> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
     Ok(params)
+}
+
+/// Chains of certificates (DER, one after the other) with names of every kind, constrained and not.
+///
+/// # Errors
+///
+/// If they cannot be made.
+pub fn chains() -> io::Result<Vec<Vec<u8>>> {
+    let dir = tempfile::tempdir()?;
+    let root = Authority::new(dir.path(), "root")?;
+    let below = root.constrained("below", &["example.org", ".example.com"])?;
+    let mut chains = Vec::new();
+    for authority in [&root, &below] {
+        for names in [&[][..], &["alice.example.org"], &["spiffe://example.org/a", "127.0.0.1"]] {
+            let identity = authority.issue("alice.example.org", names)?;
+            let mut chain = Vec::new();
+            for path in [&identity.cert, &authority.certificate(), &root.certificate()] {
+                for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
+                    chain.extend_from_slice(&certificate.map_err(io::Error::other)?);
+                }
+            }
+            chains.push(chain);
+        }
+    }
+    Ok(chains)
 }
 
 impl std::fmt::Debug for Authority {

@@ -25,8 +25,11 @@ cargo xtask TASK
                                   versions
     difffuzz [--count N] [--seed S] [--through-mux] [--files DIR] [OPTION]...
                                   compare our server, or our mux with QEMU behind it, with QEMU on random input, or on files
-    fuzz [reader|request|writer|audit|roles|addresses|configuration] [--seconds N] [--seed S]
-                                  search for input that qmp-proto or qmp-server handle wrongly
+    fuzz [reader|request|writer|session|audit|roles|addresses|configuration|certificates|metrics|descriptors]...
+         [--seconds N] [--seed S] [--files DIR]
+                                  let libFuzzer search for input that qmp-proto or qmp-server handle wrongly; it starts from the
+                                  conformance cases, what it found before, and the files of DIR
+    fuzz TARGET --input FILE      feed one target with this file
     soak [--seconds N] [--seed S] [OPTION]...
                                   run misbehaving clients, and check that no other client suffers
     soak --hostile [--seconds N] [--seed S] [--only serve|mux] [--qemu RELEASE] [--share SHARE]

@@ -98,6 +98,11 @@ impl Object {
         Iter(self.members.iter())
     }
 
+    /// Returns the members like [`iter`](Object::iter), with values that can be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Value)> {
+        self.members.iter_mut().map(|member| (member.name.as_str(), &mut member.value))
+    }
+
     /// Returns the members in the order in which QEMU writes and checks them: by the buckets of its hash
     /// table, and within a bucket the member added last comes first.
     pub fn iter_in_qemu_order(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {

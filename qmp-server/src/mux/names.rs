@@ -107,17 +107,19 @@ impl Names {
             return None;
         }
         let mut renaming = Renaming { prefix: &self.prefix, given: &given, found: Vec::new() };
-        let mut renamed = renaming.object(arguments, false);
+        // One copy, changed in place: a copy at each level would take as many times the size as there are levels.
+        let mut renamed = arguments.clone();
+        renaming.object(&mut renamed, false);
         // Here the name of the member is a string of its own.
         if command == "qom-set"
             && let Some(property) = arguments.get("property").and_then(Value::as_str)
             && let Some(value) = arguments.get("value").and_then(Value::as_str)
             && let Some(value) = renaming.string(property, value, false)
         {
-            renamed.get_or_insert_with(|| arguments.clone()).insert("value", value);
+            renamed.insert("value", value);
         }
         let names = renaming.found;
-        renamed.map(|arguments| Renamed { arguments, names })
+        (!names.is_empty()).then_some(Renamed { arguments: renamed, names })
     }
 
     /// An error about the client's names, as the client knows them.
@@ -137,6 +139,19 @@ impl Drop for Names {
     }
 }
 
+/// Renames in the arguments of a client that has given these names.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn renamed(
+    prefix: &str,
+    given: &[&str],
+    command: &str,
+    arguments: &Object,
+) -> Option<(Object, Vec<String>)> {
+    let names = Names::new(prefix.to_owned(), Arc::default());
+    given.iter().for_each(|&name| names.add(name.to_owned()));
+    names.rename(command, arguments).map(|Renamed { arguments, names }| (arguments, names))
+}
+
 struct Renaming<'a> {
     prefix: &'a str,
     given: &'a HashSet<String>,
@@ -145,41 +160,37 @@ struct Renaming<'a> {
 
 impl Renaming<'_> {
     /// `within_fd` says that the object is the data of an address of type `fd`.
-    fn object(&mut self, object: &Object, within_fd: bool) -> Option<Object> {
+    fn object(&mut self, object: &mut Object, within_fd: bool) {
         let is_fd = within_fd || object.get("type").and_then(Value::as_str) == Some("fd");
-        let mut renamed: Option<Object> = None;
-        for (name, value) in object {
+        for (name, value) in object.iter_mut() {
             steps::count(1);
-            let new = match value {
-                Value::String(text) => self.string(name, text, is_fd).map(Value::from),
-                Value::Object(inner) => {
-                    self.object(inner, is_fd && name == "data").map(Value::Object)
+            match value {
+                Value::String(text) => {
+                    if let Some(renamed) = self.string(name, text, is_fd) {
+                        *text = renamed;
+                    }
                 }
-                Value::Array(elements) => self.array(elements).map(Value::Array),
-                _ => None,
-            };
-            if let Some(new) = new {
-                renamed.get_or_insert_with(|| object.clone()).insert(name, new);
+                Value::Object(inner) => self.object(inner, is_fd && name == "data"),
+                Value::Array(elements) => self.array(elements),
+                _ => {}
             }
         }
-        renamed
     }
 
-    fn array(&mut self, elements: &[Value]) -> Option<Vec<Value>> {
-        let mut renamed: Option<Vec<Value>> = None;
-        for (index, element) in elements.iter().enumerate() {
+    fn array(&mut self, elements: &mut [Value]) {
+        for element in elements {
             steps::count(1);
-            let new = match element {
-                Value::String(text) => self.path(text).map(Value::from),
-                Value::Object(inner) => self.object(inner, false).map(Value::Object),
-                Value::Array(inner) => self.array(inner).map(Value::Array),
-                _ => None,
-            };
-            if let Some(new) = new {
-                renamed.get_or_insert_with(|| elements.to_vec())[index] = new;
+            match element {
+                Value::String(text) => {
+                    if let Some(renamed) = self.path(text) {
+                        *text = renamed;
+                    }
+                }
+                Value::Object(inner) => self.object(inner, false),
+                Value::Array(inner) => self.array(inner),
+                _ => {}
             }
         }
-        renamed
     }
 
     fn string(&mut self, member: &str, text: &str, is_fd: bool) -> Option<String> {

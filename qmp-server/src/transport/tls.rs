@@ -16,6 +16,8 @@ use rustls::{
 };
 
 pub(crate) use self::config::configure;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::names::names_of;
 use self::names::{Authorities, NameNotAllowed};
 use super::{Listener, Received, Transport, tcp};
 use crate::transport::{Address, ListenTls, Peer};

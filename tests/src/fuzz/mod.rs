@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Looking for input that `qmp-proto` or `qmp-server` cannot cope with.
 //!
-//! A [`Target`] is a function that takes any bytes and panics if something is not as promised. [`run`] feeds it with
-//! [inputs](crate::inputs) until the time is up, and watches how long it takes and how much memory.
+//! A [`Target`] is a function that takes any bytes and panics if something is not as promised; [`check`] also watches how long
+//! it takes and how much memory. `cargo xtask fuzz` lets libFuzzer search, which prefers inputs that reach code that no other
+//! has reached: it starts from [`seeds`](Target::seeds) and often takes an input that was [made](Target::make_input).
 
 mod server;
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::inputs::{Inputs, Random};
+use crate::certificates;
+use crate::inputs::{self, Inputs, Random};
 
 pub(crate) use server::AUDIT_WORDS;
 pub use targets::{TARGETS, Target};
@@ -32,31 +34,40 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// Feeds `target` for this long. How many inputs it took.
-///
-/// # Errors
-///
-/// Fails with the first input that the target does not take.
-pub fn run(
-    target: &Target,
-    time: Duration,
-    seed: u64,
-    seeds: &[Vec<u8>],
-) -> Result<u64, Box<Failure>> {
-    let started = Instant::now();
-    let random = Random::new(seed);
-    let mut count = 0;
-    while started.elapsed() < time {
-        let mut inputs = Inputs::new(random.fork(count), seeds);
-        let has_words = !target.words.is_empty() && !inputs.random().one_in(4);
-        let input = match has_words {
-            true => words(target.words, inputs.random()),
-            false => stream(&mut inputs),
-        };
-        check(target, &input)?;
-        count += 1;
+impl Target {
+    /// Inputs to begin with: what the conformance cases send, certificates, and the target's words.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the cases cannot be read, or no certificates be made.
+    pub fn seeds(&self) -> Result<Vec<Vec<u8>>, String> {
+        if self.takes_certificates {
+            return certificates::chains().map_err(|error| error.to_string());
+        }
+        let words = self.words.iter().map(|word| word.as_bytes().to_vec());
+        Ok(inputs::seeds::from_cases()?.into_iter().chain(words).collect())
     }
-    Ok(count)
+
+    /// Makes an input from the grammar, the target's words and some of `seeds`. It depends only on `random` and these.
+    #[must_use]
+    pub fn make_input(&self, random: Random, seeds: &[Vec<u8>]) -> Vec<u8> {
+        let mut inputs = Inputs::new(random, seeds);
+        match !self.words.is_empty() && !inputs.random().one_in(4) {
+            true => words(self.words, inputs.random()),
+            false => stream(&mut inputs),
+        }
+    }
+
+    /// The dictionary for libFuzzer: words, and tokens of JSON.
+    #[must_use]
+    pub fn dictionary(&self) -> String {
+        const TOKENS: [&str; 8] = ["{", "}", "[", "]", ",", ":", "\"", "\\u0000"];
+        let words = self.words.iter().chain(&TOKENS).map(|word| {
+            let bytes = word.bytes().map(|byte| format!("\\x{byte:02x}"));
+            format!("\"{}\"\n", bytes.collect::<String>())
+        });
+        words.collect()
+    }
 }
 
 /// Feeds `target` once.
@@ -114,23 +125,28 @@ fn words(words: &[&str], random: &mut Random) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inputs::seeds;
 
     #[test]
-    fn every_target_takes_everything_for_a_while() {
-        let seeds = seeds::from_cases().unwrap();
+    fn every_target_takes_seeds_and_made_inputs() {
         for target in TARGETS {
-            for seed in &seeds {
-                check(target, seed).unwrap();
+            let seeds = target.seeds().unwrap();
+            let random = Random::new(1);
+            let made = (0..100).map(|number| target.make_input(random.fork(number), &seeds));
+            for input in seeds.iter().cloned().chain(made) {
+                if let Err(Failure { input, reason }) =
+                    check(target, &input).map_err(|failure| *failure)
+                {
+                    panic!("{}: {reason} on \"{}\"", target.name, input.escape_ascii());
+                }
             }
-            run(target, Duration::from_millis(500), 1, &seeds).unwrap();
         }
     }
 
     #[test]
     fn a_target_that_fails_is_found_out() {
         let wasteful: fn(&[u8]) = |_| drop(std::hint::black_box(vec![0u8; 2 << 20]));
-        assert!(check(&Target { name: "wasteful", words: &[], run: wasteful }, b"").is_err());
-        assert!(check(&Target { name: "ok", words: &[], run: |_| {} }, b"").is_ok());
+        let target = |run| Target { name: "x", words: &[], takes_certificates: false, run };
+        assert!(check(&target(wasteful), b"").is_err());
+        assert!(check(&target(|_| {}), b"").is_ok());
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Properties of `qmp-server` for any input: of the audit, roles, addresses and configuration files.
+//! Properties of `qmp-server` for any input: of the audit, roles, addresses, configuration files, certificates, requests
+//! for metrics, and the names of descriptors behind a mux.
 //!
 //! Work is to be in proportion to the input. Where the library counts its steps, these are held against its length; else
 //! all that is allocated, which is at least looked at when it is filled.
 
-use qmp_proto::{Bands, Error, Object, Reader, Request};
-use qmp_server::fuzzing::{audited, steps_during};
+use qmp_proto::{Bands, Error, Object, Reader, Request, Value};
+use qmp_server::fuzzing::{audited, certificate_names, metrics_response, renamed, steps_during};
 use qmp_server::{Address, Listen, Role, Subject};
 
 /// Pieces of URLs, options, headers, command lines and JSON.
@@ -39,6 +40,21 @@ pub(super) const CONFIGURATION_WORDS: &[&str] = &[
     "listen", "address", "mode", "pretty", "allow-name", "cert", "key", "client-ca", "role", " = ", "'", "\"", "'''", "[",
     "]", "[[", "]]", "{", "}", ",", "\n", "true", "1", "0660", "'unix:a'", "'tls:h:1,cert=a,key=b'", "[[listen]]\n",
     "address = 'unix:a'\n", "mode = '0600'\n", "x.y.z = ", "#", "\\u0041", "é", "1e9", "1979-05-27", "inf",
+];
+
+/// Pieces of requests for metrics.
+#[rustfmt::skip]
+pub(super) const HTTP_WORDS: &[&str] = &[
+    "GET ", "HEAD ", "POST ", "/metrics", "/", "?a=b", "http://h", " HTTP/1.1", " HTTP/1.0", "\r\n", "\r", "\n", "\r\n\r\n", "\n\n",
+    "Host: x\r\n", "a: b\r\n", ": ", " ", "\t", "\0", "%", "\u{e9}", "x", "GET /metrics HTTP/1.1\r\n",
+];
+
+/// Pieces of arguments that refer to descriptors by name.
+#[rustfmt::skip]
+pub(super) const DESCRIPTOR_WORDS: &[&str] = &[
+    "{", "}", "[", "]", ",", ":", "'", "'tap0'", "'x/y'", "'a':", "1", "'fd':", "'fdname':", "'fds':", "'vhostfds':",
+    "'tap0:tap1:1'", "'uri':", "'fd:tap0'", "'type':", "'fd'", "'data':", "'str':", "'/dev/fdname/tap0'", "/dev/fdname/",
+    "tap0", "{'b':", "'property':", "'value':", "'path':", "{'fd':'tap0'}", "\n",
 ];
 
 /// The most bytes of a line of the audit: arguments and descriptions are cut.
@@ -171,5 +187,93 @@ pub(super) fn configuration(input: &[u8]) {
         let options = if listen.tls.is_some() { ",cert=a,key=b" } else { "" };
         let again = format!("{address}{options}").parse::<Listen>();
         assert_eq!(again.map(|again| again.address), Ok(listen.address));
+    }
+}
+
+/// A request for metrics is understood the same however it is cut.
+pub(super) fn metrics(input: &[u8]) {
+    let whole = metrics_response([input]);
+    for len in [1, 2 + input.len() % 13] {
+        let (pieces, steps) = steps_during(|| metrics_response(input.chunks(len)));
+        // Each byte is added, searched for an empty line together with the two before it, and parsed when there are twice as
+        // many, and at the end.
+        check_steps(steps, input.len(), 8);
+        match (&pieces, &whole) {
+            // The rest of what is refused may not have been looked at yet.
+            (None, Some(whole)) => assert!(whole.starts_with("HTTP/1.1 4"), "{whole}"),
+            _ => assert_eq!(pieces, whole, "{len} bytes at a time"),
+        }
+    }
+}
+
+/// Names in certificates are words that an operator could expect, and can print.
+pub(super) fn certificates(input: &[u8]) {
+    let certificates = split_certificates(input);
+    let mut names = Vec::new();
+    let allocated = allocation_counter::measure(|| names = certificate_names(&certificates));
+    let most = 512 * input.len() as u64 + 4096;
+    assert!(allocated.bytes_total <= most, "{allocated:?} for {} bytes", input.len());
+    for name in names {
+        let text = name.to_string();
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(text.len() <= certificates[0].len());
+        // A rule for this very name can be written, unless it is empty.
+        let subject: Result<Subject, _> = text.parse();
+        assert!(subject.is_ok() || text.ends_with(':'), "{text:?}");
+    }
+}
+
+/// Takes apart what certificates (DER) in a row are; the rest is one more.
+fn split_certificates(input: &[u8]) -> Vec<&[u8]> {
+    let mut certificates = Vec::new();
+    let mut rest = input;
+    while let &[0x30, 0x82, high, low, ..] = rest
+        && let Some((certificate, after)) =
+            rest.split_at_checked(4 + usize::from(u16::from_be_bytes([high, low])))
+    {
+        certificates.push(certificate);
+        rest = after;
+    }
+    certificates.push(rest);
+    certificates
+}
+
+/// The names of descriptors in arguments get the client's prefix, and nothing else changes.
+pub(super) fn descriptors(mut input: &[u8]) {
+    const PREFIX: &str = "Qz7-";
+    const GIVEN: [&str; 4] = ["tap0", "tap1", "x/y", "a"];
+    let mut reader = Reader::default();
+    while let Some(message) = reader.read(&mut input) {
+        let Ok(message) = message else { continue };
+        let Ok(Value::Object(arguments)) = message.to_value() else { continue };
+        let text = arguments.to_string();
+        if text.contains(PREFIX) {
+            continue;
+        }
+        let len = message.as_bytes().len();
+        let command = if arguments.contains("property") { "qom-set" } else { "x" };
+        let mut result = None;
+        let mut steps = 0;
+        let allocated = allocation_counter::measure(|| {
+            (result, steps) = steps_during(|| renamed(PREFIX, &GIVEN, command, &arguments));
+        });
+        check_steps(steps, len, 8);
+        let most = 400 * len as u64 + 4096;
+        assert!(allocated.bytes_total <= most, "{allocated:?} for {len} bytes");
+        let Some((renamed, names)) = result else { continue };
+        assert!(!names.is_empty() && names.iter().all(|name| GIVEN.contains(&&**name)));
+        assert_eq!(renamed.to_string().replace(PREFIX, ""), text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::descriptors;
+
+    #[test]
+    fn names_deep_in_arguments_take_one_copy_of_them() {
+        let (depth, text) = (900, "x".repeat(50_000));
+        let inner = format!("{{'fd': 'tap0', 'x': '{text}'}}");
+        descriptors(format!("{}{inner}{}", "{'a':".repeat(depth), "}".repeat(depth)).as_bytes());
     }
 }

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Properties for any input.
 
+use std::collections::HashSet;
+
+use qmp_proto::client::{Ids, Received, Session, Stage};
 use qmp_proto::{
-    Bands, Dialect, Json, Layout, Limits, Reader, Request, Response, ServerMessage, Value,
+    Band, Bands, Capability, Dialect, Json, Layout, Limits, Reader, Request, Response,
+    ServerMessage, Value,
 };
 
 use super::server;
@@ -16,23 +20,43 @@ pub struct Target {
     pub name: &'static str,
     /// Parts of inputs besides messages.
     pub words: &'static [&'static str],
+    /// Inputs are certificates (DER) rather than text.
+    pub takes_certificates: bool,
     /// Takes any input, or panics.
     pub run: fn(&[u8]),
 }
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
-    Target { name: "reader", words: &[], run: reader },
-    Target { name: "request", words: &[], run: request },
-    Target { name: "writer", words: &[], run: writer },
-    Target { name: "audit", words: server::AUDIT_WORDS, run: server::audit },
-    Target { name: "roles", words: server::ROLE_WORDS, run: server::roles },
-    Target { name: "addresses", words: server::ADDRESS_WORDS, run: server::addresses },
+    text("reader", &[], reader),
+    text("request", &[], request),
+    text("writer", &[], writer),
+    text("session", SESSION_WORDS, session),
+    text("audit", server::AUDIT_WORDS, server::audit),
+    text("roles", server::ROLE_WORDS, server::roles),
+    text("addresses", server::ADDRESS_WORDS, server::addresses),
+    text("configuration", server::CONFIGURATION_WORDS, server::configuration),
     Target {
-        name: "configuration",
-        words: server::CONFIGURATION_WORDS,
-        run: server::configuration,
+        name: "certificates",
+        words: &[],
+        takes_certificates: true,
+        run: server::certificates,
     },
+    text("metrics", server::HTTP_WORDS, server::metrics),
+    text("descriptors", server::DESCRIPTOR_WORDS, server::descriptors),
+];
+
+const fn text(name: &'static str, words: &'static [&'static str], run: fn(&[u8])) -> Target {
+    Target { name, words, takes_certificates: false, run }
+}
+
+/// What servers send, and other programs that are taken for one. The ids are those of [`session`].
+#[rustfmt::skip]
+const SESSION_WORDS: &[&str] = &[
+    "{'QMP': {'version': {}, 'capabilities': ['oob']}}\r\n", "{'return': {}, 'id': 4294967301}\r\n", "{'return': {}, 'id': 3}\n",
+    "{'return': 1, 'id': 13}", "{'error': {'class': 'GenericError', 'desc': 'x'}, 'id': 23}", "{'error': {'class': 'x', 'desc': ''}}",
+    "{'return': {}}", "{'event': 'STOP', 'timestamp': {'seconds': 1, 'microseconds': 2}}\n", "{", "}", "[", "]", "{}", "1 ", "'", "\n",
+    "\r\n", " ", "\u{1}", "HTTP/1.1 400\r\n", "(qemu) ", "QEMU 10.0 monitor", "\u{1b}[", "RFB 003.008\n", "SSH-2.0-x\r\n", "'id':",
 ];
 
 /// How the input is cut into pieces does not matter, whatever the limits.
@@ -127,6 +151,55 @@ fn writer(input: &[u8]) {
             check_settles(&text, |text| rewrite(text, layout));
         }
     }
+}
+
+/// What a server sends means the same to its client however it is cut, and no request is answered twice.
+fn session(input: &[u8]) {
+    let whole = conversation([input]);
+    for len in [1, 2 + input.len() % 13] {
+        assert_eq!(conversation(input.chunks(len)), whole, "{len} bytes at a time");
+    }
+}
+
+/// Returns what a client that has always some requests pending receives and sends.
+fn conversation<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Vec<String> {
+    let mut session = Session::new(Ids::nth_connection(3, 5), vec![Capability::OOB]);
+    let mut pending = HashSet::new();
+    let mut asked = 0;
+    let mut seen = Vec::new();
+    for mut piece in pieces {
+        while let Some(received) = session.read(&mut piece) {
+            let more = match &received {
+                Ok(Received::Ready) => 12,
+                Ok(Received::Response { request, .. }) => {
+                    assert!(pending.remove(request), "{request} is answered twice");
+                    1
+                }
+                Ok(_) => 0,
+                Err(_) => {
+                    assert_eq!(session.stage(), Stage::Failed);
+                    0
+                }
+            };
+            for _ in 0..more {
+                let band = if asked % 3 == 0 { Band::OutOfBand } else { Band::InBand };
+                session.request("x", None, band, asked).expect("a small request");
+                pending.insert(asked);
+                asked += 1;
+            }
+            let counts = [Band::InBand, Band::OutOfBand].map(|band| session.pending_count(band));
+            assert_eq!(counts.iter().sum::<usize>(), pending.len());
+            let sent = session.transmit();
+            for request in sent.iter().flat_map(|sent| sent.lines()) {
+                with_message(request, |message| Request::parse(&message, Bands::Both))
+                    .expect("a request");
+            }
+            seen.push(format!("{received:?}, then {sent:?}"));
+        }
+        assert!(piece.is_empty());
+    }
+    seen.push(format!("{:?}, {:?}", session.stage(), session.suspect()));
+    seen
 }
 
 fn write(message: &ServerMessage, layout: Layout) -> String {

@@ -80,6 +80,13 @@ impl Authorities {
     }
 }
 
+/// The names in the first of these certificates, for authorities with the others.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn names_of(certificates: &[&[u8]]) -> Vec<CertificateName> {
+    let chain: Vec<_> = certificates.iter().map(|&der| CertificateDer::from(der)).collect();
+    Authorities::new(chain.get(1..).unwrap_or_default()).names(&chain)
+}
+
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     x509_parser::parse_x509_certificate(certificate).ok().map(|(_, certificate)| certificate)
 }
