@@ -124,8 +124,13 @@ impl Dispatcher {
         monitor
     }
 
+    /// Gives no monitor a number up to this one, but those that [go on](Dispatcher::reconnect).
+    pub fn reserve_ids(&self, last: u64) {
+        self.shared.last_id.fetch_max(last, Ordering::Relaxed);
+    }
+
     /// Goes on with a connection that another program had: like [`connect`](Dispatcher::connect), but the client is not
-    /// greeted again, and is as far as it was. To be called before other clients connect, so that numbers stay unique.
+    /// greeted again, and is as far as it was. Its number must have been [reserved](Dispatcher::reserve_ids).
     pub fn reconnect(
         &self,
         output: Arc<dyn Output>,
@@ -133,7 +138,7 @@ impl Dispatcher {
         locals: Locals,
         state: &MonitorState,
     ) -> Arc<Monitor> {
-        self.shared.last_id.fetch_max(state.id, Ordering::Relaxed);
+        self.reserve_ids(state.id);
         let monitor = self.add(MonitorId::new(state.id), output, layout, locals);
         monitor.resume(state);
         monitor

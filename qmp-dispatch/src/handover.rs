@@ -34,10 +34,18 @@ pub struct RequestState {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum What {
-    /// The text of the request.
-    Request(String),
+    Request {
+        line: String,
+        band: Band,
+    },
     /// The error that is answered in its turn. The id is text.
-    Refused { class: ErrorClass, desc: String, id: Option<String>, band: Band, unreadable: bool },
+    Refused {
+        class: ErrorClass,
+        desc: String,
+        id: Option<String>,
+        band: Band,
+        unreadable: bool,
+    },
 }
 
 /// What a request that was handed over has besides its message.
@@ -58,7 +66,8 @@ impl RequestState {
             Some(text) => request.write_with_text(Some(text), &mut line),
             None => request.write(&mut line),
         }
-        RequestState { what: What::Request(line), deadline: None, mark: None }
+        let what = What::Request { line, band: request.band };
+        RequestState { what, deadline: None, mark: None }
     }
 
     pub(crate) fn of_refused(refused: &RequestError) -> RequestState {
@@ -71,6 +80,13 @@ impl RequestState {
             unreadable: *unreadable,
         };
         RequestState { what, deadline: None, mark: None }
+    }
+
+    /// Whether the request was to be executed in-band or out-of-band.
+    pub fn band(&self) -> Band {
+        match &self.what {
+            What::Request { band, .. } | What::Refused { band, .. } => *band,
+        }
     }
 
     /// Notes a number for the [forwarder](crate::Forwarded::mark).
@@ -87,7 +103,7 @@ impl RequestState {
         let RequestState { what, deadline, mark } = self;
         let resumed = Resumed { deadline, mark };
         let line = match what {
-            What::Request(line) => line,
+            What::Request { line, .. } => line,
             What::Refused { class, desc, id, band, unreadable } => {
                 let mut refused = RequestError::from(unreadable_id());
                 refused.error = Error::new(class, desc);

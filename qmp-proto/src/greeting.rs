@@ -120,7 +120,7 @@ impl From<String> for Capability {
 /// assert_eq!(greeting.version.to_string(), "10.0.2 (Debian)");
 /// assert_eq!(Capability::from("oob"), Capability::OOB);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Greeting {
     /// The version of the server.

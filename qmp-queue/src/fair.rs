@@ -493,9 +493,9 @@ impl<T> Fair<T> {
         self.slot(key).map(Slot::stats)
     }
 
-    /// Returns the queued items of a producer, the next one first.
-    pub(crate) fn items(&self, key: Key) -> impl Iterator<Item = &T> {
-        self.slot(key).into_iter().flat_map(|slot| &slot.items)
+    /// Returns all queued items: those of a producer together, the next one first.
+    pub(crate) fn items(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().flat_map(|(_, slot)| &slot.items)
     }
 
     /// Appends the statistics of the producers in some slots from `start` on. Returns where to

@@ -96,21 +96,6 @@ impl<T> Producer<T> {
         self.shared.lock().fair.stats(self.key)
     }
 
-    /// Makes something of each queued item, the next one first, and leaves the items where they are.
-    ///
-    /// `look` is called with the queue locked: it must neither block nor use the queue.
-    ///
-    /// ```
-    /// use qmp_queue::{Mode, Queue};
-    ///
-    /// let producer = Queue::new().register(Mode::default());
-    /// producer.push("stop").unwrap();
-    /// assert_eq!(producer.look(|item| item.len()), [4]);
-    /// ```
-    pub fn look<R>(&self, look: impl FnMut(&T) -> R) -> Vec<R> {
-        self.shared.lock().fair.items(self.key).map(look).collect()
-    }
-
     /// Takes back the queued items. The producer stays open and keeps its place in the order of
     /// service, and its items in progress stay so.
     pub fn clear(&self) -> Cleared<T> {

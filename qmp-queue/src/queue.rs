@@ -244,6 +244,23 @@ impl<T> Queue<T> {
         self.shared.wakeups()
     }
 
+    /// Makes something of each queued item, and leaves the items where they are. Those of a producer come together, in their
+    /// order.
+    ///
+    /// `look` is called with the queue locked: it must neither block nor use the queue.
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let producer = queue.register(Mode::default());
+    /// producer.push("stop").unwrap();
+    /// assert_eq!(queue.look(|item| item.len()), [4]);
+    /// ```
+    pub fn look<R>(&self, look: impl FnMut(&T) -> R) -> Vec<R> {
+        self.shared.lock().fair.items().map(look).collect()
+    }
+
     /// Returns the number of queued items of all producers.
     pub fn len(&self) -> usize {
         self.shared.lock().fair.len()

@@ -4,6 +4,8 @@
 mod alarm;
 mod builder;
 mod event_loop;
+#[cfg(feature = "mux")]
+mod handover;
 mod hosted;
 mod leader;
 mod link;
@@ -28,6 +30,12 @@ use self::alarm::StepIn;
 pub use self::builder::EngineBuilder;
 use self::builder::OnThreadStart;
 use self::event_loop::{Loop, Results};
+#[cfg(feature = "mux")]
+pub(crate) use self::handover::{
+    ArrivalState, Freezing, ListenerState, Paused, Returning, ServerState,
+};
+#[cfg(feature = "mux")]
+pub(crate) use self::hosted::Doors;
 pub(crate) use self::hosted::{Hosted, OnEnd, Options, Plan};
 use self::leader::{Lead, Leadership};
 #[cfg(feature = "mux")]
@@ -284,17 +292,18 @@ impl Shared {
             if !work.is_quick() {
                 self.cork.flush();
             }
+            leading.work_begins();
             self.leadership.let_go(leading);
             let done = work.run(&self.cork);
             match self.leadership.try_lead() {
                 Some(again) => leading = again,
                 None => {
                     // Who leads is woken by this, and writes what this has corked.
-                    self.post(done);
+                    self.post(Done::Ran(Box::new(done)));
                     return None;
                 }
             }
-            leading.apply(done);
+            leading.work_ended(done);
         }
     }
 

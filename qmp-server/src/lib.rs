@@ -136,7 +136,7 @@ pub use machine::{
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsEndpoint, MetricsOfAll, register_metrics};
 #[cfg(feature = "mux")]
-pub use mux::{InFlightCommand, Mux, UpstreamStatus};
+pub use mux::{Frozen, Handover, InFlightCommand, Mux, UpstreamStatus};
 pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints, version};
 #[cfg(feature = "roles")]
 pub use roles::{Role, RoleError, Roles, Subject};
@@ -144,7 +144,7 @@ pub use server::{Control, Embedded, Server, ServerHandle, register_status};
 pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMissed};
 pub use transport::{
     Address, AddressError, CertificateName, Closing, Connect, ConnectTls, KeepAlive, ListenTls,
-    Listener, Peer, Received, Transport,
+    Listener, Peer, Received, Transport, Travels,
 };
 
 /// Its example is compiled.

@@ -4,14 +4,22 @@
 mod deserialize;
 
 use std::io;
+#[cfg(all(feature = "mux", feature = "tls"))]
+use std::net::TcpListener;
+#[cfg(feature = "mux")]
+use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::os::unix::fs::PermissionsExt;
+#[cfg(feature = "mux")]
+use std::os::unix::net::UnixListener;
 #[cfg(feature = "tls")]
 use std::path::Path;
 use std::str::FromStr;
 
 use crate::access::{group_id, user_id};
 use crate::steps;
+#[cfg(feature = "mux")]
+use crate::transport::Listener;
 use crate::transport::options::{self, switch};
 #[cfg(feature = "tls")]
 use crate::transport::tls;
@@ -183,6 +191,24 @@ pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
         Address::Stdio => stdio::connect().map(|connection| vec![Opened::Connection(connection)]),
     });
     opened.map_err(|reason| ListenError { address: listen.address.clone(), reason })
+}
+
+/// Listens with a socket that another program has handed over.
+#[cfg(feature = "mux")]
+pub(crate) fn take_over(
+    listen: &Listen,
+    socket: OwnedFd,
+    file: Option<(u64, u64)>,
+) -> Result<Box<dyn Listener>, ListenError> {
+    let taken = check(listen).and_then(|()| match &listen.address {
+        Address::Unix(path) => Ok(unix::take_over(UnixListener::from(socket), path, file)),
+        Address::UnixAbstract(_) => Ok(Box::new(UnixListener::from(socket)) as Box<dyn Listener>),
+        #[cfg(feature = "tls")]
+        Address::Tls { .. } => tls::take_over(TcpListener::from(socket), &tls_files(listen)),
+        &Address::Fd(number) => inherited::listener(socket, number, listen.insecure),
+        _ => inherited::listener(socket, -1, listen.insecure),
+    });
+    taken.map_err(|reason| ListenError { address: listen.address.clone(), reason })
 }
 
 /// Does what comes before opening an address: nobody notices.

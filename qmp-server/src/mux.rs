@@ -4,6 +4,7 @@
 mod client;
 mod connection;
 mod events;
+mod handover;
 mod link;
 mod names;
 mod request;
@@ -20,6 +21,8 @@ use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
 use tracing::Span;
 
 use self::client::{Client, Place};
+use self::handover::MuxHandover;
+pub use self::handover::{Frozen, Handover};
 use self::link::{CONNECT_TIMEOUT, UpstreamLink};
 use self::names::Names;
 #[cfg(feature = "fuzzing")]
@@ -87,6 +90,8 @@ struct Shared {
     is_last: AtomicBool,
     /// There is a new one, maybe.
     has_appeared: AtomicBool,
+    /// What this mux goes on with when it serves.
+    handed_over: Mutex<Option<MuxHandover>>,
 }
 
 /// What has become of the server for the clients.
@@ -140,6 +145,7 @@ impl Mux {
             shutting_down: AtomicBool::new(false),
             peer: OnceLock::new(),
             has_appeared: AtomicBool::new(false),
+            handed_over: Mutex::default(),
         };
         Ok(Mux { shared: Arc::new(shared) })
     }
@@ -182,7 +188,8 @@ impl Mux {
             let prefix = format!("mux-{secret:016x}-{number}-");
             let names = Names::new(prefix, Arc::clone(&upstream.names));
             let user = locals.get::<Arc<Ledger>>().map_or(0, |ledger| ledger.owner());
-            let client = Arc::new(Client::new(upstream.line(), user, names));
+            let new = || Arc::new(Client::new(upstream.line(), user, names));
+            let client = upstream.returning(&locals).unwrap_or_else(new);
             let place = Place::new(&client, &upstream);
             let upstream = Arc::clone(&upstream);
             locals.with(place).with(OnLeave::new(move || upstream.leave(&client)))
@@ -217,7 +224,8 @@ impl Mux {
     pub fn open(&self) -> io::Result<()> {
         let upstream = &self.shared.connect;
         let mut inherited = self.shared.inherited();
-        if upstream.is_inherited() && inherited.is_none() {
+        let is_taken_over = self.shared.handed_over().is_some();
+        if upstream.is_inherited() && inherited.is_none() && !is_taken_over {
             let attempt = Attempt::prepare(upstream, CONNECT_TIMEOUT).map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", upstream.address))
             })?;
@@ -263,8 +271,12 @@ impl Mux {
         self.report_to(&server.metrics());
         let shared = Arc::clone(&self.shared);
         let server = server.in_span(shared.span.clone()).on_end(move || shared.ended());
-        let link =
+        let mut link =
             UpstreamLink::new(registration, Arc::clone(&self.shared), engine, server, inherited);
+        if let Some(handover) = self.shared.handed_over().take() {
+            let _entered = self.shared.span.enter();
+            link.resume(handover);
+        }
         engine.add_link(Box::new(link));
         Ok(())
     }
@@ -380,6 +392,14 @@ impl Shared {
 
     fn inherited(&self) -> MutexGuard<'_, Option<Attempt>> {
         self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handed_over(&self) -> MutexGuard<'_, Option<MuxHandover>> {
+        self.handed_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_over(&self, handover: MuxHandover) {
+        *self.handed_over() = Some(handover);
     }
 
     /// The server for the clients, while there is one.

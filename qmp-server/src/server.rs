@@ -9,6 +9,8 @@ mod stream;
 
 use std::fmt;
 use std::io;
+#[cfg(feature = "mux")]
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,17 +24,35 @@ pub use self::status::register_status;
 #[cfg(feature = "metrics")]
 pub(crate) use self::status::{control, no_server};
 use crate::access::{Access, Door, DoorRole, Limits, Logged, Origin, RefusalHook};
+#[cfg(feature = "mux")]
+use crate::engine::{ArrivalState, Doors};
 use crate::engine::{Engine, Hosted, Listening, Observed, OnEnd, Options, Plan};
 use crate::io::Waker;
+#[cfg(feature = "mux")]
+use crate::listen::take_over;
 use crate::listen::{Listen, ListenError, open};
 use crate::observe::Refusal;
 use crate::session::Discipline;
 use crate::transport::{Address, Listener, Opened, Peer, Transport};
+#[cfg(feature = "mux")]
+use crate::transport::{Luggage, inherited, unix};
 
 /// How long a command that is executed may hold up the end of the server, by default.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
 type Connections = Vec<(Box<dyn Transport>, Origin)>;
+
+/// Removes the files of sockets that nobody listens at any more.
+#[cfg(feature = "mux")]
+impl Drop for InheritedDoors {
+    fn drop(&mut self) {
+        for (opened_as, socket, file) in self.listeners.drain(..) {
+            if let Ok(Address::Unix(path)) = opened_as.parse() {
+                unix::take_over(socket.into(), &path, file).clean_up();
+            }
+        }
+    }
+}
 
 /// A server that is set up: where it listens, and what it serves there.
 ///
@@ -69,6 +89,19 @@ pub struct Server {
     refusal_hook: Option<RefusalHook>,
     span: Span,
     on_end: Option<OnEnd>,
+    /// What connections were opened as.
+    #[cfg(feature = "mux")]
+    opened: Vec<String>,
+    #[cfg(feature = "mux")]
+    inherited: InheritedDoors,
+}
+
+/// How clients came in to another program, as far as that was not asked for here yet.
+#[cfg(feature = "mux")]
+#[derive(Default)]
+pub(crate) struct InheritedDoors {
+    pub(crate) listeners: Vec<(String, OwnedFd, Option<(u64, u64)>)>,
+    pub(crate) opened: Vec<String>,
 }
 
 impl Server {
@@ -91,6 +124,10 @@ impl Server {
             refusal_hook: None,
             span: Span::none(),
             on_end: None,
+            #[cfg(feature = "mux")]
+            opened: Vec::new(),
+            #[cfg(feature = "mux")]
+            inherited: InheritedDoors::default(),
         }
     }
 
@@ -119,20 +156,82 @@ impl Server {
     pub fn listen(mut self, listen: &Listen) -> Result<Server, ListenError> {
         let layout = if listen.pretty { Layout::Pretty } else { Layout::Compact };
         let role = listen.role.as_deref().map(|role| DoorRole(role.into()));
-        for opened in open(listen)? {
+        let opened_as = listen.address.to_string();
+        #[cfg(feature = "mux")]
+        let opened = match self.inherit(listen, &opened_as)? {
+            Some(opened) => opened,
+            None => open(listen)?,
+        };
+        #[cfg(not(feature = "mux"))]
+        let opened = open(listen)?;
+        for opened in opened {
             match opened {
                 Opened::Listener(listener) => {
                     let listener_index = Some(self.listening.len());
                     let origin = Origin { layout, listener: listener_index, role: role.clone() };
-                    self.listening.push(Listening::new(listener, origin));
+                    let mut listening = Listening::new(listener, origin);
+                    listening.opened_as = Some(opened_as.clone());
+                    self.listening.push(listening);
                 }
                 Opened::Connection(transport) => {
+                    #[cfg(feature = "mux")]
+                    self.opened.push(opened_as.clone());
                     let origin = Origin { layout, listener: None, role: role.clone() };
                     self.connections.push((transport, origin));
                 }
             }
         }
         Ok(self)
+    }
+
+    /// What another program has opened for these options, if it has; nothing more if it was a connection.
+    #[cfg(feature = "mux")]
+    fn inherit(
+        &mut self,
+        listen: &Listen,
+        opened_as: &str,
+    ) -> Result<Option<Vec<Opened>>, ListenError> {
+        let InheritedDoors { listeners, opened } = &mut self.inherited;
+        if let Some(place) = opened.iter().position(|opened| opened == opened_as) {
+            self.opened.push(opened.swap_remove(place));
+            return Ok(Some(Vec::new()));
+        }
+        let mut all = Vec::new();
+        for (_, socket, file) in listeners.extract_if(.., |(of, ..)| of == opened_as) {
+            all.push(Opened::Listener(take_over(listen, socket, file)?));
+        }
+        Ok((!all.is_empty()).then_some(all))
+    }
+
+    /// Has what another program has handed over at hand for [`listen`](Server::listen).
+    #[cfg(feature = "mux")]
+    pub(crate) fn inheriting(mut self, inherited: InheritedDoors) -> Server {
+        self.inherited = inherited;
+        self
+    }
+
+    /// How clients can come in, and connections that wait for being served.
+    #[cfg(feature = "mux")]
+    pub(crate) fn doors(&self) -> (&[Listening], &[String], &[(Box<dyn Transport>, Origin)]) {
+        (&self.listening, &self.opened, &self.connections)
+    }
+
+    /// Serves connections that another program has accepted and not served.
+    #[cfg(feature = "mux")]
+    pub(crate) fn with_arrivals(
+        mut self,
+        arrivals: Vec<ArrivalState>,
+        luggage: &mut Luggage,
+    ) -> Server {
+        for ArrivalState { socket, given, came } in arrivals {
+            let opened =
+                luggage.take(socket).and_then(|socket| inherited::connection(socket, given));
+            match opened {
+                Ok(transport) => self.connections.push((transport, came.into_origin())),
+                Err(error) => tracing::warn!("a client is not served: {error}"),
+            }
+        }
+        self
     }
 
     /// Says which processes of this machine may connect, in place of the default [`Access`]. Others are disconnected
@@ -363,13 +462,19 @@ impl Server {
 
     /// Runs the server on the threads of an engine, without waiting for them. What goes wrong is logged, and ends it.
     #[cfg(feature = "mux")]
-    pub(crate) fn run_on(self, engine: &Engine) -> Control {
+    pub(crate) fn run_on(self, engine: &Engine) -> Arc<Hosted> {
         let (plan, listening, connections) = self.plan(None);
-        Control::new(&engine.host_later(plan, listening, connections))
+        engine.host_later(plan, listening, connections)
     }
 
     fn plan(self, embedder: Option<Arc<Waker>>) -> (Plan, Vec<Listening>, Connections) {
         let addresses = self.addresses().collect();
+        #[cfg(feature = "mux")]
+        let doors = {
+            let each =
+                |listening: &Listening| (listening.opened_as.clone(), listening.origin.clone());
+            Doors { listeners: self.listening.iter().map(each).collect(), opened: self.opened }
+        };
         let door = Door {
             access: self.access,
             look_up_groups: self.look_up_groups,
@@ -388,6 +493,8 @@ impl Server {
             on_end: self.on_end,
             embedder,
             addresses,
+            #[cfg(feature = "mux")]
+            doors,
         };
         (plan, self.listening, self.connections)
     }

@@ -26,6 +26,8 @@ mod client;
 mod cork;
 mod descriptors;
 mod effects;
+#[cfg(feature = "mux")]
+mod handover;
 mod input;
 mod missed;
 mod on_leave;
@@ -45,13 +47,17 @@ use qmp_queue::{Mode, Producer, Pushed, Queue};
 
 pub(crate) use self::client::{Charges, Client, Job};
 pub(crate) use self::cork::{Cork, Corking};
-use self::descriptors::charged;
+pub(crate) use self::descriptors::charged;
 pub use self::descriptors::{Descriptor, Descriptors};
 pub(crate) use self::effects::{Effects, Next, Run};
+#[cfg(feature = "mux")]
+pub(crate) use self::handover::{CameBy, SessionState};
 use self::input::Input;
 pub use self::missed::{EVENTS_MISSED, EventsMissed};
 pub(crate) use self::on_leave::OnLeave;
 pub(crate) use self::outbox::{Outbox, Written};
+#[cfg(feature = "mux")]
+pub(crate) use self::outbox::{SharedTexts, TextsTaken};
 use crate::access::{Charge, Ledger, Origin};
 use crate::io::{Event, Registration};
 use crate::observe::{ClientCounters, Counters, trace};
@@ -122,6 +128,8 @@ pub(crate) struct Session {
     may_be_suspended: bool,
     /// In-band requests that wait for a place in an account. They stand before everything in `input`.
     parked: VecDeque<Parked>,
+    /// Requests that another program has read. They stand between those that are parked and `input`.
+    resumed: VecDeque<Pending>,
     /// An out-of-band request was not answered yet, or a large message is being parsed: what was sent after it waits.
     running: bool,
     /// The server ends: nothing more is read.
@@ -183,6 +191,7 @@ impl Session {
             read_closed: false,
             may_be_suspended: false,
             parked: VecDeque::new(),
+            resumed: VecDeque::new(),
             running: false,
             halted: false,
         }
@@ -240,7 +249,13 @@ impl Session {
         let mut effects = Effects::next(Next::Wait);
         let mut reads = 0;
         while self.accepts_input() {
-            if !self.input.is_read() {
+            if let Some(pending) = self.resumed.pop_front() {
+                let mut taken = Taken::default();
+                let length = pending.heap_size();
+                self.take(pending, length, &mut taken);
+                effects.queued |= taken.queued;
+                effects.run = taken.run;
+            } else if !self.input.is_read() {
                 let piece = self.input.next_piece();
                 if piece.end == self.input.unread.len() && !self.input.descriptors.is_empty() {
                     self.let_wait();
@@ -510,7 +525,7 @@ impl Session {
 
     /// Whether there is something to do once the monitor is resumed, though the transport may report nothing.
     fn has_more(&self) -> bool {
-        let waits = !self.input.is_read() || !self.parked.is_empty();
+        let waits = !self.input.is_read() || !self.parked.is_empty() || !self.resumed.is_empty();
         waits || self.readable || self.read_closed || self.state == State::HalfClosed
     }
 
@@ -534,7 +549,8 @@ impl Session {
 
     /// The client has sent all, and has been answered and sent all.
     fn is_finished(&self) -> bool {
-        if self.state != State::HalfClosed || self.running || !self.input.is_read() {
+        let is_read = self.input.is_read() && self.resumed.is_empty();
+        if self.state != State::HalfClosed || self.running || !is_read {
             return false;
         }
         self.client.held_back.store(true, Ordering::SeqCst);
@@ -562,7 +578,8 @@ impl Session {
     pub(crate) fn refuse(&mut self) -> Vec<Pending> {
         self.halt();
         let queued = self.client.producer.close().items.into_iter().map(|job| job.pending);
-        let refused = queued.chain(self.parked.drain(..).map(|parked| parked.pending)).collect();
+        let parked = self.parked.drain(..).map(|parked| parked.pending);
+        let refused = queued.chain(parked).chain(self.resumed.drain(..)).collect();
         self.forget_input();
         refused
     }
@@ -632,6 +649,7 @@ impl Session {
             client: self.client,
             transport: self.transport,
             _parked: self.parked,
+            _resumed: self.resumed,
         }
     }
 }
@@ -640,6 +658,7 @@ impl Session {
 pub(crate) struct Remains {
     _jobs: Vec<Job>,
     _parked: VecDeque<Parked>,
+    _resumed: VecDeque<Pending>,
     pub(crate) client: Arc<Client>,
     transport: Arc<dyn Transport>,
 }

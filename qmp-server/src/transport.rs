@@ -6,6 +6,8 @@ mod ancillary;
 mod certificate_name;
 pub(crate) mod connect;
 pub(crate) mod inherited;
+#[cfg(feature = "mux")]
+mod packing;
 mod peer;
 pub(crate) mod stdio;
 pub(crate) mod tcp;
@@ -25,6 +27,8 @@ pub use self::certificate_name::CertificateName;
 pub(crate) use self::certificate_name::ExpectedName;
 pub(crate) use self::connect::LONGEST_TIMEOUT;
 pub use self::connect::{Connect, ConnectTls, KeepAlive};
+#[cfg(feature = "mux")]
+pub(crate) use self::packing::{FORMAT, Luggage, Packed, Packing, invalid, unpack};
 pub use self::peer::Peer;
 pub use self::tls_files::ListenTls;
 pub(crate) use self::unix::SocketFile;
@@ -174,9 +178,26 @@ pub trait Transport: AsFd + Send + Sync {
         Closing::AtOnce
     }
 
+    /// What becomes of the connection when another program [takes over](crate::Handover). By default it ends.
+    fn travels(&self) -> Travels {
+        Travels::Never
+    }
+
     /// Throws away what is left to be received, so that dropping it takes no longer than it must. Called before that, if
     /// [closing](Transport::closing) is slow, and where it may take long. By default nothing is done.
     fn discard(&self) {}
+}
+
+/// What becomes of a [`Transport`] when another program takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Travels {
+    /// Its descriptor is a connected socket, and all that is to be known of the connection: another program goes on with it.
+    AsSocket,
+    /// It ends, because its state cannot be handed over.
+    Never,
+    /// It cannot be handed over and must not end: no other program takes over as long as it is there.
+    Prevents,
 }
 
 /// How long it may take to drop a [`Transport`].
@@ -280,6 +301,11 @@ pub trait Listener: AsFd + Send + Sync {
     /// Removes what listening has left behind, such as a socket's file. Called when the server ends,
     /// and not twice.
     fn clean_up(&self) {}
+
+    /// Device and inode of the file that [`clean_up`](Listener::clean_up) removes, for another program that does that.
+    fn file(&self) -> Option<(u64, u64)> {
+        None
+    }
 
     /// How long dropping it may take: what clients have sent who still wait there is dropped with it. By default no time.
     fn closing(&self) -> Closing {

@@ -6,6 +6,8 @@
 
 mod arrivals;
 mod ending;
+#[cfg(feature = "mux")]
+mod freezing;
 mod links;
 mod servers;
 mod sessions;
@@ -89,6 +91,11 @@ pub(super) struct Loop {
     notices: Vec<(Token, Notice)>,
     /// Servers and links.
     tenants: usize,
+    /// How many pieces of work were returned that have not ended, and how many large messages are being parsed.
+    running: usize,
+    parsing: usize,
+    #[cfg(feature = "mux")]
+    pause: Option<super::handover::Pause>,
 }
 
 impl Loop {
@@ -116,6 +123,10 @@ impl Loop {
             scratch: vec![0; SCRATCH_SIZE].into(),
             notices: Vec::new(),
             tenants: 0,
+            running: 0,
+            parsing: 0,
+            #[cfg(feature = "mux")]
+            pause: None,
         })
     }
 
@@ -126,6 +137,11 @@ impl Loop {
             self.take_notices();
             if let Some(work) = self.work.pop_front() {
                 return Some(work);
+            }
+            #[cfg(feature = "mux")]
+            if self.pause.is_some() {
+                self.pause_when_nothing_runs();
+                continue;
             }
             if let Some(event) = self.events.get(self.next_event).copied() {
                 self.next_event += 1;
@@ -145,12 +161,29 @@ impl Loop {
         }
     }
 
+    /// Notes that a piece of work is about to run.
+    pub(super) fn work_begins(&mut self) {
+        self.running += 1;
+    }
+
+    /// Takes in what has come of a piece of work that was run.
+    pub(super) fn work_ended(&mut self, done: Done) {
+        self.running -= 1;
+        self.apply(done);
+    }
+
     /// Takes in what has come of work.
     pub(super) fn apply(&mut self, done: Done) {
         match done {
+            Done::Ran(done) => self.work_ended(*done),
+            #[cfg(feature = "mux")]
+            Done::Pause(pause) => self.pause = Some(pause),
             Done::Nothing | Done::Executed { more: false, .. } => {}
             Done::Executed { server, more: true } => self.server_ready(server),
-            Done::Parsed { client, pending } => self.parsed(&client, pending),
+            Done::Parsed { client, pending } => {
+                self.parsing -= 1;
+                self.parsed(&client, pending);
+            }
             Done::Forgotten { server } => self.forgotten(server),
             Done::Connected { server, session } => self.add_session(server, *session),
             Done::NotConnected { server } => self.not_connected(server),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::{Dialect, MessageBuf};
-use qmp_dispatch::{Command, Dispatcher, Locals, MonitorId, Pending};
+use qmp_dispatch::{Command, Dispatcher, Locals, Monitor, MonitorId, Pending};
 use qmp_queue::{Popped, Queue, Ticket};
 use tracing::Span;
 
@@ -96,6 +96,9 @@ pub(crate) struct Hosted {
     clients: Mutex<BTreeMap<MonitorId, Arc<Client>>>,
     /// Of its listeners, in their order.
     pub(crate) addresses: Vec<Address>,
+    /// For another program that takes over.
+    #[cfg(feature = "mux")]
+    pub(crate) doors: Doors,
     stopping: AtomicBool,
     /// Whose command has stopped the server, if one has.
     ended_by: OnceLock<MonitorId>,
@@ -127,6 +130,18 @@ pub(crate) struct Plan {
     pub(crate) on_end: Option<OnEnd>,
     pub(crate) embedder: Option<Arc<Waker>>,
     pub(crate) addresses: Vec<Address>,
+    #[cfg(feature = "mux")]
+    pub(crate) doors: Doors,
+}
+
+/// How clients may come in.
+#[cfg(feature = "mux")]
+#[derive(Debug, Default)]
+pub(crate) struct Doors {
+    /// What each listener was opened as, and what its clients inherit.
+    pub(crate) listeners: Vec<(Option<String>, Origin)>,
+    /// What connections were opened as that there will be only once.
+    pub(crate) opened: Vec<String>,
 }
 
 impl Hosted {
@@ -158,6 +173,8 @@ impl Hosted {
             executing: AtomicUsize::new(0),
             clients: Mutex::default(),
             addresses: plan.addresses,
+            #[cfg(feature = "mux")]
+            doors: plan.doors,
             stopping: AtomicBool::new(false),
             ended_by: OnceLock::new(),
             end: Mutex::new(End::No),
@@ -183,6 +200,23 @@ impl Hosted {
         (peer, ledger): (Peer, Arc<Ledger>),
         groups: Option<Groups>,
     ) -> Session {
+        tracing::debug!(%peer, "client connected");
+        self.counters.greeted.count();
+        let layout = origin.layout;
+        self.make_session(transport, origin, (peer, ledger), groups, |outbox, locals| {
+            self.dispatcher.connect(outbox, layout, locals)
+        })
+    }
+
+    /// Makes a session of a client whose monitor is made by `connect`.
+    pub(super) fn make_session(
+        self: &Arc<Self>,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+        (peer, ledger): (Peer, Arc<Ledger>),
+        groups: Option<Groups>,
+        connect: impl FnOnce(Arc<Outbox>, Locals) -> Arc<Monitor>,
+    ) -> Session {
         let transport: Arc<dyn Transport> = transport.into();
         let registration = Registration::new(self.registration.mailbox());
         let outbox = Outbox::new(
@@ -194,8 +228,6 @@ impl Hosted {
             Arc::clone(&self.counters),
             &self.cork,
         );
-        tracing::debug!(%peer, "client connected");
-        self.counters.greeted.count();
         let mut locals =
             Locals::default().with(Descriptors::default()).with(peer).with(Arc::clone(&ledger));
         if let Some(role) = &origin.role {
@@ -205,7 +237,7 @@ impl Hosted {
             locals = locals.with(groups);
         }
         let locals = (self.furnish)(self, locals);
-        let monitor = self.dispatcher.connect(outbox.clone(), origin.layout, locals);
+        let monitor = connect(Arc::clone(&outbox), locals);
         // Asked here, where foreign filters may be called.
         outbox.send_notices(monitor.accepts_event(EVENTS_MISSED.name()));
         let parts = Parts {
@@ -226,7 +258,7 @@ impl Hosted {
     }
 
     /// The dialect of a client that connects now.
-    fn dialect(&self) -> Dialect {
+    pub(super) fn dialect(&self) -> Dialect {
         let of_greeting = || Dialect::of_version(self.dispatcher.version().qemu);
         self.options.dialect.unwrap_or_else(of_greeting)
     }
@@ -339,7 +371,7 @@ impl Hosted {
         self.clients().values().cloned().collect()
     }
 
-    fn clients(&self) -> MutexGuard<'_, BTreeMap<MonitorId, Arc<Client>>> {
+    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<MonitorId, Arc<Client>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -487,7 +519,7 @@ impl Hosted {
         }
     }
 
-    pub(super) fn executing(&self) -> usize {
+    pub(crate) fn executing(&self) -> usize {
         self.executing.load(Ordering::SeqCst)
     }
 }

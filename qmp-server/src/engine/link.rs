@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sources of wings: links to upstream servers.
 
+#[cfg(feature = "mux")]
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "mux")]
+use super::Freezing;
 use crate::io::{Event, Interest, Registration};
 
 /// A source that is lent out for each of its inputs, so that what it does may call foreign code. What happens to it
@@ -18,6 +22,14 @@ pub(crate) trait Link: Send {
 
     /// Handles an input, without blocking.
     fn handle(&mut self, input: Input) -> Next;
+
+    /// Adds what another program needs to go on with this.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be handed over, or not now.
+    #[cfg(feature = "mux")]
+    fn freeze(&self, freezing: &mut Freezing) -> io::Result<()>;
 }
 
 /// What has happened to a link. Several things may have.

@@ -8,12 +8,14 @@ use crate::transport::Listener;
 pub(crate) struct Listening {
     pub(crate) listener: Box<dyn Listener>,
     pub(crate) origin: Origin,
+    /// The address as it was given, by which another program finds the listener again. `None` if an embedder has made it.
+    pub(crate) opened_as: Option<String>,
     cleaned_up: bool,
 }
 
 impl Listening {
     pub(crate) fn new(listener: Box<dyn Listener>, origin: Origin) -> Listening {
-        Listening { listener, origin, cleaned_up: false }
+        Listening { listener, origin, opened_as: None, cleaned_up: false }
     }
 
     pub(crate) fn clean_up(&mut self) {

@@ -35,6 +35,17 @@ impl<T> Slab<T> {
         if slot.generation == token.generation { slot.value.as_mut() } else { None }
     }
 
+    #[cfg(feature = "mux")]
+    pub(super) fn get(&self, token: Token) -> Option<&T> {
+        let slot = self.slots.get(token.index as usize)?;
+        if slot.generation == token.generation { slot.value.as_ref() } else { None }
+    }
+
+    #[cfg(feature = "mux")]
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.value.as_ref())
+    }
+
     pub(super) fn remove(&mut self, token: Token) -> Option<T> {
         let slot = self.slots.get_mut(token.index as usize)?;
         if slot.generation != token.generation {

@@ -94,6 +94,11 @@ pub(super) enum Work {
 /// What has come of [`Work`], or what another thread wants the loop to take in.
 pub(super) enum Done {
     Nothing,
+    /// Work that another thread than the one that leads has run.
+    Ran(Box<Done>),
+    /// The loop is to be passed to a function at a point where nothing runs.
+    #[cfg(feature = "mux")]
+    Pause(super::handover::Pause),
     /// A client was greeted.
     Connected {
         server: Arc<Hosted>,

@@ -6,13 +6,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use qmp_dispatch::proto::client::{self, Ids, Session, SessionError};
+use qmp_dispatch::proto::client::{self, Ids, Session, SessionError, SessionState};
 use qmp_dispatch::proto::{Capability, Greeting};
+
+use serde::{Deserialize, Serialize};
 
 use crate::io::{Event, Interest};
 use crate::session::Descriptor;
-use crate::transport::Received;
 use crate::transport::connect::stream::Stream;
+use crate::transport::{Luggage, Packing, Received, invalid};
 
 /// What is read at a time.
 const BUFFER_SIZE: usize = 64 << 10;
@@ -34,6 +36,15 @@ pub(super) struct Connection {
     pub(super) greeting: Option<Greeting>,
     /// The server has said that it ends.
     pub(super) ending: bool,
+}
+
+/// A [`Connection`] as data.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ConnectionState {
+    socket: u32,
+    session: SessionState<u64>,
+    outgoing: String,
+    ending: bool,
 }
 
 /// Messages, of which the server has taken what is before `at`. The descriptor goes with the first byte.
@@ -66,6 +77,43 @@ impl Connection {
             greeting: None,
             ending: false,
         }
+    }
+
+    /// The connection as it is, once commands can be executed; `None` before, when it is lost, and with TLS.
+    pub(super) fn state(&self, packing: &mut Packing) -> io::Result<Option<ConnectionState>> {
+        let Some(session) = self.session.state().filter(|_| !self.write_closed) else {
+            return Ok(None);
+        };
+        let mut outgoing = Vec::new();
+        for message in &self.outgoing {
+            if message.descriptor.is_some() {
+                return Err(io::Error::other("a descriptor has not been sent"));
+            }
+            outgoing.extend_from_slice(&message.text.as_bytes()[message.at..]);
+        }
+        let Stream::Socket(socket) = &self.stream else { return Ok(None) };
+        let socket = packing.add(socket.as_fd())?;
+        let outgoing = String::from_utf8(outgoing).map_err(io::Error::other)?;
+        Ok(Some(ConnectionState { socket, session, outgoing, ending: self.ending }))
+    }
+
+    /// Goes on with a connection that another program had.
+    pub(super) fn resume(state: ConnectionState, luggage: &mut Luggage) -> io::Result<Connection> {
+        let ConnectionState { socket, session, outgoing, ending } = state;
+        let outgoing = Outgoing { text: outgoing, at: 0, descriptor: None };
+        Ok(Connection {
+            stream: Stream::Socket(luggage.take(socket)?),
+            session: Session::resume(session).ok_or_else(|| invalid("it is not sound"))?,
+            outgoing: Some(outgoing)
+                .filter(|outgoing| !outgoing.text.is_empty())
+                .into_iter()
+                .collect(),
+            readable: true,
+            read_closed: false,
+            write_closed: false,
+            greeting: None,
+            ending,
+        })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

@@ -30,9 +30,10 @@ use qmp_dispatch::proto::{Band, Capability, Error, Event};
 use super::Shared;
 use super::connection::{Connection, Written};
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
-use crate::engine::{Engine, Input, Link, Next};
+use super::handover::{MuxHandover, MuxState};
+use crate::engine::{Engine, Freezing, Input, Link, Next, ServerState};
 use crate::io::{Interest, Notice, Registration, look_up_aside};
-use crate::server::Server;
+use crate::server::{Control, Server};
 use crate::transport::connect::attempt::Attempt;
 use crate::transport::connect::stream::Stream;
 
@@ -190,9 +191,79 @@ impl Link for UpstreamLink {
         }
         self.next(now)
     }
+
+    fn freeze(&self, freezing: &mut Freezing) -> io::Result<()> {
+        if self.shared.is_shutting_down() || matches!(self.state, State::Ended) {
+            return Err(io::Error::other("a mux is ending"));
+        }
+        let connection = match &self.state {
+            State::Serving { connection } => connection.state(&mut freezing.packing)?,
+            // There is nothing yet that would be lost.
+            _ => None,
+        };
+        if connection.is_none() {
+            if self.shared.connect.is_inherited() {
+                return Err(io::Error::other("an upstream server that was inherited is not ready"));
+            }
+            if self.shared.upstream.is_connected() {
+                let server = &self.shared.connect.address;
+                freezing.left_behind.push(format!("the connection to {server}"));
+            }
+        }
+        let server = self.waiting.as_ref().map(|(_, server)| server);
+        let greeting = self.dispatcher.greeting();
+        self.shared.freeze(freezing, server, self.connections, connection, greeting)
+    }
 }
 
 impl UpstreamLink {
+    /// Goes on where another link was, before this one is taken in.
+    pub(super) fn resume(&mut self, handover: MuxHandover) {
+        let MuxHandover { state, texts, luggage } = handover;
+        let MuxState { address, greeting, server, connections, connection, upstream, .. } = state;
+        let mut luggage = luggage.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = address == self.shared.connect.address.to_string();
+        let resume = |state| Connection::resume(state, &mut luggage);
+        let connection = match connection.filter(|_| same).map(resume).transpose() {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::error!(%error, "the connection to the upstream server is lost");
+                None
+            }
+        };
+        self.connections = connections;
+        let is_connected = connection.is_some();
+        if let Err(error) = self.shared.upstream.resume(upstream, is_connected, &mut luggage) {
+            tracing::error!(%error, "requests were not handed over");
+        }
+        if let Some(connection) = connection {
+            self.state = State::Serving { connection: Box::new(connection) };
+        }
+        let Some((engine, waiting)) = self.waiting.take() else { return };
+        let ServerState { arrivals, sessions, .. } = server;
+        let Some(greeting) = greeting else {
+            let server = waiting.with_arrivals(arrivals, &mut luggage);
+            self.waiting = Some((engine, server));
+            return;
+        };
+        self.dispatcher.set_greeting(greeting);
+        let last = sessions.iter().map(|session| session.monitor.id).max();
+        self.dispatcher.reserve_ids(last.unwrap_or(0));
+        let hosted = waiting.run_on(&engine);
+        self.shared.serves(Control::new(&hosted));
+        for session in sessions {
+            let monitor = session.monitor.id;
+            if let Err(error) = hosted.resume(session, &mut luggage, &texts) {
+                tracing::warn!(monitor, "a client is not served any more: {error}");
+            }
+        }
+        for arrival in arrivals {
+            if let Err(error) = hosted.arrived(arrival, &mut luggage) {
+                tracing::warn!("a client is not served: {error}");
+            }
+        }
+    }
+
     pub(super) fn new(
         registration: Arc<Registration>,
         shared: Arc<Shared>,
@@ -368,7 +439,9 @@ impl UpstreamLink {
         self.shared.upstream.connected(connection.session.has_enabled(&Capability::OOB), version);
         match self.waiting.take() {
             // Nobody could be greeted before.
-            Some((engine, server)) => self.shared.serves(server.run_on(&engine)),
+            Some((engine, server)) => {
+                self.shared.serves(Control::new(&server.run_on(&engine)));
+            }
             // Declared, and made of text.
             None => drop(self.dispatcher.emit(&UPSTREAM_CONNECTED, &connected)),
         }

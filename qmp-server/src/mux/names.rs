@@ -94,6 +94,14 @@ impl Names {
         }
     }
 
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.given().is_empty()
+    }
+
     /// All names, as the client knows them.
     pub(super) fn all(&self) -> Vec<String> {
         self.given().iter().cloned().collect()

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One request on its way to the upstream server, and what becomes of the answer.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use qmp_dispatch::proto::{Band, Error, Json, Object, Value};
-use qmp_dispatch::{Context, Forwarded, Monitor, MonitorId, Responder};
+use qmp_dispatch::{Context, Forwarded, Monitor, MonitorId, RequestState, Responder};
+use serde::{Deserialize, Serialize};
 
 use super::client::{Client, OutOfBand};
 use super::names::Renamed;
 use crate::access::{Charge, Ledger};
-use crate::session::{Descriptor, Descriptors};
+use crate::session::{Descriptor, Descriptors, charged};
 
 /// The beginning of a command's name that is kept while it is in flight, in bytes. Clients choose names, of any length.
 const LONGEST_COMMAND: usize = 128;
@@ -53,7 +55,7 @@ pub(super) struct After {
     pub(super) client: Option<Arc<Client>>,
     /// `None` if nobody waits for the answer, or does not any more because the client has left.
     pub(super) asker: Option<Asker>,
-    then: Then,
+    pub(super) then: Then,
     /// Counts it, if it is out-of-band, until it is answered.
     pub(super) out_of_band: Option<OutOfBand>,
 }
@@ -66,7 +68,8 @@ pub(super) struct Asker {
 }
 
 /// What is done about the answer besides passing it on.
-enum Then {
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) enum Then {
     Nothing,
     /// It may name the client's descriptors, and those of these names are gone if the command has succeeded.
     Restore(Vec<String>),
@@ -76,6 +79,7 @@ enum Then {
         with_descriptor: bool,
     },
     /// It tells whether the server still holds the descriptor of a command that has failed.
+    #[serde(skip)]
     Probe(Error),
     /// One of the names of a client that has left is closed, and these are to be.
     Close(Vec<String>),
@@ -143,6 +147,33 @@ impl Request {
         Ok(Request { text, after })
     }
 
+    /// The same for a request that another program has [made](Request::new) and did not send.
+    pub(super) fn again(
+        context: &Context,
+        request: Forwarded,
+        responder: Responder<Json>,
+        client: &Arc<Client>,
+        unsent: Unsent,
+    ) -> Request {
+        let monitor = context.monitor();
+        let ledger = monitor.local::<Arc<Ledger>>();
+        let descriptor = unsent.descriptor.into_iter().collect();
+        let charged = ledger.and_then(|ledger| charged(descriptor, ledger).pop());
+        let passed = charged.map(|descriptor| (Arc::clone(monitor), Arc::new(descriptor)));
+        let descriptor = passed.as_ref().map(|(_, descriptor)| Arc::clone(descriptor));
+        let mut text = Text {
+            command: request.command,
+            arguments: unsent.arguments,
+            band: context.band(),
+            descriptor,
+            _charge: None,
+        };
+        text._charge = ledger.map(|ledger| ledger.charge_bytes(text.len()));
+        let asker = Some(Asker { responder, passed });
+        let client = Some(Arc::clone(client));
+        Request { text, after: After { client, asker, then: unsent.then, out_of_band: None } }
+    }
+
     /// Closes the descriptors that a client had which has left, one after the other.
     pub(super) fn close_all(client: &Arc<Client>, mut names: Vec<String>) -> Option<Request> {
         let name = names.pop()?;
@@ -160,6 +191,15 @@ impl Request {
             _charge: None,
         };
         Request { text, after: After { client, asker: None, then, out_of_band: None } }
+    }
+
+    /// The name that it closes, as the client knew it, if it is one of our own for a client that has left.
+    pub(super) fn name_to_close(&self) -> Option<String> {
+        let Value::Object(arguments) = self.text.arguments.as_ref()?.to_value() else {
+            return None;
+        };
+        let full = arguments.get("fdname")?.as_str()?;
+        full.strip_prefix(self.after.client.as_ref()?.names.prefix()).map(str::to_owned)
     }
 
     /// Whether it is for the descriptors that a connection holds until a command takes them. The
@@ -182,6 +222,14 @@ impl Request {
     pub(super) fn is_of(&self, client: &Arc<Client>) -> bool {
         self.after.client.as_ref().is_some_and(|of| Arc::ptr_eq(of, client))
     }
+}
+
+/// What another program has made of a request that it did not send.
+pub(super) struct Unsent {
+    pub(super) arguments: Option<Json>,
+    pub(super) then: Then,
+    pub(super) descriptor: Option<OwnedFd>,
+    pub(super) client: Option<Arc<Client>>,
 }
 
 fn with_name(arguments: &Object, name: String) -> Json {
@@ -272,6 +320,15 @@ fn refuse_descriptor(asker: Option<Asker>, error: Error) {
 }
 
 impl Asker {
+    pub(super) fn new(responder: Responder<Json>) -> Asker {
+        Asker { responder, passed: None }
+    }
+
+    /// The request that waits for the answer as data, if it still does.
+    pub(super) fn state(&self, band: Band) -> Option<RequestState> {
+        self.responder.state(band)
+    }
+
     /// The monitor that waits for the answer still.
     pub(super) fn monitor(&self) -> Option<MonitorId> {
         self.responder.monitor()
@@ -292,6 +349,8 @@ pub(super) struct InFlight {
     /// The name of the command, or its beginning.
     pub(super) command: String,
     pub(super) sent: Instant,
+    /// Another program has sent it, and the client's request comes again.
+    pub(super) returns: bool,
     /// Bytes of its text, if it is in-band.
     pub(super) bytes: usize,
     pub(super) after: After,
@@ -305,6 +364,6 @@ impl InFlight {
             end -= 1;
         }
         let (command, bytes) = (command[..end].to_owned(), text.in_band_bytes());
-        InFlight { command, sent: Instant::now(), bytes, after }
+        InFlight { command, sent: Instant::now(), returns: false, bytes, after }
     }
 }

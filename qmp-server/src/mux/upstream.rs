@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use qmp_dispatch::proto::{Band, Error, Json};
@@ -17,7 +17,8 @@ use qmp_dispatch::{Context, Forwarded, Responder};
 use qmp_queue::Queue;
 
 use super::client::{Client, Place};
-use super::request::{InFlight, Request, Text};
+use super::handover::{Again, Returned};
+use super::request::{After, InFlight, Request, Text};
 use crate::io::{Notice, Registration};
 use crate::observe::Counter;
 
@@ -35,6 +36,8 @@ pub(super) struct Upstream {
     /// In-band requests. Boxed, because an idle client keeps the room that they took.
     line: Queue<Box<Request>>,
     state: Mutex<State>,
+    /// Nothing of `State::passing` and `State::own` is left.
+    pub(super) settled: Condvar,
     /// Of the link.
     registration: OnceLock<Arc<Registration>>,
     /// The link has been woken, and has not looked since.
@@ -54,20 +57,24 @@ pub(super) struct State {
     /// By their numbers, which are in the order in which they were sent.
     pub(super) in_flight: BTreeMap<u64, InFlight>,
     /// How many requests were sent.
-    sent: u64,
+    pub(super) sent: u64,
     /// How many of those in flight are out-of-band.
-    out_of_band: usize,
+    pub(super) out_of_band: usize,
     /// Out-of-band requests, which go before all others, and the bytes of their texts.
-    urgent: VecDeque<Request>,
-    urgent_bytes: usize,
+    pub(super) urgent: VecDeque<Request>,
+    pub(super) urgent_bytes: usize,
     /// What must be done about a descriptor before another one is passed.
-    own: Option<Request>,
+    pub(super) own: Option<Request>,
     /// A request is in flight that takes a descriptor.
-    passing: bool,
+    pub(super) passing: bool,
     /// Those that wait for it to be answered. At most one of each client.
-    to_pass: VecDeque<Request>,
+    pub(super) to_pass: VecDeque<Request>,
     /// Bytes of the in-band ones in flight.
-    bytes: usize,
+    pub(super) bytes: usize,
+    /// No descriptor is passed: another program is about to take over.
+    pub(super) holding: bool,
+    /// What another program has handed over, until the clients' requests have come again.
+    pub(super) returned: Returned,
 }
 
 /// As those see it who have a request.
@@ -99,10 +106,13 @@ impl Upstream {
             passing: false,
             to_pass: VecDeque::new(),
             bytes: 0,
+            holding: false,
+            returned: Returned::default(),
         };
         Upstream {
             line: Queue::new(),
             state: Mutex::new(state),
+            settled: Condvar::new(),
             registration: OnceLock::new(),
             woken: AtomicBool::new(false),
             connections: Counter::default(),
@@ -144,7 +154,17 @@ impl Upstream {
             let error = Error::generic("the monitor is not one of this mux");
             return responder.respond_json(Err(error));
         };
-        let request = match Request::new(context, request, responder, client) {
+        let made = match request.mark {
+            None => Request::new(context, request, responder, client),
+            Some(mark) => match self.again(mark, &request.command) {
+                Again::Unsent(unsent) => {
+                    Ok(Request::again(context, request, responder, client, unsent))
+                }
+                Again::Sent(number) => return self.attach(number, responder),
+                Again::Unknown(error) => Err((responder, error)),
+            },
+        };
+        let request = match made {
             Ok(request) => request,
             Err((responder, error)) => return responder.respond_json(Err(error)),
         };
@@ -210,6 +230,9 @@ impl Upstream {
             state.in_flight.insert(number, InFlight::new(&text, after));
             (number, text)
         });
+        if state.holding {
+            self.settled.notify_all();
+        }
         drop(state);
         // Its client waits no more, or has left.
         unwanted.into_iter().for_each(|request| request.after.fail(None));
@@ -224,10 +247,21 @@ impl Upstream {
     /// The server has answered, or will not be asked.
     pub(super) fn answered(&self, number: u64, result: Result<Json, Error>) {
         let mut state = self.state();
-        let Some(InFlight { after, bytes, .. }) = state.in_flight.remove(&number) else { return };
+        let Some(InFlight { after, bytes, returns, .. }) = state.in_flight.remove(&number) else {
+            return;
+        };
         state.out_of_band -= usize::from(after.out_of_band.is_some());
         state.bytes -= bytes;
+        if returns && after.asker.is_none() {
+            state.returned.answers.insert(number, (after, result));
+            return;
+        }
         drop(state);
+        self.pass_on(after, result);
+    }
+
+    /// Passes an answer on, and has done what follows from it.
+    pub(super) fn pass_on(&self, after: After, result: Result<Json, Error>) {
         let passes = after.takes_descriptor();
         let left = after.names_to_close();
         let next = after.answered(result);
@@ -235,6 +269,7 @@ impl Upstream {
             let mut state = self.state();
             state.passing = false;
             state.own = next;
+            self.settled.notify_all();
         } else if let Some(close) = next
             && let Some(client) = close.after.client.clone()
         {
@@ -264,6 +299,7 @@ impl Upstream {
         let in_flight = std::mem::take(&mut state.in_flight);
         (state.out_of_band, state.urgent_bytes, state.passing) = (0, 0, false);
         state.bytes = 0;
+        self.settled.notify_all();
         let mut waiting: Vec<Request> = state.own.take().into_iter().collect();
         waiting.extend(state.to_pass.drain(..));
         waiting.extend(state.urgent.drain(..));
@@ -326,7 +362,8 @@ impl Upstream {
         let (to_pass, kept): (VecDeque<_>, _) = state.to_pass.drain(..).partition(is_its);
         state.to_pass = kept;
         let line = client.clear();
-        drop(state);
+        let returned = state.returned.drop_those_of(client);
+        drop((state, returned));
         askers.into_iter().for_each(|asker| asker.fail(None));
         let waiting = urgent.into_iter().chain(to_pass).chain(line.into_iter().map(|boxed| *boxed));
         waiting.for_each(|request| request.after.fail(None));
@@ -365,13 +402,14 @@ impl State {
             return Some(own);
         }
         if !self.passing
+            && !self.holding
             && let Some(next) = self.to_pass.pop_front()
         {
             return Some(next);
         }
         loop {
             let request = *line.try_pop()?.item;
-            if !self.passing || !request.takes_descriptor() {
+            if !(self.passing || self.holding) || !request.takes_descriptor() {
                 return Some(request);
             }
             self.to_pass.push_back(request);

@@ -72,7 +72,7 @@ impl fmt::Debug for Descriptor {
 }
 
 /// Charges descriptors that have come to the ledger.
-pub(super) fn charged(descriptors: Vec<OwnedFd>, ledger: &Arc<Ledger>) -> Vec<Descriptor> {
+pub(crate) fn charged(descriptors: Vec<OwnedFd>, ledger: &Arc<Ledger>) -> Vec<Descriptor> {
     let mut charge = ledger.charge_descriptors(descriptors.len());
     let owner = ledger.owner();
     let charged = |fd| Descriptor {
@@ -135,6 +135,15 @@ impl Descriptors {
         if waiting.is_empty() {
             waiting.push(descriptor);
         }
+    }
+
+    /// Does something with each of those that wait.
+    #[cfg(feature = "mux")]
+    pub(crate) fn look_at_waiting<T>(
+        &self,
+        look: impl FnMut(&Descriptor) -> std::io::Result<T>,
+    ) -> std::io::Result<Vec<T>> {
+        lock(&self.waiting).iter().map(look).collect()
     }
 
     /// Replaces those that wait.

@@ -8,15 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use rustix::fs::{Mode, OFlags, open as open_file};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::vsock::VsockStream;
-use super::{Closing, Opened, Received, Transport, tcp, unix, vsock};
+use super::{Closing, Listener, Opened, Received, Transport, Travels, tcp, unix, vsock};
 use crate::transport::Peer;
-
-/// The last of those that every process has.
-const STANDARD_ERROR: i32 = 2;
 
 /// Where systemd's descriptors begin.
 const FIRST_ACTIVATED: i32 = 3;
@@ -58,44 +57,29 @@ fn numbers(name: Option<&str>) -> io::Result<Vec<i32>> {
     Ok(numbers)
 }
 
-/// The connection with this number, which is ours from now on: the number is closed. So the other end sees it when we end
-/// the connection. Those of standard input and output stay open, for nothing else is to get their numbers.
+/// The connection with this number, which is [taken](take).
 pub(crate) fn take_connected(number: i32) -> io::Result<OwnedFd> {
-    let socket = stream_socket(number)?;
+    let socket = take(number)?;
+    check_stream(&socket)?;
     if sockopt::socket_acceptconn(&socket)? {
         let listens = "the descriptor listens, and is not a connection";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, listens));
     }
-    if number > STANDARD_ERROR {
-        nix::unistd::close(number)?;
-    }
     Ok(socket)
 }
 
-/// The socket with this number, which listens or is connected.
+/// The socket with this number, which listens or is connected. The number is free then.
 pub(crate) fn open(number: i32, insecure: bool) -> io::Result<Opened> {
-    let fd = stream_socket(number)?;
-    let listens = sockopt::socket_acceptconn(&fd)?;
-    let wrap = |connection| Opened::Connection(Box::new(Inherited { connection }));
-    match sockopt::socket_domain(&fd)? {
-        AddressFamily::UNIX if listens => {
-            Ok(Opened::Listener(unix::adopt(UnixListener::from(fd), number)))
+    let fd = take(number)?;
+    check_stream(&fd)?;
+    match sockopt::socket_acceptconn(&fd)? {
+        true => listener(fd, number, insecure).map(Opened::Listener),
+        false => {
+            if let Ok(address) = TcpStream::from(fd.try_clone()?).peer_addr() {
+                tcp::check_local(&address, insecure)?;
+            }
+            connection(fd, true).map(Opened::Connection)
         }
-        AddressFamily::UNIX => Ok(wrap(Box::new(UnixStream::from(fd)))),
-        AddressFamily::INET | AddressFamily::INET6 if listens => {
-            let listener = TcpListener::from(fd);
-            tcp::check_local(&listener.local_addr()?, insecure)?;
-            Ok(Opened::Listener(Box::new(listener)))
-        }
-        AddressFamily::INET | AddressFamily::INET6 => {
-            let stream = TcpStream::from(fd);
-            tcp::check_local(&stream.peer_addr()?, insecure)?;
-            stream.set_nodelay(true)?;
-            Ok(wrap(Box::new(stream)))
-        }
-        AddressFamily::VSOCK if listens => vsock::adopt(fd, insecure).map(Opened::Listener),
-        AddressFamily::VSOCK => Ok(wrap(Box::new(VsockStream(fd)))),
-        _ => Err(no_use()),
     }
 }
 
@@ -103,15 +87,56 @@ fn no_use() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "is not a stream socket that can be served")
 }
 
-/// Another descriptor of the socket with this number, which does not block any more.
-fn stream_socket(number: i32) -> io::Result<OwnedFd> {
-    let fd = duplicate(number)?;
-    match sockopt::socket_type(&fd) {
-        Ok(SocketType::STREAM) => {}
-        Ok(_) | Err(Errno::NOTSOCK) => return Err(no_use()),
-        Err(error) => return Err(error.into()),
+fn check_stream(fd: &OwnedFd) -> io::Result<()> {
+    match sockopt::socket_type(fd) {
+        Ok(SocketType::STREAM) => Ok(ioctl_fionbio(fd, true)?),
+        Ok(_) | Err(Errno::NOTSOCK) => Err(no_use()),
+        Err(error) => Err(error.into()),
     }
-    ioctl_fionbio(&fd, true)?;
+}
+
+/// A socket that listens already.
+pub(crate) fn listener(fd: OwnedFd, number: i32, insecure: bool) -> io::Result<Box<dyn Listener>> {
+    match sockopt::socket_domain(&fd)? {
+        AddressFamily::UNIX => Ok(unix::adopt(UnixListener::from(fd), number)),
+        AddressFamily::INET | AddressFamily::INET6 => {
+            let listener = TcpListener::from(fd);
+            tcp::check_local(&listener.local_addr()?, insecure)?;
+            Ok(Box::new(listener))
+        }
+        AddressFamily::VSOCK => vsock::adopt(fd, insecure),
+        _ => Err(no_use()),
+    }
+}
+
+/// A connected socket, which we have been `given` as it was, or have accepted.
+pub(crate) fn connection(fd: OwnedFd, given: bool) -> io::Result<Box<dyn Transport>> {
+    check_stream(&fd)?;
+    let connection: Box<dyn Transport> = match sockopt::socket_domain(&fd)? {
+        AddressFamily::UNIX => Box::new(UnixStream::from(fd)),
+        AddressFamily::INET | AddressFamily::INET6 => {
+            let stream = TcpStream::from(fd);
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        }
+        AddressFamily::VSOCK => Box::new(VsockStream(fd)),
+        _ => return Err(no_use()),
+    };
+    Ok(if given { Box::new(Inherited { connection }) } else { connection })
+}
+
+/// The descriptor of this number, if there is one, under another number: this one is closed. What is left open would be
+/// passed on to every program that is executed, and the other end of a connection would not see it when we end that.
+pub(crate) fn take(number: i32) -> io::Result<OwnedFd> {
+    let fd = duplicate(number)?;
+    // The standard streams' numbers would be those of whatever is opened next.
+    let null = || open_file("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    match number {
+        0 => dup2_stdin(null()?)?,
+        1 => dup2_stdout(null()?)?,
+        2 => dup2_stderr(null()?)?,
+        number => nix::unistd::close(number)?,
+    }
     Ok(fd)
 }
 
@@ -155,6 +180,10 @@ impl Transport for Inherited {
 
     fn receive_bytes(&self, buffer: &mut [u8]) -> io::Result<Received> {
         self.connection.receive_bytes(buffer)
+    }
+
+    fn travels(&self) -> Travels {
+        self.connection.travels()
     }
 
     fn reports_hang_up(&self) -> bool {

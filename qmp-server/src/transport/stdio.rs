@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{Closing, Received, Transport};
+use super::{Closing, Received, Transport, Travels};
 use crate::transport::Peer;
 
 /// How long the end of the connection waits for standard output to take what is left.
@@ -65,6 +65,11 @@ impl Transport for Stdio {
 
     fn receive_bytes(&self, buffer: &mut [u8]) -> io::Result<Received> {
         self.pair.receive_bytes(buffer)
+    }
+
+    /// The threads that copy may have read what they have not written yet.
+    fn travels(&self) -> Travels {
+        Travels::Prevents
     }
 
     fn reports_hang_up(&self) -> bool {

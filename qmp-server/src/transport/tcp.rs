@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
-use super::{Listener, Received, Transport};
+use super::{Listener, Received, Transport, Travels};
 use crate::transport::{Address, Peer};
 
 /// Listens at a port of a host, all of whose addresses must be loopback addresses unless `insecure`.
@@ -69,6 +69,10 @@ impl Listener for TcpListener {
 
 /// Does not block, whether it is non-blocking or not.
 impl Transport for TcpStream {
+    fn travels(&self) -> Travels {
+        Travels::AsSocket
+    }
+
     fn reports_hang_up(&self) -> bool {
         true
     }

@@ -26,11 +26,27 @@ use crate::transport::{Address, ListenTls, Peer};
 const MOST_AT_A_TIME: usize = 16 << 10;
 
 pub(crate) fn listen(host: &str, port: u16, options: &ListenTls) -> io::Result<Box<dyn Listener>> {
-    let (config, authorities) = configure(options)?;
+    let configured = configure(options)?;
     let listener = match host {
         "" => TcpListener::bind(&tcp::all_addresses(port)[..])?,
         host => TcpListener::bind((host, port))?,
     };
+    serve(listener, configured)
+}
+
+/// Serves a socket that listens already.
+#[cfg(feature = "mux")]
+pub(crate) fn take_over(
+    listener: TcpListener,
+    options: &ListenTls,
+) -> io::Result<Box<dyn Listener>> {
+    serve(listener, configure(options)?)
+}
+
+fn serve(
+    listener: TcpListener,
+    (config, authorities): (ServerConfig, Arc<Authorities>),
+) -> io::Result<Box<dyn Listener>> {
     listener.set_nonblocking(true)?;
     Ok(Box::new(TlsListener { listener, config: Arc::new(config), authorities }))
 }

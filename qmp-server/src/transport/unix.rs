@@ -27,7 +27,7 @@ use rustix::net::{
 };
 
 use super::ancillary::{receive, receive_bytes, receive_message};
-use super::{BACKLOG, Closing, Listener, Received, Transport};
+use super::{BACKLOG, Closing, Listener, Received, Transport, Travels};
 use crate::io::close_foreign;
 use crate::transport::{Address, Peer};
 
@@ -180,12 +180,29 @@ impl Listener for UnixSocket {
         }
     }
 
+    fn file(&self) -> Option<(u64, u64)> {
+        Some(self.identity)
+    }
+
     fn closing(&self) -> Closing {
         Closing::Slow
     }
 
     fn address(&self) -> Address {
         Address::Unix(self.path.clone())
+    }
+}
+
+/// Serves a socket that another program has made at this path and handed over, with the file if that is known.
+#[cfg(feature = "mux")]
+pub(crate) fn take_over(
+    listener: UnixListener,
+    path: &Path,
+    identity: Option<(u64, u64)>,
+) -> Box<dyn Listener> {
+    match identity {
+        Some(identity) => Box::new(UnixSocket { listener, path: path.into(), identity }),
+        None => Box::new(listener),
     }
 }
 
@@ -281,6 +298,10 @@ impl Transport for UnixStream {
 
     fn shutdown(&self) {
         let _ = shutdown(self, Shutdown::Both);
+    }
+
+    fn travels(&self) -> Travels {
+        Travels::AsSocket
     }
 
     fn reports_hang_up(&self) -> bool {

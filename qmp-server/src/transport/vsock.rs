@@ -10,7 +10,7 @@ use nix::sys::socket::{
 };
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
 
-use super::{BACKLOG, Listener, Received, Transport};
+use super::{BACKLOG, Listener, Received, Transport, Travels};
 use crate::transport::{Address, Peer};
 
 /// The context of this machine, which others cannot reach.
@@ -70,6 +70,10 @@ impl AsFd for VsockStream {
 }
 
 impl Transport for VsockStream {
+    fn travels(&self) -> Travels {
+        Travels::AsSocket
+    }
+
     fn reports_hang_up(&self) -> bool {
         true
     }

@@ -26,10 +26,10 @@ const LOOK_UPS: u64 = 0;
 
 /// A client that was not greeted yet.
 pub(super) struct Arrival {
-    transport: Box<dyn Transport>,
-    origin: Origin,
+    pub(super) transport: Box<dyn Transport>,
+    pub(super) origin: Origin,
     server: Token,
-    hosted: Arc<Hosted>,
+    pub(super) hosted: Arc<Hosted>,
     deadline: Key,
     /// Who it is, while its groups are looked up.
     peer: Option<Peer>,

@@ -12,7 +12,7 @@ use crate::io::{Event, Interest, Token};
 /// A link, or its place while it is lent out.
 pub(super) struct LinkSlot {
     /// `None` while it is lent out.
-    link: Option<Box<dyn Link>>,
+    pub(super) link: Option<Box<dyn Link>>,
     /// What has happened meanwhile.
     noted: Input,
     /// What its socket is registered for.

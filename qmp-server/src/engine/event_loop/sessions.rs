@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// A session, and what the loop keeps for it.
 pub(super) struct Served {
     pub(super) session: Session,
-    hosted: Arc<Hosted>,
+    pub(super) hosted: Arc<Hosted>,
     pub(super) server: Token,
     /// Its client does not take all output: the transport is watched for room.
     blocked: bool,
@@ -167,7 +167,10 @@ impl Loop {
                     let server = Arc::clone(&served.hosted);
                     self.work.push_back(Work::ExecuteOutOfBand { server, client, pending });
                 }
-                Run::Parse(message, charge) => served.hosted.parse(client, message, charge),
+                Run::Parse(message, charge) => {
+                    self.parsing += 1;
+                    served.hosted.parse(client, message, charge);
+                }
                 Run::Discard(pending) => client.discard(pending),
             }
         }

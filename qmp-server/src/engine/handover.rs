@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An engine that is paused, so that what it hosts can be handed over to another program.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use super::event_loop::Loop;
+use super::hosted::Hosted;
+use super::work::Done;
+use crate::access::{Groups, Origin, Verdict, groups_of};
+use crate::session::{CameBy, Session, SessionState, SharedTexts, TextsTaken};
+use crate::transport::{Luggage, Packing, inherited};
+
+/// To be done with the loop when nothing runs, at the latest then.
+pub(super) struct Pause {
+    pub(super) until: Instant,
+    pub(super) with: Box<dyn FnOnce(&mut Loop) + Send>,
+}
+
+/// What is collected of a paused engine.
+pub(crate) struct Freezing {
+    pub(crate) packing: Packing,
+    pub(crate) shared: SharedTexts,
+    pub(crate) servers: Vec<FrozenServer>,
+    /// What wings have added.
+    pub(crate) links: Vec<Box<dyn Any + Send>>,
+    /// Who cannot be handed over, and why if that is not the transport.
+    pub(crate) left_behind: Vec<String>,
+}
+
+pub(crate) struct FrozenServer {
+    pub(crate) hosted: Arc<Hosted>,
+    pub(crate) state: ServerState,
+}
+
+/// A server as data.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct ServerState {
+    pub(crate) listeners: Vec<ListenerState>,
+    /// What connections were opened as that there will be only once.
+    pub(crate) opened: Vec<String>,
+    /// Clients that were not greeted yet.
+    pub(crate) arrivals: Vec<ArrivalState>,
+    pub(crate) sessions: Vec<SessionState>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ListenerState {
+    pub(crate) opened_as: Option<String>,
+    pub(crate) socket: u32,
+    pub(crate) file: Option<(u64, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ArrivalState {
+    pub(crate) socket: u32,
+    pub(crate) given: bool,
+    pub(crate) came: CameBy,
+}
+
+impl Freezing {
+    pub(crate) fn server(&mut self, hosted: &Arc<Hosted>) -> io::Result<&mut ServerState> {
+        let server = self.servers.iter_mut().find(|server| Arc::ptr_eq(&server.hosted, hosted));
+        server.map(|server| &mut server.state).ok_or_else(|| io::Error::other("a server has ended"))
+    }
+}
+
+/// An engine whose loop stands still, until this is dropped.
+pub(crate) struct Paused(#[expect(dead_code, reason = "it is dropped")] Sender<()>);
+
+impl Engine {
+    /// Stops the loop at a point where nothing runs, and collects what it has.
+    ///
+    /// # Errors
+    ///
+    /// If something runs for longer than `at_most`, or cannot be handed over; then the engine goes on.
+    pub(crate) fn freeze(&self, at_most: Duration) -> io::Result<(Freezing, Paused)> {
+        let mut freezing = Freezing {
+            packing: Packing::new()?,
+            shared: SharedTexts::default(),
+            servers: Vec::new(),
+            links: Vec::new(),
+            left_behind: Vec::new(),
+        };
+        let (sender, frozen) = channel();
+        let (resume, resumed) = channel::<()>();
+        let with = move |event_loop: &mut Loop| {
+            let collect = AssertUnwindSafe(|| event_loop.freeze(&mut freezing));
+            let collected = catch_unwind(collect);
+            let collected = collected.unwrap_or_else(|_| Err(io::Error::other("internal error")));
+            if sender.send(collected.map(|()| freezing)).is_ok() {
+                // Until the other end is dropped.
+                let _ = resumed.recv();
+            }
+        };
+        let until = Instant::now() + at_most;
+        self.handle.0.post(Done::Pause(Pause { until, with: Box::new(with) }));
+        let busy = |_| {
+            let error = format!("commands have been running for {at_most:?}");
+            io::Error::new(io::ErrorKind::TimedOut, error)
+        };
+        let freezing = frozen.recv().map_err(busy)??;
+        Ok((freezing, Paused(resume)))
+    }
+}
+
+impl Hosted {
+    /// Goes on with a client that another program had. It is decided anew whether it may connect.
+    ///
+    /// # Errors
+    ///
+    /// If it may not, or if its state is not sound. Its connection ends.
+    pub(crate) fn resume(
+        self: &Arc<Self>,
+        state: SessionState,
+        luggage: &mut Luggage,
+        texts: &TextsTaken,
+    ) -> io::Result<()> {
+        let transport = inherited::connection(luggage.take(state.socket)?, state.given)?;
+        let origin = self.origin(&state.came);
+        let refused = |reason: String| io::Error::new(io::ErrorKind::PermissionDenied, reason);
+        let (peer, groups) = match self.door.judge(&*transport) {
+            Verdict::Admitted(peer) => (peer, None),
+            Verdict::LookUp(peer, uid) => {
+                let groups = Groups(groups_of(uid));
+                match self.door.judge_member(peer, &groups) {
+                    Verdict::Admitted(peer) => (peer, Some(groups)),
+                    _ => return Err(refused("its user and groups are not allowed".to_owned())),
+                }
+            }
+            Verdict::Refused(why) => return Err(refused(why.reason)),
+            Verdict::Gone | Verdict::NotReady => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        let admitted = self.admit(peer).map_err(|why| refused(why.reason))?;
+        let layout = origin.layout;
+        let mut state = state;
+        let outbox_state = std::mem::take(&mut state.outbox);
+        let monitor = state.monitor.clone();
+        let mut session =
+            self.make_session(transport, origin, admitted, groups, |outbox, locals| {
+                outbox.resume(outbox_state, texts);
+                let locals = locals.with(Returning(monitor.id));
+                self.dispatcher.reconnect(outbox, layout, locals, &monitor)
+            });
+        let resumed = session.resume(state, luggage, self.options.limits.message);
+        // It is taken in however that ended, so that it ends in order.
+        let client = Arc::clone(session.client());
+        let server = Arc::clone(self);
+        self.post(Done::Connected { server, session: Box::<Session>::new(session) });
+        if resumed.is_err() {
+            client.abort();
+        }
+        resumed
+    }
+
+    /// Lets a client in that another program has accepted and not greeted.
+    pub(crate) fn arrived(
+        self: &Arc<Self>,
+        state: ArrivalState,
+        luggage: &mut Luggage,
+    ) -> io::Result<()> {
+        let transport = inherited::connection(luggage.take(state.socket)?, state.given)?;
+        let (server, origin) = (Arc::clone(self), self.origin(&state.came));
+        self.post(Done::Arrived { server, transport, origin });
+        Ok(())
+    }
+
+    fn origin(&self, came: &CameBy) -> Origin {
+        let opened_as = came.listener.as_ref();
+        let is_it = |(of, _): &&(Option<String>, _)| of.is_some() && of.as_ref() == opened_as;
+        match self.doors.listeners.iter().find(is_it) {
+            Some((_, origin)) => Origin { layout: came.layout(), ..origin.clone() },
+            None => came.clone().into_origin(),
+        }
+    }
+}
+
+/// The number of a monitor that goes on. A [local](qmp_dispatch::Monitor::local) of it.
+pub(crate) struct Returning(pub(crate) u64);
