@@ -48,7 +48,7 @@ pub(crate) enum Task {
     /// Serve a reference machine (this is what happens without a subcommand)
     Serve(ServeOptions),
     /// Share one QMP server, such as QEMU, among many clients
-    Mux(MuxOptions),
+    Mux(Box<MuxOptions>),
     /// Run one command on any QMP server and print its result
     Call(CallOptions),
     /// Show what a `serve` or `mux` does, and its clients

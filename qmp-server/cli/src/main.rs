@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     let done = match task {
         Task::Serve(options) => serve::serve(options),
-        Task::Mux(options) => mux::mux(options),
+        Task::Mux(options) => mux::mux(*options),
         Task::Call(options) => call::call(&options),
         Task::Status(options) => status::status(&options),
         Task::Completions { shell } => generate::completions(arguments::command(), shell),
