@@ -32,20 +32,24 @@ pub(crate) struct Claim {
 
 /// Looks for what one server alone takes twice.
 pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
-    Taken::of_program(options)?.claim([options]).map(drop)
+    let mut taken = Taken::default();
+    taken.claim_for_program(options)?;
+    taken.claim([options]).map(drop)
 }
 
 impl Taken {
-    /// What the program takes for itself.
-    pub(crate) fn of_program(options: &ServerOptions) -> Result<Taken, Failure> {
-        let mut taken = Taken::default();
-        if let Some(metrics) = &options.metrics {
-            taken.listen("metrics", metrics, &mut Claim::default())?;
+    /// Takes what the program listens at besides its servers. If it cannot have all of it, nothing is taken.
+    pub(crate) fn claim_for_program(&mut self, options: &ServerOptions) -> Result<Claim, Failure> {
+        let metrics = options.metrics.iter().map(|metrics| ("metrics", metrics));
+        let control = options.mux.control.iter().map(|control| ("control", control));
+        let mut claim = Claim::default();
+        for (key, sourced) in metrics.chain(control) {
+            if let Err(failure) = self.listen(key, sourced, &mut claim) {
+                self.release(claim);
+                return Err(failure);
+            }
         }
-        for control in &options.mux.control {
-            taken.listen("control", control, &mut Claim::default())?;
-        }
-        Ok(taken)
+        Ok(claim)
     }
 
     /// Takes what these servers need. If they cannot have all of it, nothing is taken.

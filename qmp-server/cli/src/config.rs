@@ -136,6 +136,13 @@ pub(crate) struct Sourced<T> {
     source: Source,
 }
 
+/// Wherever they were written.
+impl<T: PartialEq> PartialEq for Sourced<T> {
+    fn eq(&self, other: &Sourced<T>) -> bool {
+        self.value == other.value
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Source {
     CommandLine,

@@ -15,6 +15,12 @@ pub(crate) struct Limit {
     value: String,
 }
 
+impl PartialEq for Limit {
+    fn eq(&self, other: &Limit) -> bool {
+        (self.name, &self.value) == (other.name, &other.value)
+    }
+}
+
 type Set = fn(&mut Limits, &str) -> Result<(), String>;
 
 /// How many machines a mux has at most: not of one server, and so not in [`Limits`].

@@ -40,7 +40,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Which lines get into the log, whatever the trace points: a level, levels of targets, or both.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LogFilter(Targets);
 
 impl Default for LogFilter {

@@ -8,6 +8,7 @@ mod inbox;
 mod machine;
 mod patterns;
 mod plan;
+mod reload;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -25,13 +26,14 @@ use self::patterns::Patterns;
 use self::plan::Plan;
 use crate::arguments::MuxOptions;
 use crate::clients::{Ending, Woken};
+use crate::config::ConfigOptions;
 use crate::options::ServerOptions;
 use crate::{Failure, clients};
 
 pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     let MuxOptions { config, server: mut options, upstream } = options;
     options.mux = upstream;
-    let options = config.complete(options)?;
+    let (flags, options) = (options.clone(), config.complete(options)?);
     if config.check_config {
         return Plan::of(&options)?.0.check(&options);
     }
@@ -42,12 +44,12 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     let mut ending = Ending::new()?;
     // When nothing runs any more is told by the table of machines.
     let _running = ending.running();
-    let mut host = Host::start(options)?;
+    let mut host = Host::start(config, flags, options)?;
     while host.goes_on() {
         let wakers: Vec<_> =
             host.patterns.waker().into_iter().chain([host.inbox.as_fd()]).collect();
         match ending.wait(&wakers) {
-            Woken::HangUp => host.fleet.audits().reopen(),
+            Woken::HangUp => host.reload(),
             Woken::Other => host.look(),
             Woken::Signal | Woken::End => break,
         }
@@ -58,52 +60,58 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
 
 /// The mux of a host: its machines, and what they have in common.
 struct Host {
+    /// Where the options are from, which are read again.
+    config: ConfigOptions,
+    flags: ServerOptions,
     options: ServerOptions,
     inbox: Arc<Inbox>,
     fleet: Fleet,
     patterns: Patterns,
+    /// Machines that are to be served when others have ended.
+    coming: Vec<Machine>,
     /// Serves operators, if anybody wants that.
     control: Option<ServerHandle>,
-    _metrics: Option<MetricsEndpoint>,
+    metrics: Option<MetricsEndpoint>,
 }
 
 impl Host {
     /// Serves what the options say.
-    fn start(options: ServerOptions) -> Result<Host, Failure> {
-        let (plan, taken) = Plan::of(&options)?;
+    fn start(
+        config: ConfigOptions,
+        flags: ServerOptions,
+        options: ServerOptions,
+    ) -> Result<Host, Failure> {
+        let (plan, claims) = Plan::of(&options)?;
         let inbox = Arc::new(Inbox::new()?);
-        let mut fleet = Fleet::new(taken, options.most_machines(), Arc::clone(&inbox))?;
+        let most = options.most_machines();
+        let mut fleet = Fleet::new((claims.taken, claims.program), most, Arc::clone(&inbox))?;
         let patterns = Patterns::new(plan.patterns)?;
         // All listen before one is served: who cannot is told of at once, and leaves no socket behind.
-        let prepared: Vec<_> = plan
-            .machines
-            .into_iter()
-            .map(|machine| fleet.prepare(machine))
-            .collect::<Result<_, _>>()?;
-        let metrics = fleet.metrics();
-        let control = match options.mux.control.is_empty() {
-            true => None,
-            false => {
-                let (options, metrics) = (options.of_control(), metrics.clone());
-                Some(control::server(&options, &inbox, metrics, fleet.audits())?)
-            }
-        };
-        let endpoint = clients::serve_metrics(|listen| metrics.serve(listen), &options)?;
+        let mut prepared = Vec::new();
+        for machine in plan.machines.into_iter().zip(claims.machines) {
+            prepared.push(fleet.prepare(machine)?);
+        }
+        let control = control::server(&options, &inbox, &mut fleet)?;
+        let all = fleet.metrics();
+        let metrics = clients::serve_metrics(|listen| all.serve(listen), &options)?;
         prepared.iter().for_each(|prepared| prepared.announce(&options));
         control.iter().for_each(|server| clients::announce_control(server, &options));
-        clients::announce_metrics(endpoint.as_ref(), &options);
+        clients::announce_metrics(metrics.as_ref(), &options);
         for prepared in prepared {
             fleet.serve(prepared)?;
         }
         let control = control.map(|server| fleet.host(server)).transpose()?;
-        let mut host = Host { options, inbox, fleet, patterns, control, _metrics: endpoint };
+        let coming = Vec::new();
+        let mut host =
+            Host { config, flags, options, inbox, fleet, patterns, coming, control, metrics };
         host.look();
         Ok(host)
     }
 
     /// Whether there are machines, or may be.
     fn goes_on(&self) -> bool {
-        !self.fleet.is_empty() || self.patterns.find_more() || self.control.is_some()
+        let may_come = self.patterns.find_more() || self.control.is_some();
+        may_come || !self.fleet.is_empty() || !self.coming.is_empty()
     }
 
     /// Looks at which machines have come, gone and ended, and at what operators want.
@@ -113,6 +121,7 @@ impl Host {
                 Message::Ended(name) => {
                     if let Some(gone) = self.fleet.ended(name) {
                         self.patterns.ended(&gone, &mut self.fleet, &self.options);
+                        self.settle();
                     }
                 }
                 Message::Order(order) => self.obey(order),

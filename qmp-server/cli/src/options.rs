@@ -25,7 +25,7 @@ use crate::mux::{Found, PathPattern, fill};
 use crate::role::{Assignment, Base, OwnRoles, Pattern, RoleName};
 
 /// What every server can be told. In the file it stands at the top.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct ServerOptions {
     /// Where to listen: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT,
@@ -148,6 +148,30 @@ impl ServerOptions {
         limits
     }
 
+    /// The options of the only machine of a mux, without what there is one of in the whole program.
+    pub(crate) fn of_only_machine(&self) -> ServerOptions {
+        ServerOptions {
+            metrics: None,
+            log_filter: None,
+            trace: Vec::new(),
+            mux: UpstreamOptions { control: Vec::new(), ..self.mux.clone() },
+            ..self.clone()
+        }
+    }
+
+    /// Keeps what cannot change while the program runs as `running` says it. Returns the names of what is another here.
+    pub(crate) fn keep_fixed(&mut self, running: &ServerOptions) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        let mut keep = |name, is_same: bool| changed.extend((!is_same).then_some(name));
+        keep("log", self.log == running.log);
+        keep("log-filter", self.log_filter == running.log_filter);
+        keep("trace", self.trace == running.trace);
+        self.log = running.log;
+        self.log_filter.clone_from(&running.log_filter);
+        self.trace.clone_from(&running.trace);
+        changed
+    }
+
     /// The options of the server for operators of a mux.
     pub(crate) fn of_control(&self) -> ServerOptions {
         ServerOptions {
@@ -176,7 +200,7 @@ impl ServerOptions {
 const MOST_MACHINES: usize = 4096;
 
 /// What the reference machine can be told.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct MachineOptions {
     /// The name of the machine
@@ -207,7 +231,7 @@ impl MachineOptions {
 }
 
 /// What the mux can be told.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct UpstreamOptions {
     /// The server to share: unix:PATH, a path with a slash, unix-abstract:NAME, tcp:HOST:PORT,
@@ -236,7 +260,7 @@ impl UpstreamOptions {
 }
 
 /// One of the machines that a mux shares.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct SharedMachine {
     pub(crate) name: Option<MachineName>,
@@ -371,7 +395,7 @@ impl FromStr for Deadline {
 }
 
 /// A dialect, by its name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct QemuDialect(pub(crate) Dialect);
 
 impl FromStr for QemuDialect {
@@ -383,7 +407,7 @@ impl FromStr for QemuDialect {
 }
 
 /// A user that exists, or a number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct User(String);
 
 impl FromStr for User {
@@ -396,7 +420,7 @@ impl FromStr for User {
 }
 
 /// A group that exists, or a number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Group(String);
 
 impl FromStr for Group {
@@ -409,7 +433,7 @@ impl FromStr for Group {
 }
 
 /// What some trace point matches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TracePattern(String);
 
 impl FromStr for TracePattern {
@@ -424,7 +448,7 @@ impl FromStr for TracePattern {
 }
 
 /// A UUID, in lower case.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Uuid(String);
 
 impl From<Uuid> for String {

@@ -12,7 +12,7 @@ use crate::config::Sourced;
 use crate::options::ServerOptions;
 
 /// `--role SUBJECT=ROLE`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Assignment {
     subject: Subject,
     role: String,
@@ -32,7 +32,7 @@ impl FromStr for Assignment {
 }
 
 /// A role of the file's own: a table `[roles.NAME]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct OwnRole {
     base: Option<Base>,
@@ -77,6 +77,13 @@ impl FromStr for RoleName {
 #[derive(Clone, Debug)]
 pub(crate) struct Base(Role);
 
+/// There is one of each name.
+impl PartialEq for Base {
+    fn eq(&self, other: &Base) -> bool {
+        self.0.name() == other.0.name()
+    }
+}
+
 impl FromStr for Base {
     type Err = RoleError;
 
@@ -86,7 +93,7 @@ impl FromStr for Base {
 }
 
 /// What some names match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Pattern(pub(crate) String);
 
 impl FromStr for Pattern {

@@ -36,6 +36,7 @@ mod mux_dials;
 mod mux_faults;
 mod mux_leaving;
 mod mux_machines;
+mod mux_reload;
 mod mux_upstreams;
 mod peers;
 mod poll_loop;

@@ -9,11 +9,12 @@ use qmp_dispatch::{
     Context, Dispatcher, RegisterError, Registry, Responder, command_types, qapi_types,
 };
 use qmp_server::{
-    Discipline, MetricsOfAll, Server, UpstreamStatus, register_status, system_time, version,
+    Discipline, MetricsOfAll, Server, ServerHandle, UpstreamStatus, register_status, system_time,
+    version,
 };
 
+use super::fleet::Fleet;
 use super::inbox::{Inbox, Message};
-use crate::clients::Audits;
 use crate::config::{Sourced, read_said};
 use crate::options::{ServerOptions, SharedMachine};
 use crate::{Failure, clients};
@@ -119,16 +120,19 @@ fn toml(value: &Value) -> String {
     value.to_string()
 }
 
-/// The server for operators, which listens.
+/// The server for operators, which listens; `None` if nobody wants it.
 pub(super) fn server(
     options: &ServerOptions,
     inbox: &Arc<Inbox>,
-    metrics: MetricsOfAll,
-    audits: &mut Audits,
-) -> Result<Server, Failure> {
+    fleet: &mut Fleet,
+) -> Result<Option<Server>, Failure> {
+    let options = &options.of_control();
+    if options.listen.is_empty() {
+        return Ok(None);
+    }
     let mut registry = Registry::new();
-    let audit = audits.start(&mut registry, options, None)?;
-    register(&mut registry, inbox, metrics).map_err(Failure::usage)?;
+    let audit = fleet.audits().start(&mut registry, options, None)?;
+    register(&mut registry, inbox, fleet.metrics()).map_err(Failure::usage)?;
     clients::set_deadlines(&mut registry, options);
     clients::set_roles(&mut registry, options)?;
     // QEMU's text for errors, and its number: clients take features after it.
@@ -138,7 +142,18 @@ pub(super) fn server(
     let server =
         Server::new(dispatcher).dialect(dialect).discipline(Discipline::OnePerMonitor).stay();
     let server = clients::allow(server, options, audit.as_ref())?;
-    clients::listen(server, options)
+    clients::listen(server, options).map(Some)
+}
+
+/// Serves operators, if anybody wants that, and says where.
+pub(super) fn start(
+    options: &ServerOptions,
+    inbox: &Arc<Inbox>,
+    fleet: &mut Fleet,
+) -> Result<Option<ServerHandle>, Failure> {
+    let Some(server) = server(options, inbox, fleet)? else { return Ok(None) };
+    clients::announce_control(&server, options);
+    fleet.host(server).map(Some)
 }
 
 fn register(

@@ -15,14 +15,14 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, stata
 use rustix::io::Errno;
 
 /// A path in which `*` stands for any text within a component, as in `/run/vm/*/qemu.sock`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PathPattern {
     start: PathBuf,
     parts: Vec<Part>,
 }
 
 /// One component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Part {
     Fixed(String),
     Any { before: String, after: String },
@@ -60,6 +60,17 @@ impl PathPattern {
             }
         });
         Ok(Some(PathPattern { start: start.into(), parts: parts.collect::<Result<_, _>>()? }))
+    }
+
+    /// Whether this is the path of a socket that matches.
+    fn matches(&self, path: &Path) -> bool {
+        let Ok(below) = path.strip_prefix(&self.start) else { return false };
+        let names: Vec<_> = below.iter().map(OsStr::to_str).collect();
+        names.len() == self.parts.len()
+            && names
+                .iter()
+                .zip(&self.parts)
+                .all(|(name, part)| name.is_some_and(|name| part.captures(name).is_some()))
     }
 
     /// How many `*` there are.
@@ -181,6 +192,11 @@ impl Finder {
     /// The socket at this path, if one is there that matches.
     pub(crate) fn known(&self, path: &Path) -> Option<Found> {
         self.known.get(path).cloned()
+    }
+
+    /// Whether a socket at this path would match.
+    pub(crate) fn would_find(&self, path: &Path) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(path))
     }
 
     fn event(&mut self, wd: i32, what: ReadFlags, name: Option<&str>) {

@@ -23,6 +23,8 @@ pub(super) struct Fleet {
     audits: Audits,
     metrics: MetricsOfAll,
     taken: Taken,
+    /// Of `taken`, what is of no machine.
+    program: Claim,
     /// By name. A machine stays here until it has [ended](Fleet::ended), so that its name and its addresses are its own for as
     /// long as clients could still see it.
     machines: BTreeMap<Option<String>, Served>,
@@ -38,7 +40,9 @@ pub(super) struct Served {
     claim: Claim,
     /// Where it listens, with the ports that the system has chosen.
     listen: Vec<String>,
-    /// Operators who wait for its end.
+    /// It has been told to end.
+    pub(super) is_ending: bool,
+    /// Operators who wait for that.
     removals: Vec<Responder<()>>,
 }
 
@@ -64,12 +68,17 @@ impl Prepared {
 
 impl Fleet {
     /// No machines, in a program that has taken these addresses.
-    pub(super) fn new(taken: Taken, most: usize, inbox: Arc<Inbox>) -> Result<Fleet, Failure> {
+    pub(super) fn new(
+        (taken, program): (Taken, Claim),
+        most: usize,
+        inbox: Arc<Inbox>,
+    ) -> Result<Fleet, Failure> {
         Ok(Fleet {
             engine: Engine::new().map_err(Failure::usage)?,
             audits: Audits::default(),
             metrics: MetricsOfAll::default(),
             taken,
+            program,
             machines: BTreeMap::new(),
             most,
             inbox,
@@ -88,7 +97,8 @@ impl Fleet {
         match made {
             Ok((mux, server)) => {
                 let listen = server.addresses().map(|address| address.to_string()).collect();
-                let served = Served { machine, mux, claim, listen, removals: Vec::new() };
+                let (is_ending, removals) = (false, Vec::new());
+                let served = Served { machine, mux, claim, listen, is_ending, removals };
                 Ok(Prepared { served, server })
             }
             Err(failure) => {
@@ -134,20 +144,56 @@ impl Fleet {
         self.serve(prepared)
     }
 
-    pub(super) fn get(&self, name: Option<&str>) -> Option<&Served> {
-        self.machines.get(&name.map(str::to_owned))
+    pub(super) fn get(&self, name: &Option<String>) -> Option<&Served> {
+        self.machines.get(name)
     }
 
-    /// Ends a machine. Who waits for that is answered when it has [ended](Fleet::ended).
+    /// Takes note that another text says the same of a machine.
+    pub(super) fn describe(&mut self, name: &Option<String>, machine: Machine) {
+        if let Some(served) = self.machines.get_mut(name) {
+            served.machine = machine;
+        }
+    }
+
+    pub(super) fn names(&self) -> Vec<Option<String>> {
+        self.machines.keys().cloned().collect()
+    }
+
+    /// Takes other addresses for the program itself, in the place of what it had.
+    pub(super) fn claim_for_program(&mut self, options: &ServerOptions) -> Result<(), Failure> {
+        let before = std::mem::take(&mut self.program);
+        self.taken.release(before);
+        self.program = self.taken.claim_for_program(options)?;
+        Ok(())
+    }
+
+    /// Says how many machines there may be when one more is added.
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
+    /// Ends a machine. It leaves when it has [ended](Fleet::ended).
+    pub(super) fn end(&mut self, name: &Option<String>) {
+        if let Some(served) = self.machines.get_mut(name) {
+            served.is_ending = true;
+            served.mux.shutdown();
+        }
+    }
+
+    /// Ends a machine for an operator, who is answered when it has ended.
     pub(super) fn remove(&mut self, name: String, responder: Responder<()>) {
         let text = format!("there is no machine '{name}'");
-        match self.machines.get_mut(&Some(name)) {
-            Some(served) => {
-                served.removals.push(responder);
-                served.mux.shutdown();
-            }
+        let name = Some(name);
+        self.end(&name);
+        match self.machines.get_mut(&name) {
+            Some(served) => served.removals.push(responder),
             None => responder.respond(Err(Error::generic(text))),
         }
+    }
+
+    /// Whether a machine has been told to end, and has not yet.
+    pub(super) fn any_is_ending(&self) -> bool {
+        self.machines.values().any(|served| served.is_ending)
     }
 
     /// Takes out a machine that has ended: because it was [shut down](Mux::shutdown), or because nobody can come any more.
@@ -192,8 +238,7 @@ impl Fleet {
     pub(super) fn shut_down(&mut self) {
         self.machines.values().for_each(|served| served.mux.shutdown());
         self.machines.values().for_each(|served| served.mux.wait());
-        let names: Vec<_> = self.machines.keys().cloned().collect();
-        names.into_iter().for_each(|name| drop(self.ended(name)));
+        self.names().into_iter().for_each(|name| drop(self.ended(name)));
     }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One machine, and what it is made of.
 
+use std::fmt::Display;
+
 use qmp_dispatch::Dispatcher;
 use qmp_server::{Address, Discipline, Mux, Server, system_time, version};
 
@@ -12,15 +14,19 @@ use crate::options::{QemuDialect, ServerOptions, SharedMachine};
 use crate::{Failure, clients};
 
 /// One of the machines that are shared.
+#[derive(Clone)]
 pub(super) struct Machine {
     /// `None` for the only one, without a section of its own.
     pub(super) name: Option<String>,
     /// Those of its server.
     pub(super) options: ServerOptions,
+    /// What is said of this machine alone; `None` if it has no name.
+    section: Option<SharedMachine>,
     pub(super) origin: Origin,
 }
 
 /// Who has named a machine.
+#[derive(Clone)]
 pub(super) enum Origin {
     /// The command line or the file.
     Options,
@@ -48,9 +54,9 @@ impl Machine {
         origin: Origin,
     ) -> Result<Option<Machine>, Failure> {
         let section = &sourced.value;
-        let Some(name) = &section.name else {
+        if section.name.is_none() {
             return Err(sourced.blame("name", "the name of the machine is missing"));
-        };
+        }
         if section.upstream.is_none() {
             return Err(sourced.blame("upstream", "the server to share is missing"));
         }
@@ -63,8 +69,28 @@ impl Machine {
         if section.pattern()?.is_some() {
             return Ok(None);
         }
-        let (name, options) = (Some(name.0.clone()), section.complete(all));
-        Ok(Some(Machine { name, options, origin }))
+        Ok(Some(Machine::new(section.clone(), all, origin)))
+    }
+
+    /// The only machine of these options.
+    pub(super) fn only(all: &ServerOptions) -> Machine {
+        let options = all.of_only_machine();
+        Machine { name: None, options, section: None, origin: Origin::Options }
+    }
+
+    /// The machine of a section that is complete.
+    pub(super) fn new(section: SharedMachine, all: &ServerOptions, origin: Origin) -> Machine {
+        let name = section.name.clone().unwrap_or_default().0;
+        let options = section.complete(all);
+        Machine { name: Some(name), options, section: Some(section), origin }
+    }
+
+    /// The same machine, with something else said of all.
+    pub(super) fn among(&self, all: &ServerOptions) -> Machine {
+        match &self.section {
+            Some(section) => Machine::new(section.clone(), all, self.origin.clone()),
+            None => Machine::only(all),
+        }
     }
 
     /// The machine that an operator wants.
@@ -95,6 +121,14 @@ impl Machine {
     pub(super) fn check(&self) -> Result<(), Failure> {
         self.mux()?;
         clients::check(&self.options)
+    }
+
+    /// Says that something is wrong with this machine.
+    pub(super) fn blame(&self, error: impl Display) -> Failure {
+        match &self.options.mux.upstream {
+            Some(upstream) => upstream.blame("name", error),
+            None => Failure::usage(error),
+        }
     }
 
     pub(super) fn mux(&self) -> Result<Mux, Failure> {

@@ -14,6 +14,7 @@ use crate::Failure;
 use crate::options::{ServerOptions, SharedMachine};
 
 /// A section of the file that names any number of machines.
+#[derive(PartialEq)]
 pub(super) struct Pattern {
     pub(super) machine: SharedMachine,
     upstream: PathPattern,
@@ -55,10 +56,7 @@ impl Pattern {
 
     /// One of its machines.
     fn filled(&self, found: Found, options: &ServerOptions) -> Machine {
-        let section = self.machine.filled(&found);
-        let name = section.name.clone().unwrap_or_default().0;
-        let options = section.complete(options);
-        Machine { name: Some(name), options, origin: Origin::Found(found) }
+        Machine::new(self.machine.filled(&found), options, Origin::Found(found))
     }
 }
 
@@ -68,7 +66,7 @@ pub(super) struct Patterns {
     /// `None` if there are no patterns.
     finder: Option<Finder>,
     /// The names of the machines that are served, by the paths of their upstream servers.
-    names: HashMap<PathBuf, String>,
+    names: HashMap<PathBuf, Option<String>>,
 }
 
 impl Patterns {
@@ -77,6 +75,27 @@ impl Patterns {
         let finder = (!patterns.is_empty()).then(|| Finder::new(upstreams));
         let finder = finder.transpose().map_err(Failure::usage)?;
         Ok(Patterns { patterns, finder, names: HashMap::new() })
+    }
+
+    /// Takes the place of other patterns, whose machines are served.
+    pub(super) fn replace(&mut self, before: Patterns) {
+        self.names = before.names;
+    }
+
+    /// Whether these say the same.
+    pub(super) fn say_the_same(&self, patterns: &[Pattern]) -> bool {
+        self.patterns == patterns
+    }
+
+    /// What is said now of a machine that was found; `None` if nothing is.
+    pub(super) fn machine(&self, served: &Machine, options: &ServerOptions) -> Option<Machine> {
+        let Origin::Found(found) = &served.origin else { return None };
+        let Some(finder) = &self.finder else { return None };
+        match finder.known(&found.path) {
+            Some(found) => Some(self.patterns.get(found.pattern)?.filled(found, options)),
+            // Its file has gone, and it is served for as long as it is there.
+            None => finder.would_find(&found.path).then(|| served.among(options)),
+        }
     }
 
     /// Whether machines may be found.
@@ -120,7 +139,7 @@ impl Patterns {
     }
 
     fn served<'f>(&self, found: &Found, fleet: &'f Fleet) -> Option<&'f Served> {
-        self.names.get(&found.path).and_then(|name| fleet.get(Some(name)))
+        self.names.get(&found.path).and_then(|name| fleet.get(name))
     }
 
     fn appeared(&mut self, found: Found, fleet: &mut Fleet, options: &ServerOptions) {
@@ -138,7 +157,7 @@ impl Patterns {
         }
         let path = found.path.clone();
         let machine = pattern.filled(found, options);
-        let name = machine.name.clone().unwrap_or_default();
+        let name = machine.name.clone();
         match fleet.add(machine, options) {
             Ok(served) => {
                 tracing::info!(machine = name, path = %path.display(), "a machine was found");

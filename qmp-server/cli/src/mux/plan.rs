@@ -9,26 +9,33 @@ use crate::addresses::{Claim, Taken};
 use crate::options::ServerOptions;
 use crate::{Failure, clients};
 
-/// The machines that are named, with what they take of the program's addresses, and those that may be found.
+/// The machines that are named, and those that may be found.
 pub(super) struct Plan {
-    pub(super) machines: Vec<(Machine, Claim)>,
+    pub(super) machines: Vec<Machine>,
     pub(super) patterns: Vec<Pattern>,
 }
 
+/// All addresses that the program takes: its own, and those of each machine, in their order.
+pub(super) struct Claims {
+    pub(super) taken: Taken,
+    pub(super) program: Claim,
+    pub(super) machines: Vec<Claim>,
+}
+
 impl Plan {
-    /// What the options say, with all addresses that the program takes. Finds what contradicts itself.
-    pub(super) fn of(options: &ServerOptions) -> Result<(Plan, Taken), Failure> {
-        let machines = machines(options)?;
-        let patterns = Pattern::all_of(options)?;
-        let mut taken = Taken::of_program(options)?;
-        let claims = taken.claim(machines.iter().map(|machine| &machine.options))?;
+    /// What the options say. Finds what contradicts itself.
+    pub(super) fn of(options: &ServerOptions) -> Result<(Plan, Claims), Failure> {
+        let plan = Plan { machines: machines(options)?, patterns: Pattern::all_of(options)? };
+        let mut taken = Taken::default();
+        let program = taken.claim_for_program(options)?;
+        let machines = taken.claim(plan.machines.iter().map(|machine| &machine.options))?;
         // Those that are found claim what is theirs when they are. What a pattern says without that is the same for all.
         let templates: Vec<_> =
-            patterns.iter().map(|pattern| pattern.machine.complete(options)).collect();
+            plan.patterns.iter().map(|pattern| pattern.machine.complete(options)).collect();
         for claim in taken.claim(&templates)? {
             taken.release(claim);
         }
-        Ok((Plan { machines: machines.into_iter().zip(claims).collect(), patterns }, taken))
+        Ok((plan, Claims { taken, program, machines }))
     }
 
     /// What would fail of what can be tried without anybody noticing.
@@ -38,7 +45,7 @@ impl Plan {
         for pattern in &self.patterns {
             clients::check_roles(&pattern.machine.complete(options))?;
         }
-        self.machines.iter().try_for_each(|(machine, _)| machine.check())
+        self.machines.iter().try_for_each(Machine::check)
     }
 }
 
@@ -55,8 +62,7 @@ fn machines(options: &ServerOptions) -> Result<Vec<Machine>, Failure> {
         if options.listen.is_empty() {
             return Err(Failure::usage("mux needs --listen"));
         }
-        let (name, origin) = (None, Origin::Options);
-        return Ok(vec![Machine { name, options: options.clone(), origin }]);
+        return Ok(vec![Machine::only(options)]);
     }
     if let Some(upstream) = &options.mux.upstream {
         return Err(upstream.blame("upstream", "each [[machine]] has its own"));
