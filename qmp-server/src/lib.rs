@@ -97,6 +97,8 @@ mod executor;
 #[doc(hidden)]
 pub mod fuzzing;
 mod glob;
+#[cfg(any(feature = "mux", feature = "roles"))]
+mod introspected;
 mod io;
 mod listen;
 #[cfg(feature = "machine")]

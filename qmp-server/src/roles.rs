@@ -17,9 +17,9 @@ use qmp_dispatch::{Call, Interceptor, Locals, Monitor, Registry};
 pub use role::Role;
 pub use subject::Subject;
 
-use self::introspection::Introspected;
 use self::monitors::adds_monitor;
 use crate::access::{DoorRole, GivenRole, Groups};
+use crate::introspected::Introspected;
 use crate::{PatternError, Peer};
 
 /// The roles of a server's clients: which there are, and who has which.
@@ -283,11 +283,7 @@ impl Interceptor for Guard {
 
     fn after(&self, call: &Call<'_>, outcome: &mut Result<Json, Error>, _: Duration) {
         let (Some(role), Ok(result)) = (Role::of(call.monitor), outcome) else { return };
-        let introspected = match call.request.command.as_str() {
-            "query-commands" => Introspected::Commands,
-            "query-qmp-schema" => Introspected::Schema,
-            _ => return,
-        };
+        let Some(introspected) = Introspected::of(&call.request.command) else { return };
         if !role.allows_all_commands() || !role.allows_all_events() {
             *result = role.shown(introspected, result);
         }

@@ -35,10 +35,11 @@ mod outbox;
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::take;
 use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use qmp_dispatch::proto::{Band, Dialect, Limits};
@@ -132,6 +133,8 @@ pub(crate) struct Session {
     resumed: VecDeque<Pending>,
     /// An out-of-band request was not answered yet, or a large message is being parsed: what was sent after it waits.
     running: bool,
+    /// A request may be begun that had waited until the client has read.
+    released: bool,
     /// The server ends: nothing more is read.
     halted: bool,
 }
@@ -179,6 +182,8 @@ impl Session {
             producer,
             unanswered: AtomicUsize::new(0),
             held_back: AtomicBool::new(false),
+            unread: Mutex::new(None),
+            is_unread: AtomicBool::new(false),
             left: OnceLock::new(),
         };
         Session {
@@ -193,6 +198,7 @@ impl Session {
             parked: VecDeque::new(),
             resumed: VecDeque::new(),
             running: false,
+            released: false,
             halted: false,
         }
     }
@@ -221,11 +227,15 @@ impl Session {
 
     /// Writes more of what is unsent.
     pub(crate) fn write_more(&mut self) -> Written {
-        self.client.outbox.write_more()
+        let written = self.client.outbox.write_more();
+        self.released |= self.client.has_read();
+        written
     }
 
     /// Nothing more can be sent to the client, or is to be.
     pub(crate) fn broken(&mut self, scratch: &mut [u8]) -> Effects {
+        // Nothing is unread any more.
+        self.released |= self.client.has_read();
         match self.state {
             State::Draining | State::Closed => Effects::next(Next::Close),
             _ => self.read(scratch),
@@ -236,7 +246,7 @@ impl Session {
     pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Effects {
         let unparked = self.unpark();
         let mut effects = self.read_on(scratch);
-        effects.queued |= unparked;
+        effects.queued |= unparked | take(&mut self.released);
         let kept = self.input.kept();
         self.kept.set_bytes(kept);
         if effects.next == Next::Wait && self.is_finished() {
@@ -260,7 +270,7 @@ impl Session {
                 if piece.end == self.input.unread.len() && !self.input.descriptors.is_empty() {
                     self.let_wait();
                 }
-                let unread = std::mem::take(&mut self.input.unread);
+                let unread = take(&mut self.input.unread);
                 let mut rest = &unread[piece.clone()];
                 let taken = self.take_messages(&mut rest);
                 self.input.at = piece.end - rest.len();
@@ -355,7 +365,7 @@ impl Session {
         let mut kept = self.input.reader.kept();
         while let Some(message) = self.input.reader.read(bytes) {
             taken.messages += 1;
-            let length = left - bytes.len() + std::mem::take(&mut kept);
+            let length = left - bytes.len() + take(&mut kept);
             left = bytes.len();
             if let Ok(message) = &message
                 && message.as_bytes().len() > PARSED_AT_ONCE
@@ -634,7 +644,7 @@ impl Session {
 
     /// Lets the descriptors that came wait for a command that takes one, in place of the one that did.
     fn let_wait(&mut self) {
-        let descriptors = std::mem::take(&mut self.input.descriptors);
+        let descriptors = take(&mut self.input.descriptors);
         if let Some(local) = self.client.monitor.local::<Descriptors>() {
             local.arrive(descriptors);
         }

@@ -71,6 +71,11 @@ impl Client {
         (self.out_of_band.fetch_add(1, Ordering::Relaxed) < MOST_OUT_OF_BAND).then_some(counted)
     }
 
+    /// Whether an out-of-band request is unanswered.
+    pub(super) fn has_out_of_band(&self) -> bool {
+        self.out_of_band.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::SeqCst)
     }

@@ -260,6 +260,8 @@ impl Upstream {
             Ok(())
         };
         state.own.iter().chain(&state.to_pass).chain(&state.urgent).try_for_each(&mut keep)?;
+        let known = state.known.iter().chain(&state.behind);
+        known.map(|(request, _)| request).try_for_each(&mut keep)?;
         let mut kept = Ok(());
         self.line().look(|request| {
             if kept.is_ok() {

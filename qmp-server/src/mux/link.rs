@@ -186,10 +186,12 @@ impl Link for UpstreamLink {
         if is_alone && self.shared.is_last.load(Ordering::SeqCst) {
             self.shared.shut_down();
         }
+        let more_is_known = self.shared.upstream.answer_known();
         if self.is_to_end(now) {
             self.end();
         }
-        self.next(now)
+        let next = self.next(now);
+        Next { again: next.again || more_is_known, ..next }
     }
 
     fn freeze(&self, freezing: &mut Freezing) -> io::Result<()> {

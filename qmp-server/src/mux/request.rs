@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{Client, OutOfBand};
 use super::names::Renamed;
 use crate::access::{Charge, Ledger};
+use crate::introspected::Introspected;
 use crate::session::{Descriptor, Descriptors, charged};
 
 /// The beginning of a command's name that is kept while it is in flight, in bytes. Clients choose names, of any length.
@@ -71,6 +72,8 @@ pub(super) struct Asker {
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) enum Then {
     Nothing,
+    /// It holds for as long as the connection.
+    Keep(Introspected),
     /// It may name the client's descriptors, and those of these names are gone if the command has succeeded.
     Restore(Vec<String>),
     /// It tells whether a descriptor has been taken, and has this name from now on.
@@ -99,6 +102,7 @@ impl Request {
     ) -> Result<Request, (Responder<Json>, Error)> {
         let band = context.band();
         let monitor = context.monitor();
+        let introspected = introspected(&request, band);
         let Forwarded { command, arguments, text, .. } = request;
         let mut asker = Asker { responder, passed: None };
         let (arguments, then) = match command.as_str() {
@@ -135,7 +139,7 @@ impl Request {
                 Some(Renamed { arguments, names }) => {
                     (Some(Json::from(&arguments)), Then::Restore(names))
                 }
-                None => (text, Then::Nothing),
+                None => (text, introspected.map_or(Then::Nothing, Then::Keep)),
             },
         };
         let descriptor = asker.passed.as_ref().map(|(_, descriptor)| Arc::clone(descriptor));
@@ -232,6 +236,12 @@ pub(super) struct Unsent {
     pub(super) client: Option<Arc<Client>>,
 }
 
+/// Which result of introspection a request is for. One with arguments is for an error, and so is one out-of-band.
+fn introspected(request: &Forwarded, band: Band) -> Option<Introspected> {
+    let introspected = Introspected::of(&request.command)?;
+    (band == Band::InBand && request.arguments.is_empty()).then_some(introspected)
+}
+
 fn with_name(arguments: &Object, name: String) -> Json {
     let mut arguments = arguments.clone();
     arguments.insert("fdname", name);
@@ -247,7 +257,7 @@ impl After {
             None => error,
         };
         match (then, result) {
-            (Then::Nothing, result) => respond(asker, result),
+            (Then::Nothing | Then::Keep(_), result) => respond(asker, result),
             (Then::Restore(names), result) => {
                 if let Some(client) = &client
                     && result.is_ok()
@@ -281,6 +291,14 @@ impl After {
             }
         }
         None
+    }
+
+    /// Which result of introspection the answer is.
+    pub(super) fn introspected(&self) -> Option<Introspected> {
+        match self.then {
+            Then::Keep(introspected) => Some(introspected),
+            _ => None,
+        }
     }
 
     /// Whether the client that it was for has left while names of its descriptors may have come.

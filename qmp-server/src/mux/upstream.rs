@@ -8,6 +8,7 @@
 //! to send them. No foreign code is called with the state locked.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem::take;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -19,6 +20,7 @@ use qmp_queue::Queue;
 use super::client::{Client, Place};
 use super::handover::{Again, Returned};
 use super::request::{After, InFlight, Request, Text};
+use crate::introspected::{self, Introspected};
 use crate::io::{Notice, Registration};
 use crate::observe::Counter;
 
@@ -28,6 +30,9 @@ const MOST_OUT_OF_BAND: usize = 1024;
 /// No in-band request is sent while more bytes of such than this are in flight. QEMU takes some ten microseconds for each, and a
 /// request that comes now has to wait for them.
 const MOST_BYTES: usize = 512;
+
+/// Requests that are answered with what is known, before others get their turn. Each answer is a quarter of a MiB.
+const KNOWN_TOGETHER: usize = 16;
 
 /// Bytes of out-of-band requests that may wait for a server that does not read.
 const MOST_URGENT_BYTES: usize = 1 << 20;
@@ -75,6 +80,13 @@ pub(super) struct State {
     pub(super) holding: bool,
     /// What another program has handed over, until the clients' requests have come again.
     pub(super) returned: Returned,
+    /// What the server has answered to `query-commands` and `query-qmp-schema`, which does not change while it is
+    /// connected.
+    introspected: [Option<Arc<Json>>; 2],
+    /// In-band requests that the link answers with that, and those of clients that may have an out-of-band request
+    /// unanswered, which was sent before. Both have at most one of each client.
+    pub(super) known: VecDeque<(Request, Arc<Json>)>,
+    pub(super) behind: Vec<(Request, Arc<Json>)>,
 }
 
 /// As those see it who have a request.
@@ -108,6 +120,9 @@ impl Upstream {
             bytes: 0,
             holding: false,
             returned: Returned::default(),
+            introspected: [None, None],
+            known: VecDeque::new(),
+            behind: Vec::new(),
         };
         Upstream {
             line: Queue::new(),
@@ -143,7 +158,7 @@ impl Upstream {
         self.woken.store(false, Ordering::SeqCst);
     }
 
-    /// Lets a client's request wait until it is sent, or refuses it.
+    /// Lets a client's request wait until it is sent, or until the link answers it with what is known, or refuses it.
     pub(super) fn forward(
         &self,
         context: &Context,
@@ -170,7 +185,9 @@ impl Upstream {
         };
         if let Err(refused) = self.admit(client, request) {
             let (request, error) = *refused;
-            return request.after.fail(Some(error));
+            request.after.fail(Some(error));
+            // It may have been counted, and a known answer have waited for it.
+            return self.wake();
         }
         if client.is_gone() {
             self.drop_requests(client);
@@ -187,6 +204,16 @@ impl Upstream {
                 return Err(Box::new((request, error)));
             }
         };
+        let known = request.after.introspected();
+        if let Some(result) = known.and_then(|result| state.introspected[result as usize].clone()) {
+            // One that waits already has passed its deadline.
+            let overdue = state.behind.iter().position(|(other, _)| other.is_of(client));
+            let overdue = overdue.map(|index| state.behind.swap_remove(index));
+            state.behind.push((request, result));
+            drop(state);
+            drop(overdue);
+            return Ok(());
+        }
         if request.text.band == Band::InBand {
             let overdue = client.queue(request);
             drop(state);
@@ -239,6 +266,32 @@ impl Upstream {
         sent
     }
 
+    /// Answers a few requests with what is known. Returns whether there are more.
+    ///
+    /// Called by the link, as for any answer: the client's next requests are read meanwhile, as if the server had been
+    /// asked.
+    pub(super) fn answer_known(&self) -> bool {
+        let mut state = self.state();
+        let waits = |(request, _): &(Request, _)| {
+            request.after.client.as_ref().is_some_and(|client| client.has_out_of_band())
+        };
+        let (behind, ready): (Vec<_>, Vec<_>) =
+            take(&mut state.behind).into_iter().partition(waits);
+        state.behind = behind;
+        state.known.extend(ready);
+        let count = state.known.len().min(KNOWN_TOGETHER);
+        let answers: Vec<_> = state.known.drain(..count).collect();
+        let more = !state.known.is_empty();
+        drop(state);
+        for (request, result) in answers {
+            match request.is_wanted() {
+                true => drop(request.after.answered(Ok(Json::clone(&result)))),
+                false => request.after.fail(None),
+            }
+        }
+        more
+    }
+
     /// The command that is in flight under this number.
     pub(super) fn is_quit(&self, number: u64) -> bool {
         self.state().in_flight.get(&number).is_some_and(|in_flight| in_flight.command == "quit")
@@ -257,6 +310,9 @@ impl Upstream {
             return;
         }
         drop(state);
+        if let (Some(introspected), Ok(json)) = (after.introspected(), &result) {
+            self.keep(introspected, json);
+        }
         self.pass_on(after, result);
     }
 
@@ -280,6 +336,14 @@ impl Upstream {
         }
     }
 
+    /// Keeps a result of the current connection: only the link, which calls this, ends a connection.
+    fn keep(&self, introspected: Introspected, result: &Json) {
+        if self.state().introspected[introspected as usize].is_none() {
+            let kept = introspected::kept(result);
+            self.state().introspected[introspected as usize] = kept;
+        }
+    }
+
     /// There is a server of this version to send requests to.
     pub(super) fn connected(&self, oob: bool, version: String) {
         self.connections.count();
@@ -296,13 +360,15 @@ impl Upstream {
             state.since = Instant::now();
         }
         state.connection = Connection::Absent { why: why.to_owned() };
-        let in_flight = std::mem::take(&mut state.in_flight);
+        let in_flight = take(&mut state.in_flight);
         (state.out_of_band, state.urgent_bytes, state.passing) = (0, 0, false);
         state.bytes = 0;
         self.settled.notify_all();
+        state.introspected = [None, None];
         let mut waiting: Vec<Request> = state.own.take().into_iter().collect();
         waiting.extend(state.to_pass.drain(..));
         waiting.extend(state.urgent.drain(..));
+        waiting.extend(state.take_known(|_| true));
         // With the state locked, so that no request is added to the line between the two.
         waiting.extend(std::iter::from_fn(|| Some(*self.line.try_pop()?.item)));
         drop(state);
@@ -329,7 +395,8 @@ impl Upstream {
     /// Whether nothing waits or is in flight.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.in_flight.is_empty() && self.queued(&state) == 0
+        let known = state.known.len() + state.behind.len();
+        state.in_flight.is_empty() && self.queued(&state) + known == 0
     }
 
     /// How many requests wait for being sent.
@@ -361,11 +428,16 @@ impl Upstream {
         state.urgent_bytes -= urgent.iter().map(|request| request.text.len()).sum::<usize>();
         let (to_pass, kept): (VecDeque<_>, _) = state.to_pass.drain(..).partition(is_its);
         state.to_pass = kept;
+        let known = state.take_known(is_its);
         let line = client.clear();
         let returned = state.returned.drop_those_of(client);
         drop((state, returned));
         askers.into_iter().for_each(|asker| asker.fail(None));
-        let waiting = urgent.into_iter().chain(to_pass).chain(line.into_iter().map(|boxed| *boxed));
+        let waiting = urgent
+            .into_iter()
+            .chain(to_pass)
+            .chain(known)
+            .chain(line.into_iter().map(|boxed| *boxed));
         waiting.for_each(|request| request.after.fail(None));
     }
 
@@ -389,6 +461,14 @@ fn cannot_be_sent(command: &str, why: &str) -> Error {
 }
 
 impl State {
+    /// Takes those of these requests back that would be answered with what is known.
+    fn take_known(&mut self, is_wanted: impl Fn(&Request) -> bool) -> Vec<Request> {
+        let all = self.known.drain(..).chain(self.behind.drain(..));
+        let (taken, kept): (Vec<_>, Vec<_>) = all.partition(|(request, _)| is_wanted(request));
+        self.behind = kept;
+        taken.into_iter().map(|(request, _)| request).collect()
+    }
+
     /// The next request that may be sent.
     fn next(&mut self, line: &Queue<Box<Request>>, in_band: bool) -> Option<Request> {
         if let Some(urgent) = self.urgent.pop_front() {

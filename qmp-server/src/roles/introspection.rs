@@ -2,20 +2,12 @@
 //! Introspection, as far as it concerns those who have some role.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use qmp_dispatch::proto::{Json, Value};
 
 use super::Role;
-
-/// Which result it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Introspected {
-    /// That of `query-commands`.
-    Commands,
-    /// That of `query-qmp-schema`.
-    Schema,
-}
+use crate::introspected::{Introspected, kept};
 
 /// What was last shown, and of what: schemas are large and hardly ever change.
 #[derive(Debug, Default)]
@@ -23,8 +15,8 @@ pub(super) struct Introspections(Mutex<[Option<Shown>; 2]>);
 
 #[derive(Debug)]
 struct Shown {
-    whole: Json,
-    part: Json,
+    whole: Arc<Json>,
+    part: Arc<Json>,
 }
 
 /// A copy of a role may come to allow something else.
@@ -40,13 +32,13 @@ impl Introspections {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = &mut last[introspected as usize];
         match last {
-            Some(shown) if shown.whole == *whole => shown.part.clone(),
+            Some(shown) if *shown.whole == *whole => Json::clone(&shown.part),
             _ => {
                 let part = match introspected {
                     Introspected::Commands => commands(whole, role),
                     Introspected::Schema => schema(whole, role),
                 };
-                *last = Some(Shown { whole: whole.clone(), part: part.clone() });
+                *last = kept(whole).zip(kept(&part)).map(|(whole, part)| Shown { whole, part });
                 part
             }
         }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use qmp_dispatch::Monitor;
 use qmp_dispatch::proto::Json;
 
-use super::introspection::{Introspected, Introspections};
+use super::introspection::Introspections;
 use super::{RoleError, ready_made};
 use crate::glob;
+use crate::introspected::Introspected;
 
 /// Which commands a client may execute, and which events it gets.
 ///

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What other threads may use of a session.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use qmp_dispatch::{Monitor, Pending};
@@ -55,6 +55,13 @@ pub(crate) struct Client {
     /// The session cannot read on, or end, until a request is answered or taken. The loop sets this and then looks at
     /// the queue and at `unanswered` once more; who changes those looks at this afterwards: one of them sees the other.
     pub(super) held_back: AtomicBool,
+    /// That of a request which has been answered while the client left too much unread: until it has read, no other
+    /// request of it is begun. So it is kept one answer for beyond what makes its output full, however many requests
+    /// it has queued.
+    pub(super) unread: Mutex<Option<Ticket<Job>>>,
+    /// Whether there is one. Whoever sets this looks at the output afterwards, and whoever has written output looks at
+    /// this afterwards: one of them sees the other.
+    pub(super) is_unread: AtomicBool,
     /// Set if it has left while a request is executed, which may take long and be followed by more such clients: until
     /// the answer, its connection counts as one that is being closed.
     pub(super) left: OnceLock<BeingClosed>,
@@ -77,12 +84,46 @@ impl Client {
         let begins = !had_oob && self.monitor.is_oob_enabled();
         // Both, in this order: more may wait, and then one less is in progress.
         let resumed = begins.then(|| self.producer.set_mode(MODE_WITH_OOB)).flatten();
+        let ticket = ticket.and_then(|ticket| self.keep_until_read(ticket));
         let resumed = resumed.or(ticket.and_then(Ticket::done));
         if resumed.is_some() {
             self.resumed();
         }
         self.unanswered.fetch_sub(1, Ordering::SeqCst);
         self.let_read_on();
+    }
+
+    /// Keeps the ticket of a request that was answered if the client has left too much unread.
+    fn keep_until_read(&self, ticket: Ticket<Job>) -> Option<Ticket<Job>> {
+        if !self.outbox.is_full() {
+            return Some(ticket);
+        }
+        *self.unread() = Some(ticket);
+        self.is_unread.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.outbox.is_full() { None } else { self.take_read() }
+    }
+
+    /// Output has been written. Returns whether the client's next request may be begun because of that.
+    pub(super) fn has_read(&self) -> bool {
+        fence(Ordering::SeqCst);
+        if !self.is_unread.load(Ordering::SeqCst) || self.outbox.is_full() {
+            return false;
+        }
+        let Some(ticket) = self.take_read() else { return false };
+        if ticket.done().is_some() {
+            self.resumed();
+        }
+        true
+    }
+
+    fn take_read(&self) -> Option<Ticket<Job>> {
+        self.is_unread.store(false, Ordering::SeqCst);
+        self.unread().take()
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Option<Ticket<Job>>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It has left, and what it waited for has been notified.

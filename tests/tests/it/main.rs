@@ -34,6 +34,7 @@ mod mux_control;
 mod mux_descriptors;
 mod mux_dials;
 mod mux_faults;
+mod mux_introspection;
 mod mux_leaving;
 mod mux_machines;
 mod mux_reload;
