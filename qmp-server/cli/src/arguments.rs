@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use qmp_server::Connect;
 
 use crate::config::ConfigOptions;
+use crate::exec::ExecOptions;
 use crate::options::{MachineOptions, ServerOptions, UpstreamOptions};
 use crate::{Failure, USAGE, complain};
 
@@ -85,6 +86,8 @@ pub(crate) struct MuxOptions {
     pub(crate) server: ServerOptions,
     #[command(flatten)]
     pub(crate) upstream: UpstreamOptions,
+    #[command(flatten)]
+    pub(crate) exec: ExecOptions,
 }
 
 #[derive(Args)]

@@ -270,6 +270,9 @@ pub(crate) fn announce_metrics(endpoint: Option<&MetricsEndpoint>, options: &Ser
 }
 
 fn announce_address(what: &str, address: &Address, machine: Option<&str>, options: &ServerOptions) {
+    if options.mux.quiet {
+        return;
+    }
     match (options.log.unwrap_or_default(), machine) {
         (LogFormat::Text, None) => complain(&format_args!("qmp-server: {what} at {address}")),
         (LogFormat::Text, Some(machine)) => {

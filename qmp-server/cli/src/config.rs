@@ -180,11 +180,18 @@ impl<T> Sourced<T> {
     }
 }
 
+/// As from the command line.
+impl<T> From<T> for Sourced<T> {
+    fn from(value: T) -> Sourced<T> {
+        Sourced { value, source: Source::CommandLine }
+    }
+}
+
 impl<T: FromStr> FromStr for Sourced<T> {
     type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Sourced<T>, T::Err> {
-        Ok(Sourced { value: text.parse()?, source: Source::CommandLine })
+        Ok(text.parse::<T>()?.into())
     }
 }
 

@@ -7,6 +7,7 @@ mod call;
 mod client;
 mod clients;
 mod config;
+mod exec;
 mod generate;
 mod limit;
 mod log;

@@ -27,14 +27,20 @@ use self::plan::Plan;
 use crate::arguments::MuxOptions;
 use crate::clients::{Ending, Woken};
 use crate::config::ConfigOptions;
+use crate::exec::Behind;
 use crate::options::ServerOptions;
 use crate::{Failure, clients};
 
 pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
-    let MuxOptions { config, server: mut options, upstream } = options;
+    let MuxOptions { config, server: mut options, upstream, exec } = options;
+    let behind = match config.check_config {
+        true => exec.to_check(),
+        false => exec.run()?,
+    };
     options.mux = upstream;
-    let (flags, options) = (options.clone(), config.complete(options)?);
-    if config.check_config {
+    let said = Said { config, flags: options, behind };
+    let options = said.options()?;
+    if said.config.check_config {
         return Plan::of(&options)?.0.check(&options);
     }
     // Before there is a mux, whose name is said in the log.
@@ -44,7 +50,10 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     let mut ending = Ending::new()?;
     // When nothing runs any more is told by the table of machines.
     let _running = ending.running();
-    let mut host = Host::start(config, flags, options)?;
+    let mut host = Host::start(said, options)?;
+    if let Some(behind) = &host.said.behind {
+        behind.ready().map_err(Failure::usage)?;
+    }
     while host.goes_on() {
         let wakers: Vec<_> =
             host.patterns.waker().into_iter().chain([host.inbox.as_fd()]).collect();
@@ -58,11 +67,27 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The mux of a host: its machines, and what they have in common.
-struct Host {
-    /// Where the options are from, which are read again.
+/// Where the options are from, for they are read again.
+struct Said {
     config: ConfigOptions,
     flags: ServerOptions,
+    behind: Option<Behind>,
+}
+
+impl Said {
+    /// What is said now.
+    fn options(&self) -> Result<ServerOptions, Failure> {
+        let mut options = self.config.complete(self.flags.clone())?;
+        if let Some(behind) = &self.behind {
+            behind.complete(&mut options)?;
+        }
+        Ok(options)
+    }
+}
+
+/// The mux of a host: its machines, and what they have in common.
+struct Host {
+    said: Said,
     options: ServerOptions,
     inbox: Arc<Inbox>,
     fleet: Fleet,
@@ -76,11 +101,7 @@ struct Host {
 
 impl Host {
     /// Serves what the options say.
-    fn start(
-        config: ConfigOptions,
-        flags: ServerOptions,
-        options: ServerOptions,
-    ) -> Result<Host, Failure> {
+    fn start(said: Said, options: ServerOptions) -> Result<Host, Failure> {
         let (plan, claims) = Plan::of(&options)?;
         let inbox = Arc::new(Inbox::new()?);
         let most = options.most_machines();
@@ -102,8 +123,7 @@ impl Host {
         }
         let control = control.map(|server| fleet.host(server)).transpose()?;
         let coming = Vec::new();
-        let mut host =
-            Host { config, flags, options, inbox, fleet, patterns, coming, control, metrics };
+        let mut host = Host { said, options, inbox, fleet, patterns, coming, control, metrics };
         host.look();
         Ok(host)
     }

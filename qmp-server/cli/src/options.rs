@@ -246,6 +246,14 @@ pub(crate) struct UpstreamOptions {
     /// Where operators add, remove and list machines while the mux runs; may be given more than once
     #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
     pub(crate) control: Vec<Sourced<Listen>>,
+    /// What QEMU calls its machine, with `--exec`.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub(crate) name: Option<MachineName>,
+    /// Where clients are served is not told, with `--exec`: QEMU's messages go there, and are read by who has started it.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub(crate) quiet: bool,
 }
 
 impl UpstreamOptions {
@@ -255,6 +263,8 @@ impl UpstreamOptions {
             upstream: self.upstream.or(other.upstream),
             dialect: self.dialect.or(other.dialect),
             control: or(self.control, other.control),
+            name: self.name.or(other.name),
+            quiet: self.quiet || other.quiet,
         }
     }
 }
@@ -299,7 +309,7 @@ impl SharedMachine {
             mux: UpstreamOptions {
                 upstream: machine.upstream,
                 dialect: machine.dialect.or(all.mux.dialect),
-                control: Vec::new(),
+                ..UpstreamOptions::default()
             },
             ..ServerOptions::default()
         }

@@ -515,7 +515,9 @@ impl UpstreamLink {
             self.shared.upstream.set_reason(&end.why);
         }
         // The same thing again is not worth a line each time.
-        if self.told.as_ref() != Some(&end) {
+        if self.shared.connect.is_inherited() && was_connected {
+            tracing::info!(server = %self.shared.connect.address, "the upstream server has ended: {}", end.why);
+        } else if self.told.as_ref() != Some(&end) {
             tracing::warn!(server = %self.shared.connect.address, "no upstream server: {}", end.why);
             self.told = Some(end);
         }

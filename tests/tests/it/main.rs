@@ -16,6 +16,7 @@ mod difffuzz;
 mod documents;
 mod embedded;
 mod engine;
+mod exec;
 mod fairness;
 mod generated;
 mod guide;

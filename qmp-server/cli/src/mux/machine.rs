@@ -75,7 +75,8 @@ impl Machine {
     /// The only machine of these options.
     pub(super) fn only(all: &ServerOptions) -> Machine {
         let options = all.of_only_machine();
-        Machine { name: None, options, section: None, origin: Origin::Options }
+        let name = options.mux.name.clone().map(|name| name.0);
+        Machine { name, options, section: None, origin: Origin::Options }
     }
 
     /// The machine of a section that is complete.

@@ -25,7 +25,7 @@ impl Host {
 
     /// An error comes before anything has changed.
     fn read_again(&mut self) -> Result<(), Failure> {
-        let mut options = self.config.complete(self.flags.clone())?;
+        let mut options = self.said.options()?;
         let fixed = options.keep_fixed(&self.options);
         let (plan, _) = Plan::of(&options)?;
         plan.check(&options)?;
