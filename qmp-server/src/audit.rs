@@ -182,6 +182,11 @@ impl Audit {
         self.file.queue.reopen();
     }
 
+    /// Waits until everything that has happened has been written, for at most a second.
+    pub fn flush(&self) {
+        self.file.queue.flush(FINISH_DEADLINE);
+    }
+
     /// Waits until everything has been written, for at most a second. Nothing is written from then on.
     pub fn finish(&self) {
         self.file.queue.finish(FINISH_DEADLINE);

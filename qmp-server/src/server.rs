@@ -12,6 +12,8 @@ use std::io;
 #[cfg(feature = "mux")]
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+#[cfg(feature = "mux")]
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use qmp_dispatch::proto::{Dialect, Layout};
@@ -33,6 +35,8 @@ use crate::listen::take_over;
 use crate::listen::{Listen, ListenError, open};
 use crate::observe::Refusal;
 use crate::session::Discipline;
+#[cfg(feature = "mux")]
+use crate::session::{SessionState, TextsTaken};
 use crate::transport::{Address, Listener, Opened, Peer, Transport};
 #[cfg(feature = "mux")]
 use crate::transport::{Luggage, inherited, unix};
@@ -44,7 +48,7 @@ type Connections = Vec<(Box<dyn Transport>, Origin)>;
 
 /// Removes the files of sockets that nobody listens at any more.
 #[cfg(feature = "mux")]
-impl Drop for InheritedDoors {
+impl Drop for Inherited {
     fn drop(&mut self) {
         for (opened_as, socket, file) in self.listeners.drain(..) {
             if let Ok(Address::Unix(path)) = opened_as.parse() {
@@ -93,15 +97,43 @@ pub struct Server {
     #[cfg(feature = "mux")]
     opened: Vec<String>,
     #[cfg(feature = "mux")]
-    inherited: InheritedDoors,
+    inherited: Inherited,
 }
 
-/// How clients came in to another program, as far as that was not asked for here yet.
+/// What another program has handed over, as far as it was not asked for here yet.
 #[cfg(feature = "mux")]
 #[derive(Default)]
-pub(crate) struct InheritedDoors {
+pub(crate) struct Inherited {
     pub(crate) listeners: Vec<(String, OwnedFd, Option<(u64, u64)>)>,
     pub(crate) opened: Vec<String>,
+    pub(crate) clients: Option<InheritedClients>,
+}
+
+/// Clients of another program, until the server runs.
+#[cfg(feature = "mux")]
+pub(crate) struct InheritedClients {
+    pub(crate) sessions: Vec<SessionState>,
+    pub(crate) texts: Arc<TextsTaken>,
+    pub(crate) luggage: Arc<Mutex<Luggage>>,
+}
+
+#[cfg(feature = "mux")]
+impl InheritedClients {
+    /// Reserves their numbers.
+    fn announce(&self, dispatcher: &Dispatcher) {
+        let last = self.sessions.iter().map(|session| session.monitor.id).max();
+        dispatcher.reserve_ids(last.unwrap_or(0));
+    }
+
+    fn resume(self, server: &Arc<Hosted>) {
+        let mut luggage = self.luggage.lock().unwrap_or_else(PoisonError::into_inner);
+        for session in self.sessions {
+            let monitor = session.monitor.id;
+            if let Err(error) = server.resume(session, &mut luggage, &self.texts) {
+                tracing::warn!(monitor, "a client is not served any more: {error}");
+            }
+        }
+    }
 }
 
 impl Server {
@@ -127,7 +159,7 @@ impl Server {
             #[cfg(feature = "mux")]
             opened: Vec::new(),
             #[cfg(feature = "mux")]
-            inherited: InheritedDoors::default(),
+            inherited: Inherited::default(),
         }
     }
 
@@ -191,7 +223,7 @@ impl Server {
         listen: &Listen,
         opened_as: &str,
     ) -> Result<Option<Vec<Opened>>, ListenError> {
-        let InheritedDoors { listeners, opened } = &mut self.inherited;
+        let Inherited { listeners, opened, .. } = &mut self.inherited;
         if let Some(place) = opened.iter().position(|opened| opened == opened_as) {
             self.opened.push(opened.swap_remove(place));
             return Ok(Some(Vec::new()));
@@ -203,9 +235,9 @@ impl Server {
         Ok((!all.is_empty()).then_some(all))
     }
 
-    /// Has what another program has handed over at hand for [`listen`](Server::listen).
+    /// Has what another program has handed over at hand, for [listening](Server::listen) and for running.
     #[cfg(feature = "mux")]
-    pub(crate) fn inheriting(mut self, inherited: InheritedDoors) -> Server {
+    pub(crate) fn inheriting(mut self, inherited: Inherited) -> Server {
         self.inherited = inherited;
         self
     }
@@ -456,15 +488,32 @@ impl Server {
     }
 
     fn host(self, engine: &Engine, embedder: Option<Arc<Waker>>) -> io::Result<Arc<Hosted>> {
-        let (plan, listening, connections) = self.plan(embedder);
-        engine.host(plan, listening, connections)
+        #[cfg(feature = "mux")]
+        let (server, clients) = self.without_clients();
+        #[cfg(not(feature = "mux"))]
+        let server = self;
+        let (plan, listening, connections) = server.plan(embedder);
+        let hosted = engine.host(plan, listening, connections)?;
+        #[cfg(feature = "mux")]
+        clients.into_iter().for_each(|clients| clients.resume(&hosted));
+        Ok(hosted)
     }
 
     /// Runs the server on the threads of an engine, without waiting for them. What goes wrong is logged, and ends it.
     #[cfg(feature = "mux")]
     pub(crate) fn run_on(self, engine: &Engine) -> Arc<Hosted> {
-        let (plan, listening, connections) = self.plan(None);
-        engine.host_later(plan, listening, connections)
+        let (server, clients) = self.without_clients();
+        let (plan, listening, connections) = server.plan(None);
+        let hosted = engine.host_later(plan, listening, connections);
+        clients.into_iter().for_each(|clients| clients.resume(&hosted));
+        hosted
+    }
+
+    #[cfg(feature = "mux")]
+    fn without_clients(mut self) -> (Server, Option<InheritedClients>) {
+        let clients = self.inherited.clients.take();
+        clients.iter().for_each(|clients| clients.announce(&self.dispatcher));
+        (self, clients)
     }
 
     fn plan(self, embedder: Option<Arc<Waker>>) -> (Plan, Vec<Listening>, Connections) {
@@ -514,6 +563,11 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
+    #[cfg(feature = "mux")]
+    pub(crate) fn hosted(&self) -> &Arc<Hosted> {
+        &self.server
+    }
+
     /// Controls the server from elsewhere.
     pub fn control(&self) -> Control {
         Control::new(&self.server)

@@ -88,6 +88,9 @@ pub(crate) struct MuxOptions {
     pub(crate) upstream: UpstreamOptions,
     #[command(flatten)]
     pub(crate) exec: ExecOptions,
+    /// Only says whether what a running mux hands over in this format is understood
+    #[arg(long, hide = true, value_name = "NUMBER", requires = "check_config")]
+    pub(crate) hand_over_format: Option<u32>,
 }
 
 #[derive(Args)]

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use qmp_dispatch::Registry;
 use qmp_server::{
     Address, Audit, Listen, ListenError, Metrics, MetricsEndpoint, Server, TracePoints,
@@ -16,7 +17,6 @@ use qmp_server::{
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Sourced;
 use crate::log::{self, Guard, LogFormat};
@@ -80,6 +80,11 @@ impl Audits {
         self.0.values().for_each(Audit::reopen);
     }
 
+    /// Waits until everything that has happened is written down, for a while.
+    pub(crate) fn flush(&self) {
+        self.0.values().for_each(Audit::flush);
+    }
+
     /// Waits for what is still to be written down.
     pub(crate) fn finish(&self) {
         self.0.values().for_each(Audit::finish);
@@ -90,11 +95,18 @@ fn blame_audit(sourced: &Sourced<PathBuf>, error: &io::Error) -> Failure {
     sourced.blame("audit", format_args!("{}: {error}", sourced.value.display()))
 }
 
+/// Signals that the program looks at when it has time, and not where they come.
+const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2];
+
+/// Has signals wait until they are [looked at](Ending::wait), on this thread and those that it starts. They do so over `exec`,
+/// too: a program that takes over misses none. To be called before anything else is started.
+pub(crate) fn hold_signals() -> Result<(), Failure> {
+    SigSet::from_iter(SIGNALS).thread_block().map_err(Failure::usage)
+}
+
 /// The end of the program: a signal says so, or nothing runs any more.
 pub(crate) struct Ending {
-    /// Readable when there was a signal of these.
-    end: UnixStream,
-    hang_up: UnixStream,
+    signals: SignalFd,
     /// Its other end is closed when nothing runs any more.
     over: OwnedFd,
     /// `None` once it is waited for.
@@ -109,9 +121,12 @@ pub(crate) struct Running {
 
 /// What was waited for.
 pub(crate) enum Woken {
-    Signal,
-    /// SIGHUP: what the program has read or opened may be another one by now.
+    /// A signal says that the program is to end; whether that is what a service manager sends.
+    Signal { is_term: bool },
+    /// SIGHUP, which says that files have changed or have been moved away.
     HangUp,
+    /// SIGUSR2, which says that there is a new program.
+    Upgrade,
     /// Nothing runs any more.
     End,
     /// Something else is readable.
@@ -119,27 +134,13 @@ pub(crate) enum Woken {
 }
 
 impl Ending {
-    /// From now on signals end the program in its order.
+    /// Signals that are [held](hold_signals) end the program in its order.
     pub(crate) fn new() -> Result<Ending, Failure> {
-        let signals = |signals: &[i32]| -> io::Result<UnixStream> {
-            let (ours, theirs) = UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            for &signal in signals {
-                signal_hook::low_level::pipe::register(signal, theirs.try_clone()?)?;
-            }
-            Ok(ours)
-        };
-        let make = || -> io::Result<Ending> {
-            let (over, other_end) = pipe_with(PipeFlags::CLOEXEC)?;
-            let running = Some(Running { _other_end: Arc::new(other_end) });
-            Ok(Ending {
-                end: signals(&[SIGTERM, SIGINT])?,
-                hang_up: signals(&[SIGHUP])?,
-                over,
-                running,
-            })
-        };
-        make().map_err(Failure::usage)
+        let (over, other_end) = pipe_with(PipeFlags::CLOEXEC).map_err(Failure::usage)?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&SigSet::from_iter(SIGNALS), flags);
+        let running = Some(Running { _other_end: Arc::new(other_end) });
+        Ok(Ending { signals: signals.map_err(Failure::usage)?, over, running })
     }
 
     /// To be dropped by what runs when it has ended.
@@ -151,7 +152,7 @@ impl Ending {
     pub(crate) fn wait(&mut self, others: &[BorrowedFd<'_>]) -> Woken {
         self.running = None;
         loop {
-            let own = [self.end.as_fd(), self.hang_up.as_fd(), self.over.as_fd()];
+            let own = [self.signals.as_fd(), self.over.as_fd()];
             let all = own.iter().chain(others);
             let mut fds: Vec<_> =
                 all.map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
@@ -160,12 +161,15 @@ impl Ending {
             }
             let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             match ready[..] {
-                [true, ..] => return Woken::Signal,
-                [_, true, ..] => {
-                    let _ = (&self.hang_up).read(&mut [0; 64]);
-                    return Woken::HangUp;
+                [true, ..] => {
+                    let Ok(Some(signal)) = self.signals.read_signal() else { continue };
+                    return match Signal::try_from(signal.ssi_signo.cast_signed()) {
+                        Ok(Signal::SIGHUP) => Woken::HangUp,
+                        Ok(Signal::SIGUSR2) => Woken::Upgrade,
+                        signal => Woken::Signal { is_term: signal == Ok(Signal::SIGTERM) },
+                    };
                 }
-                [_, _, true, ..] => return Woken::End,
+                [_, true, ..] => return Woken::End,
                 _ if ready.contains(&true) => return Woken::Other,
                 _ => {}
             }

@@ -119,7 +119,8 @@ impl ExecOptions {
     /// What the mux would have to do, with any monitor and name.
     pub(crate) fn to_check(&self) -> Option<Behind> {
         let name = Some("name".to_owned());
-        self.exec.then_some(Behind { stage: Stage::Mux, door: STANDARD, name })
+        let any = self.exec.then_some(Behind { stage: Stage::Mux, door: STANDARD, name });
+        self.behind.clone().or(any)
     }
 }
 

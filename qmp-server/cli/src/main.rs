@@ -12,6 +12,7 @@ mod generate;
 mod limit;
 mod log;
 mod mux;
+mod notify;
 mod options;
 mod role;
 mod serve;

@@ -9,12 +9,13 @@ mod machine;
 mod patterns;
 mod plan;
 mod reload;
+mod upgrade;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use qmp_dispatch::proto::Error;
-use qmp_server::{MetricsEndpoint, ServerHandle, TracePoints};
+use qmp_server::{Handover, MetricsEndpoint, ServerHandle, TracePoints};
 
 use self::control::{MachineAdd, Order};
 pub(crate) use self::control::{MachineStatus, QueryMachines};
@@ -29,10 +30,15 @@ use crate::clients::{Ending, Woken};
 use crate::config::ConfigOptions;
 use crate::exec::Behind;
 use crate::options::ServerOptions;
-use crate::{Failure, clients};
+use crate::{Failure, clients, notify};
 
 pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
-    let MuxOptions { config, server: mut options, upstream, exec } = options;
+    let MuxOptions { config, server: mut options, upstream, exec, hand_over_format } = options;
+    if let Some(format) = hand_over_format.filter(|&format| format != Handover::FORMAT) {
+        let ours = Handover::FORMAT;
+        let error = format!("what is handed over has the format {format}, and not {ours}");
+        return Err(Failure::usage(error));
+    }
     let behind = match config.check_config {
         true => exec.to_check(),
         false => exec.run()?,
@@ -44,25 +50,40 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
         return Plan::of(&options)?.0.check(&options);
     }
     // Before there is a mux, whose name is said in the log.
-    let _log = clients::start_log(&options, &Arc::new(TracePoints::default()))?;
+    clients::hold_signals()?;
+    let log = clients::start_log(&options, &Arc::new(TracePoints::default()))?;
 
+    // Before anything is opened.
+    let handed_over = upgrade::received();
     // Before there is a socket to remove.
     let mut ending = Ending::new()?;
     // When nothing runs any more is told by the table of machines.
     let _running = ending.running();
-    let mut host = Host::start(said, options)?;
+    let mut host = Host::start(said, options, handed_over)?;
     if let Some(behind) = &host.said.behind {
         behind.ready().map_err(Failure::usage)?;
     }
+    notify::ready(&host.summary());
     while host.goes_on() {
         let wakers: Vec<_> =
             host.patterns.waker().into_iter().chain([host.inbox.as_fd()]).collect();
         match ending.wait(&wakers) {
-            Woken::HangUp => host.reload(),
+            Woken::HangUp => {
+                notify::reloading();
+                host.reload();
+                notify::ready(&host.summary());
+            }
             Woken::Other => host.look(),
-            Woken::Signal | Woken::End => break,
+            Woken::Upgrade => host.upgrade(&log),
+            Woken::Signal { is_term: true } if notify::can_store() && host.store() => {
+                drop(log);
+                // Nothing is cleaned up: it is the next program's.
+                std::process::exit(0);
+            }
+            Woken::Signal { .. } | Woken::End => break,
         }
     }
+    notify::stopping();
     host.end();
     Ok(())
 }
@@ -101,11 +122,16 @@ struct Host {
 
 impl Host {
     /// Serves what the options say.
-    fn start(said: Said, options: ServerOptions) -> Result<Host, Failure> {
+    fn start(
+        said: Said,
+        options: ServerOptions,
+        handed_over: Option<Handover>,
+    ) -> Result<Host, Failure> {
         let (plan, claims) = Plan::of(&options)?;
         let inbox = Arc::new(Inbox::new()?);
         let most = options.most_machines();
         let mut fleet = Fleet::new((claims.taken, claims.program), most, Arc::clone(&inbox))?;
+        fleet.handed_over = handed_over;
         let patterns = Patterns::new(plan.patterns)?;
         // All listen before one is served: who cannot is told of at once, and leaves no socket behind.
         let mut prepared = Vec::new();
@@ -124,7 +150,7 @@ impl Host {
         let control = control.map(|server| fleet.host(server)).transpose()?;
         let coming = Vec::new();
         let mut host = Host { said, options, inbox, fleet, patterns, coming, control, metrics };
-        host.look();
+        host.take_over();
         Ok(host)
     }
 

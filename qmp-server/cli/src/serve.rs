@@ -29,6 +29,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
         return clients::check(&options);
     }
     let trace_points = Arc::new(TracePoints::default());
+    clients::hold_signals()?;
     let _log = clients::start_log(&options, &trace_points)?;
 
     let mut registry = Registry::new();
@@ -66,10 +67,13 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     let woken = loop {
         match ending.wait(&[]) {
             Woken::HangUp => audits.reopen(),
+            Woken::Upgrade => {
+                tracing::warn!("SIGUSR2: only `mux` can be upgraded while it runs");
+            }
             woken => break woken,
         }
     };
-    if let Woken::Signal = woken {
+    if let Woken::Signal { .. } = woken {
         // The event is declared with the machine, and its data is text.
         let reason = ShutdownCause::HostSignal;
         let _ = dispatcher.emit(&SHUTDOWN, &Shutdown { guest: false, reason });

@@ -23,6 +23,8 @@ pub(super) struct Queue {
 struct State {
     lines: VecDeque<String>,
     bytes: usize,
+    /// The writer has taken some, and has not come back for more.
+    writing: bool,
     /// How many lines are missing behind the last one.
     lost: u64,
     reopen: bool,
@@ -91,12 +93,24 @@ impl Queue {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Waits until all that was pushed has been written, or for so long.
+    pub(super) fn flush(&self, patience: Duration) {
+        let unwritten =
+            |state: &mut State| !state.over && (state.writing || !state.lines.is_empty());
+        let waited = self.changed.wait_timeout_while(self.state(), patience, unwritten);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Waits for something to do.
     pub(super) fn next(&self) -> Task {
         let idle = |state: &mut State| {
             state.lines.is_empty() && state.lost == 0 && !state.reopen && state.end.is_none()
         };
-        let waited = self.changed.wait_while(self.state(), idle);
+        let mut state = self.state();
+        if std::mem::take(&mut state.writing) {
+            self.changed.notify_all();
+        }
+        let waited = self.changed.wait_while(state, idle);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         if std::mem::take(&mut state.reopen) {
             return Task::Reopen;
@@ -109,6 +123,7 @@ impl Queue {
             state.bytes -= line.len();
             batch.push_str(&line);
         }
+        state.writing = !batch.is_empty();
         drop(state);
         log_gap(lost);
         if batch.is_empty() { Task::End } else { Task::Write(batch) }

@@ -160,18 +160,6 @@ impl Hosted {
         resumed
     }
 
-    /// Lets a client in that another program has accepted and not greeted.
-    pub(crate) fn arrived(
-        self: &Arc<Self>,
-        state: ArrivalState,
-        luggage: &mut Luggage,
-    ) -> io::Result<()> {
-        let transport = inherited::connection(luggage.take(state.socket)?, state.given)?;
-        let (server, origin) = (Arc::clone(self), self.origin(&state.came));
-        self.post(Done::Arrived { server, transport, origin });
-        Ok(())
-    }
-
     fn origin(&self, came: &CameBy) -> Origin {
         let opened_as = came.listener.as_ref();
         let is_it = |(of, _): &&(Option<String>, _)| of.is_some() && of.as_ref() == opened_as;

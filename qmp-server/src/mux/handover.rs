@@ -41,6 +41,7 @@ pub(crate) struct MuxState {
     pub(super) address: String,
     /// `None` if there was no greeting, and so no server for clients.
     pub(super) greeting: Option<Greeting>,
+    #[serde(default)]
     pub(super) server: ServerState,
     /// How many connections there have been, from a random number on.
     pub(super) connections: u64,

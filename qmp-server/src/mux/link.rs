@@ -31,7 +31,7 @@ use super::Shared;
 use super::connection::{Connection, Written};
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use super::handover::{MuxHandover, MuxState};
-use crate::engine::{Engine, Freezing, Input, Link, Next, ServerState};
+use crate::engine::{Engine, Freezing, Input, Link, Next};
 use crate::io::{Interest, Notice, Registration, look_up_aside};
 use crate::server::{Control, Server};
 use crate::transport::connect::attempt::Attempt;
@@ -221,8 +221,8 @@ impl Link for UpstreamLink {
 impl UpstreamLink {
     /// Goes on where another link was, before this one is taken in.
     pub(super) fn resume(&mut self, handover: MuxHandover) {
-        let MuxHandover { state, texts, luggage } = handover;
-        let MuxState { address, greeting, server, connections, connection, upstream, .. } = state;
+        let MuxHandover { state, luggage } = handover;
+        let MuxState { address, greeting, connections, connection, upstream, .. } = state;
         let mut luggage = luggage.lock().unwrap_or_else(PoisonError::into_inner);
         let same = address == self.shared.connect.address.to_string();
         let resume = |state| Connection::resume(state, &mut luggage);
@@ -238,31 +238,15 @@ impl UpstreamLink {
         if let Err(error) = self.shared.upstream.resume(upstream, is_connected, &mut luggage) {
             tracing::error!(%error, "requests were not handed over");
         }
+        drop(luggage);
         if let Some(connection) = connection {
             self.state = State::Serving { connection: Box::new(connection) };
         }
-        let Some((engine, waiting)) = self.waiting.take() else { return };
-        let ServerState { arrivals, sessions, .. } = server;
-        let Some(greeting) = greeting else {
-            let server = waiting.with_arrivals(arrivals, &mut luggage);
-            self.waiting = Some((engine, server));
-            return;
-        };
-        self.dispatcher.set_greeting(greeting);
-        let last = sessions.iter().map(|session| session.monitor.id).max();
-        self.dispatcher.reserve_ids(last.unwrap_or(0));
-        let hosted = waiting.run_on(&engine);
-        self.shared.serves(Control::new(&hosted));
-        for session in sessions {
-            let monitor = session.monitor.id;
-            if let Err(error) = hosted.resume(session, &mut luggage, &texts) {
-                tracing::warn!(monitor, "a client is not served any more: {error}");
-            }
-        }
-        for arrival in arrivals {
-            if let Err(error) = hosted.arrived(arrival, &mut luggage) {
-                tracing::warn!("a client is not served: {error}");
-            }
+        if let Some(greeting) = greeting
+            && let Some((engine, server)) = self.waiting.take()
+        {
+            self.dispatcher.set_greeting(greeting);
+            self.shared.serves(Control::new(&server.run_on(&engine)));
         }
     }
 

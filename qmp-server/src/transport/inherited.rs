@@ -17,6 +17,9 @@ use super::vsock::VsockStream;
 use super::{Closing, Listener, Opened, Received, Transport, Travels, tcp, unix, vsock};
 use crate::transport::Peer;
 
+/// The name of those of systemd's descriptors that are no sockets to listen at, but what another program has handed over.
+pub(crate) const STORE_NAME: &str = "qmp-server-hand-over";
+
 /// Where systemd's descriptors begin.
 const FIRST_ACTIVATED: i32 = 3;
 
@@ -48,7 +51,7 @@ fn numbers(name: Option<&str>) -> io::Result<Vec<i32>> {
     let all = (FIRST_ACTIVATED..).take(count);
     let named = all.filter(|_| {
         let its_name = names.next();
-        name.is_none() || name == its_name
+        its_name != Some(STORE_NAME) && (name.is_none() || name == its_name)
     });
     let numbers: Vec<i32> = named.collect();
     if numbers.is_empty() {

@@ -114,13 +114,26 @@ impl Write for Lines {
 /// Ends the thread when dropped, once everything is written or a second has passed.
 pub(crate) struct Guard(Arc<Shared>);
 
+impl Guard {
+    /// Waits until everything is written or a second has passed.
+    pub(crate) fn flush(&self) {
+        self.0.wait_until_written(self.0.lock());
+    }
+}
+
+impl Shared {
+    fn wait_until_written(&self, state: MutexGuard<'_, State>) {
+        let unwritten = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let _ = self.changed.wait_timeout_while(state, END_DEADLINE, unwritten);
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.ended = true;
         self.0.changed.notify_all();
-        let unwritten = |state: &mut State| state.writing || !state.waiting.is_empty();
-        let _ = self.0.changed.wait_timeout_while(state, END_DEADLINE, unwritten);
+        self.0.wait_until_written(state);
     }
 }
 

@@ -19,6 +19,9 @@ use crate::config::{Sourced, read_said};
 use crate::options::{ServerOptions, SharedMachine};
 use crate::{Failure, clients};
 
+/// Of the server for operators, among what is handed over.
+pub(super) const NAME: &str = "control";
+
 command_types! {
     /// Serves one more machine. The arguments are what a section [[machine]] of the configuration file has, and are checked
     /// like it.
@@ -142,6 +145,10 @@ pub(super) fn server(
     let server =
         Server::new(dispatcher).dialect(dialect).discipline(Discipline::OnePerMonitor).stay();
     let server = clients::allow(server, options, audit.as_ref())?;
+    let server = match &mut fleet.handed_over {
+        Some(handover) => handover.resume_server(NAME, server),
+        None => server,
+    };
     clients::listen(server, options).map(Some)
 }
 

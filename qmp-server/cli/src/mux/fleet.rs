@@ -2,14 +2,16 @@
 //! The machines that are served, whoever has named them: one table, one way to add one and one to end it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use qmp_dispatch::Responder;
 use qmp_dispatch::proto::Error;
-use qmp_server::{Engine, MetricsOfAll, Mux, Server, ServerHandle};
+use qmp_server::{Engine, Frozen, Handover, MetricsOfAll, Mux, Server, ServerHandle};
 
-use super::control::MachineStatus;
+use super::control::{self, MachineStatus};
 use super::inbox::{Inbox, Message};
 use super::machine::Machine;
 use crate::addresses::{Claim, Taken};
@@ -31,6 +33,8 @@ pub(super) struct Fleet {
     /// How many there may be when one more is added.
     most: usize,
     inbox: Arc<Inbox>,
+    /// What another program has handed over, until its machines have been looked for.
+    pub(super) handed_over: Option<Handover>,
 }
 
 /// A machine that is served.
@@ -82,6 +86,7 @@ impl Fleet {
             machines: BTreeMap::new(),
             most,
             inbox,
+            handed_over: None,
         })
     }
 
@@ -91,7 +96,7 @@ impl Fleet {
         (machine, claim): (Machine, Claim),
     ) -> Result<Prepared, Failure> {
         let made = machine.mux().and_then(|mux| {
-            let server = machine.server(&mux, &mut self.audits)?;
+            let server = machine.server(&mux, &mut self.audits, self.handed_over.as_mut())?;
             Ok((mux, server))
         });
         match made {
@@ -232,6 +237,27 @@ impl Fleet {
     /// Runs the server for operators beside the machines.
     pub(super) fn host(&self, server: Server) -> Result<ServerHandle, Failure> {
         server.spawn_on(&self.engine).map_err(Failure::usage)
+    }
+
+    /// Stops all machines and the server for operators, and packs them for another program.
+    pub(super) fn freeze(
+        &self,
+        control: Option<&ServerHandle>,
+        at_most: Duration,
+    ) -> io::Result<Frozen> {
+        let muxes = self.machines.values().map(|served| &served.mux);
+        let control = control.map(|server| (control::NAME, server));
+        let added = self.machines.values().filter_map(|served| served.machine.order());
+        let added = serde_json::to_string(&added.collect::<Vec<_>>())?;
+        Handover::freeze(&self.engine, muxes, control.as_slice(), at_most, &added)
+    }
+
+    /// What is served, in a few words.
+    pub(super) fn summary(&self) -> String {
+        match self.machines.len() {
+            1 => "shares one machine".to_owned(),
+            machines => format!("shares {machines} machines"),
+        }
     }
 
     /// Ends all machines, and waits until they have.

@@ -2,9 +2,10 @@
 //! One machine, and what it is made of.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use qmp_dispatch::Dispatcher;
-use qmp_server::{Address, Discipline, Mux, Server, system_time, version};
+use qmp_server::{Address, Discipline, Handover, Mux, Server, system_time, version};
 
 use super::control::{MachineAdd, OriginStatus};
 use super::finder::Found;
@@ -30,8 +31,8 @@ pub(super) struct Machine {
 pub(super) enum Origin {
     /// The command line or the file.
     Options,
-    /// An operator, at the control socket.
-    Control,
+    /// An operator, at the control socket, with these arguments.
+    Control(Arc<str>),
     /// A pattern of the file. Its upstream server must be a process of the user whose folder it is in.
     Found(Found),
 }
@@ -40,7 +41,7 @@ impl Origin {
     pub(super) fn status(&self) -> OriginStatus {
         match self {
             Origin::Options => OriginStatus::Options,
-            Origin::Control => OriginStatus::Control,
+            Origin::Control(_) => OriginStatus::Control,
             Origin::Found(_) => OriginStatus::Pattern,
         }
     }
@@ -111,11 +112,21 @@ impl Machine {
         {
             return Err(upstream.blame("upstream", inherited));
         }
-        let machine = Machine::of_section(&section, all, Origin::Control)?;
+        let said = serde_json::to_string(new).map_err(Failure::usage)?;
+        let origin = Origin::Control(said.into());
+        let machine = Machine::of_section(&section, all, origin)?;
         let pattern = || section.blame("upstream", "patterns are for the file alone");
         let machine = machine.ok_or_else(pattern)?;
         machine.check()?;
         Ok(machine)
+    }
+
+    /// What the operator has said who has added it, if one has.
+    pub(super) fn order(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Control(order) => Some(order),
+            Origin::Options | Origin::Found(_) => None,
+        }
     }
 
     /// What would fail of what can be tried without anybody noticing.
@@ -144,16 +155,18 @@ impl Machine {
         let mux = mux.map_err(|error| upstream.blame("upstream", error))?;
         Ok(match &self.origin {
             Origin::Found(found) => mux.only_of_user(found.owner),
-            Origin::Options | Origin::Control => mux,
+            Origin::Options | Origin::Control(_) => mux,
         })
     }
 
     /// The server for its clients, which listens.
-    pub(super) fn server(&self, mux: &Mux, audits: &mut Audits) -> Result<Server, Failure> {
+    pub(super) fn server(
+        &self,
+        mux: &Mux,
+        audits: &mut Audits,
+        handed_over: Option<&mut Handover>,
+    ) -> Result<Server, Failure> {
         let options = &self.options;
-        if let (Err(error), Some(upstream)) = (mux.open(), &options.mux.upstream) {
-            return Err(upstream.blame("upstream", error));
-        }
         let mut registry = mux.registry().map_err(Failure::usage)?;
         let audit = audits.start(&mut registry, options, self.name.as_deref())?;
         clients::set_deadlines(&mut registry, options);
@@ -165,6 +178,13 @@ impl Machine {
             None => server.dialect_of_greeting(),
         };
         let server = clients::allow(server, options, audit.as_ref())?;
+        let server = match handed_over {
+            Some(handover) => handover.resume(mux, server),
+            None => server,
+        };
+        if let (Err(error), Some(upstream)) = (mux.open(), &options.mux.upstream) {
+            return Err(upstream.blame("upstream", error));
+        }
         clients::listen(server, options)
     }
 }

@@ -62,7 +62,7 @@ impl Host {
             machines.into_iter().map(|machine| (machine.name.clone(), machine)).collect();
         // What was still to come is said anew, or by operators.
         for machine in std::mem::take(&mut self.coming) {
-            if matches!(machine.origin, Origin::Control) {
+            if matches!(machine.origin, Origin::Control(_)) {
                 self.coming.push(machine.among(&self.options));
             }
         }
@@ -70,7 +70,7 @@ impl Host {
             let Some(served) = self.fleet.get(&name) else { continue };
             let now = match &served.machine.origin {
                 Origin::Options => said.remove(&name),
-                Origin::Control => Some(served.machine.among(&self.options)),
+                Origin::Control(_) => Some(served.machine.among(&self.options)),
                 Origin::Found(_) => self.patterns.machine(&served.machine, &self.options),
             };
             match now {

@@ -12,15 +12,19 @@ use serde::{Deserialize, Serialize};
 use super::super::Mux;
 use super::super::upstream::Upstream;
 use super::MuxState;
-use crate::engine::{Engine, Freezing, Paused};
-use crate::server::{InheritedDoors, Server};
+use crate::engine::{Engine, Freezing, Paused, ServerState};
+use crate::server::{Inherited, InheritedClients, Server, ServerHandle};
 use crate::session::TextsTaken;
+use crate::transport::inherited::STORE_NAME;
 use crate::transport::{FORMAT, Luggage, Packed, inherited, invalid, unpack};
 
 /// What goes from one program to another.
 #[derive(Serialize, Deserialize)]
 struct Package {
     muxes: Vec<MuxState>,
+    /// Other servers, by name.
+    #[serde(default)]
+    servers: Vec<(String, ServerState)>,
     /// Events that several clients have not read.
     texts: Vec<String>,
     /// Of the program that packs.
@@ -86,7 +90,7 @@ impl fmt::Debug for Frozen {
 /// let server = Server::new(Dispatcher::new(mux.registry()?, version(), system_time));
 /// mux.serve_on(&engine, server.listen(&listen)?)?;
 ///
-/// let frozen = Handover::freeze(&engine, [&mux], Duration::from_secs(2), "")?;
+/// let frozen = Handover::freeze(&engine, [&mux], &[], Duration::from_secs(2), "")?;
 /// // Another program, which has been passed this:
 /// let socket = frozen.sockets()[0].try_clone_to_owned()?.into_raw_fd();
 /// let mut handover = Handover::receive(&[socket])?;
@@ -98,6 +102,7 @@ impl fmt::Debug for Frozen {
 /// ```
 pub struct Handover {
     muxes: Vec<MuxState>,
+    servers: Vec<(String, ServerState)>,
     texts: Arc<TextsTaken>,
     luggage: Arc<Mutex<Luggage>>,
     program: String,
@@ -106,7 +111,6 @@ pub struct Handover {
 /// What one mux takes over.
 pub(in crate::mux) struct MuxHandover {
     pub(in crate::mux) state: MuxState,
-    pub(in crate::mux) texts: Arc<TextsTaken>,
     pub(in crate::mux) luggage: Arc<Mutex<Luggage>>,
 }
 
@@ -114,9 +118,13 @@ impl Handover {
     /// The number of the format. A program can take over from another one of the same number.
     pub const FORMAT: u32 = FORMAT;
 
-    /// Stops an engine, and packs these muxes of it and a text of the program's own. What has been sent to upstream servers
-    /// stays with them, but for a descriptor that is on its way: its answer is waited for, as are commands of this program
-    /// that run, at most for `at_most` each.
+    /// The name under which a program stores this with its service manager. Sockets of this name are not those of
+    /// [`Address::Systemd`](crate::Address::Systemd).
+    pub const STORE_NAME: &str = STORE_NAME;
+
+    /// Stops an engine, and packs these muxes of it, other servers of it by name, and a text of the program's own. What has been
+    /// sent to upstream servers stays with them, but for a descriptor that is on its way: its answer is waited for, as are
+    /// commands of this program that run, at most for `at_most` each.
     ///
     /// # Errors
     ///
@@ -125,6 +133,7 @@ impl Handover {
     pub fn freeze<'m>(
         engine: &Engine,
         muxes: impl IntoIterator<Item = &'m Mux>,
+        servers: &[(&str, &ServerHandle)],
         at_most: Duration,
         program: &str,
     ) -> io::Result<Frozen> {
@@ -137,12 +146,20 @@ impl Handover {
             let error = format!("a descriptor has been on its way for {at_most:?}");
             return Err(io::Error::new(io::ErrorKind::TimedOut, error));
         }
-        let (freezing, paused) = engine.freeze(at_most)?;
+        let (mut freezing, paused) = engine.freeze(at_most)?;
+        let servers = servers.iter().map(|&(name, handle)| {
+            let hosted = handle.hosted();
+            if hosted.executing() > 0 {
+                return Err(io::Error::other(format!("a command of '{name}' is executed")));
+            }
+            Ok((name.to_owned(), std::mem::take(freezing.server(hosted)?)))
+        });
+        let servers = servers.collect::<io::Result<_>>()?;
         let Freezing { packing, shared, links, left_behind, .. } = freezing;
         let muxes = links.into_iter().filter_map(|link| link.downcast().ok()).map(|link| *link);
         let texts = shared.into_texts().iter().map(|text| text.as_ref().to_owned()).collect();
-        let package = Package { muxes: muxes.collect(), texts, program: program.to_owned() };
-        let packed = packing.finish(&package)?;
+        let (muxes, program) = (muxes.collect(), program.to_owned());
+        let packed = packing.finish(&Package { muxes, servers, texts, program })?;
         Ok(Frozen { packed, left_behind, upstreams, _paused: paused })
     }
 
@@ -162,9 +179,10 @@ impl Handover {
             }
         }
         let unpacked = received?;
-        let Package { muxes, texts, program } = unpacked.data;
+        let Package { muxes, servers, texts, program } = unpacked.data;
         Ok(Handover {
             muxes,
+            servers,
             texts: Arc::new(texts.into()),
             luggage: Arc::new(Mutex::new(unpacked.descriptors)),
             program,
@@ -183,22 +201,42 @@ impl Handover {
         let is_it = |state: &MuxState| state.name == mux.shared.name;
         let Some(place) = self.muxes.iter().position(is_it) else { return server };
         let mut state = self.muxes.swap_remove(place);
+        let server = self.pass_on(std::mem::take(&mut state.server), server);
+        mux.shared.take_over(MuxHandover { state, luggage: Arc::clone(&self.luggage) });
+        server
+    }
+
+    /// Has a server go on with what another one was that was packed under this name, when it runs. To be called before it
+    /// [listens](Server::listen).
+    pub fn resume_server(&mut self, name: &str, server: Server) -> Server {
+        match self.servers.iter().position(|(its_name, _)| its_name == name) {
+            Some(place) => {
+                let (_, state) = self.servers.swap_remove(place);
+                self.pass_on(state, server)
+            }
+            None => server,
+        }
+    }
+
+    fn pass_on(&self, state: ServerState, server: Server) -> Server {
+        let ServerState { listeners, opened, arrivals, sessions } = state;
         let mut luggage = self.luggage.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut doors = InheritedDoors::default();
-        doors.opened.clone_from(&state.server.opened);
-        for listener in state.server.listeners.drain(..) {
+        let mut inherited = Inherited::default();
+        inherited.opened = opened;
+        for listener in listeners {
             match (listener.opened_as, luggage.take(listener.socket)) {
                 (Some(opened_as), Ok(socket)) => {
-                    doors.listeners.push((opened_as, socket, listener.file));
+                    inherited.listeners.push((opened_as, socket, listener.file));
                 }
                 (_, Err(error)) => tracing::error!(%error, "a listener was not handed over"),
                 (None, Ok(_)) => {}
             }
         }
+        let server = server.with_arrivals(arrivals, &mut luggage);
         drop(luggage);
         let (texts, luggage) = (Arc::clone(&self.texts), Arc::clone(&self.luggage));
-        mux.shared.take_over(MuxHandover { state, texts, luggage });
-        server.inheriting(doors)
+        inherited.clients = Some(InheritedClients { sessions, texts, luggage });
+        server.inheriting(inherited)
     }
 
     /// Names the muxes that nobody has gone on with.
@@ -211,14 +249,14 @@ impl Handover {
 impl Drop for Handover {
     fn drop(&mut self) {
         let mut luggage = self.luggage.lock().unwrap_or_else(PoisonError::into_inner);
-        for mux in &mut self.muxes {
-            for listener in mux.server.listeners.drain(..) {
-                if let (Some(opened_as), Ok(socket)) =
-                    (listener.opened_as, luggage.take(listener.socket))
-                {
-                    let listeners = vec![(opened_as, socket, listener.file)];
-                    drop(InheritedDoors { listeners, opened: Vec::new() });
-                }
+        let muxes = self.muxes.drain(..).map(|mux| mux.server);
+        let servers = self.servers.drain(..).map(|(_, server)| server);
+        for listener in muxes.chain(servers).flat_map(|server| server.listeners) {
+            if let (Some(opened_as), Ok(socket)) =
+                (listener.opened_as, luggage.take(listener.socket))
+            {
+                let mut inherited = Inherited::default();
+                inherited.listeners.push((opened_as, socket, listener.file));
             }
         }
     }

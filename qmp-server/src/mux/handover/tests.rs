@@ -134,7 +134,7 @@ impl Site {
 }
 
 fn freeze(running: &Running) -> Frozen {
-    Handover::freeze(&running.engine, [&running.mux], LIMIT, "").unwrap()
+    Handover::freeze(&running.engine, [&running.mux], &[], LIMIT, "").unwrap()
 }
 
 #[test]
