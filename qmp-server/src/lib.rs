@@ -141,7 +141,7 @@ pub use metrics::{Metrics, MetricsEndpoint, MetricsOfAll, register_metrics};
 pub use mux::{Frozen, Handover, InFlightCommand, Mux, UpstreamStatus};
 pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints, version};
 #[cfg(feature = "roles")]
-pub use roles::{Role, RoleError, Roles, Subject};
+pub use roles::{Role, RoleError, Roles, RolesInForce, Subject};
 pub use server::{Control, Embedded, Server, ServerHandle, register_status};
 pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMissed};
 pub use transport::{

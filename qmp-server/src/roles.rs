@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What each client may do, and which clients have which role.
 
+mod in_force;
 mod introspection;
 mod monitors;
 mod ready_made;
@@ -12,15 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qmp_dispatch::proto::{Error, Json};
-use qmp_dispatch::{Call, Interceptor, Locals, Monitor, Registry};
+use qmp_dispatch::{Call, Interceptor, Monitor, Registry};
 
+pub use in_force::RolesInForce;
 pub use role::Role;
 pub use subject::Subject;
 
+use self::in_force::{Holder, Identity};
 use self::monitors::adds_monitor;
-use crate::access::{DoorRole, GivenRole, Groups};
+use crate::PatternError;
+use crate::access::{DoorRole, GivenRole};
 use crate::introspected::Introspected;
-use crate::{PatternError, Peer};
 
 /// The roles of a server's clients: which there are, and who has which.
 ///
@@ -199,7 +202,7 @@ impl Roles {
     }
 
     /// Gives all clients of a registry's servers their roles, but for those that have
-    /// [been given](Registry::each_monitor) an `Arc<Role>` already. To be called once.
+    /// [been given](Registry::each_monitor) an `Arc<Role>` already. To be called once; what is returned can replace them.
     ///
     /// ```
     /// use qmp_dispatch::{LocalClient, Registry};
@@ -215,15 +218,17 @@ impl Roles {
     /// assert!(said[0].contains("The command quit has been disabled for this instance"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn register(self, registry: &mut Registry) {
+    pub fn register(self, registry: &mut Registry) -> RolesInForce {
+        let in_force = RolesInForce::new(self);
+        let roles = in_force.clone();
         registry.each_monitor(move |locals| {
-            let own = locals.get::<Arc<Role>>().map(Arc::clone);
-            match own.or_else(|| self.role_of(&locals)) {
-                Some(role) => locals.with(GivenRole(role.name().into())).with(role),
-                None => locals,
-            }
+            let holder = Holder::new(&roles, &locals);
+            let name = holder.clone();
+            let given = GivenRole::new(move || Some(name.role()?.name().into()));
+            locals.with(given).with(holder)
         });
         registry.intercept(Guard);
+        in_force
     }
 
     fn shared(&self, name: &str) -> Result<&Arc<Role>, RoleError> {
@@ -234,13 +239,13 @@ impl Roles {
         })
     }
 
-    /// The role of a client with these locals; `None` if its listener names one that does not exist.
-    fn role_of(&self, locals: &Locals) -> Option<Arc<Role>> {
-        if let Some(DoorRole(name)) = locals.get() {
+    /// The role of a client; `None` if its listener names one that does not exist.
+    fn role_of(&self, client: &Identity) -> Option<Arc<Role>> {
+        if let Some(DoorRole(name)) = &client.door {
             return self.shared(name).ok().map(Arc::clone);
         }
-        let assigned = locals.get::<Peer>().and_then(|peer| {
-            let groups = locals.get::<Groups>();
+        let assigned = client.peer.as_ref().and_then(|peer| {
+            let groups = client.groups.as_ref();
             let mut assigned = self.assigned.iter();
             let user = assigned.clone().find(|(subject, _)| subject.is_user(peer));
             user.or_else(|| assigned.find(|(subject, _)| subject.is_group_or_name(peer, groups)))
@@ -254,20 +259,17 @@ struct Guard;
 
 impl Interceptor for Guard {
     fn connected(&self, monitor: &Monitor) {
-        // A client without a role is one whose listener names a role that does not exist.
-        let Some(role) = monitor.local::<Arc<Role>>() else {
-            monitor.add_command_filter(|_| false);
-            monitor.add_event_filter(|_| false);
-            return;
-        };
-        if !role.allows_all_commands() {
-            let role = Arc::clone(role);
-            monitor.add_command_filter(move |command| role.allows_command(command));
-        }
-        if !role.allows_all_events() {
-            let role = Arc::clone(role);
-            monitor.add_event_filter(move |event| role.allows_event(event));
-        }
+        // Asked each time, because roles may be replaced. A client without one is one whose listener names a role that does
+        // not exist: it may do nothing.
+        let Some(holder) = monitor.local::<Holder>() else { return };
+        let of_commands = holder.clone();
+        monitor.add_command_filter(move |command| {
+            of_commands.role().is_some_and(|role| role.allows_command(command))
+        });
+        let of_events = holder.clone();
+        monitor.add_event_filter(move |event| {
+            of_events.role().is_some_and(|role| role.allows_event(event))
+        });
     }
 
     fn before(&self, call: &Call<'_>) -> ControlFlow<Result<Json, Error>> {
@@ -292,9 +294,10 @@ impl Interceptor for Guard {
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::LocalClient;
+    use qmp_dispatch::{LocalClient, Locals};
 
     use super::*;
+    use crate::Peer;
     use crate::transport::CertificateName;
 
     fn process(uid: u32, gid: u32) -> Peer {
@@ -317,7 +320,7 @@ mod tests {
 
     #[track_caller]
     fn check(peer: Peer, expected: &str) {
-        let role = roles().role_of(&Locals::default().with(peer)).unwrap();
+        let role = roles().role_of(&Identity::of(&Locals::default().with(peer))).unwrap();
         assert_eq!(role.name(), expected);
     }
 
@@ -343,8 +346,8 @@ mod tests {
     fn the_door_goes_before_who_comes_through_it() {
         let locals =
             |door: &str| Locals::default().with(process(4711, 1)).with(DoorRole(door.into()));
-        assert_eq!(roles().role_of(&locals("operator")).unwrap().name(), "operator");
-        assert!(roles().role_of(&locals("janitor")).is_none());
+        assert_eq!(roles().role_of(&Identity::of(&locals("operator"))).unwrap().name(), "operator");
+        assert!(roles().role_of(&Identity::of(&locals("janitor"))).is_none());
     }
 
     #[test]

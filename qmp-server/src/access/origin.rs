@@ -25,6 +25,18 @@ impl Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DoorRole(pub(crate) Arc<str>);
 
-/// The name of the role that a client has been given, if roles are in use. A local of its monitor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GivenRole(pub(crate) Arc<str>);
+/// Tells the name of the role that a client has now, if roles are in use. A local of its monitor.
+pub(crate) struct GivenRole(Box<NameOfRole>);
+
+type NameOfRole = dyn Fn() -> Option<Arc<str>> + Send + Sync;
+
+impl GivenRole {
+    pub(crate) fn new(name: impl Fn() -> Option<Arc<str>> + Send + Sync + 'static) -> GivenRole {
+        GivenRole(Box::new(name))
+    }
+
+    /// `None` if the client's listener names a role that does not exist.
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        (self.0)()
+    }
+}

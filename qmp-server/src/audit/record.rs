@@ -2,6 +2,7 @@
 //! One line.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use qmp_dispatch::Monitor;
@@ -31,7 +32,7 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'a str>,
+    role: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oob: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +97,7 @@ impl<'a> Record<'a> {
         Record {
             monitor: Some(monitor.id().into()),
             peer: monitor.local::<Peer>().map(name_of),
-            role: Some(role_of(monitor)),
+            role: Some(role_of(monitor).as_ref().to_owned()),
             ..Record::new(kind)
         }
     }
@@ -155,9 +156,10 @@ impl<'a> Record<'a> {
 }
 
 /// A client whose listener names a role that does not exist is not served, whatever its role is.
-fn role_of(monitor: &Monitor) -> &str {
-    let named = || monitor.local::<DoorRole>().map_or(NO_ROLES, |DoorRole(role)| role);
-    monitor.local().map_or_else(named, |GivenRole(role)| role)
+fn role_of(monitor: &Monitor) -> Arc<str> {
+    let named = || monitor.local().map(|DoorRole(role)| Arc::clone(role));
+    let given = monitor.local().and_then(GivenRole::name);
+    given.or_else(named).unwrap_or_else(|| NO_ROLES.into())
 }
 
 /// RFC 3339, in UTC, with microseconds.

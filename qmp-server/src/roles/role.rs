@@ -6,6 +6,7 @@ use std::sync::Arc;
 use qmp_dispatch::Monitor;
 use qmp_dispatch::proto::Json;
 
+use super::in_force::Holder;
 use super::introspection::Introspections;
 use super::{RoleError, ready_made};
 use crate::glob;
@@ -231,7 +232,7 @@ impl Role {
     ///
     /// let mut registry = Registry::new();
     /// registry.command("x-role", |context: &Context| {
-    ///     let role = Role::of(context.monitor()).map_or("none", Role::name);
+    ///     let role = Role::of(context.monitor()).map(|role| role.name().to_owned());
     ///     Ok::<_, Error>(role.to_owned())
     /// })?;
     /// Roles::default().register(&mut registry);
@@ -239,8 +240,8 @@ impl Role {
     /// assert_eq!(client.ask("{'execute': 'x-role'}"), [r#"{"return": "admin"}"#]);
     /// # Ok::<(), qmp_dispatch::RegisterError>(())
     /// ```
-    pub fn of(monitor: &Monitor) -> Option<&Role> {
-        monitor.local::<Arc<Role>>().map(|role| &**role)
+    pub fn of(monitor: &Monitor) -> Option<Arc<Role>> {
+        monitor.local().and_then(Holder::role)
     }
 
     /// Whether the command of this name may be executed.

@@ -175,7 +175,7 @@ impl Client {
         ClientStatus {
             monitor: monitor.id().into(),
             peer: monitor.local::<Peer>().map(Peer::to_string).unwrap_or_default(),
-            role: monitor.local().map(|GivenRole(role)| role.as_ref().to_owned()),
+            role: monitor.local().and_then(GivenRole::name).map(|role| role.as_ref().to_owned()),
             listener: None,
             connected_ms: milliseconds(now.saturating_sub(counters.connected)),
             negotiated: monitor.is_negotiated(),

@@ -70,8 +70,9 @@ impl Loop {
             tenant.sessions.insert(token);
         }
         client.registration.set_token(token);
-        let given = client.monitor.local().map(|GivenRole(role)| role);
-        let missing = client.origin.role.as_ref().filter(|DoorRole(role)| given != Some(role));
+        let given = || client.monitor.local().and_then(GivenRole::name);
+        let is_missing = |DoorRole(role): &&DoorRole| given().as_ref() != Some(role);
+        let missing = client.origin.role.as_ref().filter(is_missing);
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
         if let Some(DoorRole(role)) = missing {
             let span = &served.hosted.span;
