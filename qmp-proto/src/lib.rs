@@ -95,7 +95,7 @@ pub use event::{Event, Timestamp};
 pub use greeting::{Capability, Greeting, Version, VersionTriple};
 pub use json::{EncodeError, Json, Layout};
 pub use limits::Limits;
-pub use reader::{Message, MessageBuf, Reader, ReaderState};
+pub use reader::{Message, Reader, ReaderState};
 pub use request::{Band, Bands, Request, RequestError, RequestText};
 pub use response::Response;
 pub use server_message::{ServerMessage, ServerMessageError};

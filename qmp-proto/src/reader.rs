@@ -504,44 +504,7 @@ pub struct Message<'r> {
     origin: &'r Origin,
 }
 
-/// A message of its own, to be parsed elsewhere: parsing takes longer than finding where a message ends, and need not
-/// be done by who reads.
-///
-/// ```
-/// let mut reader = qmp_proto::Reader::default();
-/// let owned = reader.read(&mut &b"{'execute': 'stop'}"[..]).unwrap()?.to_buf();
-/// let request = std::thread::spawn(move || {
-///     qmp_proto::Request::parse(&owned.message(), qmp_proto::Bands::InBand).unwrap()
-/// });
-/// assert_eq!(request.join().unwrap().command, "stop");
-/// # Ok::<(), qmp_proto::SyntaxError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct MessageBuf {
-    text: Vec<u8>,
-    tokens: Vec<Token>,
-    origin: Origin,
-}
-
-impl MessageBuf {
-    /// The message.
-    pub fn message(&self) -> Message<'_> {
-        Message { text: &self.text, tokens: &self.tokens, origin: &self.origin }
-    }
-
-    /// Bytes that it has allocated.
-    pub fn heap_size(&self) -> usize {
-        self.text.len() + size_of_val(&*self.tokens)
-    }
-}
-
 impl<'r> Message<'r> {
-    /// Copies it.
-    pub fn to_buf(&self) -> MessageBuf {
-        let Message { text, tokens, origin } = *self;
-        MessageBuf { text: text.to_vec(), tokens: tokens.to_vec(), origin: *origin }
-    }
-
     /// The message as it came, for passing it on. White space between two tokens is as in the input, or
     /// has been shortened to its first byte.
     ///

@@ -35,7 +35,7 @@ mod outbox;
 
 use std::collections::VecDeque;
 use std::io;
-use std::mem::take;
+use std::mem;
 use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,6 +54,7 @@ pub(crate) use self::effects::{Effects, Next, Run};
 #[cfg(feature = "mux")]
 pub(crate) use self::handover::{CameBy, SessionState};
 use self::input::Input;
+pub(crate) use self::input::{Complete, Large};
 pub use self::missed::{EVENTS_MISSED, EventsMissed};
 pub(crate) use self::on_leave::OnLeave;
 pub(crate) use self::outbox::{Outbox, Written};
@@ -74,15 +75,15 @@ const MODE_WITH_OOB: Mode = Mode::Serial(QUEUED_WITH_OOB);
 /// A request of up to so many bytes is not charged for them. A client has at most as many as its queue takes.
 const SMALL: usize = 512;
 
-/// One step reads no more often than this before others get their turn: to find the tokens in a quarter of a MiB takes
-/// less than a millisecond.
-const READS_PER_STEP: usize = 4;
-
 /// What a client has sent that is disconnected is thrown away in so many reads at most.
 const READS_TO_DISCARD: usize = 16;
 
-/// Larger messages are parsed without the leadership.
-const PARSED_AT_ONCE: usize = 16 << 10;
+/// What goes beyond this of a message is read without the leadership. To find the tokens of 4 KiB, to parse them and to check
+/// the arguments takes up to half a millisecond if there are many, and hardly anybody sends more.
+const READ_AT_ONCE: usize = 4 << 10;
+
+/// What takes more memory than this is dropped without the leadership.
+const LARGE: usize = 16 << 10;
 
 /// Names of the server's own commands begin like this. They need no place among the requests, so that a full account
 /// hides nothing from operators.
@@ -131,12 +132,17 @@ pub(crate) struct Session {
     parked: VecDeque<Parked>,
     /// Requests that another program has read. They stand between those that are parked and `input`.
     resumed: VecDeque<Pending>,
-    /// An out-of-band request was not answered yet, or a large message is being parsed: what was sent after it waits.
+    /// An out-of-band request was not answered yet, or a large message is being read: what was sent after it waits.
     running: bool,
     /// A request may be begun that had waited until the client has read.
     released: bool,
     /// The server ends: nothing more is read.
     halted: bool,
+}
+
+/// Whether what was charged for a request is so much that to drop it takes long.
+fn is_large(bytes: Option<&Charge>) -> bool {
+    bytes.is_some_and(|charge| charge.amount() > LARGE)
 }
 
 struct Parked {
@@ -151,6 +157,8 @@ struct Taken {
     messages: usize,
     run: Option<Run>,
     queued: bool,
+    /// A message has become large, and goes on.
+    is_large: bool,
 }
 
 /// What a session is made of.
@@ -246,7 +254,7 @@ impl Session {
     pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Effects {
         let unparked = self.unpark();
         let mut effects = self.read_on(scratch);
-        effects.queued |= unparked | take(&mut self.released);
+        effects.queued |= unparked | mem::take(&mut self.released);
         let kept = self.input.kept();
         self.kept.set_bytes(kept);
         if effects.next == Next::Wait && self.is_finished() {
@@ -257,49 +265,46 @@ impl Session {
 
     fn read_on(&mut self, scratch: &mut [u8]) -> Effects {
         let mut effects = Effects::next(Next::Wait);
-        let mut reads = 0;
+        let mut has_read = false;
         while self.accepts_input() {
-            if let Some(pending) = self.resumed.pop_front() {
+            let taken = if let Some(pending) = self.resumed.pop_front() {
                 let mut taken = Taken::default();
-                let length = pending.heap_size();
-                self.take(pending, length, &mut taken);
-                effects.queued |= taken.queued;
-                effects.run = taken.run;
+                let bytes = pending.heap_size();
+                self.take(pending, bytes, &mut taken);
+                taken
             } else if !self.input.is_read() {
                 let piece = self.input.next_piece();
                 if piece.end == self.input.unread.len() && !self.input.descriptors.is_empty() {
                     self.let_wait();
                 }
-                let unread = take(&mut self.input.unread);
+                let unread = mem::take(&mut self.input.unread);
                 let mut rest = &unread[piece.clone()];
                 let taken = self.take_messages(&mut rest);
                 self.input.at = piece.end - rest.len();
                 self.input.unread = unread;
-                effects.queued |= taken.queued;
-                effects.run = taken.run;
+                taken
             } else {
                 self.input.unread = Vec::new();
                 self.input.at = 0;
                 if !self.readable || self.state == State::HalfClosed {
                     break;
                 }
-                if reads == READS_PER_STEP {
+                if mem::replace(&mut has_read, true) {
                     effects.next = Next::Again;
                     break;
                 }
-                reads += 1;
                 match self.receive(scratch) {
-                    Ok(Some(taken)) => {
-                        effects.queued |= taken.queued;
-                        effects.run = taken.run;
-                    }
+                    Ok(Some(taken)) => taken,
                     Ok(None) => break,
                     Err(next) => {
                         effects.next = next;
                         break;
                     }
                 }
-            }
+            };
+            effects.queued |= taken.queued;
+            effects.run =
+                if taken.is_large { Some(Run::Read(self.input.lend())) } else { taken.run };
             if effects.run.is_some() {
                 self.running = true;
                 break;
@@ -361,22 +366,30 @@ impl Session {
     /// Takes messages from `bytes` until the monitor is suspended, or one is to be executed out-of-band.
     fn take_messages(&mut self, bytes: &mut &[u8]) -> Taken {
         let mut taken = Taken::default();
-        let mut left = bytes.len();
-        let mut kept = self.input.reader.kept();
-        while let Some(message) = self.input.reader.read(bytes) {
+        loop {
+            let most = READ_AT_ONCE.saturating_sub(self.input.of_message);
+            let piece = &bytes[..bytes.len().min(most)];
+            let mut rest = piece;
+            let message = self.input.reader.read(&mut rest);
+            let length = piece.len() - rest.len();
+            *bytes = &bytes[length..];
+            self.input.of_message += length;
+            let Some(message) = message else {
+                if !self.input.reader.is_idle() {
+                    taken.is_large = !bytes.is_empty();
+                    break;
+                }
+                // White space.
+                self.input.of_message = 0;
+                if bytes.is_empty() {
+                    break;
+                }
+                continue;
+            };
             taken.messages += 1;
-            let length = left - bytes.len() + take(&mut kept);
-            left = bytes.len();
-            if let Ok(message) = &message
-                && message.as_bytes().len() > PARSED_AT_ONCE
-            {
-                let message = message.to_buf();
-                let charge = self.client.ledger.charge_bytes(message.heap_size());
-                taken.run = Some(Run::Parse(message, charge));
-                break;
-            }
             let pending = self.client.monitor.receive(message);
-            self.take(pending, length, &mut taken);
+            let bytes = mem::take(&mut self.input.of_message).max(pending.heap_size());
+            self.take(pending, bytes, &mut taken);
             if taken.run.is_some() || self.may_be_suspended || self.client.outbox.is_full() {
                 break;
             }
@@ -391,27 +404,32 @@ impl Session {
     }
 
     /// Has a request executed, at once or in its turn.
-    fn take(&mut self, pending: Pending, length: usize, taken: &mut Taken) {
+    fn take(&mut self, pending: Pending, bytes: usize, taken: &mut Taken) {
         match pending.band() {
             Band::OutOfBand => {
                 self.client.counters.out_of_band.count();
                 self.client.server.out_of_band.count();
                 taken.run = Some(Run::Execute(pending));
             }
-            Band::InBand => taken.queued |= self.take_in_band(pending, length),
+            Band::InBand => taken.queued |= self.take_in_band(pending, bytes),
         }
     }
 
-    /// A large message has been parsed.
-    pub(crate) fn parsed(&mut self, pending: Pending, scratch: &mut [u8]) -> Effects {
+    /// More of a large message has been read; `complete` if that was the end of it.
+    pub(crate) fn has_read(
+        &mut self,
+        large: Large,
+        complete: Option<Complete>,
+        scratch: &mut [u8],
+    ) -> Effects {
         self.running = false;
         if self.halted || self.state == State::Draining {
-            let effects = self.executed(scratch);
-            return Effects { run: Some(Run::Discard(pending)), ..effects };
+            return Effects { run: Some(Run::Discard(large, complete)), ..self.executed() };
         }
+        self.input.put_back(large);
+        let Some(Complete { pending, bytes }) = complete else { return self.read(scratch) };
         let mut taken = Taken::default();
-        let length = pending.heap_size();
-        self.take(pending, length, &mut taken);
+        self.take(pending, bytes, &mut taken);
         if taken.run.is_some() {
             self.running = true;
             return Effects { run: taken.run, ..Effects::next(Next::Wait) };
@@ -422,13 +440,12 @@ impl Session {
     }
 
     /// Queues an in-band request, or parks it if its accounts have no room. Whether it was queued.
-    fn take_in_band(&mut self, pending: Pending, length: usize) -> bool {
+    fn take_in_band(&mut self, pending: Pending, bytes: usize) -> bool {
         let client = &self.client;
         client.server.in_band.count();
         client.unanswered.fetch_add(1, Ordering::SeqCst);
         let queued = client.server.now();
-        let bytes = Some(length.max(pending.heap_size())).filter(|&bytes| bytes > SMALL);
-        let bytes = bytes.map(|bytes| client.ledger.charge_bytes(bytes));
+        let bytes = (bytes > SMALL).then(|| client.ledger.charge_bytes(bytes));
         if self.state == State::Negotiating && client.monitor.is_negotiated() {
             self.state = State::Commands;
         }
@@ -549,12 +566,12 @@ impl Session {
     }
 
     /// The out-of-band request has been answered.
-    pub(crate) fn executed(&mut self, scratch: &mut [u8]) -> Effects {
+    pub(crate) fn executed(&mut self) -> Effects {
         self.running = false;
-        if self.state == State::Draining {
-            return Effects::next(self.drained());
-        }
-        self.read(scratch)
+        Effects::next(match self.state {
+            State::Draining => self.drained(),
+            _ => Next::Again,
+        })
     }
 
     /// The client has sent all, and has been answered and sent all.
@@ -618,8 +635,7 @@ impl Session {
         self.state = State::Closed;
         self.transport.shutdown();
         drop(self.client.outbox.close());
-        // Dropped without the leadership, by whoever drops the session: requests hold the monitor.
-        self.forget_input();
+        self.kept.set_bytes(0);
         if let Some(descriptors) = self.client.monitor.local::<Descriptors>() {
             descriptors.clear();
         }
@@ -628,7 +644,7 @@ impl Session {
     }
 
     fn forget_input(&mut self) {
-        self.input.clear();
+        drop(self.input.clear());
         self.kept.set_bytes(0);
     }
 
@@ -644,7 +660,7 @@ impl Session {
 
     /// Lets the descriptors that came wait for a command that takes one, in place of the one that did.
     fn let_wait(&mut self) {
-        let descriptors = take(&mut self.input.descriptors);
+        let descriptors = mem::take(&mut self.input.descriptors);
         if let Some(local) = self.client.monitor.local::<Descriptors>() {
             local.arrive(descriptors);
         }
@@ -655,26 +671,37 @@ impl Session {
     pub(crate) fn into_remains(self) -> Remains {
         let jobs = self.client.producer.close().items;
         Remains {
-            _jobs: jobs,
+            jobs,
+            parked: self.parked,
+            input: self.input,
             client: self.client,
             transport: self.transport,
-            _parked: self.parked,
-            _resumed: self.resumed,
+            resumed: self.resumed,
         }
     }
 }
 
 /// See [`Session::into_remains`].
 pub(crate) struct Remains {
-    _jobs: Vec<Job>,
-    _parked: VecDeque<Parked>,
-    _resumed: VecDeque<Pending>,
+    jobs: Vec<Job>,
+    parked: VecDeque<Parked>,
+    resumed: VecDeque<Pending>,
+    input: Input,
     pub(crate) client: Arc<Client>,
     transport: Arc<dyn Transport>,
 }
 
 impl Remains {
+    /// Drops what the client has sent; where it holds up nobody, if that is much.
     pub(crate) fn drop_all_but_transport(self) -> Arc<dyn Transport> {
-        self.transport
+        let Remains { jobs, parked, resumed, input, client, transport } = self;
+        let is_large = input.kept() > LARGE
+            || !resumed.is_empty()
+            || jobs.iter().any(|job| job.charges.are_large())
+            || parked.iter().any(|parked| is_large(parked.bytes.as_ref()));
+        if is_large {
+            client.discard((jobs, parked, resumed, input));
+        }
+        transport
     }
 }

@@ -34,6 +34,12 @@ use crate::session::Cork;
 /// for all that others keep sending.
 const COMMANDS_PER_PASS: usize = 8;
 
+/// No other command is executed before clients are looked at again if those of this pass take longer than this.
+const TIME_OF_COMMANDS: Duration = Duration::from_micros(200);
+
+/// Sources that had their turn and have more: how many of them have another one before new events are looked at.
+const TURNS_PER_PASS: usize = 16;
+
 /// What is read at a time.
 const SCRATCH_SIZE: usize = 64 << 10;
 
@@ -83,6 +89,8 @@ pub(super) struct Loop {
     ready: VecDeque<Token>,
     /// Commands that may still be executed before the next wait.
     commands_left: usize,
+    /// Until when one may be, if several have waited.
+    commands_until: Option<Instant>,
     /// To be run without the leadership, in this order.
     work: VecDeque<Work>,
     /// What a session reads into. Nothing stays here when a session has had its step.
@@ -119,6 +127,7 @@ impl Loop {
             again_now: 0,
             ready: VecDeque::new(),
             commands_left: COMMANDS_PER_PASS,
+            commands_until: None,
             work: VecDeque::new(),
             scratch: vec![0; SCRATCH_SIZE].into(),
             notices: Vec::new(),
@@ -180,9 +189,9 @@ impl Loop {
             Done::Pause(pause) => self.pause = Some(pause),
             Done::Nothing | Done::Executed { more: false, .. } => {}
             Done::Executed { server, more: true } => self.server_ready(server),
-            Done::Parsed { client, pending } => {
+            Done::Read { client, large, complete } => {
                 self.parsing -= 1;
-                self.parsed(&client, pending);
+                self.has_read(&client, large, complete);
             }
             Done::Forgotten { server } => self.forgotten(server),
             Done::Connected { server, session } => self.add_session(server, *session),
@@ -293,6 +302,7 @@ impl Loop {
 
     fn wait(&mut self) {
         self.commands_left = COMMANDS_PER_PASS;
+        self.commands_until = None;
         let has_more = !self.again.is_empty() || !self.ready.is_empty();
         let sleeps = !has_more && self.mailbox.announce_sleep();
         // Whoever corks from now on wakes this up.
@@ -306,7 +316,7 @@ impl Loop {
             tracing::error!(%error, "cannot wait for clients");
         }
         self.next_event = 0;
-        self.again_now = self.again.len();
+        self.again_now = self.again.len().min(TURNS_PER_PASS);
         if !self.timers.is_empty() {
             let now = Instant::now();
             while let Some(timer) = self.timers.take_due(now) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use qmp_dispatch::proto::{Dialect, MessageBuf};
+use qmp_dispatch::proto::Dialect;
 use qmp_dispatch::{Command, Dispatcher, Locals, Monitor, MonitorId, Pending};
 use qmp_queue::{Popped, Queue, Ticket};
 use tracing::Span;
@@ -18,14 +18,12 @@ use super::observed::Observed;
 use super::quick::{QuickRuns, Run};
 use super::role::Role;
 use super::work::Done;
-use crate::access::{
-    Accounts, Charge, Door, Groups, Ledger, Limits, Origin, Refused, Verdict, owner_of,
-};
+use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Refused, Verdict, owner_of};
 use crate::io::{Mailbox, Notice, Owner, Registration, Waker, close_aside, large_message_aside};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
 use crate::session::{
-    Charges, Client, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Outbox, Parts,
-    Session,
+    Charges, Client, Complete, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Large,
+    Outbox, Parts, Session,
 };
 use crate::transport::{Address, Closing, Peer, Transport};
 
@@ -448,21 +446,13 @@ impl Hosted {
         command.is_some_and(Command::is_async)
     }
 
-    /// Parses a large message, and checks its arguments, on a thread for that. The session waits for it.
-    pub(super) fn parse(
-        self: &Arc<Self>,
-        client: Arc<Client>,
-        message: MessageBuf,
-        charge: Charge,
-    ) {
+    /// Reads a large message on a thread for that. The session waits for it.
+    pub(super) fn read(self: &Arc<Self>, client: Arc<Client>, large: Large) {
         let owner = client.ledger.owner();
-        let parsing = Parsing { server: Arc::clone(self), client, pending: None };
+        let server = Arc::clone(self);
+        let mut reading = Reading { server, client, large: Some(large), complete: None };
         large_message_aside(owner, move || {
-            let monitor = &parsing.client.monitor;
-            let mut pending = monitor.receive(Ok(message.message()));
-            monitor.check_arguments(&mut pending);
-            drop((message, charge));
-            parsing.done(pending);
+            reading.run();
         });
     }
 
@@ -524,23 +514,29 @@ impl Hosted {
     }
 }
 
-/// A large message that is parsed. The loop is told however that ends.
-struct Parsing {
+/// A large message that is read. The loop is told however that ends.
+struct Reading {
     server: Arc<Hosted>,
     client: Arc<Client>,
-    pending: Option<Pending>,
+    /// `Some` until this is dropped.
+    large: Option<Large>,
+    complete: Option<Complete>,
 }
 
-impl Parsing {
-    fn done(mut self, pending: Pending) {
-        self.pending = Some(pending);
+impl Reading {
+    fn run(&mut self) {
+        if let Some(large) = &mut self.large {
+            self.complete = large.read(&self.client.monitor);
+        }
     }
 }
 
-impl Drop for Parsing {
+impl Drop for Reading {
     fn drop(&mut self) {
-        let client = Arc::clone(&self.client);
-        self.server.post(Done::Parsed { client, pending: self.pending.take() });
+        if let Some(large) = self.large.take() {
+            let client = Arc::clone(&self.client);
+            self.server.post(Done::Read { client, large, complete: self.complete.take() });
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use super::quick::Run;
 use crate::access::{Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Registration, Token, close_aside};
 use crate::observe::Counters;
-use crate::session::{Client, Cork, Corking, Job, OnLeave, Remains, Session};
+use crate::session::{Client, Complete, Cork, Corking, Job, Large, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
 
 /// Something to be run without the leadership.
@@ -125,10 +125,11 @@ pub(super) enum Done {
         server: Token,
         more: bool,
     },
-    /// A large message of a client was parsed; `None` if a tracing subscriber has panicked.
-    Parsed {
+    /// More of a large message of a client was read.
+    Read {
         client: Arc<Client>,
-        pending: Option<Pending>,
+        large: Large,
+        complete: Option<Complete>,
     },
     /// What was left of a session has been dropped.
     Forgotten {

@@ -12,7 +12,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use super::Token;
 
 /// How many events one wait returns at most. Few, so that one pass over them does not take long.
-const EVENTS_PER_WAIT: usize = 64;
+const EVENTS_PER_WAIT: usize = 16;
 
 /// What a source waits for.
 ///

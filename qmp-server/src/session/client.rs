@@ -36,7 +36,7 @@ pub(crate) struct Charges {
 impl Charges {
     /// Whether the request is so large that to drop it takes long.
     pub(crate) fn are_large(&self) -> bool {
-        self.bytes.as_ref().is_some_and(|charge| charge.amount() > super::PARSED_AT_ONCE)
+        super::is_large(self.bytes.as_ref())
     }
 }
 

@@ -2,9 +2,8 @@
 //! What a step of a session asks the loop to do.
 
 use qmp_dispatch::Pending;
-use qmp_dispatch::proto::MessageBuf;
 
-use crate::access::Charge;
+use super::input::{Complete, Large};
 
 /// Effects of one input to a session.
 #[must_use = "what a session asks for is done by the loop"]
@@ -22,10 +21,10 @@ pub(crate) enum Run {
     /// Execute an out-of-band request, until it [has been](super::Session::executed) answered: in QEMU, what the client
     /// sends after it waits, too.
     Execute(Pending),
-    /// Parse a large message, for [`Session::parsed`](super::Session::parsed): others would wait for it.
-    Parse(MessageBuf, Charge),
+    /// Read a large message, for [`Session::has_read`](super::Session::has_read): others would wait for it.
+    Read(Large),
     /// Drop a large message that will not be executed.
-    Discard(Pending),
+    Discard(Large, Option<Complete>),
 }
 
 /// What is to be done with a session.

@@ -123,6 +123,7 @@ impl Session {
         }
         self.input.reader = Reader::resume(state.reader, limits)
             .ok_or_else(|| invalid("a message that is not complete is beyond the limits"))?;
+        self.input.of_message = self.input.reader.kept();
         self.input.unread = state.unread;
         self.kept.set_bytes(self.input.kept());
         if self.client.monitor.is_oob_enabled() {

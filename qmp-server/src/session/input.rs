@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What has been received from a client and was not taken as messages yet.
 
+use std::mem;
 use std::ops::Range;
 
 use qmp_dispatch::proto::{Dialect, Limits, Reader};
+use qmp_dispatch::{Monitor, Pending};
 
 use super::descriptors::Descriptor;
 
 pub(super) struct Input {
     pub(super) reader: Reader,
+    /// Bytes of the current message that `reader` has read.
+    pub(super) of_message: usize,
+    /// Bytes that were kept when a [`Large`] was made of this, until it is back.
+    lent: usize,
     /// What has been received and not been read, from `at` on: because the monitor is suspended, or because
     /// descriptors came with its last byte.
     pub(super) unread: Vec<u8>,
@@ -26,6 +32,8 @@ impl Input {
     pub(super) fn new(dialect: Dialect, limits: Limits) -> Input {
         Input {
             reader: Reader::new(dialect, limits),
+            of_message: 0,
+            lent: 0,
             unread: Vec::new(),
             at: 0,
             descriptors: Vec::new(),
@@ -61,17 +69,66 @@ impl Input {
 
     /// Bytes that are kept for the client.
     pub(super) fn kept(&self) -> usize {
-        self.reader.kept() + self.unread.capacity()
+        self.lent + self.reader.kept() + self.unread.capacity()
+    }
+
+    /// Takes out what the current message is to be read from, until it is [put back](Input::put_back).
+    pub(super) fn lend(&mut self) -> Large {
+        self.lent = self.kept();
+        let piece = self.next_piece();
+        self.at = 0;
+        Large { reader: mem::take(&mut self.reader), unread: mem::take(&mut self.unread), piece }
+    }
+
+    pub(super) fn put_back(&mut self, large: Large) {
+        self.lent = 0;
+        self.reader = large.reader;
+        self.unread = large.unread;
+        self.at = large.piece.start;
+        if self.reader.is_idle() {
+            self.of_message = 0;
+        }
     }
 
     /// Forgets all of it. Nothing more is read.
-    pub(super) fn clear(&mut self) {
-        *self = Input {
+    pub(super) fn clear(&mut self) -> Input {
+        let nothing = Input {
             reader: Reader::default(),
             unread: Vec::new(),
             at: 0,
             descriptors: Vec::new(),
             ..*self
         };
+        mem::replace(self, nothing)
+    }
+}
+
+/// A large message that is complete. Its size is known, because to look for it takes long.
+pub(crate) struct Complete {
+    pub(super) pending: Pending,
+    pub(super) bytes: usize,
+}
+
+/// A message that has become large, and what has come of it, for a thread where reading it holds up nobody else.
+pub(crate) struct Large {
+    reader: Reader,
+    unread: Vec<u8>,
+    /// What of `unread` is to be read.
+    piece: Range<usize>,
+}
+
+impl Large {
+    /// Reads to the end of the message, or of what there is of it; if it is complete, parses it and checks its arguments.
+    pub(crate) fn read(&mut self, monitor: &Monitor) -> Option<Complete> {
+        let mut rest = &self.unread[self.piece.clone()];
+        let message = self.reader.read(&mut rest);
+        // Also if a tracing subscriber panics below: nothing is read twice.
+        self.piece.start = self.piece.end - rest.len();
+        let mut pending = monitor.receive(message?);
+        monitor.check_arguments(&mut pending);
+        // Here, because it takes long, too: the reader lets go of what the message has taken.
+        let nothing = self.reader.read(&mut &[][..]);
+        debug_assert!(nothing.is_none());
+        Some(Complete { bytes: pending.heap_size(), pending })
     }
 }

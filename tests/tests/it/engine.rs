@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Servers that share an engine.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use qmp_dispatch::proto::{Error, Layout};
 use qmp_dispatch::{Context, Dispatcher, Registry};
@@ -124,6 +124,54 @@ fn a_command_that_blocks_out_of_band_holds_up_its_own_client_only() {
     blocked.expect(r#"{"return": {}}"#);
     blocked.expect(r#"{"return": "quick"}"#);
     site.end();
+}
+
+#[test]
+fn out_of_band_commands_without_end_leave_others_their_turns() {
+    const MANY: u64 = 2000;
+    let mut registry = Registry::new();
+    let other: Arc<OnceLock<UnixStream>> = Arc::default();
+    let (sends, before) = (Arc::clone(&other), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&before);
+    let count = move |_: &Context| {
+        if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            let mut other = sends.get().unwrap();
+            other.write_all(b"{'execute': 'x-before'}").unwrap();
+        }
+        Ok::<_, Error>(())
+    };
+    registry.command("x-count", count).unwrap().allow_oob();
+    let before = move |_: &Context| Ok::<_, Error>(before.load(Ordering::SeqCst));
+    registry.command("x-before", before).unwrap();
+    let dispatcher = Dispatcher::new(registry, version(), system_time);
+    let server = Server::new(dispatcher).stay().spawn().unwrap();
+    let [mut busy, mut polite] = [(); 2].map(|()| {
+        let (near, far) = UnixStream::pair().unwrap();
+        server.control().serve(Box::new(near), Layout::Compact).unwrap();
+        let mut client = BufReader::new(far);
+        client.get_mut().set_read_timeout(Some(LIMIT)).unwrap();
+        let enable = b"{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}";
+        client.get_mut().write_all(enable).unwrap();
+        for _ in 0..2 {
+            client.read_line(&mut String::new()).unwrap();
+        }
+        client
+    });
+    other.set(polite.get_ref().try_clone().unwrap()).unwrap();
+    let requests = "{'exec-oob': 'x-count'}".repeat(MANY as usize);
+    let mut sender = busy.get_ref().try_clone().unwrap();
+    let sending = std::thread::spawn(move || sender.write_all(requests.as_bytes()).unwrap());
+    let mut answer = String::new();
+    polite.read_line(&mut answer).unwrap();
+    let before = answer.strip_prefix(r#"{"return": "#).and_then(|rest| rest.split('}').next());
+    let before: u64 = before.unwrap().parse().unwrap();
+    assert!(before < 10, "after {before} of another client's");
+    for _ in 0..MANY {
+        busy.read_line(&mut answer).unwrap();
+    }
+    sending.join().unwrap();
+    server.control().shutdown();
+    server.wait();
 }
 
 #[test]

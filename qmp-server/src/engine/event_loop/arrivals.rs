@@ -16,7 +16,7 @@ use crate::observe::Refusal;
 use crate::transport::{Peer, Transport};
 
 /// Clients that a listener accepts before others get their turn.
-const ACCEPTS_PER_STEP: usize = 16;
+const ACCEPTS_PER_STEP: usize = 4;
 
 /// How often the log tells of a lack of descriptors, at most.
 const TELL_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);

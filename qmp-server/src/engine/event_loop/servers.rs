@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Listener, Loop, Source, Timer};
+use super::{Listener, Loop, Source, TIME_OF_COMMANDS, Timer};
 use crate::engine::hosted::Hosted;
 use crate::engine::listening::Listening;
 use crate::engine::timers::Key;
@@ -134,6 +134,9 @@ impl Loop {
 
     /// The next request to be executed: of the server that has waited longest for its turn.
     pub(super) fn next_command(&mut self) -> Option<Work> {
+        if self.commands_until.is_some_and(|until| Instant::now() >= until) {
+            return None;
+        }
         while self.commands_left > 0
             && let Some(server) = self.ready.pop_front()
         {
@@ -149,6 +152,9 @@ impl Loop {
                 self.ready.push_back(server);
             }
             self.commands_left -= 1;
+            if self.commands_until.is_none() && !self.ready.is_empty() {
+                self.commands_until = Some(Instant::now() + TIME_OF_COMMANDS);
+            }
             let hosted = Arc::clone(&tenant.hosted);
             // Before the command runs: out-of-band requests may stand behind a full queue.
             if popped.resume.is_some()

@@ -5,8 +5,6 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qmp_dispatch::Pending;
-
 use super::servers::Stage;
 use super::{Loop, Source, TRY_AGAIN, Timer};
 use crate::access::{DoorRole, GivenRole};
@@ -15,7 +13,7 @@ use crate::engine::timers::Key;
 use crate::engine::work::Work;
 use crate::io::{Event, Interest, Token};
 use crate::observe::CutOff;
-use crate::session::{Client, Effects, Next, Run, Session, Written};
+use crate::session::{Client, Complete, Effects, Large, Next, Run, Session, Written};
 
 /// How long negotiation waits for its turn while a command is executed. A client that comes to see what blocks would
 /// wait for just that.
@@ -134,27 +132,27 @@ impl Loop {
         self.effects(token, effects);
     }
 
-    /// An out-of-band request of the session has been executed.
+    /// An out-of-band request of the session has been executed. What it sends next waits for its turn: the client may send
+    /// such requests without end.
     pub(super) fn executed(&mut self, token: Token) {
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        let effects = served.session.executed(&mut self.scratch);
+        let effects = served.session.executed();
         self.effects(token, effects);
     }
 
-    /// A large message of a client has been parsed.
-    pub(super) fn parsed(&mut self, client: &Client, pending: Option<Pending>) {
+    /// More of a large message of a client has been read.
+    pub(super) fn has_read(&mut self, client: &Client, large: Large, complete: Option<Complete>) {
         let token = client.registration.token();
         let session = token.and_then(|token| match self.sources.get_mut(token) {
             Some(Source::Session(served)) => Some((token, &mut served.session)),
             _ => None,
         });
-        match (session, pending) {
-            (Some((token, session)), Some(pending)) => {
-                let effects = session.parsed(pending, &mut self.scratch);
+        match session {
+            Some((token, session)) => {
+                let effects = session.has_read(large, complete, &mut self.scratch);
                 self.effects(token, effects);
             }
-            (Some((token, _)), None) => self.executed(token),
-            (None, pending) => client.discard(pending),
+            None => client.discard((large, complete)),
         }
     }
 
@@ -168,11 +166,11 @@ impl Loop {
                     let server = Arc::clone(&served.hosted);
                     self.work.push_back(Work::ExecuteOutOfBand { server, client, pending });
                 }
-                Run::Parse(message, charge) => {
+                Run::Read(large) => {
                     self.parsing += 1;
-                    served.hosted.parse(client, message, charge);
+                    served.hosted.read(client, large);
                 }
-                Run::Discard(pending) => client.discard(pending),
+                Run::Discard(large, complete) => client.discard((large, complete)),
             }
         }
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
