@@ -13,7 +13,7 @@ use qmp_proto::{Capability, Error, Greeting, Json, Layout, Timestamp, Version};
 use crate::audience::Audience;
 use crate::handover::MonitorState;
 use crate::intercept;
-use crate::monitor::{Monitor, MonitorId, Output};
+use crate::monitor::{Greeted, Monitor, MonitorId, Output};
 use crate::stats::{Counters, DispatcherStats};
 use crate::timers::Timers;
 use crate::{Command, Locals, Registry};
@@ -119,8 +119,9 @@ impl Dispatcher {
     /// disconnects it from the dispatcher. See the [crate's example](crate#a-client-elsewhere).
     pub fn connect(&self, output: Arc<dyn Output>, layout: Layout, locals: Locals) -> Arc<Monitor> {
         let id = MonitorId::new(self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1);
-        let monitor = self.add(id, output, layout, locals);
-        monitor.greet(&self.greeting());
+        let greeting = self.greeting();
+        let monitor = self.add(id, output, layout, locals, Greeted::with(&greeting));
+        monitor.greet(&greeting);
         monitor
     }
 
@@ -139,7 +140,7 @@ impl Dispatcher {
         state: &MonitorState,
     ) -> Arc<Monitor> {
         self.reserve_ids(state.id);
-        let monitor = self.add(MonitorId::new(state.id), output, layout, locals);
+        let monitor = self.add(MonitorId::new(state.id), output, layout, locals, state.greeted);
         monitor.resume(state);
         monitor
     }
@@ -150,9 +151,11 @@ impl Dispatcher {
         output: Arc<dyn Output>,
         layout: Layout,
         locals: Locals,
+        greeted: Greeted,
     ) -> Arc<Monitor> {
         let locals = self.registry().complete(locals);
-        let monitor = Arc::new(Monitor::new(id, self.clone(), output, layout, locals));
+        let monitor = Monitor::new(id, self.clone(), output, layout, locals, greeted);
+        let monitor = Arc::new(monitor);
         intercept::connected(&monitor);
         monitor
     }
@@ -163,8 +166,8 @@ impl Dispatcher {
     }
 
     /// Sets the greeting of clients that connect from now on, for a [`Forwarder`](crate::Forwarder) that
-    /// knows the server it forwards to. By default, out-of-band execution is offered. It cannot be enabled if
-    /// the greeting does not offer it.
+    /// knows the server it forwards to. By default, out-of-band execution is offered. A client cannot enable it if
+    /// its greeting has not offered it.
     pub fn set_greeting(&self, greeting: Greeting) {
         *self.shared.greeting.lock().unwrap_or_else(PoisonError::into_inner) = greeting;
     }

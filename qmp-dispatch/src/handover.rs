@@ -11,7 +11,7 @@ use qmp_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::monitor::Pending;
+use crate::monitor::{Greeted, Pending};
 use crate::reply::Deadline;
 
 /// A [`Monitor`](crate::Monitor) as data.
@@ -22,6 +22,7 @@ pub struct MonitorState {
     pub id: u64,
     /// Whether it has enabled out-of-band execution; `None` before negotiation is complete.
     pub oob: Option<bool>,
+    pub(crate) greeted: Greeted,
 }
 
 /// A request as data: one that has not been executed, or that was forwarded and is not answered.
@@ -232,7 +233,7 @@ mod tests {
         let (client, other) =
             (LocalClient::new(Registry::new()), LocalClient::new(Registry::new()));
         let state = client.monitor().state();
-        assert_eq!(state, MonitorState { id: 1, oob: Some(true) });
+        assert_eq!((state.id, state.oob), (1, Some(true)));
         struct Silent;
         impl crate::Output for Silent {
             fn transmit(&self, text: &str) {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use qmp_proto::{
     Band, Bands, Capability, Error, ErrorClass, Greeting, Json, Layout, Message, Request,
-    RequestError, Response, SyntaxError, Value,
+    RequestError, Response, SyntaxError, Value, VersionTriple,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::closing::OpenRequests;
 use crate::command::NEGOTIATION;
@@ -128,10 +130,27 @@ pub struct Monitor {
     layout: Layout,
     locals: Locals,
     state: AtomicState,
+    greeted: Greeted,
     command_filters: Filters,
     event_filters: Filters,
     last_command: LastCommand,
     open_requests: OpenRequests,
+}
+
+/// What a client has been greeted with: later clients may get another greeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Greeted {
+    version: VersionTriple,
+    offers_oob: bool,
+}
+
+impl Greeted {
+    pub(crate) fn with(greeting: &Greeting) -> Greeted {
+        Greeted {
+            version: greeting.version.qemu,
+            offers_oob: greeting.capabilities.contains(&Capability::OOB),
+        }
+    }
 }
 
 /// The index of the command whose arguments have been checked before their turn, the policy then, and the outcome.
@@ -203,6 +222,7 @@ impl Monitor {
         output: Arc<dyn Output>,
         layout: Layout,
         locals: Locals,
+        greeted: Greeted,
     ) -> Monitor {
         Monitor {
             id,
@@ -211,6 +231,7 @@ impl Monitor {
             layout,
             locals,
             state: AtomicState::new(),
+            greeted,
             command_filters: Filters::default(),
             event_filters: Filters::default(),
             last_command: LastCommand::none(),
@@ -226,6 +247,23 @@ impl Monitor {
     /// Returns the dispatcher that the monitor belongs to.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
+    }
+
+    /// Returns the version in the greeting that the client got. That of the [dispatcher](Dispatcher::version) may have
+    /// [changed](Dispatcher::set_greeting) since then.
+    ///
+    /// ```
+    /// use qmp_dispatch::proto::{Greeting, Version};
+    /// use qmp_dispatch::{LocalClient, Registry};
+    ///
+    /// let client = LocalClient::new(Registry::new());
+    /// let before = client.monitor().dispatcher().version();
+    /// let greeting = Greeting::new(Version::new(11, 1, 0, ""), Vec::new());
+    /// client.monitor().dispatcher().set_greeting(greeting);
+    /// assert_eq!(client.monitor().greeted_as(), before.qemu);
+    /// ```
+    pub fn greeted_as(&self) -> VersionTriple {
+        self.greeted.version
     }
 
     /// Returns the value of this type that the embedder keeps for this monitor; see [`Locals`].
@@ -363,7 +401,7 @@ impl Monitor {
             State::Negotiating => None,
             State::Negotiated { oob } | State::Listening { oob } => Some(oob),
         };
-        MonitorState { id: self.id.0, oob }
+        MonitorState { id: self.id.0, oob, greeted: self.greeted }
     }
 
     /// Goes on with the connection of a monitor that was in this state.
@@ -659,7 +697,7 @@ impl Monitor {
                 "Capabilities negotiation is already complete, command ignored",
             ));
         }
-        if oob && !self.dispatcher.greeting().capabilities.contains(&Capability::OOB) {
+        if oob && !self.greeted.offers_oob {
             return Err(Error::generic("Capability oob not available"));
         }
         self.state.set(State::Negotiated { oob });

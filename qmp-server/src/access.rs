@@ -10,7 +10,7 @@ mod users;
 pub(crate) use account::{Accounts, BeingClosed, Charge, Ledger, owner_of};
 pub(crate) use admission::{Door, HANDSHAKE_DEADLINE, Logged, RefusalHook, Refused, Verdict};
 pub use limits::{Limits, Quota};
-pub(crate) use origin::{DoorRole, GivenRole, Origin};
+pub(crate) use origin::{DoorRole, GivenRole, Notices, Origin};
 pub use users::Access;
 pub(crate) use users::{Groups, group_id, groups_of, user_id};
 #[cfg(feature = "roles")]

@@ -4,6 +4,7 @@
 mod alarm;
 mod builder;
 mod event_loop;
+mod gate;
 #[cfg(feature = "mux")]
 mod handover;
 mod hosted;
@@ -30,19 +31,19 @@ use self::alarm::StepIn;
 pub use self::builder::EngineBuilder;
 use self::builder::OnThreadStart;
 use self::event_loop::{Loop, Results};
+pub(crate) use self::gate::Gate;
 #[cfg(feature = "mux")]
-pub(crate) use self::handover::{
-    ArrivalState, Freezing, ListenerState, Paused, Returning, ServerState,
-};
+pub(crate) use self::handover::{ArrivalState, Freezing, Paused, Returning, ServerState};
 #[cfg(feature = "mux")]
 pub(crate) use self::hosted::Doors;
-pub(crate) use self::hosted::{Hosted, OnEnd, Options, Plan};
+pub(crate) use self::hosted::{Hosted, OnEnd, Options, OwnEvents, Plan};
 use self::leader::{Lead, Leadership};
 #[cfg(feature = "mux")]
 pub(crate) use self::link::{Input, Link, Next};
 pub(crate) use self::listening::Listening;
 pub(crate) use self::observed::Observed;
 use self::work::Done;
+pub(crate) use self::work::Whom;
 use crate::access::Origin;
 use crate::io::Mailbox;
 #[cfg(feature = "mux")]

@@ -10,7 +10,9 @@ pub(crate) mod sync;
 mod token;
 mod waker;
 
-pub(crate) use aside::{Owner, close_aside, close_foreign, large_message_aside, look_up_aside};
+pub(crate) use aside::{
+    Owner, STRANGERS, close_aside, close_foreign, large_message_aside, look_up_aside,
+};
 pub use clock::system_time;
 pub(crate) use epoll::{Event, Events, Interest, Poll};
 pub(crate) use mailbox::{Mailbox, Notice};

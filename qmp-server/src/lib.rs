@@ -138,7 +138,9 @@ pub use machine::{
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsEndpoint, MetricsOfAll, register_metrics};
 #[cfg(feature = "mux")]
-pub use mux::{Frozen, Handover, InFlightCommand, Mux, UpstreamStatus};
+pub use mux::{
+    Frozen, Handover, InFlightCommand, Mux, UnknownUpstreamLost, UpstreamLost, UpstreamStatus,
+};
 pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints, version};
 #[cfg(feature = "roles")]
 pub use roles::{Role, RoleError, Roles, RolesInForce, Subject};

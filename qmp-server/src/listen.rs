@@ -4,14 +4,12 @@
 mod deserialize;
 
 use std::io;
-#[cfg(all(feature = "mux", feature = "tls"))]
+#[cfg(feature = "mux")]
 use std::net::TcpListener;
 #[cfg(feature = "mux")]
 use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::os::unix::fs::PermissionsExt;
-#[cfg(feature = "mux")]
-use std::os::unix::net::UnixListener;
 #[cfg(feature = "tls")]
 use std::path::Path;
 use std::str::FromStr;
@@ -39,6 +37,7 @@ use crate::transport::{
 ///   `allow-name=NAME`, which may be given more than once: and one of these names in it.
 /// - `insecure=on`: others than those of this machine may connect without TLS.
 /// - `role=NAME`: the [`Role`](crate::Role) of whoever comes in here.
+/// - `notices=on`: of a mux, a door that is always open, whose clients get the mux's own events.
 ///
 /// QEMU's `server=on,wait=off`, `server,nowait` and `nodelay=on` are understood, for they change nothing; a comma in
 /// a path is written twice, as in QEMU.
@@ -74,6 +73,9 @@ pub struct Listen {
     pub insecure: bool,
     /// The name of the role of all clients there, whoever they are.
     pub role: Option<String>,
+    /// Whether clients of a [`Mux`](crate::Mux) there get its own events. They can always connect, and stay when the
+    /// upstream server has gone, whatever is said of [others](crate::Mux::on_upstream_lost).
+    pub notices: bool,
 }
 
 impl Listen {
@@ -97,6 +99,7 @@ impl Listen {
             tls: None,
             insecure: false,
             role: None,
+            notices: false,
         }
     }
 
@@ -174,18 +177,19 @@ pub struct ListenError {
     pub reason: io::Error,
 }
 
-/// Opens an address; only systemd gives more than one socket for it.
-pub(crate) fn open(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
+/// Takes an address; only systemd gives more than one socket for it. A listener lets clients connect when it is
+/// [opened](crate::Listener::open).
+pub(crate) fn bind(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
     let one = |listener| vec![Opened::Listener(listener)];
     let opened = check(listen).and_then(|()| match &listen.address {
-        Address::Unix(path) => unix::listen(path, socket_file(listen)?).map(one),
-        Address::UnixAbstract(name) => unix::listen_abstract(name).map(one),
-        Address::Tcp { host, port } => tcp::listen(host, *port, listen.insecure).map(one),
+        Address::Unix(path) => unix::bind_path(path, socket_file(listen)?).map(one),
+        Address::UnixAbstract(name) => unix::bind_abstract(name).map(one),
+        Address::Tcp { host, port } => tcp::bind_host(host, *port, listen.insecure).map(one),
         #[cfg(feature = "tls")]
-        Address::Tls { host, port } => tls::listen(host, *port, &tls_files(listen)).map(one),
+        Address::Tls { host, port } => tls::bind(host, *port, &tls_files(listen)).map(one),
         #[cfg(not(feature = "tls"))]
         Address::Tls { .. } => Err(no_tls()),
-        Address::Vsock { cid, port } => vsock::listen(*cid, *port, listen.insecure).map(one),
+        Address::Vsock { cid, port } => vsock::bind_port(*cid, *port, listen.insecure).map(one),
         Address::Fd(fd) => inherited::open(*fd, listen.insecure).map(|opened| vec![opened]),
         Address::Systemd(name) => inherited::activated(name.as_deref(), listen.insecure),
         Address::Stdio => stdio::connect().map(|connection| vec![Opened::Connection(connection)]),
@@ -201,8 +205,10 @@ pub(crate) fn take_over(
     file: Option<(u64, u64)>,
 ) -> Result<Box<dyn Listener>, ListenError> {
     let taken = check(listen).and_then(|()| match &listen.address {
-        Address::Unix(path) => Ok(unix::take_over(UnixListener::from(socket), path, file)),
-        Address::UnixAbstract(_) => Ok(Box::new(UnixListener::from(socket)) as Box<dyn Listener>),
+        Address::Unix(path) => Ok(unix::take_over(socket.into(), path, file, socket_file(listen)?)),
+        Address::UnixAbstract(name) => Ok(unix::take_over_abstract(socket.into(), name)),
+        Address::Tcp { .. } => tcp::take_over(TcpListener::from(socket), listen.insecure),
+        Address::Vsock { .. } => vsock::take_over(socket, listen.insecure),
         #[cfg(feature = "tls")]
         Address::Tls { .. } => tls::take_over(TcpListener::from(socket), &tls_files(listen)),
         &Address::Fd(number) => inherited::listener(socket, number, listen.insecure),
@@ -308,6 +314,7 @@ impl Draft {
             }
             ("server" | "wait", _) => {}
             ("nodelay", value) => options::nodelay(value)?,
+            ("notices", value) => self.options.notices = switch(name, value)?,
             ("pretty", value) => self.options.pretty = switch(name, value)?,
             ("insecure", value) => self.options.insecure = switch(name, value)?,
             ("abstract", value) => self.is_abstract = switch(name, value)?,

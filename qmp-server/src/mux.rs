@@ -6,6 +6,7 @@ mod connection;
 mod events;
 mod handover;
 mod link;
+mod lost;
 mod names;
 mod request;
 mod status;
@@ -16,7 +17,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use qmp_dispatch::proto::Json;
+use qmp_dispatch::proto::{Capability, Greeting, Json, Version};
 use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
 use tracing::Span;
 
@@ -24,6 +25,7 @@ use self::client::{Client, Place};
 use self::handover::MuxHandover;
 pub use self::handover::{Frozen, Handover};
 use self::link::{CONNECT_TIMEOUT, UpstreamLink};
+pub use self::lost::{UnknownUpstreamLost, UpstreamLost};
 use self::names::Names;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::names::renamed;
@@ -31,7 +33,8 @@ pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::Upstream;
 #[cfg(feature = "metrics")]
 use crate::Metrics;
-use crate::access::Ledger;
+use crate::access::{Ledger, Notices};
+use crate::engine::Hosted;
 use crate::session::OnLeave;
 use crate::transport::connect::attempt::Attempt;
 use crate::{Connect, Control, Engine, Server, register_status};
@@ -84,6 +87,8 @@ struct Shared {
     changed: Condvar,
     /// Nobody is to be served any more.
     shutting_down: AtomicBool,
+    /// That is so because the upstream server was lost, and not because it had been told to end.
+    lost: AtomicBool,
     /// Whose process the upstream server must be, if that matters.
     peer: OnceLock<u32>,
     /// There will be no other upstream server when this one has gone.
@@ -96,7 +101,6 @@ struct Shared {
 
 /// What has become of the server for the clients.
 enum Serving {
-    /// The upstream server has not greeted us, and there is nothing yet that clients could be greeted with.
     NotYet,
     Since(Control),
     Ended,
@@ -143,6 +147,7 @@ impl Mux {
             serving: Mutex::new(Serving::NotYet),
             changed: Condvar::new(),
             shutting_down: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             peer: OnceLock::new(),
             has_appeared: AtomicBool::new(false),
             handed_over: Mutex::default(),
@@ -188,8 +193,11 @@ impl Mux {
             let prefix = format!("mux-{secret:016x}-{number}-");
             let names = Names::new(prefix, Arc::clone(&upstream.names));
             let user = locals.get::<Arc<Ledger>>().map_or(0, |ledger| ledger.owner());
-            let new = || Arc::new(Client::new(upstream.line(), user, names));
+            // A client that is nobody's but an embedder's own stays.
+            let notices = locals.get::<Notices>().cloned().unwrap_or(Notices::new(true));
+            let new = || Arc::new(Client::new(&upstream, user, names));
             let client = upstream.returning(&locals).unwrap_or_else(new);
+            client.set_notices(notices);
             let place = Place::new(&client, &upstream);
             let upstream = Arc::clone(&upstream);
             locals.with(place).with(OnLeave::new(move || upstream.leave(&client)))
@@ -197,8 +205,12 @@ impl Mux {
         Ok(registry)
     }
 
-    /// Connects to the upstream server, and again whenever the connection is lost, and has `server` serve the clients from
-    /// its first greeting on; all that on an engine of its own. `server` is one with the [registry](Mux::registry).
+    /// Connects to the upstream server, and again whenever the connection is lost, and has `server` serve the clients; all
+    /// that on an engine of its own. `server` is one with the [registry](Mux::registry).
+    ///
+    /// What clients find before the first greeting depends on [what is done](Mux::on_upstream_lost) when the upstream server
+    /// is lost. Those that come in by a door with [notices](crate::Listen::notices) are greeted in the name of the mux itself until
+    /// then, in the server's dialect or else that of QEMU 11.1, and can execute its own commands.
     ///
     /// # Errors
     ///
@@ -269,14 +281,17 @@ impl Mux {
         let inherited = self.shared.inherited().take();
         #[cfg(feature = "metrics")]
         self.report_to(&server.metrics());
+        let dispatcher = server.dispatcher().clone();
+        let version = server.fixed_dialect().unwrap_or_default().version();
+        let version = Version { qemu: version, package: "qmp-server".into() };
+        dispatcher.set_greeting(Greeting::new(version, vec![Capability::OOB]));
         let shared = Arc::clone(&self.shared);
         let server = server.in_span(shared.span.clone()).on_end(move || shared.ended());
         let mut link =
-            UpstreamLink::new(registration, Arc::clone(&self.shared), engine, server, inherited);
-        if let Some(handover) = self.shared.handed_over().take() {
-            let _entered = self.shared.span.enter();
-            link.resume(handover);
-        }
+            UpstreamLink::new(registration, Arc::clone(&self.shared), dispatcher, inherited);
+        let handover = self.shared.handed_over().take();
+        let _entered = self.shared.span.clone().entered();
+        link.serve(engine, server, handover);
         engine.add_link(Box::new(link));
         Ok(())
     }
@@ -314,6 +329,35 @@ impl Mux {
         self
     }
 
+    /// Says what becomes of clients when the upstream server is lost, in place of the default. To be called before the mux
+    /// serves.
+    ///
+    /// ```
+    /// use qmp_server::{Mux, UpstreamLost};
+    ///
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+    /// let mux = mux.on_upstream_lost(UpstreamLost::Disconnect);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_upstream_lost(self, what: UpstreamLost) -> Mux {
+        self.shared.upstream.set_lost_policy(what);
+        self
+    }
+
+    /// Whether the mux has ended because its upstream server was lost ([`UpstreamLost::Exit`]), and not because that has
+    /// ended as it was told to, or the mux was [shut down](Mux::shutdown).
+    ///
+    /// ```
+    /// use qmp_server::Mux;
+    ///
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
+    /// assert!(!mux.has_lost_upstream());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn has_lost_upstream(&self) -> bool {
+        self.shared.lost.load(Ordering::SeqCst)
+    }
+
     /// Says that an upstream server has just appeared, for who knows: it is connected to at once, and while it does not listen
     /// yet again and again for a second.
     pub fn upstream_appeared(&self) {
@@ -345,7 +389,7 @@ impl Mux {
 
     /// The server for the clients, while there is one.
     pub fn control(&self) -> Option<Control> {
-        self.shared.control()
+        self.shared.server().map(|server| Control::new(&server))
     }
 
     /// Waits until the server for the clients has ended: because the mux was [shut down](Mux::shutdown), or because nobody
@@ -403,9 +447,9 @@ impl Shared {
     }
 
     /// The server for the clients, while there is one.
-    fn control(&self) -> Option<Control> {
+    fn server(&self) -> Option<Arc<Hosted>> {
         match &*self.serving() {
-            Serving::Since(control) => Some(control.clone()),
+            Serving::Since(control) => control.server(),
             Serving::NotYet | Serving::Ended => None,
         }
     }
@@ -425,7 +469,7 @@ impl Shared {
         }
     }
 
-    /// The server for the clients has ended, or will never run.
+    /// The server for the clients has ended.
     fn ended(&self) {
         *self.serving() = Serving::Ended;
         self.changed.notify_all();
@@ -434,8 +478,8 @@ impl Shared {
 
     fn shut_down(&self) {
         self.shutting_down.store(true, Ordering::SeqCst);
-        if let Some(control) = self.control() {
-            control.shutdown();
+        if let Some(server) = self.server() {
+            server.stop();
         }
         self.upstream.wake();
     }

@@ -22,7 +22,7 @@ pub use subject::Subject;
 use self::in_force::{Holder, Identity};
 use self::monitors::adds_monitor;
 use crate::PatternError;
-use crate::access::{DoorRole, GivenRole};
+use crate::access::{DoorRole, GivenRole, Notices};
 use crate::introspected::Introspected;
 
 /// The roles of a server's clients: which there are, and who has which.
@@ -223,6 +223,12 @@ impl Roles {
         let roles = in_force.clone();
         registry.each_monitor(move |locals| {
             let holder = Holder::new(&roles, &locals);
+            // For as long as the client is connected: it would not learn that it gets no more.
+            if let Some(notices) = locals.get::<Notices>()
+                && holder.role().is_some_and(|role| role.has_notices())
+            {
+                notices.turn_on();
+            }
             let name = holder.clone();
             let given = GivenRole::new(move || Some(name.role()?.name().into()));
             locals.with(given).with(holder)

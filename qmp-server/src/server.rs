@@ -28,18 +28,18 @@ pub(crate) use self::status::{control, no_server};
 use crate::access::{Access, Door, DoorRole, Limits, Logged, Origin, RefusalHook};
 #[cfg(feature = "mux")]
 use crate::engine::{ArrivalState, Doors};
-use crate::engine::{Engine, Hosted, Listening, Observed, OnEnd, Options, Plan};
+use crate::engine::{Engine, Gate, Hosted, Listening, Observed, OnEnd, Options, OwnEvents, Plan};
 use crate::io::Waker;
 #[cfg(feature = "mux")]
 use crate::listen::take_over;
-use crate::listen::{Listen, ListenError, open};
+use crate::listen::{Listen, ListenError, bind};
 use crate::observe::Refusal;
 use crate::session::Discipline;
 #[cfg(feature = "mux")]
 use crate::session::{SessionState, TextsTaken};
 use crate::transport::{Address, Listener, Opened, Peer, Transport};
 #[cfg(feature = "mux")]
-use crate::transport::{Luggage, inherited, unix};
+use crate::transport::{Luggage, SocketFile, inherited, unix};
 
 /// How long a command that is executed may hold up the end of the server, by default.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Drop for Inherited {
     fn drop(&mut self) {
         for (opened_as, socket, file) in self.listeners.drain(..) {
             if let Ok(Address::Unix(path)) = opened_as.parse() {
-                unix::take_over(socket.into(), &path, file).clean_up();
+                unix::take_over(socket.into(), &path, file, SocketFile::default()).clean_up();
             }
         }
     }
@@ -151,6 +151,8 @@ impl Server {
                 shutdown_deadline: SHUTDOWN_DEADLINE,
                 stay: false,
                 dialect: Some(Dialect::default()),
+                gate: Gate::Open,
+                own_events: OwnEvents::ForAll,
             },
             observed: Observed::new(),
             refusal_hook: None,
@@ -163,10 +165,10 @@ impl Server {
         }
     }
 
-    /// Listens at one more address. Clients can connect at once, and are served when the server runs.
+    /// Listens at one more address. It is taken at once, and clients can connect when the server runs.
     ///
-    /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the server ends. Without
-    /// TLS, TCP is for loopback addresses unless [`Listen::insecure`] is set. With a [role](Listen::role) that is not
+    /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the server ends. While it does
+    /// not listen, a locked file beside it, with `.lock` behind its name, keeps other servers away. Without TLS, TCP is for loopback addresses unless [`Listen::insecure`] is set. With a [role](Listen::role) that is not
     /// given, because there are no roles or none of this name, nobody is served there.
     ///
     /// ```
@@ -188,19 +190,20 @@ impl Server {
     pub fn listen(mut self, listen: &Listen) -> Result<Server, ListenError> {
         let layout = if listen.pretty { Layout::Pretty } else { Layout::Compact };
         let role = listen.role.as_deref().map(|role| DoorRole(role.into()));
+        let origin = Origin { role, notices: listen.notices, ..Origin::new(layout) };
         let opened_as = listen.address.to_string();
         #[cfg(feature = "mux")]
         let opened = match self.inherit(listen, &opened_as)? {
             Some(opened) => opened,
-            None => open(listen)?,
+            None => bind(listen)?,
         };
         #[cfg(not(feature = "mux"))]
-        let opened = open(listen)?;
+        let opened = bind(listen)?;
         for opened in opened {
+            let mut origin = origin.clone();
             match opened {
                 Opened::Listener(listener) => {
-                    let listener_index = Some(self.listening.len());
-                    let origin = Origin { layout, listener: listener_index, role: role.clone() };
+                    origin.listener = Some(self.listening.len());
                     let mut listening = Listening::new(listener, origin);
                     listening.opened_as = Some(opened_as.clone());
                     self.listening.push(listening);
@@ -208,7 +211,6 @@ impl Server {
                 Opened::Connection(transport) => {
                     #[cfg(feature = "mux")]
                     self.opened.push(opened_as.clone());
-                    let origin = Origin { layout, listener: None, role: role.clone() };
                     self.connections.push((transport, origin));
                 }
             }
@@ -240,12 +242,6 @@ impl Server {
     pub(crate) fn inheriting(mut self, inherited: Inherited) -> Server {
         self.inherited = inherited;
         self
-    }
-
-    /// How clients can come in, and connections that wait for being served.
-    #[cfg(feature = "mux")]
-    pub(crate) fn doors(&self) -> (&[Listening], &[String], &[(Box<dyn Transport>, Origin)]) {
-        (&self.listening, &self.opened, &self.connections)
     }
 
     /// Serves connections that another program has accepted and not served.
@@ -349,6 +345,20 @@ impl Server {
             hook();
         }));
         self
+    }
+
+    /// Lets clients in at doors without notices when the [gate](Hosted::set_gate) is opened, and sends its own events only
+    /// to clients that get notices.
+    #[cfg(feature = "mux")]
+    pub(crate) fn with_gate(mut self, gate: Gate) -> Server {
+        self.options.gate = gate;
+        self.options.own_events = OwnEvents::WithNotices;
+        self
+    }
+
+    #[cfg(feature = "mux")]
+    pub(crate) fn fixed_dialect(&self) -> Option<Dialect> {
+        self.options.dialect
     }
 
     /// Has the log speak of the server in this span.

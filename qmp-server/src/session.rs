@@ -57,7 +57,7 @@ use self::input::Input;
 pub(crate) use self::input::{Complete, Large};
 pub use self::missed::{EVENTS_MISSED, EventsMissed};
 pub(crate) use self::on_leave::OnLeave;
-pub(crate) use self::outbox::{Outbox, Written};
+pub(crate) use self::outbox::{Missed, Outbox, Written};
 #[cfg(feature = "mux")]
 pub(crate) use self::outbox::{SharedTexts, TextsTaken};
 use crate::access::{Charge, Ledger, Origin};
@@ -85,9 +85,9 @@ const READ_AT_ONCE: usize = 4 << 10;
 /// What takes more memory than this is dropped without the leadership.
 const LARGE: usize = 16 << 10;
 
-/// Names of the server's own commands begin like this. They need no place among the requests, so that a full account
-/// hides nothing from operators.
-const OWN_COMMANDS: &str = "__org.qmp-server_";
+/// Names of the server's own commands and events begin like this. The commands need no place among the requests, so that a
+/// full account hides nothing from operators.
+pub(crate) const OWN_NAMES: &str = "__org.qmp-server_";
 
 /// How many in-band commands are executed at a time. Out-of-band commands are executed at once in either discipline, and
 /// the in-band responses of one monitor come in the order of its requests.
@@ -451,7 +451,7 @@ impl Session {
         }
         let needs_place = client.ledger.limits_requests()
             && client.monitor.is_negotiated()
-            && !pending.command().is_some_and(|command| command.starts_with(OWN_COMMANDS));
+            && !pending.command().is_some_and(|command| command.starts_with(OWN_NAMES));
         if !needs_place {
             return self.push(pending, bytes, None, queued);
         }
@@ -614,6 +614,7 @@ impl Session {
     /// From now on the client gets what is unsent, and then the end.
     pub(crate) fn drain(&mut self) -> Next {
         self.state = State::Draining;
+        self.client.outbox.finish();
         self.drained()
     }
 

@@ -6,6 +6,7 @@ mod ancillary;
 mod certificate_name;
 pub(crate) mod connect;
 pub(crate) mod inherited;
+mod lock_file;
 #[cfg(feature = "mux")]
 mod packing;
 mod peer;
@@ -297,6 +298,29 @@ pub trait Listener: AsFd + Send + Sync {
     ///
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if no client waits.
     fn accept(&self) -> io::Result<Box<dyn Transport>>;
+
+    /// Lets clients connect. Called before the first one is accepted, and again after it was [shut](Listener::shut); until
+    /// then the system should refuse them. The descriptor may be another one afterwards. By default nothing is done.
+    ///
+    /// # Errors
+    ///
+    /// If that is not possible: it is tried again, if it has been possible before.
+    fn open(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Has the system refuse clients until this is [opened](Listener::open), as it does where nobody listens, for a server
+    /// whose clients shall see that what it serves is not there. Called again, this does nothing. The descriptor may be
+    /// another one afterwards. Those who wait to be accepted are disconnected; what can still be accepted, the server
+    /// disconnects.
+    ///
+    /// # Errors
+    ///
+    /// If that is not possible, with [`Unsupported`](io::ErrorKind::Unsupported) if it never is, which is the default. Then
+    /// the server accepts clients, and disconnects them at once.
+    fn shut(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Removes what listening has left behind, such as a socket's file. Called when the server ends,
     /// and not twice.

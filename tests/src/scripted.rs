@@ -16,8 +16,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::json::Json;
 use crate::server::{LIMIT, Server};
+use crate::upstream;
 
-/// Starts a mux with these options in front of a scripted server. The mux waits for the greeting.
+/// Starts a mux with these options in front of a scripted server. Clients wait for the greeting and are kept when the
+/// server is lost, unless the options say otherwise; at [`NOTICES`](upstream::NOTICES) they are in any case.
 ///
 /// # Panics
 ///
@@ -27,8 +29,8 @@ pub fn behind_mux(options: &[&str]) -> (Server, Scripted) {
     let dir = tempfile::Builder::new().prefix("qmp-mux-").tempdir().expect("temporary directory");
     let scripted = Scripted::listen(&dir.path().join("upstream.sock"));
     let arguments = ["mux", "--upstream", "unix:upstream.sock", "--listen", "unix:{sock}"];
-    let mux = Server::start_in(dir, arguments.into_iter().chain(options.iter().copied()));
-    (mux, scripted)
+    let arguments = arguments.into_iter().chain(upstream::mux_options(options));
+    (Server::start_in(dir, arguments), scripted)
 }
 
 /// The listener of a scripted server.

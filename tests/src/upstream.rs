@@ -8,13 +8,62 @@ use std::process::{Command, Stdio};
 
 use qmp_proto::Dialect;
 
+use crate::endpoint::Endpoint;
+use crate::json::Json;
 use crate::process::Process;
 use crate::programs::{self, Oracle};
-use crate::server::Server;
+use crate::server::{Client, Server};
 use crate::waiting::wait_for;
 
 /// The name of its socket, in the directory of the mux.
 pub const SOCKET: &str = "upstream.sock";
+
+/// The name of the mux's socket at which clients get its own events, in the same directory.
+pub const NOTICES: &str = "notices.sock";
+
+/// Options of a mux: these, and others that tests rely on where these do not say otherwise.
+pub fn mux_options<'a>(options: &[&'a str]) -> impl Iterator<Item = &'a str> {
+    let keep: &[_] = match options.contains(&"--upstream-lost") {
+        true => &[],
+        false => &["--upstream-lost", "keep"],
+    };
+    let notices = ["--listen", "unix:notices.sock,notices=on"];
+    options.to_vec().into_iter().chain(keep.iter().copied()).chain(notices)
+}
+
+/// Waits until a mux with such options has a connection to its server, or has none.
+///
+/// # Panics
+///
+/// Panics if that is not so within [`LIMIT`](crate::server::LIMIT).
+#[track_caller]
+pub fn expect_upstream(mux: &Server, connected: bool) {
+    let mut client = watcher(mux);
+    wait_for(|| {
+        client.send_command("__org.qmp-server_query-upstream");
+        // Events may come first.
+        let upstream = loop {
+            if let Some(upstream) = client.receive().get("return") {
+                break upstream.clone();
+            }
+        };
+        let is = upstream.get("connected").map(Json::to_string);
+        if is == Some(connected.to_string()) { Ok(()) } else { Err(format!("{upstream}")) }
+    });
+}
+
+/// Connects a client to a mux with such options where it gets the mux's own events, and negotiates.
+///
+/// # Panics
+///
+/// If that fails.
+#[must_use]
+#[track_caller]
+pub fn watcher(mux: &Server) -> Client {
+    let mut client = Client::connect(&Endpoint::Unix(mux.dir().join(NOTICES)));
+    client.negotiate("{}");
+    client
+}
 
 /// A program of QEMU's that has a monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +172,7 @@ impl Muxed {
         let upstream = program.start_in(dir.path())?;
         let listen = ["--listen", "unix:{sock}", "--listen", "unix:{pretty},pretty=on"];
         let mux = ["mux", "--upstream", "unix:upstream.sock"].into_iter().chain(listen);
-        let mux = Server::start_in(dir, mux.chain(options.iter().copied()));
+        let mux = Server::start_in(dir, mux.chain(mux_options(options)));
         Some(Muxed { mux, upstream, program })
     }
 

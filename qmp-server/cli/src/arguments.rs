@@ -31,7 +31,8 @@ Configuration file:
 
 Exit status:
   0 if all went well, 1 if a command has failed on the server, 2 if the command line
-  or the configuration file is wrong, or something is not there.";
+  or the configuration file is wrong, or something is not there, 3 if a mux with
+  --upstream-lost=exit has lost its server, and that was not told to end.";
 
 /// A server of the QEMU Machine Protocol, and a client for scripts
 #[derive(Parser)]

@@ -53,6 +53,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Exit status of a mux that has ended because its upstream server was lost.
+const UPSTREAM_LOST: u8 = 3;
+
 /// Why the program ends before its time: one line for people, and an exit status for programs.
 #[derive(Debug)]
 struct Failure {
@@ -63,6 +66,12 @@ struct Failure {
 impl Failure {
     fn usage(what: impl std::fmt::Display) -> Failure {
         Failure { what: what.to_string(), status: USAGE }
+    }
+
+    /// The upstream server has gone, and was to take the mux along.
+    fn upstream_lost() -> Failure {
+        let what = "the upstream server was lost".to_owned();
+        Failure { what, status: UPSTREAM_LOST }
     }
 
     /// An error response, as it is: `Class: description`.
@@ -78,7 +87,7 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.status == USAGE {
+        if self.status != COMMAND_FAILED {
             f.write_str("qmp-server: ")?;
         }
         // One line, and nothing that a terminal would obey, whatever was quoted in it.

@@ -84,8 +84,10 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
         }
     }
     notify::stopping();
-    host.end();
-    Ok(())
+    match host.end() {
+        true => Err(Failure::upstream_lost()),
+        false => Ok(()),
+    }
 }
 
 /// Where the options are from, for they are read again.
@@ -201,8 +203,8 @@ impl Host {
         Ok(served.status())
     }
 
-    /// Ends all in order.
-    fn end(mut self) {
+    /// Ends all in order. Whether a machine has ended because its upstream server was lost.
+    fn end(mut self) -> bool {
         if let Some(control) = &self.control {
             control.control().shutdown();
         }
@@ -212,5 +214,6 @@ impl Host {
             control.wait();
         }
         self.fleet.audits().finish();
+        self.fleet.has_lost()
     }
 }

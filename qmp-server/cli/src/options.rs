@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use clap::Args;
 use qmp_dispatch::proto::{Dialect, UnknownDialect};
-use qmp_server::{Access, Address, Connect, Limits, Listen, TracePoints};
+use qmp_server::{
+    Access, Address, Connect, Limits, Listen, TracePoints, UnknownUpstreamLost, UpstreamLost,
+};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -22,7 +24,7 @@ use crate::config::Sourced;
 use crate::limit::Limit;
 use crate::log::{LogFilter, LogFormat};
 use crate::mux::{Found, PathPattern, fill};
-use crate::role::{Assignment, Base, OwnRoles, Pattern, RoleName};
+use crate::role::{Assignment, Base, OwnRole, OwnRoles, Pattern, RoleName};
 
 /// What every server can be told. In the file it stands at the top.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -130,7 +132,15 @@ impl ServerOptions {
     pub(crate) fn complete(&self, listen: &Listen) -> Listen {
         let mut listen = listen.clone();
         listen.insecure |= self.insecure.unwrap_or_default();
+        let role = listen.role.as_deref().and_then(|name| self.own_role(name));
+        listen.notices |= role.is_some_and(OwnRole::has_notices);
         listen
+    }
+
+    /// The table `[roles.NAME]`, if there is one.
+    fn own_role(&self, name: &str) -> Option<&OwnRole> {
+        let role = self.roles.iter().find(|(own, _)| own.0 == name);
+        role.map(|(_, sourced)| &sourced.value)
     }
 
     /// Who may connect.
@@ -254,6 +264,11 @@ pub(crate) struct UpstreamOptions {
     #[arg(skip)]
     #[serde(skip)]
     pub(crate) quiet: bool,
+    /// What becomes of clients when the server is lost, and while it is not there: disconnect (they get
+    /// the end, and are refused, as by the server itself), keep (they get errors; this is the default)
+    /// or exit (as disconnect, and the mux ends); those of addresses with notices=on always stay
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) upstream_lost: Option<Lost>,
 }
 
 impl UpstreamOptions {
@@ -265,6 +280,7 @@ impl UpstreamOptions {
             control: or(self.control, other.control),
             name: self.name.or(other.name),
             quiet: self.quiet || other.quiet,
+            upstream_lost: self.upstream_lost.or(other.upstream_lost),
         }
     }
 }
@@ -276,6 +292,7 @@ pub(crate) struct SharedMachine {
     pub(crate) name: Option<MachineName>,
     pub(crate) upstream: Option<Sourced<Connect>>,
     dialect: Option<QemuDialect>,
+    upstream_lost: Option<Lost>,
     pub(crate) listen: Vec<Sourced<Listen>>,
     allow_user: Vec<User>,
     allow_group: Vec<Group>,
@@ -309,6 +326,7 @@ impl SharedMachine {
             mux: UpstreamOptions {
                 upstream: machine.upstream,
                 dialect: machine.dialect.or(all.mux.dialect),
+                upstream_lost: machine.upstream_lost.or(all.mux.upstream_lost),
                 ..UpstreamOptions::default()
             },
             ..ServerOptions::default()
@@ -416,6 +434,18 @@ impl FromStr for QemuDialect {
     }
 }
 
+/// What becomes of clients when the upstream server is lost, by its name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Lost(pub(crate) UpstreamLost);
+
+impl FromStr for Lost {
+    type Err = UnknownUpstreamLost;
+
+    fn from_str(text: &str) -> Result<Lost, UnknownUpstreamLost> {
+        text.parse().map(Lost)
+    }
+}
+
 /// A user that exists, or a number.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct User(String);
@@ -518,6 +548,7 @@ deserialize_as_parsed!(
     Deadline,
     Limit,
     LogFilter,
+    Lost,
     MachineName,
     QemuDialect,
     TracePattern,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use qmp_server::{Role, RoleError, Roles, Subject};
+use qmp_server::{Listen, Role, RoleError, Roles, Subject};
 use serde::Deserialize;
 
 use crate::Failure;
@@ -40,6 +40,7 @@ pub(crate) struct OwnRole {
     deny: Vec<Pattern>,
     allow_events: Vec<Pattern>,
     deny_events: Vec<Pattern>,
+    notices: bool,
 }
 
 impl OwnRole {
@@ -52,7 +53,15 @@ impl OwnRole {
         self.deny.iter().try_for_each(|pattern| role.deny(&pattern.0))?;
         self.allow_events.iter().try_for_each(|pattern| role.allow_events(&pattern.0))?;
         self.deny_events.iter().try_for_each(|pattern| role.deny_events(&pattern.0))?;
+        if self.notices {
+            role.set_notices(true);
+        }
         Ok(role)
+    }
+
+    /// Whether its clients get a mux's own events.
+    pub(crate) fn has_notices(&self) -> bool {
+        self.notices
     }
 
     fn allows_nothing(&self) -> bool {
@@ -62,7 +71,7 @@ impl OwnRole {
 
 /// What a new role may be called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RoleName(String);
+pub(crate) struct RoleName(pub(crate) String);
 
 impl FromStr for RoleName {
     type Err = RoleError;
@@ -123,10 +132,14 @@ pub(crate) fn roles(options: &ServerOptions) -> Result<Option<Roles>, Failure> {
             wanted = true;
         }
     }
-    if let Some(sourced) = &options.metrics
-        && sourced.value.role.is_some()
-    {
-        return Err(sourced.blame("metrics", "metrics take no role"));
+    if let Some(sourced) = &options.metrics {
+        let Listen { role, notices, .. } = &sourced.value;
+        if role.is_some() {
+            return Err(sourced.blame("metrics", "metrics take no role"));
+        }
+        if *notices {
+            return Err(sourced.blame("metrics", "metrics have no notices"));
+        }
     }
     for sourced in &options.role {
         let Assignment { subject, role } = &sourced.value;

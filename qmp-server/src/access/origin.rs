@@ -2,6 +2,7 @@
 //! Where a client has come in, and what that makes it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use qmp_dispatch::proto::Layout;
 
@@ -12,6 +13,10 @@ pub(crate) struct Origin {
     /// The index of the server's listener.
     pub(crate) listener: Option<usize>,
     pub(crate) role: Option<DoorRole>,
+    /// Clients there get the server's own events, and are let in and stay whatever becomes of what is served.
+    pub(crate) notices: bool,
+    /// How often the doors of the server had been opened and shut when the client was let in.
+    pub(crate) opening: u64,
 }
 
 impl Origin {
@@ -24,6 +29,27 @@ impl Origin {
 /// their monitors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DoorRole(pub(crate) Arc<str>);
+
+/// Whether a client gets the server's own events and stays, because of where it has come in or of its role. A local of its
+/// monitor.
+#[derive(Clone, Debug)]
+pub(crate) struct Notices(Arc<AtomicBool>);
+
+impl Notices {
+    pub(crate) fn new(on: bool) -> Notices {
+        Notices(Arc::new(AtomicBool::new(on)))
+    }
+
+    /// To be called while the monitor is made.
+    #[cfg(feature = "roles")]
+    pub(crate) fn turn_on(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn are_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Tells the name of the role that a client has now, if roles are in use. A local of its monitor.
 pub(crate) struct GivenRole(Box<NameOfRole>);

@@ -8,6 +8,7 @@ mod arrivals;
 mod ending;
 #[cfg(feature = "mux")]
 mod freezing;
+mod gates;
 mod links;
 mod servers;
 mod sessions;
@@ -64,6 +65,8 @@ struct Listener {
     server: Token,
     /// It accepts again when a timer is due, because there were no descriptors.
     later: bool,
+    /// It could not be opened, and that is tried again when a timer is due.
+    to_open: bool,
     /// It is in `Loop::again`, at most once: so one pass accepts a bounded number of clients.
     in_line: bool,
 }
@@ -198,6 +201,9 @@ impl Loop {
             Done::NotConnected { server } => self.not_connected(server),
             Done::Lost { link } => self.lost(link),
             Done::Arrived { server, transport, origin } => self.arrive(&server, transport, origin),
+            Done::Early { server, transport, origin } => {
+                self.come_early(server, transport, origin);
+            }
             Done::LookedUp { server, uid, groups } => self.looked_up(server, uid, &groups),
             Done::AnsweredEnding { server } => self.flush_ending(server),
             Done::TimeoutHandled { server } => self.set_timeout(server),
@@ -212,9 +218,14 @@ impl Loop {
                     (Ok(()), None) => {}
                 }
             }
-            Done::Disconnect { server } => {
+            Done::Disconnect { server, whom } => {
                 if let Some(token) = server.registration.token() {
-                    self.disconnect(token);
+                    self.disconnect(token, whom);
+                }
+            }
+            Done::Gate { server, gate } => {
+                if let Some(token) = server.registration.token() {
+                    self.set_gate(token, gate);
                 }
             }
             Done::AddLink { link } => self.add_link(link),
@@ -241,6 +252,7 @@ impl Loop {
             Notice::Executed => self.executed(token),
             Notice::Blocked => self.blocked(token),
             Notice::Broken => self.broken(token),
+            Notice::Overrun => self.overrun(token),
             Notice::Room => self.room(token),
             Notice::Queued => self.server_ready(token),
             Notice::Timeout => self.set_timeout(token),
@@ -283,6 +295,9 @@ impl Loop {
     fn try_again(&mut self, token: Token) {
         if let Some(Source::Listener(listener)) = self.sources.get_mut(token) {
             listener.later = false;
+            if listener.to_open {
+                return self.set_door(token);
+            }
         }
         self.step(token);
     }

@@ -124,7 +124,8 @@ impl Hosted {
         texts: &TextsTaken,
     ) -> io::Result<()> {
         let transport = inherited::connection(luggage.take(state.socket)?, state.given)?;
-        let origin = self.origin(&state.came);
+        let mut origin = self.origin(&state.came);
+        self.gate.find(&mut origin);
         let refused = |reason: String| io::Error::new(io::ErrorKind::PermissionDenied, reason);
         let (peer, groups) = match self.door.judge(&*transport) {
             Verdict::Admitted(peer) => (peer, None),

@@ -14,21 +14,23 @@ use qmp_queue::{Popped, Queue, Ticket};
 use tracing::Span;
 
 use super::event_loop::Results;
+use super::gate::{Gate, GateState};
 use super::observed::Observed;
 use super::quick::{QuickRuns, Run};
 use super::role::Role;
-use super::work::Done;
-use crate::access::{Accounts, Door, Groups, Ledger, Limits, Origin, Refused, Verdict, owner_of};
-use crate::io::{Mailbox, Notice, Owner, Registration, Waker, close_aside, large_message_aside};
+use super::work::{Done, Whom};
+use crate::access::{
+    Accounts, Door, Groups, Ledger, Limits, Notices, Origin, Refused, Verdict, owner_of,
+};
+use crate::io::{
+    Mailbox, Notice, Registration, STRANGERS, Waker, close_aside, large_message_aside,
+};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
 use crate::session::{
     Charges, Client, Complete, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Large,
-    Outbox, Parts, Session,
+    Missed, OWN_NAMES, Outbox, Parts, Session,
 };
 use crate::transport::{Address, Closing, Peer, Transport};
-
-/// Whoever it is not known of who they are.
-pub(super) const STRANGERS: Owner = 1;
 
 /// How long everything may take at the end besides what is executed.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -44,6 +46,20 @@ pub(crate) struct Options {
     pub(crate) stay: bool,
     /// `None` for that of the version in the greeting.
     pub(crate) dialect: Option<Dialect>,
+    /// What clients find at first.
+    pub(crate) gate: Gate,
+    /// Whether only those clients get the server's own events that come in by doors, or have roles, with notices.
+    pub(crate) own_events: OwnEvents,
+}
+
+/// Who gets the server's own events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnEvents {
+    /// All clients.
+    ForAll,
+    /// Those that come in by doors, or have roles, with notices.
+    #[cfg_attr(not(feature = "mux"), allow(dead_code, reason = "only a mux has other clients"))]
+    WithNotices,
 }
 
 /// What every client's monitor is given by the server, besides what the core gives.
@@ -78,6 +94,7 @@ pub(crate) struct Hosted {
     pub(crate) observed: Observed,
     pub(crate) counters: Arc<Counters>,
     pub(super) door: Door,
+    pub(super) gate: GateState,
     furnish: Furnish,
     /// What the log says of the server is said in it.
     pub(super) span: Span,
@@ -158,6 +175,7 @@ impl Hosted {
             quick_runs: QuickRuns::new(&plan.dispatcher.registry()),
             dispatcher: plan.dispatcher,
             queue: Queue::new(),
+            gate: GateState::new(plan.options.gate),
             options: plan.options,
             accounts,
             counters: Arc::clone(plan.observed.counters()),
@@ -226,8 +244,12 @@ impl Hosted {
             Arc::clone(&self.counters),
             &self.cork,
         );
-        let mut locals =
-            Locals::default().with(Descriptors::default()).with(peer).with(Arc::clone(&ledger));
+        let notices = Notices::new(origin.notices);
+        let mut locals = Locals::default()
+            .with(Descriptors::default())
+            .with(peer)
+            .with(Arc::clone(&ledger))
+            .with(notices.clone());
         if let Some(role) = &origin.role {
             locals = locals.with(role.clone());
         }
@@ -236,8 +258,20 @@ impl Hosted {
         }
         let locals = (self.furnish)(self, locals);
         let monitor = connect(Arc::clone(&outbox), locals);
+        let by_notices = self.options.own_events == OwnEvents::WithNotices;
+        if by_notices && !notices.are_on() {
+            monitor.add_event_filter(|name| !name.starts_with(OWN_NAMES));
+        }
         // Asked here, where foreign filters may be called.
-        outbox.send_notices(monitor.accepts_event(EVENTS_MISSED.name()));
+        let is_told = monitor.accepts_event(EVENTS_MISSED.name());
+        outbox.set_missed(match (is_told, by_notices) {
+            (true, _) => Missed::Told,
+            (false, true) => Missed::Never,
+            (false, false) => Missed::Untold,
+        });
+        // That of the greeting, which may be another one by now.
+        let of_greeting = || Dialect::of_version(monitor.greeted_as());
+        let dialect = self.options.dialect.unwrap_or_else(of_greeting);
         let parts = Parts {
             registration,
             origin,
@@ -246,19 +280,13 @@ impl Hosted {
             outbox,
             ledger,
             counters: Arc::clone(&self.counters),
-            dialect: self.dialect(),
+            dialect,
             limits: self.options.limits.message,
         };
         let session = Session::new(parts, &self.queue);
         let client = session.client();
         self.clients().insert(client.monitor.id(), Arc::clone(client));
         session
-    }
-
-    /// The dialect of a client that connects now.
-    pub(super) fn dialect(&self) -> Dialect {
-        let of_greeting = || Dialect::of_version(self.dispatcher.version().qemu);
-        self.options.dialect.unwrap_or_else(of_greeting)
     }
 
     /// Identifies a client, and connects it unless its handshake goes on.
@@ -302,7 +330,7 @@ impl Hosted {
     pub(crate) fn serve(
         self: &Arc<Self>,
         transport: Box<dyn Transport>,
-        origin: Origin,
+        mut origin: Origin,
     ) -> io::Result<()> {
         // An embedder may have left it blocking, and then reading would hold up everybody.
         rustix::io::ioctl_fionbio(transport.as_fd(), true)?;
@@ -311,9 +339,17 @@ impl Hosted {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the server has ended"));
         }
         let server = Arc::clone(self);
-        let done = match self.receive(transport, origin)? {
-            Received::Session(session) => Done::Connected { server, session },
-            Received::Arrival(transport, origin) => Done::Arrived { server, transport, origin },
+        let done = match self.gate.find(&mut origin) {
+            Gate::Open => match self.receive(transport, origin)? {
+                Received::Session(session) => Done::Connected { server, session },
+                Received::Arrival(transport, origin) => Done::Arrived { server, transport, origin },
+            },
+            Gate::Waiting | Gate::Early => Done::Early { server, transport, origin },
+            Gate::Shut => {
+                self.end(transport, origin.listener, None);
+                let reason = "what the server stands for is not there";
+                return Err(io::Error::new(io::ErrorKind::NotConnected, reason));
+            }
         };
         self.post(done);
         Ok(())
@@ -614,8 +650,15 @@ impl Hosted {
     }
 
     /// Sends clients what is left for them, for a while, and ends their connections; others may come.
-    pub(crate) fn disconnect_clients(self: &Arc<Self>) {
-        self.post(Done::Disconnect { server: Arc::clone(self) });
+    pub(crate) fn disconnect_clients(self: &Arc<Self>, whom: Whom) {
+        self.post(Done::Disconnect { server: Arc::clone(self), whom });
+    }
+
+    /// Opens or shuts the gate. When it is shut, clients that get no notices are disconnected as by
+    /// [`disconnect_clients`](Hosted::disconnect_clients).
+    #[cfg(feature = "mux")]
+    pub(crate) fn set_gate(self: &Arc<Self>, gate: Gate) {
+        self.post(Done::Gate { server: Arc::clone(self), gate });
     }
 
     /// The server has ended. What is returned is to be dropped, without the leadership.

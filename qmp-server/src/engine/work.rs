@@ -14,12 +14,13 @@ use qmp_dispatch::proto::Error;
 use qmp_queue::Popped;
 use tracing::Span;
 
-use super::hosted::{Hosted, STRANGERS};
+use super::gate::Gate;
+use super::hosted::Hosted;
 use super::link::{Input, Link, Next};
 use super::listening::Listening;
 use super::quick::Run;
 use crate::access::{Groups, Ledger, Origin, Refused};
-use crate::io::{Notice, Registration, Token, close_aside};
+use crate::io::{Notice, Registration, STRANGERS, Token, close_aside};
 use crate::observe::Counters;
 use crate::session::{Client, Complete, Cork, Corking, Job, Large, OnLeave, Remains, Session};
 use crate::transport::{Closing, Peer, Transport};
@@ -114,6 +115,12 @@ pub(super) enum Done {
         transport: Box<dyn Transport>,
         origin: Origin,
     },
+    /// A client has come that may have to wait until the doors are opened.
+    Early {
+        server: Arc<Hosted>,
+        transport: Box<dyn Transport>,
+        origin: Origin,
+    },
     /// The groups of a user were looked up for the arrivals of a server.
     LookedUp {
         server: Token,
@@ -161,11 +168,26 @@ pub(super) enum Done {
     /// The clients of a server are to be disconnected. No notice, because the server may not be hosted yet.
     Disconnect {
         server: Arc<Hosted>,
+        whom: Whom,
+    },
+    /// The gate of a server is to be opened or shut. No notice for the same reason.
+    Gate {
+        server: Arc<Hosted>,
+        gate: Gate,
     },
     /// A link is to be hosted.
     AddLink {
         link: Box<dyn Link>,
     },
+}
+
+/// Whom to disconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// All clients.
+    All,
+    /// Those that get no notices.
+    Uninformed,
 }
 
 impl Work {

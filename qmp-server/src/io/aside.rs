@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Whose jobs they are: those of one owner wait for each other before they hold up anybody else's.
 pub(crate) type Owner = u64;
 
+/// Whoever it is not known of who they are.
+pub(crate) const STRANGERS: Owner = 1;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads of one kind, and their jobs.

@@ -20,6 +20,8 @@ pub(crate) enum Notice {
     Blocked,
     /// A session: nothing more can be or is to be written to its client.
     Broken,
+    /// A session: its client does not read, and would miss events.
+    Overrun,
     /// A session: there may be room in an account that it waits for.
     Room,
     /// A server: its queue may have something to pop.

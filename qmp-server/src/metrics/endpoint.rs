@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::no_listener;
 use super::request::{Incoming, LONGEST};
 use crate::io::Waker;
-use crate::listen::open;
+use crate::listen::bind;
 use crate::transport::Opened;
 use crate::{Address, Listen, ListenError, Listener, Received, Transport};
 
@@ -108,8 +108,13 @@ impl Drop for Listening {
 }
 
 fn open_listeners(listen: &Listen) -> Result<Vec<Listening>, ListenError> {
-    let opened = open(listen)?.into_iter().map(|opened| match opened {
-        Opened::Listener(listener) => Ok(Listening(listener)),
+    let failed = |reason| ListenError { address: listen.address.clone(), reason };
+    let opened = bind(listen)?.into_iter().map(|opened| match opened {
+        Opened::Listener(listener) => {
+            let mut listening = Listening(listener);
+            listening.0.open().map_err(failed)?;
+            Ok(listening)
+        }
         Opened::Connection(_) => Err(no_listener(listen)),
     });
     opened.collect()

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a client has at the upstream server.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use qmp_queue::{Mode, Producer, Queue};
+use qmp_queue::{Mode, Producer};
 
 use super::names::Names;
 use super::request::Request;
 use super::upstream::Upstream;
+use crate::access::Notices;
 use crate::io::Owner;
 
 /// Limit of unanswered out-of-band requests per client; there is nothing else to hold them up.
@@ -24,6 +25,10 @@ pub(super) struct Client {
     /// Its place in the line for the upstream server.
     line: Producer<Box<Request>>,
     out_of_band: Arc<AtomicUsize>,
+    /// Whether it stays when the upstream server has gone. Set when it has a monitor.
+    notices: OnceLock<Notices>,
+    /// The number of the connection to the upstream server when it came.
+    since: u64,
     /// It has left. Set before its requests are dropped; a request is queued before this is looked at: one of the two
     /// sees the other.
     gone: AtomicBool,
@@ -31,13 +36,29 @@ pub(super) struct Client {
 
 impl Client {
     /// A client whose requests are sent in turn with those of other users.
-    pub(super) fn new(line: &Queue<Box<Request>>, user: Owner, names: Names) -> Client {
+    pub(super) fn new(upstream: &Upstream, user: Owner, names: Names) -> Client {
         Client {
             names,
-            line: line.register_in(user, Mode::default()),
+            line: upstream.line().register_in(user, Mode::default()),
             out_of_band: Arc::default(),
+            notices: OnceLock::new(),
+            since: upstream.connections.get(),
             gone: AtomicBool::new(false),
         }
+    }
+
+    /// Whether it gets the mux's own events, and stays when the upstream server has gone.
+    pub(super) fn has_notices(&self) -> bool {
+        self.notices.get().is_some_and(Notices::are_on)
+    }
+
+    pub(super) fn set_notices(&self, notices: Notices) {
+        let _ = self.notices.set(notices);
+    }
+
+    /// Whether it came after the connection of this number had been made, and before the next one.
+    pub(super) fn is_of_connection(&self, number: u64) -> bool {
+        self.since == number
     }
 
     /// Makes the client's request wait in line. Returns those that did so already: they have passed their deadlines, as

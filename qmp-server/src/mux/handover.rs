@@ -28,10 +28,9 @@ use super::names::Names;
 use super::request::{After, Asker, InFlight, Request as MuxRequest, Then, Unsent};
 use super::upstream::{Connection, State, Upstream};
 use crate::access::owner_of;
-use crate::engine::{ArrivalState, Freezing, ListenerState, Returning, ServerState};
-use crate::server::Server;
-use crate::session::{CameBy, SessionState};
-use crate::transport::{Luggage, Packing, Peer, Travels};
+use crate::engine::{Freezing, Returning, ServerState};
+use crate::session::SessionState;
+use crate::transport::{Luggage, Packing, Peer};
 
 /// A mux as data.
 #[derive(Serialize, Deserialize)]
@@ -39,7 +38,7 @@ pub(crate) struct MuxState {
     pub(super) name: Option<String>,
     /// Of the upstream server.
     pub(super) address: String,
-    /// `None` if there was no greeting, and so no server for clients.
+    /// `None` if there was none of an upstream server yet.
     pub(super) greeting: Option<Greeting>,
     #[serde(default)]
     pub(super) server: ServerState,
@@ -330,7 +329,7 @@ impl Upstream {
         for one in upstream.clients {
             let names = Names::new(one.prefix, Arc::clone(&self.names));
             one.names.into_iter().for_each(|name| names.add(name));
-            let client = Arc::new(Client::new(self.line(), owner_of(&one.user), names));
+            let client = Arc::new(Client::new(self, owner_of(&one.user), names));
             match one.monitor {
                 Some(monitor) => drop(state.returned.clients.insert(monitor, Arc::clone(&client))),
                 None => {
@@ -457,13 +456,12 @@ impl Shared {
     pub(super) fn freeze(
         &self,
         freezing: &mut Freezing,
-        server: Option<&Server>,
         connections: u64,
         connection: Option<ConnectionState>,
         greeting: Greeting,
     ) -> io::Result<()> {
         let mut monitors = HashMap::new();
-        let hosted = self.control().and_then(|control| control.server());
+        let hosted = self.server();
         for client in hosted.iter().flat_map(|hosted| hosted.list()) {
             let monitor = &client.monitor;
             if let Some(Place { client, .. }) = monitor.local() {
@@ -474,8 +472,8 @@ impl Shared {
         }
         let (upstream, mut requests) = self.upstream.freeze(&monitors, &mut freezing.packing)?;
         let awaited: usize = requests.values().map(Vec::len).sum();
-        let mut server = match (hosted, server) {
-            (Some(hosted), _) => {
+        let mut server = match hosted {
+            Some(hosted) => {
                 let out_of_band = |request: &&RequestState| request.band() == Band::OutOfBand;
                 let all = requests.values().flatten();
                 let urgent = all.filter(out_of_band).count();
@@ -484,8 +482,7 @@ impl Shared {
                 }
                 std::mem::take(freezing.server(&hosted)?)
             }
-            (None, Some(server)) => server_state(server, &mut freezing.packing)?,
-            (None, None) => ServerState::default(),
+            None => ServerState::default(),
         };
         for SessionState { monitor, requests: all, .. } in &mut server.sessions {
             // What is at the server comes first; an out-of-band request holds up what was sent after it, and nothing else.
@@ -500,7 +497,7 @@ impl Shared {
         let mux = MuxState {
             name: self.name.clone(),
             address: self.connect.address.to_string(),
-            greeting: self.control().is_some().then_some(greeting),
+            greeting: (self.upstream.connections.get() > 0).then_some(greeting),
             server,
             connections,
             connection,
@@ -516,30 +513,6 @@ struct MonitorOf {
     id: u64,
     user: String,
     client: Arc<Client>,
-}
-
-/// A server that does not run yet.
-fn server_state(server: &Server, packing: &mut Packing) -> io::Result<ServerState> {
-    let (listening, opened, connections) = server.doors();
-    let mut state = ServerState { opened: opened.to_vec(), ..ServerState::default() };
-    for listening in listening {
-        state.listeners.push(ListenerState {
-            opened_as: listening.opened_as.clone(),
-            socket: packing.add(listening.listener.as_fd())?,
-            file: listening.listener.file(),
-        });
-    }
-    for (transport, origin) in connections {
-        if transport.travels() == Travels::Prevents {
-            return Err(io::Error::other("a client at standard input cannot be handed over"));
-        }
-        state.arrivals.push(ArrivalState {
-            socket: packing.add(transport.as_fd())?,
-            given: matches!(transport.peer(), Ok(Peer::Starter)),
-            came: CameBy::of(None, origin),
-        });
-    }
-    Ok(state)
 }
 
 #[cfg(test)]

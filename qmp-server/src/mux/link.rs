@@ -31,7 +31,8 @@ use super::Shared;
 use super::connection::{Connection, Written};
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use super::handover::{MuxHandover, MuxState};
-use crate::engine::{Engine, Freezing, Input, Link, Next};
+use super::lost::UpstreamLost;
+use crate::engine::{Engine, Freezing, Gate, Input, Link, Next, Whom};
 use crate::io::{Interest, Notice, Registration, look_up_aside};
 use crate::server::{Control, Server};
 use crate::transport::connect::attempt::Attempt;
@@ -50,6 +51,9 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After so long without a greeting, or without a response to negotiation, somebody should be told.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
+
+/// How long a client that cannot be refused waits for the first greeting, unless clients are kept.
+const EARLY: Duration = Duration::from_secs(5);
 
 /// How long answers are waited for when the mux ends.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
@@ -136,8 +140,6 @@ pub(super) struct UpstreamLink {
     registration: Arc<Registration>,
     shared: Arc<Shared>,
     dispatcher: Dispatcher,
-    /// The server for the clients, until it runs, and where it is to run.
-    waiting: Option<(Engine, Server)>,
     state: State,
     /// How many connections there have been, from a random number on.
     connections: u64,
@@ -147,6 +149,8 @@ pub(super) struct UpstreamLink {
     pause: Duration,
     /// Until then, a server is expected to listen any moment.
     hurried_until: Option<Instant>,
+    /// Until then, clients that cannot be refused wait for the first greeting.
+    early_until: Option<Instant>,
     /// Why the last one has failed, if the log has told it.
     told: Option<End>,
     /// The socket is another one than at the end of the last input, or there is none any more.
@@ -182,6 +186,10 @@ impl Link for UpstreamLink {
             }
         }
         self.state = self.step(state, input, now).unwrap_or_else(|end| self.lost(end, now));
+        if self.early_until.is_some_and(|until| until <= now) {
+            self.early_until = None;
+            self.set_gate(Gate::Shut);
+        }
         let is_alone = matches!(self.state, State::Waiting { .. });
         if is_alone && self.shared.is_last.load(Ordering::SeqCst) {
             self.shared.shut_down();
@@ -212,15 +220,34 @@ impl Link for UpstreamLink {
                 freezing.left_behind.push(format!("the connection to {server}"));
             }
         }
-        let server = self.waiting.as_ref().map(|(_, server)| server);
         let greeting = self.dispatcher.greeting();
-        self.shared.freeze(freezing, server, self.connections, connection, greeting)
+        self.shared.freeze(freezing, self.connections, connection, greeting)
     }
 }
 
 impl UpstreamLink {
-    /// Goes on where another link was, before this one is taken in.
-    pub(super) fn resume(&mut self, handover: MuxHandover) {
+    /// Runs the server for the clients, before this link is taken in.
+    pub(super) fn serve(&mut self, engine: &Engine, server: Server, handover: Option<MuxHandover>) {
+        let gate = match handover {
+            Some(handover) => self.resume(handover),
+            None if self.keeps() => Gate::Waiting,
+            None => Gate::Early,
+        };
+        let hosted = server.with_gate(gate).run_on(engine);
+        if gate == Gate::Shut {
+            // Those of another program.
+            hosted.disconnect_clients(Whom::Uninformed);
+        }
+        self.shared.serves(Control::new(&hosted));
+    }
+
+    /// Whether clients stay when the upstream server is lost.
+    fn keeps(&self) -> bool {
+        self.shared.upstream.lost_policy() == UpstreamLost::Keep
+    }
+
+    /// Goes on where another link was.
+    fn resume(&mut self, handover: MuxHandover) -> Gate {
         let MuxHandover { state, luggage } = handover;
         let MuxState { address, greeting, connections, connection, upstream, .. } = state;
         let mut luggage = luggage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,27 +269,32 @@ impl UpstreamLink {
         if let Some(connection) = connection {
             self.state = State::Serving { connection: Box::new(connection) };
         }
-        if let Some(greeting) = greeting
-            && let Some((engine, server)) = self.waiting.take()
-        {
+        let gate = match (is_connected, self.keeps(), greeting.is_some()) {
+            (true, ..) | (false, true, true) => Gate::Open,
+            (false, true, false) => Gate::Waiting,
+            (false, false, true) => Gate::Shut,
+            (false, false, false) => Gate::Early,
+        };
+        self.early_until = self.early_until.filter(|_| gate == Gate::Early);
+        if let Some(greeting) = greeting {
             self.dispatcher.set_greeting(greeting);
-            self.shared.serves(Control::new(&server.run_on(&engine)));
         }
+        gate
     }
 
     pub(super) fn new(
         registration: Arc<Registration>,
         shared: Arc<Shared>,
-        engine: &Engine,
-        server: Server,
+        dispatcher: Dispatcher,
         inherited: Option<Attempt>,
     ) -> UpstreamLink {
         let now = Instant::now();
+        let keeps = shared.upstream.lost_policy() == UpstreamLost::Keep;
         UpstreamLink {
             registration,
             shared,
-            dispatcher: server.dispatcher().clone(),
-            waiting: Some((engine.clone(), server)),
+            dispatcher,
+            early_until: (!keeps).then(|| now + EARLY),
             state: match inherited {
                 Some(attempt) => State::Connecting(Box::new(attempt)),
                 None => State::Waiting { until: now },
@@ -423,13 +455,15 @@ impl UpstreamLink {
         let (connected, version) = (Connected::to(&greeting.version), greeting.version.to_string());
         self.dispatcher.set_greeting(greeting);
         self.shared.upstream.connected(connection.session.has_enabled(&Capability::OOB), version);
-        match self.waiting.take() {
-            // Nobody could be greeted before.
-            Some((engine, server)) => {
-                self.shared.serves(Control::new(&server.run_on(&engine)));
-            }
-            // Declared, and made of text.
-            None => drop(self.dispatcher.emit(&UPSTREAM_CONNECTED, &connected)),
+        self.early_until = None;
+        self.set_gate(Gate::Open);
+        // Declared, and made of text.
+        let _ = self.dispatcher.emit(&UPSTREAM_CONNECTED, &connected);
+    }
+
+    fn set_gate(&self, gate: Gate) {
+        if let Some(server) = self.shared.server() {
+            server.set_gate(gate);
         }
     }
 
@@ -518,17 +552,25 @@ impl UpstreamLink {
     }
 
     fn tell_clients(&self, end: &End) {
-        // There will be no other one to wait for.
-        let is_last = self.shared.connect.is_inherited();
-        let control = self.shared.control().filter(|_| end.orderly || is_last);
-        if let Some(control) = &control {
-            // First, so that the loop drops what clients have queued before it learns that they are owed nothing.
-            control.disconnect_clients();
+        let upstream = &self.shared.upstream;
+        let policy = upstream.lost_policy();
+        // If it was inherited, there will be no other one to wait for.
+        let stay =
+            policy == UpstreamLost::Keep && !(end.orderly || self.shared.connect.is_inherited());
+        // First, so that the loop drops what clients have queued before it learns that they are owed nothing.
+        match (policy, self.shared.server()) {
+            (UpstreamLost::Keep, Some(server)) if !stay => {
+                server.disconnect_clients(Whom::Uninformed);
+            }
+            (UpstreamLost::Keep, _) => {}
+            (UpstreamLost::Disconnect | UpstreamLost::Exit, _) => self.set_gate(Gate::Shut),
         }
-        self.shared.upstream.lost(&end.why, control.is_none());
-        if control.is_none() {
-            let disconnected = Disconnected { reason: end.why.clone() };
-            let _ = self.dispatcher.emit(&UPSTREAM_DISCONNECTED, &disconnected);
+        upstream.lost(&end.why, |client| stay || client.has_notices());
+        let disconnected = Disconnected { reason: end.why.clone() };
+        let _ = self.dispatcher.emit(&UPSTREAM_DISCONNECTED, &disconnected);
+        if policy == UpstreamLost::Exit {
+            self.shared.lost.store(!end.orderly, Ordering::SeqCst);
+            self.shared.shut_down();
         }
     }
 
@@ -543,9 +585,8 @@ impl UpstreamLink {
 
     fn end(&mut self) {
         self.state = State::Ended;
-        self.waiting = None;
         self.new_socket = true;
-        self.shared.upstream.lost("the mux ends", false);
+        self.shared.upstream.lost("the mux ends", |_| false);
     }
 
     fn next(&mut self, now: Instant) -> Next {
@@ -555,7 +596,7 @@ impl UpstreamLink {
             State::Greeting { silent_at, .. } | State::Negotiating { silent_at, .. } => *silent_at,
             State::Preparing(_) | State::Serving { .. } | State::Ended => None,
         };
-        let at = at.into_iter().chain(self.ends_at).min();
+        let at = at.into_iter().chain(self.ends_at).chain(self.early_until).min();
         let (interest, again) = match &self.state {
             State::Connecting(_) => (Interest::ReadableWritable, false),
             State::Greeting { connection, .. }
@@ -576,7 +617,7 @@ impl UpstreamLink {
 /// Also if it ends by a panic: nobody waits for an answer that does not come.
 impl Drop for UpstreamLink {
     fn drop(&mut self) {
-        self.shared.upstream.lost("the mux ends", true);
+        self.shared.upstream.lost("the mux ends", |_| true);
     }
 }
 

@@ -19,6 +19,7 @@ use qmp_queue::Queue;
 
 use super::client::{Client, Place};
 use super::handover::{Again, Returned};
+use super::lost::UpstreamLost;
 use super::request::{After, InFlight, Request, Text};
 use crate::introspected::{self, Introspected};
 use crate::io::{Notice, Registration};
@@ -51,6 +52,8 @@ pub(super) struct Upstream {
     pub(super) connections: Counter,
     /// Names of descriptors of all clients.
     pub(super) names: Arc<AtomicUsize>,
+    /// What becomes of clients when the server is lost, if it has been said.
+    lost_policy: OnceLock<UpstreamLost>,
 }
 
 pub(super) struct State {
@@ -100,8 +103,8 @@ pub(super) enum Connection {
     },
 }
 
-/// A request that will not be sent, and what its client is told.
-type Refused = Box<(Request, Error)>;
+/// A request that will not be sent, and what its client is told, if anything.
+type Refused = Box<(Request, Option<Error>)>;
 
 impl Upstream {
     pub(super) fn new() -> Upstream {
@@ -132,7 +135,16 @@ impl Upstream {
             woken: AtomicBool::new(false),
             connections: Counter::default(),
             names: Arc::default(),
+            lost_policy: OnceLock::new(),
         }
+    }
+
+    pub(super) fn set_lost_policy(&self, policy: UpstreamLost) {
+        let _ = self.lost_policy.set(policy);
+    }
+
+    pub(super) fn lost_policy(&self) -> UpstreamLost {
+        self.lost_policy.get().copied().unwrap_or_default()
     }
 
     pub(super) fn line(&self) -> &Queue<Box<Request>> {
@@ -185,7 +197,7 @@ impl Upstream {
         };
         if let Err(refused) = self.admit(client, request) {
             let (request, error) = *refused;
-            request.after.fail(Some(error));
+            request.after.fail(error);
             // It may have been counted, and a known answer have waited for it.
             return self.wake();
         }
@@ -197,10 +209,17 @@ impl Upstream {
 
     fn admit(&self, client: &Arc<Client>, mut request: Request) -> Result<(), Refused> {
         let mut state = self.state();
+        // Clients that go with the connection are about to be disconnected. The next one is not for them.
+        let goes = self.lost_policy() != UpstreamLost::Keep && !client.has_notices();
         let oob = match &state.connection {
+            Connection::Present { .. }
+                if goes && !client.is_of_connection(self.connections.get()) =>
+            {
+                return Err(Box::new((request, None)));
+            }
             Connection::Present { oob } => *oob,
             Connection::Absent { why } => {
-                let error = cannot_be_sent(&request.text.command, why);
+                let error = (!goes).then(|| cannot_be_sent(&request.text.command, why));
                 return Err(Box::new((request, error)));
             }
         };
@@ -234,7 +253,7 @@ impl Upstream {
             state.urgent.push_back(request);
             return Ok(());
         };
-        Err(Box::new((request, Error::generic(error))))
+        Err(Box::new((request, Some(Error::generic(error)))))
     }
 
     /// Takes the next request that may be sent, and counts it as sent. `in_band` says whether it may be an in-band one.
@@ -346,15 +365,16 @@ impl Upstream {
 
     /// There is a server of this version to send requests to.
     pub(super) fn connected(&self, oob: bool, version: String) {
-        self.connections.count();
         let mut state = self.state();
+        self.connections.count();
         state.version = Some(version);
         state.connection = Connection::Present { oob };
         state.since = Instant::now();
     }
 
-    /// There is none any more. Who waits for an answer is told so, or gets none if `answers` is `false`.
-    pub(super) fn lost(&self, why: &str, answers: bool) {
+    /// There is none any more. Of those who wait for an answer, the clients that `is_told` names are told so, and others
+    /// get none.
+    pub(super) fn lost(&self, why: &str, is_told: impl Fn(&Client) -> bool) {
         let mut state = self.state();
         if matches!(state.connection, Connection::Present { .. }) {
             state.since = Instant::now();
@@ -372,12 +392,15 @@ impl Upstream {
         // With the state locked, so that no request is added to the line between the two.
         waiting.extend(std::iter::from_fn(|| Some(*self.line.try_pop()?.item)));
         drop(state);
+        let is_told = |after: &After| after.client.as_deref().is_some_and(&is_told);
         for InFlight { command, after, .. } in in_flight.into_values() {
             let error = format!("The command {command} was sent and not answered: {why}");
-            after.fail(answers.then(|| Error::generic(error)));
+            let error = is_told(&after).then(|| Error::generic(error));
+            after.fail(error);
         }
         for Request { text, after } in waiting {
-            after.fail(answers.then(|| cannot_be_sent(&text.command, why)));
+            let error = is_told(&after).then(|| cannot_be_sent(&text.command, why));
+            after.fail(error);
         }
     }
 

@@ -70,15 +70,18 @@ pub(crate) enum CutOff {
     Stalled,
     /// Too many bytes were kept.
     Bytes,
+    /// It did not read, and would have missed events.
+    Events,
 }
 
 impl CutOff {
-    pub(crate) const ALL: [CutOff; 2] = [CutOff::Stalled, CutOff::Bytes];
+    pub(crate) const ALL: [CutOff; 3] = [CutOff::Stalled, CutOff::Bytes, CutOff::Events];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             CutOff::Stalled => "stalled",
             CutOff::Bytes => "bytes",
+            CutOff::Events => "events",
         }
     }
 }

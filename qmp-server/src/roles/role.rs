@@ -39,6 +39,8 @@ pub struct Role {
     base: Option<Box<Role>>,
     commands: Rules,
     events: Rules,
+    /// Whether clients get a mux's own events; `None` if the base decides.
+    notices: Option<bool>,
     /// `true` only in `admin`: a client that adds a monitor to QEMU can use it without any role.
     adds_monitors: bool,
     introspections: Introspections,
@@ -168,6 +170,7 @@ impl Role {
             base: None,
             commands: Rules::default(),
             events: Rules::default(),
+            notices: None,
             adds_monitors: false,
             introspections: Introspections::default(),
         }
@@ -216,6 +219,28 @@ impl Role {
     /// [`RoleError::Pattern`] if no name can match the pattern.
     pub fn deny_events(&mut self, pattern: &str) -> Result<(), RoleError> {
         add(&mut self.events.deny, pattern)
+    }
+
+    /// Says whether clients of a [`Mux`](crate::Mux) get its own events also where they do not come in by a door with
+    /// [notices](crate::Listen::notices). Such clients stay when the upstream server has gone. By default they do not, or
+    /// as the role does that this one is based on.
+    ///
+    /// ```
+    /// use qmp_server::Role;
+    ///
+    /// let mut role = Role::based_on("watcher", Role::observer())?;
+    /// role.set_notices(true);
+    /// assert!(role.has_notices() && !Role::observer().has_notices());
+    /// # Ok::<(), qmp_server::RoleError>(())
+    /// ```
+    pub fn set_notices(&mut self, notices: bool) {
+        self.notices = Some(notices);
+    }
+
+    /// Returns whether clients get a mux's [own events](Role::set_notices).
+    pub fn has_notices(&self) -> bool {
+        let base = || self.base.as_ref().is_some_and(|base| base.has_notices());
+        self.notices.unwrap_or_else(base)
     }
 
     /// Returns the name.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use qmp_dispatch::proto::Layout;
 
 use crate::access::Origin;
-use crate::engine::Hosted;
+use crate::engine::{Hosted, Whom};
 use crate::observe::{ClientStatus, ServerStatus};
 use crate::transport::{Address, Transport};
 
@@ -102,7 +102,7 @@ impl Control {
     /// ```
     pub fn disconnect_clients(&self) {
         if let Some(server) = self.server() {
-            server.disconnect_clients();
+            server.disconnect_clients(Whom::All);
         }
     }
 

@@ -10,7 +10,7 @@ use qmp_queue::{Producer, Resume, Ticket};
 
 use super::MODE_WITH_OOB;
 use super::outbox::{Outbox, Sent};
-use crate::access::{BeingClosed, Charge, GivenRole, Ledger, Origin};
+use crate::access::{BeingClosed, Charge, GivenRole, Ledger, Notices, Origin};
 use crate::io::{Notice, Registration, large_message_aside};
 use crate::observe::{ClientCounters, ClientStatus, Counters, RunningCommand, milliseconds, trace};
 use crate::transport::Peer;
@@ -147,6 +147,11 @@ impl Client {
         if self.held_back.load(Ordering::SeqCst) && self.held_back.swap(false, Ordering::SeqCst) {
             self.registration.post(Notice::Resumed);
         }
+    }
+
+    /// Whether it gets the server's own events, and stays when what is served has gone.
+    pub(crate) fn has_notices(&self) -> bool {
+        self.monitor.local().is_some_and(Notices::are_on)
     }
 
     /// Drops something large of this client on another thread.

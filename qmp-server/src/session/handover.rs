@@ -44,6 +44,7 @@ pub(crate) struct CameBy {
     pub(crate) listener: Option<String>,
     pub(crate) pretty: bool,
     pub(crate) role: Option<String>,
+    pub(crate) notices: bool,
 }
 
 impl CameBy {
@@ -52,6 +53,7 @@ impl CameBy {
             listener,
             pretty: origin.layout == Layout::Pretty,
             role: origin.role.as_ref().map(|DoorRole(role)| role.as_ref().to_owned()),
+            notices: origin.notices,
         }
     }
 
@@ -62,7 +64,7 @@ impl CameBy {
     /// The origin, if there is no such listener any more.
     pub(crate) fn into_origin(self) -> Origin {
         let role = self.role.as_deref().map(|role| DoorRole(role.into()));
-        Origin { layout: self.layout(), listener: None, role }
+        Origin { role, notices: self.notices, ..Origin::new(self.layout()) }
     }
 }
 
@@ -134,7 +136,10 @@ impl Session {
         self.resumed = state.requests.into_iter().map(again).collect();
         self.may_be_suspended = false;
         match (state.draining, self.client.monitor.is_negotiated()) {
-            (true, _) => self.state = State::Draining,
+            (true, _) => {
+                self.state = State::Draining;
+                self.client.outbox.finish();
+            }
             (false, true) => self.state = State::Commands,
             (false, false) => {}
         }

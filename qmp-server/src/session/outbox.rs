@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use std::{io, mem};
@@ -34,8 +34,8 @@ pub(crate) struct Outbox {
     /// A client that leaves more than this unsent is not read from, and gets no events.
     full: usize,
     state: Mutex<State>,
-    /// The client may be told how many events it has missed.
-    sends_notices: AtomicBool,
+    /// A [`Missed`].
+    missed: AtomicU8,
     /// `State::unsent`, for a look without the lock.
     unsent: AtomicUsize,
     counters: Arc<Counters>,
@@ -49,6 +49,8 @@ struct State {
     written: usize,
     /// The sum of all pieces without `written`.
     unsent: usize,
+    /// The part of it that is events.
+    unsent_events: usize,
     /// For the pieces that are this client's own; brought up to date when something has been written.
     charge: Charge,
     own: usize,
@@ -61,11 +63,33 @@ struct State {
     missing_logged: bool,
     missed_in_all: u64,
     bytes_sent: u64,
+    /// Nothing is added to what is unsent: the client gets that, and then the end.
+    finished: bool,
+    /// The client would have missed an event, which [never](Missed::Never) is so: it gets nothing more.
+    overrun: bool,
+}
+
+/// What becomes of events that a client would miss because it does not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Missed {
+    /// They are counted, and an event tells the client.
+    Told,
+    /// They are counted, and the client may not be told: that is an event, too.
+    Untold,
+    /// There are none: the client is disconnected.
+    Never,
 }
 
 enum Piece {
-    Own(Vec<u8>),
+    Own { bytes: Vec<u8>, kind: Kind },
     Shared(Shared),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Response,
+    Event,
 }
 
 /// A text that other outboxes may keep, too.
@@ -83,8 +107,15 @@ impl Drop for Shared {
 impl Piece {
     fn bytes(&self) -> &[u8] {
         match self {
-            Piece::Own(bytes) => bytes,
+            Piece::Own { bytes, .. } => bytes,
             Piece::Shared(shared) => shared.text.as_bytes(),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Piece::Own { kind, .. } => *kind,
+            Piece::Shared(_) => Kind::Event,
         }
     }
 }
@@ -103,7 +134,11 @@ pub(crate) struct OutboxState {
 #[cfg(feature = "mux")]
 #[derive(serde::Serialize, serde::Deserialize)]
 enum PieceState {
-    Own(#[serde(with = "qmp_dispatch::proto::bytes_as_text")] Vec<u8>),
+    Own {
+        #[serde(with = "qmp_dispatch::proto::bytes_as_text")]
+        bytes: Vec<u8>,
+        is_event: bool,
+    },
     /// The number of the text, and what of it has been written.
     Shared(usize, usize),
 }
@@ -150,7 +185,10 @@ impl Outbox {
         let pieces = state.pieces.iter().map(|piece| {
             let from = mem::take(&mut written);
             match piece {
-                Piece::Own(bytes) => PieceState::Own(bytes[from..].to_vec()),
+                Piece::Own { bytes, kind } => PieceState::Own {
+                    bytes: bytes[from..].to_vec(),
+                    is_event: *kind == Kind::Event,
+                },
                 Piece::Shared(piece) => PieceState::Shared(shared.number_of(&piece.text), from),
             }
         });
@@ -169,14 +207,17 @@ impl Outbox {
         let mut state = self.lock();
         for piece in outbox.pieces {
             match piece {
-                PieceState::Own(bytes) => state.append(&bytes),
+                PieceState::Own { bytes, is_event } => {
+                    state.append(&bytes, if is_event { Kind::Event } else { Kind::Response });
+                }
                 PieceState::Shared(number, from) => {
                     let Some(text) = texts.0.get(number) else { continue };
                     if from == 0 {
                         state.append_shared(text);
                     } else {
                         // Only the first piece is written in part.
-                        state.append(text.as_bytes().get(from..).unwrap_or_default());
+                        let rest = text.as_bytes().get(from..).unwrap_or_default();
+                        state.append(rest, Kind::Event);
                     }
                 }
             }
@@ -207,14 +248,16 @@ pub(crate) enum Written {
 }
 
 impl State {
-    fn append(&mut self, text: &[u8]) {
-        if let Some(Piece::Own(bytes)) = self.pieces.back_mut() {
-            bytes.extend_from_slice(text);
-        } else {
-            self.pieces.push_back(Piece::Own(text.to_vec()));
+    fn append(&mut self, text: &[u8], of: Kind) {
+        match self.pieces.back_mut() {
+            Some(Piece::Own { bytes, kind }) if *kind == of => bytes.extend_from_slice(text),
+            _ => self.pieces.push_back(Piece::Own { bytes: text.to_vec(), kind: of }),
         }
         self.own += text.len();
         self.unsent += text.len();
+        if of == Kind::Event {
+            self.unsent_events += text.len();
+        }
     }
 
     fn append_shared(&mut self, text: &Arc<str>) {
@@ -222,6 +265,12 @@ impl State {
         ledger.keep_shared(text);
         self.pieces.push_back(Piece::Shared(Shared { text: Arc::clone(text), ledger }));
         self.unsent += text.len();
+        self.unsent_events += text.len();
+    }
+
+    /// Whether nothing is added to what is unsent any more.
+    fn is_closed(&self) -> bool {
+        self.transport.is_none() || self.finished || self.overrun
     }
 
     /// Writes what the client takes. An error says that it takes nothing any more.
@@ -244,10 +293,13 @@ impl State {
             self.bytes_sent += sent as u64;
             self.written += sent;
             self.unsent -= sent;
+            if first.kind() == Kind::Event {
+                self.unsent_events -= sent;
+            }
             if self.written == first.bytes().len() {
                 self.written = 0;
                 self.pop();
-            } else if let Piece::Own(bytes) = first
+            } else if let Piece::Own { bytes, .. } = first
                 && self.written > bytes.len() - self.written
             {
                 // Not sooner: moving what is left would take longer than writing it.
@@ -260,7 +312,7 @@ impl State {
 
     /// Drops the first piece, which has been written. An idle client keeps no memory for output.
     fn pop(&mut self) {
-        if let Some(Piece::Own(bytes)) = self.pieces.pop_front() {
+        if let Some(Piece::Own { bytes, .. }) = self.pieces.pop_front() {
             self.own -= bytes.len();
         }
         if self.pieces.is_empty() {
@@ -296,6 +348,7 @@ impl Outbox {
             pieces: VecDeque::new(),
             written: 0,
             unsent: 0,
+            unsent_events: 0,
             charge: ledger.charge_bytes(0),
             own: 0,
             blocked_since: None,
@@ -303,9 +356,11 @@ impl Outbox {
             missing_logged: false,
             missed_in_all: 0,
             bytes_sent: 0,
+            finished: false,
+            overrun: false,
         };
         let (state, unsent) = (Mutex::new(state), AtomicUsize::new(0));
-        let sends_notices = AtomicBool::new(false);
+        let missed = AtomicU8::new(Missed::Untold as u8);
         Arc::new_cyclic(|me| Outbox {
             me: Weak::clone(me),
             cork: Arc::clone(cork),
@@ -313,15 +368,24 @@ impl Outbox {
             layout,
             full,
             state,
-            sends_notices,
+            missed,
             unsent,
             counters,
         })
     }
 
-    /// Says whether the client may be told how many events it has missed: that is an event, too.
-    pub(crate) fn send_notices(&self, sends: bool) {
-        self.sends_notices.store(sends, Ordering::Relaxed);
+    /// Says what becomes of events that the client would miss. To be called before there are any.
+    pub(crate) fn set_missed(&self, missed: Missed) {
+        self.missed.store(missed as u8, Ordering::Relaxed);
+    }
+
+    fn has_missed(&self, missed: Missed) -> bool {
+        self.missed.load(Ordering::Relaxed) == missed as u8
+    }
+
+    /// Takes nothing more: the client gets what is unsent, and then the end.
+    pub(crate) fn finish(&self) {
+        self.lock().finished = true;
     }
 
     pub(crate) fn sent(&self) -> Sent {
@@ -363,8 +427,8 @@ impl Outbox {
         if state.missed_events > 0 && state.unsent <= self.full / 2 {
             let missed = mem::take(&mut state.missed_events);
             state.missing_logged = false;
-            if self.sends_notices.load(Ordering::Relaxed) {
-                state.append(notice(missed, self.layout).as_bytes());
+            if self.has_missed(Missed::Told) {
+                state.append(notice(missed, self.layout).as_bytes(), Kind::Event);
             }
             self.write(&mut state);
         }
@@ -386,9 +450,10 @@ impl Outbox {
 
     fn bury(&self, state: &mut State) -> Option<Arc<dyn Transport>> {
         state.pieces = VecDeque::new();
-        (state.written, state.unsent, state.own) = (0, 0, 0);
+        (state.written, state.unsent, state.own, state.unsent_events) = (0, 0, 0, 0);
         state.blocked_since = None;
         state.missed_events = 0;
+        state.overrun = false;
         self.account(state);
         state.transport.take()
     }
@@ -421,7 +486,7 @@ impl Outbox {
             self.counters.bytes_sent.add(sent as u64);
         }
         if sent < text.len() {
-            state.append(&text.as_bytes()[sent..]);
+            state.append(&text.as_bytes()[sent..], Kind::Response);
             self.write_out(state);
         }
     }
@@ -438,8 +503,12 @@ impl Outbox {
         }
     }
 
-    /// The same, and says in the log that the client misses events.
+    /// The same, and says in the log that the client misses events, or that it is not to miss any.
     fn write_out(&self, mut state: MutexGuard<'_, State>) {
+        if state.overrun {
+            drop(state);
+            return self.registration.post(Notice::Overrun);
+        }
         self.write_or_keep(&mut state);
         let misses = state.missed_events > 0 && !mem::replace(&mut state.missing_logged, true);
         drop(state);
@@ -462,8 +531,8 @@ impl Outbox {
 impl Output for Outbox {
     fn transmit(&self, text: &str) {
         let mut state = self.lock();
-        if state.transport.is_some() {
-            state.append(text.as_bytes());
+        if !state.is_closed() {
+            state.append(text.as_bytes(), Kind::Response);
         }
     }
 
@@ -471,11 +540,17 @@ impl Output for Outbox {
         // Now: behind a corked response, the event would be written with it, and before those of other clients.
         self.cork.flush();
         let mut state = self.lock();
-        if state.transport.is_none() {
+        if state.is_closed() {
             return;
         }
-        // Once events are missed, all are until the client has been told how many.
-        if state.unsent > self.full || state.missed_events > 0 {
+        if self.has_missed(Missed::Never) {
+            // Responses do not count: the client may be reading a long one.
+            state.overrun = state.unsent_events > self.full;
+            if state.overrun {
+                return;
+            }
+        } else if state.unsent > self.full || state.missed_events > 0 {
+            // Once events are missed, all are until the client has been told how many.
             state.missed_events += 1;
             state.missed_in_all += 1;
             self.counters.events_dropped.count();
@@ -483,7 +558,7 @@ impl Output for Outbox {
         }
         self.counters.events_sent.count();
         match text.len() < SHARED_FROM {
-            true => state.append(text.as_bytes()),
+            true => state.append(text.as_bytes(), Kind::Event),
             false => state.append_shared(text),
         }
     }
@@ -494,7 +569,7 @@ impl Output for Outbox {
             self.cork.flush();
         }
         let mut state = self.lock();
-        if state.transport.is_none() {
+        if state.is_closed() {
             return;
         }
         // A full outbox must be known to be blocked, or to be written: nothing else would make it less full.
@@ -507,7 +582,7 @@ impl Output for Outbox {
             }
             return self.write_behind(state, text);
         }
-        state.append(text.as_bytes());
+        state.append(text.as_bytes(), Kind::Response);
         self.account(&mut state);
         if let Some(me) = self.me.upgrade() {
             self.cork.add(me);

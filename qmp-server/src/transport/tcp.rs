@@ -3,19 +3,28 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::sockopt::{set_socket_reuseaddr, socket_acceptconn};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, bind, getsockname,
+    recv, send, shutdown, socket_with,
+};
 
-use super::{Listener, Received, Transport, Travels};
+use super::{BACKLOG, Listener, Received, Transport, Travels};
 use crate::transport::{Address, Peer};
 
-/// Listens at a port of a host, all of whose addresses must be loopback addresses unless `insecure`.
-pub(crate) fn listen(host: &str, port: u16, insecure: bool) -> io::Result<Box<dyn Listener>> {
-    let addresses = resolve(host, port, insecure)?;
-    let listener = TcpListener::bind(&addresses[..])?;
-    listener.set_nonblocking(true)?;
-    Ok(Box::new(listener))
+/// Binds a socket to a port of a host, all of whose addresses must be loopback addresses unless `insecure`. It does not
+/// listen yet.
+pub(crate) fn bind_host(host: &str, port: u16, insecure: bool) -> io::Result<Box<dyn Listener>> {
+    Ok(Box::new(TcpSocket::bind(&resolve(host, port, insecure)?)?))
+}
+
+/// Goes on with a socket of another program.
+#[cfg(feature = "mux")]
+pub(crate) fn take_over(socket: TcpListener, insecure: bool) -> io::Result<Box<dyn Listener>> {
+    check_local(&socket.local_addr()?, insecure)?;
+    Ok(Box::new(TcpSocket::take_over(socket)?))
 }
 
 /// The addresses of a host, if one may listen there.
@@ -49,14 +58,105 @@ pub(crate) fn check_local(address: &SocketAddr, insecure: bool) -> io::Result<()
     Err(io::Error::new(io::ErrorKind::Unsupported, reason))
 }
 
+/// A socket that can listen at its port, and keeps it when it does not.
+pub(super) struct TcpSocket(TcpListener);
+
+impl TcpSocket {
+    /// Binds a socket to the first of these addresses that it can have.
+    pub(super) fn bind(addresses: &[SocketAddr]) -> io::Result<TcpSocket> {
+        let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the host has no address");
+        for address in addresses {
+            match bind_address(address) {
+                Ok(socket) => {
+                    let mut socket = TcpSocket(socket.into());
+                    socket.shut()?;
+                    return Ok(socket);
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Goes on with a socket of another program.
+    #[cfg(feature = "mux")]
+    pub(super) fn take_over(socket: TcpListener) -> io::Result<TcpSocket> {
+        socket.set_nonblocking(true)?;
+        Ok(TcpSocket(socket))
+    }
+
+    pub(super) fn accept_stream(&self) -> io::Result<TcpStream> {
+        accept(&self.0)
+    }
+}
+
+fn bind_address(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = || -> io::Result<OwnedFd> {
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        // Connections of a server that was there before are no obstacle.
+        set_socket_reuseaddr(&socket, true)?;
+        Ok(socket)
+    };
+    let first = socket()?;
+    bind(&first, address)?;
+    if address.port() != 0 {
+        return Ok(first);
+    }
+    // The system takes a port back that it has chosen when the socket stops listening, so it is chosen by another one.
+    let second = socket()?;
+    bind(&second, &getsockname(&first)?)?;
+    Ok(second)
+}
+
+impl AsFd for TcpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Listener for TcpSocket {
+    fn open(&mut self) -> io::Result<()> {
+        set_socket_reuseaddr(&self.0, true)?;
+        Ok(rustix::net::listen(&self.0, BACKLOG)?)
+    }
+
+    /// Resets the connections of those who wait to be accepted.
+    fn shut(&mut self) -> io::Result<()> {
+        // With this, others could have the port of a socket that does not listen.
+        set_socket_reuseaddr(&self.0, false)?;
+        if socket_acceptconn(&self.0)? {
+            shutdown(&self.0, Shutdown::Read)?;
+        }
+        Ok(())
+    }
+
+    fn accept(&self) -> io::Result<Box<dyn Transport>> {
+        Ok(Box::new(self.accept_stream()?))
+    }
+
+    fn address(&self) -> Address {
+        Listener::address(&self.0)
+    }
+}
+
+/// Accepts a connection that is ready for QMP, or for what comes before it.
+fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    // Responses are small, and the client waits for them.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// It must be non-blocking.
 impl Listener for TcpListener {
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
-        let (stream, _) = TcpListener::accept(self)?;
-        stream.set_nonblocking(true)?;
-        // Responses are small, and the client waits for them.
-        stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
+        Ok(Box::new(accept(self)?))
     }
 
     fn address(&self) -> Address {
@@ -93,5 +193,47 @@ impl Transport for TcpStream {
 
     fn shutdown(&self) {
         let _ = shutdown(self, Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_shut_refuses_clients_and_keeps_its_port() {
+        let mut listener = bind_host("127.0.0.1", 0, false).unwrap();
+        let Address::Tcp { port, .. } = listener.address() else { panic!("another address") };
+        let connect = || TcpStream::connect(("127.0.0.1", port));
+        let mut served = Vec::new();
+        for _ in 0..3 {
+            listener.shut().unwrap();
+            assert_eq!(connect().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            let other = bind_host("127.0.0.1", port, false).err().unwrap();
+            assert_eq!(other.kind(), io::ErrorKind::AddrInUse, "not even though it may be shared");
+            listener.open().unwrap();
+            served.push((connect().unwrap(), accepted(&*listener)));
+            let mut early = connect().unwrap();
+            listener.shut().unwrap();
+            assert!(early.read(&mut [0]).is_err(), "who has waited there is disconnected");
+            assert!(matches!(listener.address(), Address::Tcp { port: same, .. } if same == port));
+        }
+        for (client, transport) in &mut served {
+            client.write_all(b"x").unwrap();
+            assert_eq!(transport.send(b"y").unwrap(), 1);
+            client.read_exact(&mut [0]).unwrap();
+        }
+    }
+
+    /// The client that waits first.
+    fn accepted(listener: &dyn Listener) -> Box<dyn Transport> {
+        loop {
+            match listener.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                accepted => return accepted.unwrap(),
+            }
+        }
     }
 }

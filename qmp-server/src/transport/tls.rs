@@ -6,7 +6,9 @@ mod names;
 pub(super) mod pem;
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+#[cfg(feature = "mux")]
+use std::net::TcpListener;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,40 +21,41 @@ pub(crate) use self::config::configure;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::names::names_of;
 use self::names::{Authorities, NameNotAllowed};
-use super::{Listener, Received, Transport, tcp};
+use super::tcp::{self, TcpSocket};
+use super::{Listener, Received, Transport};
 use crate::transport::{Address, ListenTls, Peer};
 
 /// So much is encrypted before it is seen whether the client reads it.
 const MOST_AT_A_TIME: usize = 16 << 10;
 
-pub(crate) fn listen(host: &str, port: u16, options: &ListenTls) -> io::Result<Box<dyn Listener>> {
-    let configured = configure(options)?;
-    let listener = match host {
-        "" => TcpListener::bind(&tcp::all_addresses(port)[..])?,
-        host => TcpListener::bind((host, port))?,
+/// Binds a socket to a port of a host. It does not listen yet.
+pub(crate) fn bind(host: &str, port: u16, options: &ListenTls) -> io::Result<Box<dyn Listener>> {
+    let (config, authorities) = configure(options)?;
+    let addresses = match host {
+        "" => tcp::all_addresses(port),
+        host => (host, port).to_socket_addrs()?.collect(),
     };
-    serve(listener, configured)
+    serve(TcpSocket::bind(&addresses)?, (config, authorities))
 }
 
-/// Serves a socket that listens already.
+/// Goes on with a socket of another program.
 #[cfg(feature = "mux")]
 pub(crate) fn take_over(
     listener: TcpListener,
     options: &ListenTls,
 ) -> io::Result<Box<dyn Listener>> {
-    serve(listener, configure(options)?)
+    serve(TcpSocket::take_over(listener)?, configure(options)?)
 }
 
 fn serve(
-    listener: TcpListener,
+    listener: TcpSocket,
     (config, authorities): (ServerConfig, Arc<Authorities>),
 ) -> io::Result<Box<dyn Listener>> {
-    listener.set_nonblocking(true)?;
     Ok(Box::new(TlsListener { listener, config: Arc::new(config), authorities }))
 }
 
 struct TlsListener {
-    listener: TcpListener,
+    listener: TcpSocket,
     config: Arc<ServerConfig>,
     authorities: Arc<Authorities>,
 }
@@ -64,16 +67,22 @@ impl AsFd for TlsListener {
 }
 
 impl Listener for TlsListener {
+    fn open(&mut self) -> io::Result<()> {
+        self.listener.open()
+    }
+
+    fn shut(&mut self) -> io::Result<()> {
+        self.listener.shut()
+    }
+
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
-        let (stream, _) = self.listener.accept()?;
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+        let stream = self.listener.accept_stream()?;
         let tls = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
         Ok(Box::new(TlsStream::new(tls.into(), stream, Arc::clone(&self.authorities), explain)))
     }
 
     fn address(&self) -> Address {
-        match Listener::address(&self.listener) {
+        match self.listener.address() {
             Address::Tcp { host, port } => Address::Tls { host, port },
             other => other,
         }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tests::bench::machine::resident_kib;
 use tests::json::Json;
 use tests::process::Signal;
-use tests::scripted::{Scripted, behind_mux};
+use tests::scripted::{Peer, Scripted, behind_mux};
 use tests::server::{Client, Server};
-use tests::upstream::{Muxed, Program};
+use tests::upstream::{Muxed, Program, expect_upstream, watcher};
 use tests::waiting::{wait_for, wait_until};
 
 const A_WHILE: Duration = Duration::from_millis(100);
@@ -51,17 +51,25 @@ fn expect_connected(client: &mut Client, version: &str) {
     assert_eq!(told, Some(version));
 }
 
-/// The mux must connect again and serve the clients.
+/// The mux must connect again and serve the clients, which get its own events.
 #[track_caller]
-fn expect_service(server: &Scripted, clients: &mut [&mut Client]) {
+fn expect_service(server: &Scripted, watchers: &mut [&mut Client]) {
     let mut peer = server.accept_and_negotiate("[]");
-    for client in clients {
+    for client in watchers {
         expect_connected(client, "1.0.0 (scripted)");
         ask(client, "again");
         let request = peer.expect("again");
         peer.answer(&request, "{}");
         client.expect(r#"{"return": {}, "id": "again"}"#);
     }
+}
+
+/// Accepts the connection of the mux, which clients see when this returns.
+#[track_caller]
+fn accept_from(mux: &Server, server: &Scripted) -> Peer {
+    let peer = server.accept_and_negotiate("[]");
+    expect_upstream(mux, true);
+    peer
 }
 
 fn descriptors(mux: &mut Server) -> usize {
@@ -84,8 +92,9 @@ fn memory(mux: &mut Server) -> u64 {
 #[test]
 fn a_server_that_goes_in_mid_command_fails_what_it_has_and_what_waits_and_clients_stay() {
     let (mux, server) = behind_mux(&[]);
-    let mut peer = server.accept_and_negotiate("[]");
-    let [mut asker, mut waiting, mut idle] = [mux.negotiated(), mux.negotiated(), mux.negotiated()];
+    let mut peer = accept_from(&mux, &server);
+    let [mut asker, mut waiting, mut idle] = [watcher(&mux), watcher(&mux), watcher(&mux)];
+    let mut uninformed = mux.negotiated();
     ask(&mut asker, "sent");
     peer.expect("sent");
     ask(&mut waiting, "waits");
@@ -98,7 +107,10 @@ fn a_server_that_goes_in_mid_command_fails_what_it_has_and_what_waits_and_client
     }
     ask(&mut idle, "new");
     expect_error(&mut idle, "new", &format!("cannot be sent to the server: {CLOSED}"));
+    ask(&mut uninformed, "new");
+    expect_error(&mut uninformed, "new", &format!("cannot be sent to the server: {CLOSED}"));
     expect_service(&server, &mut [&mut asker, &mut waiting, &mut idle]);
+    uninformed.expect_silence(Duration::ZERO);
 }
 
 #[test]
@@ -107,12 +119,13 @@ fn a_server_of_another_version_is_told_and_greets_with_its_own() {
     let peer = server.accept_and_negotiate(r#"["oob"]"#);
     let mut client = mux.connect();
     client.negotiate(WITH_OOB);
+    let mut watcher = watcher(&mux);
     drop(peer);
-    expect_disconnected(&mut client, CLOSED);
+    expect_disconnected(&mut watcher, CLOSED);
     let mut peer = server.accept();
     peer.greet_as(2, "[]");
     peer.negotiate();
-    expect_connected(&mut client, "2.0.0 (scripted)");
+    expect_connected(&mut watcher, "2.0.0 (scripted)");
     client.send(r#"{"exec-oob": "quick", "id": 1}"#);
     client.expect(
         r#"{"id": 1, "error": {"class": "GenericError", "desc": "the upstream server does not offer out-of-band execution any more"}}"#,
@@ -129,7 +142,8 @@ fn a_server_of_another_version_is_told_and_greets_with_its_own() {
 #[test]
 fn a_server_that_is_killed_over_and_over_answers_each_command_once_or_it_fails() {
     let Some(mut muxed) = Muxed::start(Program::StorageDaemon, &[]) else { return };
-    let mut clients: Vec<_> = (0..4).map(|_| muxed.mux.negotiated()).collect();
+    expect_upstream(&muxed.mux, true);
+    let mut clients: Vec<_> = (0..4).map(|_| watcher(&muxed.mux)).collect();
     for round in 0..3 {
         let answered = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -226,8 +240,8 @@ fn a_server_that_sends_rubbish_is_left_and_connected_to_again() {
     let object = "it sends rubbish: a message of a server must be a JSON object";
     for (rubbish, reason) in [("RUBBISH", stray), ("[]", object), ("{}", "")] {
         let (mux, server) = behind_mux(&[]);
-        let mut peer = server.accept_and_negotiate("[]");
-        let mut client = mux.negotiated();
+        let mut peer = accept_from(&mux, &server);
+        let mut client = watcher(&mux);
         ask(&mut client, "sent");
         peer.expect("sent");
         peer.send(rubbish);
@@ -254,8 +268,8 @@ fn a_server_that_answers_what_it_was_not_asked_is_left_before_anybody_is_told() 
     ];
     for (message, reason) in cases {
         let (mux, server) = behind_mux(&[]);
-        let mut peer = server.accept_and_negotiate("[]");
-        let mut client = mux.negotiated();
+        let mut peer = accept_from(&mux, &server);
+        let mut client = watcher(&mux);
         ask(&mut client, "sent");
         peer.expect("sent");
         peer.send(message);
@@ -269,8 +283,8 @@ fn a_server_that_answers_what_it_was_not_asked_is_left_before_anybody_is_told() 
 #[test]
 fn an_answer_of_the_last_connection_is_nobodys_on_the_next() {
     let (mux, server) = behind_mux(&[]);
-    let mut peer = server.accept_and_negotiate("[]");
-    let mut client = mux.negotiated();
+    let mut peer = accept_from(&mux, &server);
+    let mut client = watcher(&mux);
     ask(&mut client, "first");
     let first = peer.expect("first");
     drop(peer);
@@ -335,8 +349,8 @@ fn a_mux_whose_server_never_greets_can_be_ended() {
 #[test]
 fn a_huge_answer_reaches_its_asker_and_one_beyond_the_limits_ends_the_connection() {
     let (mux, server) = behind_mux(&[]);
-    let mut peer = server.accept_and_negotiate("[]");
-    let mut client = mux.negotiated();
+    let mut peer = accept_from(&mux, &server);
+    let mut client = watcher(&mux);
     ask(&mut client, "large");
     let request = peer.expect("large");
     let large = format!("\"{}\"", "x".repeat(8 << 20));
@@ -498,8 +512,8 @@ fn who_comes_and_goes_leaves_nothing_behind() {
 #[test]
 fn a_lost_server_leaves_nothing_behind() {
     let (mut mux, server) = behind_mux(&[]);
-    let mut peer = server.accept_and_negotiate("[]");
-    let mut client = mux.negotiated();
+    let mut peer = accept_from(&mux, &server);
+    let mut client = watcher(&mux);
     let before = descriptors(&mut mux);
     for _ in 0..4 {
         ask(&mut client, "sent");
@@ -526,7 +540,7 @@ fn a_server_that_is_told_to_quit_takes_all_clients_with_it_and_others_may_come()
     ask(&mut early, "query-version");
     expect_error(&mut early, "query-version", &format!("cannot be sent to the server: {CLOSED}"));
     muxed.restart();
-    early.expect_event("__org.qmp-server_UPSTREAM_CONNECTED");
+    expect_upstream(&muxed.mux, true);
     early.execute("query-version");
 }
 
@@ -534,7 +548,8 @@ fn a_server_that_is_told_to_quit_takes_all_clients_with_it_and_others_may_come()
 #[test]
 fn an_emulator_that_is_told_to_drop_the_mux_is_connected_to_again() {
     let Some(muxed) = Muxed::start(Program::Emulator, &[]) else { return };
-    let [mut asker, mut other] = [muxed.mux.negotiated(), muxed.mux.negotiated()];
+    expect_upstream(&muxed.mux, true);
+    let [mut asker, mut other] = [watcher(&muxed.mux), watcher(&muxed.mux)];
     asker.send(
         r#"{"execute": "yank", "arguments": {"instances": [{"type": "chardev", "id": "monitor"}]}, "id": "yank"}"#,
     );

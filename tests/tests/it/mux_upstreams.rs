@@ -2,6 +2,7 @@
 //! A mux in front of a server that behaves unusually.
 
 use tests::scripted::behind_mux;
+use tests::upstream::{expect_upstream, watcher};
 
 #[test]
 fn a_greeting_needs_neither_a_package_nor_a_version() {
@@ -18,7 +19,8 @@ fn a_greeting_needs_neither_a_package_nor_a_version() {
 fn an_event_that_comes_with_the_response_to_negotiation_is_relayed() {
     let (mux, server) = behind_mux(&[]);
     let peer = server.accept_and_negotiate("[]");
-    let mut client = mux.negotiated();
+    expect_upstream(&mux, true);
+    let mut client = watcher(&mux);
     drop(peer);
     client.expect_event("__org.qmp-server_UPSTREAM_DISCONNECTED");
     let mut peer = server.accept();

@@ -35,6 +35,8 @@ pub(super) struct Fleet {
     inbox: Arc<Inbox>,
     /// What another program has handed over, until its machines have been looked for.
     pub(super) handed_over: Option<Handover>,
+    /// A machine has ended because its upstream server was lost.
+    has_lost: bool,
 }
 
 /// A machine that is served.
@@ -87,6 +89,7 @@ impl Fleet {
             most,
             inbox,
             handed_over: None,
+            has_lost: false,
         })
     }
 
@@ -205,6 +208,7 @@ impl Fleet {
     pub(super) fn ended(&mut self, name: Option<String>) -> Option<Gone> {
         let served = self.machines.remove(&name)?;
         self.metrics.remove(name.as_deref());
+        self.has_lost |= served.mux.has_lost_upstream();
         self.taken.release(served.claim);
         tracing::info!(machine = name, "a machine has gone");
         let removed = !served.removals.is_empty();
@@ -228,6 +232,11 @@ impl Fleet {
 
     pub(super) fn metrics(&self) -> MetricsOfAll {
         self.metrics.clone()
+    }
+
+    /// Whether a machine has ended because its upstream server was lost.
+    pub(super) fn has_lost(&self) -> bool {
+        self.has_lost
     }
 
     pub(super) fn audits(&mut self) -> &mut Audits {

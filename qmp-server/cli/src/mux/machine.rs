@@ -11,7 +11,7 @@ use super::control::{MachineAdd, OriginStatus};
 use super::finder::Found;
 use crate::clients::Audits;
 use crate::config::Sourced;
-use crate::options::{QemuDialect, ServerOptions, SharedMachine};
+use crate::options::{Lost, QemuDialect, ServerOptions, SharedMachine};
 use crate::{Failure, clients};
 
 /// One of the machines that are shared.
@@ -153,6 +153,10 @@ impl Machine {
             None => Mux::new(connect),
         };
         let mux = mux.map_err(|error| upstream.blame("upstream", error))?;
+        let mux = match self.options.mux.upstream_lost {
+            Some(Lost(what)) => mux.on_upstream_lost(what),
+            None => mux,
+        };
         Ok(match &self.origin {
             Origin::Found(found) => mux.only_of_user(found.owner),
             Origin::Options | Origin::Control(_) => mux,

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::{Loop, Source, TRY_AGAIN, Timer};
 use crate::access::{Groups, HANDSHAKE_DEADLINE, Origin, Refused, Verdict, groups_of};
+use crate::engine::gate::Gate;
 use crate::engine::hosted::Hosted;
 use crate::engine::timers::Key;
 use crate::engine::work::{Done, Work};
@@ -35,6 +36,13 @@ pub(super) struct Arrival {
     peer: Option<Peer>,
 }
 
+impl Arrival {
+    /// Whether it has come in by a door with notices.
+    pub(super) fn has_notices(&self) -> bool {
+        self.origin.notices
+    }
+}
+
 impl Loop {
     /// Accepts clients that wait at a listener.
     pub(super) fn accept(&mut self, token: Token) {
@@ -52,11 +60,18 @@ impl Loop {
                 return self.accept_later(token, server, &error);
             }
             let Some(Source::Listener(listener)) = self.sources.get_mut(token) else { return };
+            let is_open = hosted.gate.find(&mut listener.listening.origin) == Gate::Open;
             match listener.listening.listener.accept() {
-                Ok(transport) => {
+                Ok(transport) if is_open => {
                     let origin = listener.listening.origin.clone();
                     self.arrive(&hosted, transport, origin);
                 }
+                Ok(transport) => {
+                    let (server, listener) = (hosted, place);
+                    self.work.push_back(Work::End { server, transport, listener });
+                }
+                // It does not listen.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput && !is_open => return,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::servers::Stage;
 use super::{Loop, Source, Timer};
-use crate::engine::work::Work;
+use crate::engine::work::{Whom, Work};
 use crate::io::Token;
 use crate::session::Next;
 
@@ -23,6 +23,7 @@ impl Loop {
             let at = Instant::now().checked_add(tenant.hosted.options.shutdown_deadline);
             let listeners = std::mem::take(&mut tenant.listeners);
             let arrivals = std::mem::take(&mut tenant.arrivals);
+            let early = std::mem::take(&mut tenant.early);
             let sessions: Vec<Token> = tenant.sessions.iter().copied().collect();
             if let Some(at) = at {
                 self.timers.set(at, Timer::Answers(server));
@@ -34,6 +35,7 @@ impl Loop {
             }
             listeners.into_iter().for_each(|listener| self.end_listener(listener));
             arrivals.into_values().for_each(|arrival| self.end_arrival(arrival));
+            self.end_early(server, early);
         }
         let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
         if tenant.hosted.executing() == 0 {
@@ -75,12 +77,15 @@ impl Loop {
         self.end_if_nobody_is_left(server);
     }
 
-    /// Disconnects all clients of a server when they have what is left for them; others may come.
-    pub(super) fn disconnect(&mut self, server: Token) {
+    /// Disconnects clients of a server when they have what is left for them.
+    pub(super) fn disconnect(&mut self, server: Token, whom: Whom) {
         let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
         let sessions: Vec<Token> = tenant.sessions.iter().copied().collect();
         for token in sessions {
             let Some(Source::Session(served)) = self.sources.get_mut(token) else { continue };
+            if whom == Whom::Uninformed && served.session.client().has_notices() {
+                continue;
+            }
             let waiting = served.session.refuse();
             self.work.push_back(Work::Drop(Box::new(waiting)));
             self.flush(token);
@@ -109,6 +114,7 @@ impl Loop {
             Stage::Running => {
                 let nobody_comes = tenant.listeners.is_empty()
                     && tenant.arrivals.is_empty()
+                    && tenant.early.is_empty()
                     && tenant.connecting == 0;
                 if nobody_comes && !tenant.hosted.options.stay {
                     tenant.hosted.stop();

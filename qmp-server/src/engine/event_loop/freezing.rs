@@ -16,7 +16,7 @@ use crate::access::Origin;
 use crate::engine::handover::{ArrivalState, Freezing, FrozenServer, ListenerState, ServerState};
 use crate::engine::hosted::Hosted;
 use crate::session::CameBy;
-use crate::transport::{Peer, Travels};
+use crate::transport::{Packing, Peer, Transport, Travels};
 
 /// How often it is looked whether what runs has ended: events are edges, which a wait for them would lose.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -45,7 +45,11 @@ impl Loop {
                 }
                 let hosted = Arc::clone(&tenant.hosted);
                 let opened = hosted.doors.opened.clone();
-                let state = ServerState { opened, ..ServerState::default() };
+                let mut state = ServerState { opened, ..ServerState::default() };
+                for (transport, origin) in &tenant.early {
+                    let arrival = arrival(&hosted, &**transport, origin, &mut freezing.packing)?;
+                    state.arrivals.extend(arrival);
+                }
                 freezing.servers.push(FrozenServer { hosted, state });
             }
         }
@@ -73,16 +77,10 @@ impl Loop {
                     freezing.server(&tenant.hosted)?.listeners.push(state);
                 }
                 Source::Arrival(arrival) => {
-                    if arrival.transport.travels() != Travels::AsSocket {
-                        continue;
-                    }
-                    let Ok(socket) = freezing.packing.add(arrival.transport.as_fd()) else {
-                        continue;
-                    };
-                    let given = matches!(arrival.transport.peer(), Ok(Peer::Starter));
-                    let came = came_by(&arrival.hosted, &arrival.origin);
-                    let state = ArrivalState { socket, given, came };
-                    freezing.server(&arrival.hosted)?.arrivals.push(state);
+                    let (hosted, origin) = (&arrival.hosted, &arrival.origin);
+                    let packing = &mut freezing.packing;
+                    let state = self::arrival(hosted, &*arrival.transport, origin, packing)?;
+                    freezing.server(hosted)?.arrivals.extend(state);
                 }
                 Source::Session(served) => {
                     let (session, hosted) = (&served.session, &served.hosted);
@@ -125,6 +123,25 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+/// A client that was not greeted yet, if its connection can be handed over.
+fn arrival(
+    hosted: &Hosted,
+    transport: &dyn Transport,
+    origin: &Origin,
+    packing: &mut Packing,
+) -> io::Result<Option<ArrivalState>> {
+    match transport.travels() {
+        Travels::AsSocket => {}
+        Travels::Never => return Ok(None),
+        Travels::Prevents => {
+            return Err(io::Error::other("a client at standard input cannot be handed over"));
+        }
+    }
+    let given = matches!(transport.peer(), Ok(Peer::Starter));
+    let Ok(socket) = packing.add(transport.as_fd()) else { return Ok(None) };
+    Ok(Some(ArrivalState { socket, given, came: came_by(hosted, origin) }))
 }
 
 fn came_by(hosted: &Hosted, origin: &Origin) -> CameBy {

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Listener, Loop, Source, TIME_OF_COMMANDS, Timer};
+use crate::access::Origin;
 use crate::engine::hosted::Hosted;
 use crate::engine::listening::Listening;
 use crate::engine::timers::Key;
 use crate::engine::work::Work;
-use crate::io::{Interest, Notice, Token};
+use crate::io::{Notice, Token};
+use crate::transport::Transport;
 
 /// A server, as the loop sees it.
 pub(super) struct Tenant {
@@ -20,6 +22,8 @@ pub(super) struct Tenant {
     pub(super) listeners: Vec<Token>,
     /// By their deadlines, so that the oldest comes first.
     pub(super) arrivals: BTreeMap<Key, Token>,
+    /// Connections that wait until the doors are opened. Only the embedder gives such.
+    pub(super) early: Vec<(Box<dyn Transport>, Origin)>,
     /// Users whose groups are being looked up for arrivals, each once, however many arrivals wait for that.
     pub(super) looking_up: HashSet<u32>,
     /// Clients that are let in and no sessions yet.
@@ -47,6 +51,12 @@ pub(super) enum Stage {
     Flushing,
 }
 
+impl Tenant {
+    pub(super) fn is_running(&self) -> bool {
+        self.stage == Stage::Running
+    }
+}
+
 impl Loop {
     /// Takes a server in. An error undoes it.
     pub(super) fn host(
@@ -59,6 +69,7 @@ impl Loop {
             stage: Stage::Running,
             listeners: Vec::new(),
             arrivals: BTreeMap::new(),
+            early: Vec::new(),
             looking_up: HashSet::new(),
             connecting: 0,
             sessions: BTreeSet::new(),
@@ -91,19 +102,17 @@ impl Loop {
     }
 
     fn add_listener(&mut self, server: Token, listening: Listening) -> io::Result<()> {
-        // An embedder may have left it blocking, and then accepting would hold up everybody.
-        rustix::io::ioctl_fionbio(listening.listener.as_fd(), true)?;
         let token = self.sources.insert(Source::Listener(Listener {
             listening,
             server,
             later: false,
+            to_open: false,
             in_line: false,
         }));
         if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
             tenant.listeners.push(token);
         }
-        let Some(Source::Listener(listener)) = self.sources.get_mut(token) else { return Ok(()) };
-        self.poll.register(listener.listening.listener.as_fd(), token, Interest::Readable)
+        self.move_door(token)
     }
 
     pub(super) fn remove_server(&mut self, server: Token) {

@@ -77,7 +77,9 @@ impl Loop {
             span.in_scope(|| tracing::error!(%role, "a client is refused: there is no such role"));
         }
         let registered = self.poll.register(served.session.fd(), token, Interest::Readable);
-        if missing.is_some() || !is_running || registered.is_err() {
+        // Those that it has come in by may have been shut since.
+        let may_stay = served.hosted.gate.is_still_open(&client.origin);
+        if missing.is_some() || !is_running || !may_stay || registered.is_err() {
             return self.close(token);
         }
         // What was posted before it had a token.
@@ -130,6 +132,12 @@ impl Loop {
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
         let effects = served.session.broken(&mut self.scratch);
         self.effects(token, effects);
+    }
+
+    /// The client gets nothing more, because it would miss events and not know of it.
+    pub(super) fn overrun(&mut self, token: Token) {
+        let reason = "it does not read, and too many events wait for it";
+        self.cut_off(token, CutOff::Events, reason);
     }
 
     /// An out-of-band request of the session has been executed. What it sends next waits for its turn: the client may send
