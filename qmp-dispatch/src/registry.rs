@@ -386,6 +386,30 @@ impl Registry {
     }
 
     /// Returns the deadline of the command; `own` is the one set at the command.
+    /// Takes back all that [`set_deadline`](Registry::set_deadline) and
+    /// [`set_default_deadline`](Registry::set_default_deadline) have said.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::{LocalClient, Registry, RegisterError};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.set_default_deadline(Duration::from_secs(60));
+    /// let client = LocalClient::new(registry);
+    /// // Holds for requests that are executed from now on.
+    /// client.dispatcher().update(|registry| {
+    ///     registry.clear_deadlines();
+    ///     registry.set_deadline("query-status", Duration::from_secs(1));
+    ///     Ok::<_, RegisterError>(())
+    /// })?;
+    /// # Ok::<(), RegisterError>(())
+    /// ```
+    pub fn clear_deadlines(&mut self) {
+        self.deadlines.clear();
+        self.default_deadline = None;
+    }
+
     pub(crate) fn deadline_of(&self, name: &str, own: Option<Duration>) -> Option<Duration> {
         let by_name = match self.deadlines.is_empty() {
             true => None,

@@ -8,7 +8,9 @@ mod origin;
 mod users;
 
 pub(crate) use account::{Accounts, BeingClosed, Charge, Ledger, owner_of};
-pub(crate) use admission::{Door, HANDSHAKE_DEADLINE, Logged, RefusalHook, Refused, Verdict};
+pub(crate) use admission::{
+    Door, HANDSHAKE_DEADLINE, Logged, Policy, RefusalHook, Refused, Verdict,
+};
 pub use limits::{Limits, Quota};
 pub(crate) use origin::{DoorRole, GivenRole, Notices, Origin};
 pub use users::Access;

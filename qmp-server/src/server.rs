@@ -11,7 +11,7 @@ use std::fmt;
 use std::io;
 #[cfg(feature = "mux")]
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 #[cfg(feature = "mux")]
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub use self::embedded::Embedded;
 pub use self::status::register_status;
 #[cfg(feature = "metrics")]
 pub(crate) use self::status::{control, no_server};
-use crate::access::{Access, Door, DoorRole, Limits, Logged, Origin, RefusalHook};
+use crate::access::{Access, Door, DoorRole, Limits, Logged, Origin, Policy, RefusalHook};
 #[cfg(feature = "mux")]
 use crate::engine::{ArrivalState, Doors};
 use crate::engine::{Engine, Gate, Hosted, Listening, Observed, OnEnd, Options, OwnEvents, Plan};
@@ -534,9 +534,9 @@ impl Server {
                 |listening: &Listening| (listening.opened_as.clone(), listening.origin.clone());
             Doors { listeners: self.listening.iter().map(each).collect(), opened: self.opened }
         };
+        let policy = Policy { access: self.access, look_up_groups: self.look_up_groups };
         let door = Door {
-            access: self.access,
-            look_up_groups: self.look_up_groups,
+            policy: RwLock::new(policy),
             counters: Arc::clone(self.observed.counters()),
             refusal_hook: self.refusal_hook,
             logged: Logged::default(),

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use qmp_dispatch::Registry;
+use qmp_dispatch::{Dispatcher, RegisterError, Registry};
 use qmp_server::{
-    Address, Audit, Listen, ListenError, Metrics, MetricsEndpoint, Server, TracePoints,
+    Address, Audit, Control, Listen, ListenError, Metrics, MetricsEndpoint, Roles, RolesInForce,
+    Server, TracePoints,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -178,11 +179,51 @@ impl Ending {
 }
 
 /// Gives clients their roles, if any were spoken of.
-pub(crate) fn set_roles(registry: &mut Registry, options: &ServerOptions) -> Result<(), Failure> {
-    if let Some(roles) = roles(options)? {
-        roles.register(registry);
+pub(crate) fn set_roles(
+    registry: &mut Registry,
+    options: &ServerOptions,
+) -> Result<Option<RolesInForce>, Failure> {
+    Ok(roles(options)?.map(|roles| roles.register(registry)))
+}
+
+/// The rules for the clients of a server that can change while it runs: who may connect, who may do what, and deadlines.
+pub(crate) struct Rules {
+    dispatcher: Dispatcher,
+    roles: Option<RolesInForce>,
+}
+
+impl Rules {
+    pub(crate) fn new(server: &Server, roles: Option<RolesInForce>) -> Rules {
+        Rules { dispatcher: server.dispatcher().clone(), roles }
     }
-    Ok(())
+
+    /// Changes the rules of a server that runs. Returns whether that was all there is to change; otherwise nothing has changed.
+    pub(crate) fn change(
+        &self,
+        server: &Control,
+        before: &ServerOptions,
+        now: &ServerOptions,
+    ) -> Result<bool, Failure> {
+        let is_all = before.with_rules_of(now) == *now;
+        let roles = roles(now)?;
+        if !is_all || roles.is_some() != self.roles.is_some() {
+            return Ok(false);
+        }
+        let access = now.access().map_err(Failure::usage)?;
+        let look_up_groups = roles.as_ref().is_some_and(Roles::depend_on_groups);
+        // Before those may connect for whom they are.
+        if let (Some(in_force), Some(roles)) = (&self.roles, roles) {
+            in_force.replace(roles);
+        }
+        let deadlines = self.dispatcher.update(|registry| {
+            registry.clear_deadlines();
+            set_deadlines(registry, now);
+            Ok::<_, RegisterError>(())
+        });
+        deadlines.map_err(Failure::usage)?;
+        server.set_access(access, look_up_groups);
+        Ok(true)
+    }
 }
 
 /// Lets as many clients come as the system allows: at first it is fewer, for the sake of programs that use `select`.

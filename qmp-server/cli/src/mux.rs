@@ -15,9 +15,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use qmp_dispatch::proto::Error;
-use qmp_server::{Handover, MetricsEndpoint, ServerHandle, TracePoints};
+use qmp_server::{Handover, MetricsEndpoint, TracePoints};
 
-use self::control::{MachineAdd, Order};
+use self::control::{MachineAdd, Operators, Order, PreparedOperators};
 pub(crate) use self::control::{MachineStatus, QueryMachines};
 pub(crate) use self::finder::{Found, PathPattern, fill};
 use self::fleet::Fleet;
@@ -118,7 +118,7 @@ struct Host {
     /// Machines that are to be served when others have ended.
     coming: Vec<Machine>,
     /// Serves operators, if anybody wants that.
-    control: Option<ServerHandle>,
+    control: Option<Operators>,
     metrics: Option<MetricsEndpoint>,
 }
 
@@ -140,16 +140,16 @@ impl Host {
         for machine in plan.machines.into_iter().zip(claims.machines) {
             prepared.push(fleet.prepare(machine)?);
         }
-        let control = control::server(&options, &inbox, &mut fleet)?;
+        let control = PreparedOperators::new(&options, &inbox, &mut fleet)?;
         let all = fleet.metrics();
         let metrics = clients::serve_metrics(|listen| all.serve(listen), &options)?;
         prepared.iter().for_each(|prepared| prepared.announce(&options));
-        control.iter().for_each(|server| clients::announce_control(server, &options));
+        control.iter().for_each(PreparedOperators::announce);
         clients::announce_metrics(metrics.as_ref(), &options);
         for prepared in prepared {
             fleet.serve(prepared)?;
         }
-        let control = control.map(|server| fleet.host(server)).transpose()?;
+        let control = control.map(|control| control.serve(&fleet)).transpose()?;
         let coming = Vec::new();
         let mut host = Host { said, options, inbox, fleet, patterns, coming, control, metrics };
         host.take_over();
@@ -206,12 +206,12 @@ impl Host {
     /// Ends all in order. Whether a machine has ended because its upstream server was lost.
     fn end(mut self) -> bool {
         if let Some(control) = &self.control {
-            control.control().shutdown();
+            control.shut_down();
         }
         self.inbox.close();
         self.fleet.shut_down();
         if let Some(control) = self.control {
-            control.wait();
+            control.end();
         }
         self.fleet.audits().finish();
         self.fleet.has_lost()

@@ -182,6 +182,19 @@ impl ServerOptions {
         changed
     }
 
+    /// The same, with what `other` says of who may connect, who may do what, and deadlines.
+    pub(crate) fn with_rules_of(&self, other: &ServerOptions) -> ServerOptions {
+        ServerOptions {
+            allow_user: other.allow_user.clone(),
+            allow_group: other.allow_group.clone(),
+            role: other.role.clone(),
+            default_role: other.default_role.clone(),
+            roles: other.roles.clone(),
+            deadline: other.deadline.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The options of the server for operators of a mux.
     pub(crate) fn of_control(&self) -> ServerOptions {
         ServerOptions {

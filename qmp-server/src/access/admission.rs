@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use super::users::{Access, Decision, Groups};
+use super::users::{Access, Decision, Groups, groups_of};
 use crate::observe::{Counters, Refusal};
 use crate::transport::{Peer, Transport};
 
@@ -26,12 +26,17 @@ pub(crate) type RefusalHook = Box<dyn Fn(Option<&Peer>, Refusal, &str) + Send + 
 
 /// Decides who is let in to one server.
 pub(crate) struct Door {
-    pub(crate) access: Access,
-    /// Groups are looked up for every process, because roles depend on them.
-    pub(crate) look_up_groups: bool,
+    pub(crate) policy: RwLock<Policy>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) refusal_hook: Option<RefusalHook>,
     pub(crate) logged: Logged,
+}
+
+/// Who may connect. It may change while the server runs.
+pub(crate) struct Policy {
+    pub(crate) access: Access,
+    /// Groups are looked up for every process, because roles depend on them.
+    pub(crate) look_up_groups: bool,
 }
 
 /// How many refusals of each user were logged since when.
@@ -84,9 +89,10 @@ impl Door {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Verdict::Gone,
             Err(error) => return refused(transport.peer().ok(), Refusal::Handshake, error),
         };
-        match (self.access.decide(&peer), &peer) {
+        let policy = self.policy();
+        match (policy.access.decide(&peer), &peer) {
             (Decision::ByGroups(uid), _) => Verdict::LookUp(peer, uid),
-            (Decision::Yes, &Peer::Process { uid, .. }) if self.look_up_groups => {
+            (Decision::Yes, &Peer::Process { uid, .. }) if policy.look_up_groups => {
                 Verdict::LookUp(peer, uid)
             }
             (Decision::Yes, _) => Verdict::Admitted(peer),
@@ -96,13 +102,34 @@ impl Door {
 
     /// Decides about a process whose groups have been looked up.
     pub(crate) fn judge_member(&self, peer: Peer, groups: &Groups) -> Verdict {
-        match self.access.decide(&peer) {
+        let policy = self.policy();
+        match policy.access.decide(&peer) {
             Decision::Yes => Verdict::Admitted(peer),
-            Decision::ByGroups(_) if self.access.admits_member(&groups.0) => {
+            Decision::ByGroups(_) if policy.access.admits_member(&groups.0) => {
                 Verdict::Admitted(peer)
             }
             Decision::ByGroups(_) | Decision::No => not_allowed(peer),
         }
+    }
+
+    /// Whether a client that was let in would be let in now. Looks its groups up if that matters and they are not known, which
+    /// may take long.
+    pub(crate) fn still_admits(&self, peer: &Peer, groups: Option<&Groups>) -> bool {
+        let policy = self.policy();
+        match (policy.access.decide(peer), groups) {
+            (Decision::Yes, _) => true,
+            (Decision::No, _) => false,
+            (Decision::ByGroups(_), Some(Groups(groups))) => policy.access.admits_member(groups),
+            (Decision::ByGroups(uid), None) => policy.access.admits_member(&groups_of(uid)),
+        }
+    }
+
+    pub(crate) fn set_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    fn policy(&self) -> RwLockReadGuard<'_, Policy> {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of a client that is not let in.
@@ -140,7 +167,8 @@ mod tests {
     fn door(access: Access) -> Door {
         let counters = Arc::new(Counters::new());
         let logged = Logged::default();
-        Door { access, look_up_groups: false, counters, refusal_hook: None, logged }
+        let policy = RwLock::new(Policy { access, look_up_groups: false });
+        Door { policy, counters, refusal_hook: None, logged }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::quick::{QuickRuns, Run};
 use super::role::Role;
 use super::work::{Done, Whom};
 use crate::access::{
-    Accounts, Door, Groups, Ledger, Limits, Notices, Origin, Refused, Verdict, owner_of,
+    Accounts, Door, Groups, Ledger, Limits, Notices, Origin, Policy, Refused, Verdict, owner_of,
 };
 use crate::io::{
     Mailbox, Notice, Registration, STRANGERS, Waker, close_aside, large_message_aside,
@@ -659,6 +659,21 @@ impl Hosted {
     #[cfg(feature = "mux")]
     pub(crate) fn set_gate(self: &Arc<Self>, gate: Gate) {
         self.post(Done::Gate { server: Arc::clone(self), gate });
+    }
+
+    /// Says who may connect from now on, and disconnects those who may not any more like
+    /// [`disconnect_clients`](Hosted::disconnect_clients). May look up groups.
+    pub(crate) fn set_policy(self: &Arc<Self>, policy: Policy) {
+        self.door.set_policy(policy);
+        let mut gone = self.list();
+        gone.retain(|client| {
+            let peer = client.monitor.local::<Peer>();
+            let groups = client.monitor.local::<Groups>();
+            peer.is_some_and(|peer| !self.door.still_admits(peer, groups))
+        });
+        if !gone.is_empty() {
+            self.post(Done::Disconnect { server: Arc::clone(self), whom: Whom::These(gone) });
+        }
     }
 
     /// The server has ended. What is returned is to be dropped, without the leadership.

@@ -165,7 +165,7 @@ pub(super) enum Done {
         /// Of who waits for that.
         reply: Option<SyncSender<io::Result<()>>>,
     },
-    /// The clients of a server are to be disconnected. No notice, because the server may not be hosted yet.
+    /// Clients of a server are to be disconnected. No notice, because the server may not be hosted yet.
     Disconnect {
         server: Arc<Hosted>,
         whom: Whom,
@@ -182,12 +182,12 @@ pub(super) enum Done {
 }
 
 /// Whom to disconnect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whom {
     /// All clients.
     All,
     /// Those that get no notices.
     Uninformed,
+    These(Vec<Arc<Client>>),
 }
 
 impl Work {

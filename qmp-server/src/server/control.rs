@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use qmp_dispatch::proto::Layout;
 
-use crate::access::Origin;
+use crate::access::{Access, Origin, Policy};
 use crate::engine::{Hosted, Whom};
 use crate::observe::{ClientStatus, ServerStatus};
 use crate::transport::{Address, Transport};
@@ -103,6 +103,41 @@ impl Control {
     pub fn disconnect_clients(&self) {
         if let Some(server) = self.server() {
             server.disconnect_clients(Whom::All);
+        }
+    }
+
+    /// Says which processes of this machine may connect from now on, and with `look_up_groups` that the groups of each are
+    /// looked up before it is greeted, as [`Server::access`](crate::Server::access) and
+    /// [`Server::look_up_groups`](crate::Server::look_up_groups) do. Clients that may not connect any more are disconnected like
+    /// [all](Control::disconnect_clients). May look up groups, and so block.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// use qmp_server::Access;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// let (stream, mut client) = UnixStream::pair()?;
+    /// control.serve(Box::new(stream), Layout::Compact)?;
+    ///
+    /// let mut others = Access::default();
+    /// others.allow_user("12345")?;
+    /// control.set_access(others, false);
+    /// let mut said = String::new();
+    /// client.read_to_string(&mut said)?;
+    /// assert_eq!(said.lines().count(), 1, "the greeting alone");
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn set_access(&self, access: Access, look_up_groups: bool) {
+        if let Some(server) = self.server() {
+            server.set_policy(Policy { access, look_up_groups });
         }
     }
 

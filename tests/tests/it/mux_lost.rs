@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::certificates::{Authority, Identity};
-use tests::endpoint::Endpoint;
 use tests::json::Json;
 use tests::process::{Process, Signal, run};
 use tests::scripted::{Peer, Scripted};
@@ -44,7 +43,7 @@ fn start_in(dir: TempDir, options: &[&str]) -> Server {
     Server::start_in(dir, arguments.chain(doors).chain(options.iter().map(String::as_str)))
 }
 
-trait Stream: Read + Write {}
+trait Stream: Read + Write + Send {}
 impl<T: Read + Write> Stream for T {}
 
 /// Somewhere to connect to.

@@ -212,3 +212,58 @@ fn the_control_socket_and_metrics_move() {
     assert!(!site.dir().join("metrics.sock").exists());
     operator.execute("__org.qmp-server_query-machines");
 }
+
+/// Of a machine, who may connect, who may do what and deadlines change while it runs.
+#[test]
+fn changed_rules_hold_for_those_who_are_there() {
+    let dir = directory();
+    let servers = ["a", "b"].map(|name| upstream(dir.path(), name));
+    let text = |top: &str, more: &str| {
+        TOP.replace("[mux]", &format!("{top}\n[mux]")) + &section("a", more) + &section("b", "")
+    };
+    let mut site = Site::start(dir, &text("default-role = 'admin'", ""));
+    let mut peers = servers.each_ref().map(|server| server.accept_and_negotiate("[]"));
+    let (mut changing, mut staying) = (site.client("a.sock"), site.client("b.sock"));
+    let mut operator = site.mux.negotiated();
+    let may_not = |client: &mut Client, command: &str| {
+        client.send_command(command);
+        let said = client.receive().to_string();
+        assert!(said.contains("has been disabled for this instance"), "{said}");
+    };
+
+    // A command that is under way is finished.
+    changing.send_command("cont");
+    let request = peers[0].expect("cont");
+    site.say(&text("default-role = 'admin'", "default-role = 'observer'"));
+    peers[0].answer(&request, "{}");
+    changing.expect(DONE);
+    may_not(&mut changing, "cont");
+    peers[0].emit("STOP");
+    changing.expect_event("STOP");
+    staying.send_command("cont");
+    let request = peers[1].expect("cont");
+    peers[1].answer(&request, "{}");
+    staying.expect(DONE);
+
+    // Those of the control socket change, too.
+    let own = "default-role = 'mute'\ndeadline = ['query-name=0.01']";
+    let mute = "default-role = 'observer'\n[roles.mute]\nallow = ['query-*']";
+    site.say(&text(mute, own));
+    may_not(&mut operator, "__org.qmp-server_machine-add");
+    operator.execute("__org.qmp-server_query-machines");
+    peers[0].emit("RESUME");
+    answer_one(&mut changing, &mut peers[0]);
+    changing.send_command("query-name");
+    let said = changing.receive().to_string();
+    assert!(said.contains("was not answered within"), "{said}");
+
+    // Who may not come any more goes.
+    site.say(&text(mute, &format!("{own}\nallow-user = ['12345']")));
+    changing.expect_end();
+    let mut refused = Client::connect(&Endpoint::Unix(site.dir().join("a.sock")));
+    refused.expect_end();
+    may_not(&mut staying, "cont");
+    answer_one(&mut staying, &mut peers[1]);
+    let log = site.mux.process().stderr();
+    assert!(!log.contains("begins anew"), "{log}");
+}

@@ -15,6 +15,7 @@ use qmp_server::{
 
 use super::fleet::Fleet;
 use super::inbox::{Inbox, Message};
+use crate::clients::Rules;
 use crate::config::{Sourced, read_said};
 use crate::options::{ServerOptions, SharedMachine};
 use crate::{Failure, clients};
@@ -123,44 +124,94 @@ fn toml(value: &Value) -> String {
     value.to_string()
 }
 
-/// The server for operators, which listens; `None` if nobody wants it.
-pub(super) fn server(
-    options: &ServerOptions,
-    inbox: &Arc<Inbox>,
-    fleet: &mut Fleet,
-) -> Result<Option<Server>, Failure> {
-    let options = &options.of_control();
-    if options.listen.is_empty() {
-        return Ok(None);
-    }
-    let mut registry = Registry::new();
-    let audit = fleet.audits().start(&mut registry, options, None)?;
-    register(&mut registry, inbox, fleet.metrics()).map_err(Failure::usage)?;
-    clients::set_deadlines(&mut registry, options);
-    clients::set_roles(&mut registry, options)?;
-    // QEMU's text for errors, and its number: clients take features after it.
-    let dialect = Dialect::default();
-    let version = Version { qemu: dialect.version(), ..version() };
-    let dispatcher = Dispatcher::new(registry, version, system_time);
-    let server =
-        Server::new(dispatcher).dialect(dialect).discipline(Discipline::OnePerMonitor).stay();
-    let server = clients::allow(server, options, audit.as_ref())?;
-    let server = match &mut fleet.handed_over {
-        Some(handover) => handover.resume_server(NAME, server),
-        None => server,
-    };
-    clients::listen(server, options).map(Some)
+/// The server for operators.
+pub(super) struct Operators {
+    options: ServerOptions,
+    rules: Rules,
+    server: ServerHandle,
 }
 
-/// Serves operators, if anybody wants that, and says where.
-pub(super) fn start(
-    options: &ServerOptions,
-    inbox: &Arc<Inbox>,
-    fleet: &mut Fleet,
-) -> Result<Option<ServerHandle>, Failure> {
-    let Some(server) = server(options, inbox, fleet)? else { return Ok(None) };
-    clients::announce_control(&server, options);
-    fleet.host(server).map(Some)
+/// The server for operators, which listens and does not run yet.
+pub(super) struct PreparedOperators {
+    options: ServerOptions,
+    rules: Rules,
+    server: Server,
+}
+
+impl PreparedOperators {
+    /// `None` if nobody wants it.
+    pub(super) fn new(
+        options: &ServerOptions,
+        inbox: &Arc<Inbox>,
+        fleet: &mut Fleet,
+    ) -> Result<Option<PreparedOperators>, Failure> {
+        let options = options.of_control();
+        if options.listen.is_empty() {
+            return Ok(None);
+        }
+        let mut registry = Registry::new();
+        let audit = fleet.audits().start(&mut registry, &options, None)?;
+        register(&mut registry, inbox, fleet.metrics()).map_err(Failure::usage)?;
+        clients::set_deadlines(&mut registry, &options);
+        let roles = clients::set_roles(&mut registry, &options)?;
+        // QEMU's text for errors, and its number: clients take features after it.
+        let dialect = Dialect::default();
+        let version = Version { qemu: dialect.version(), ..version() };
+        let dispatcher = Dispatcher::new(registry, version, system_time);
+        let server =
+            Server::new(dispatcher).dialect(dialect).discipline(Discipline::OnePerMonitor).stay();
+        let server = clients::allow(server, &options, audit.as_ref())?;
+        let server = match &mut fleet.handed_over {
+            Some(handover) => handover.resume_server(NAME, server),
+            None => server,
+        };
+        let server = clients::listen(server, &options)?;
+        Ok(Some(PreparedOperators { rules: Rules::new(&server, roles), options, server }))
+    }
+
+    /// Says where it listens.
+    pub(super) fn announce(&self) {
+        clients::announce_control(&self.server, &self.options);
+    }
+
+    pub(super) fn serve(self, fleet: &Fleet) -> Result<Operators, Failure> {
+        let PreparedOperators { options, rules, server } = self;
+        Ok(Operators { options, rules, server: fleet.host(server)? })
+    }
+}
+
+impl Operators {
+    /// Lets it be what is said of it now; an error returns it unchanged if it cannot be that while it runs.
+    pub(super) fn change(mut self, now: ServerOptions) -> Result<Operators, Operators> {
+        let control = self.server.control();
+        let changed = self.options == now || {
+            let changed = self.rules.change(&control, &self.options, &now);
+            changed.unwrap_or_else(|failure| {
+                tracing::error!("SIGHUP: {}", failure.what());
+                false
+            })
+        };
+        if changed {
+            self.options = now;
+            Ok(self)
+        } else {
+            Err(self)
+        }
+    }
+
+    pub(super) fn server(&self) -> &ServerHandle {
+        &self.server
+    }
+
+    /// Begins with the end.
+    pub(super) fn shut_down(&self) {
+        self.server.control().shutdown();
+    }
+
+    pub(super) fn end(self) {
+        self.shut_down();
+        self.server.wait();
+    }
 }
 
 fn register(

@@ -15,7 +15,7 @@ use super::control::{self, MachineStatus};
 use super::inbox::{Inbox, Message};
 use super::machine::Machine;
 use crate::addresses::{Claim, Taken};
-use crate::clients::Audits;
+use crate::clients::{Audits, Rules};
 use crate::options::ServerOptions;
 use crate::{Failure, clients};
 
@@ -43,11 +43,12 @@ pub(super) struct Fleet {
 pub(super) struct Served {
     pub(super) machine: Machine,
     pub(super) mux: Mux,
+    rules: Rules,
     claim: Claim,
     /// Where it listens, with the ports that the system has chosen.
     listen: Vec<String>,
     /// It has been told to end.
-    pub(super) is_ending: bool,
+    is_ending: bool,
     /// Operators who wait for that.
     removals: Vec<Responder<()>>,
 }
@@ -99,14 +100,15 @@ impl Fleet {
         (machine, claim): (Machine, Claim),
     ) -> Result<Prepared, Failure> {
         let made = machine.mux().and_then(|mux| {
-            let server = machine.server(&mux, &mut self.audits, self.handed_over.as_mut())?;
-            Ok((mux, server))
+            let handed_over = self.handed_over.as_mut();
+            let (server, rules) = machine.server(&mux, &mut self.audits, handed_over)?;
+            Ok((mux, server, rules))
         });
         match made {
-            Ok((mux, server)) => {
+            Ok((mux, server, rules)) => {
                 let listen = server.addresses().map(|address| address.to_string()).collect();
                 let (is_ending, removals) = (false, Vec::new());
-                let served = Served { machine, mux, claim, listen, is_ending, removals };
+                let served = Served { machine, mux, rules, claim, listen, is_ending, removals };
                 Ok(Prepared { served, server })
             }
             Err(failure) => {
@@ -156,11 +158,20 @@ impl Fleet {
         self.machines.get(name)
     }
 
-    /// Takes note that another text says the same of a machine.
-    pub(super) fn describe(&mut self, name: &Option<String>, machine: Machine) {
-        if let Some(served) = self.machines.get_mut(name) {
-            served.machine = machine;
+    /// Lets a machine be what is said of it now. Returns whether it can be that while it runs; otherwise nothing has changed.
+    pub(super) fn change(&mut self, now: &Machine) -> Result<bool, Failure> {
+        let Some(served) = self.machines.get_mut(&now.name) else { return Ok(false) };
+        let before = &served.machine.options;
+        let changed = match served.mux.control() {
+            _ if served.is_ending => false,
+            _ if *before == now.options => true,
+            Some(server) => served.rules.change(&server, before, &now.options)?,
+            None => false,
+        };
+        if changed {
+            served.machine = now.clone();
         }
+        Ok(changed)
     }
 
     pub(super) fn names(&self) -> Vec<Option<String>> {

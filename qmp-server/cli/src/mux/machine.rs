@@ -9,7 +9,7 @@ use qmp_server::{Address, Discipline, Handover, Mux, Server, system_time, versio
 
 use super::control::{MachineAdd, OriginStatus};
 use super::finder::Found;
-use crate::clients::Audits;
+use crate::clients::{Audits, Rules};
 use crate::config::Sourced;
 use crate::options::{Lost, QemuDialect, ServerOptions, SharedMachine};
 use crate::{Failure, clients};
@@ -169,12 +169,12 @@ impl Machine {
         mux: &Mux,
         audits: &mut Audits,
         handed_over: Option<&mut Handover>,
-    ) -> Result<Server, Failure> {
+    ) -> Result<(Server, Rules), Failure> {
         let options = &self.options;
         let mut registry = mux.registry().map_err(Failure::usage)?;
         let audit = audits.start(&mut registry, options, self.name.as_deref())?;
         clients::set_deadlines(&mut registry, options);
-        clients::set_roles(&mut registry, options)?;
+        let roles = clients::set_roles(&mut registry, options)?;
         let dispatcher = Dispatcher::new(registry, version(), system_time);
         let server = Server::new(dispatcher).discipline(Discipline::OnePerMonitor);
         let server = match options.mux.dialect {
@@ -189,6 +189,8 @@ impl Machine {
         if let (Err(error), Some(upstream)) = (mux.open(), &options.mux.upstream) {
             return Err(upstream.blame("upstream", error));
         }
-        clients::listen(server, options)
+        let server = clients::listen(server, options)?;
+        let rules = Rules::new(&server, roles);
+        Ok((server, rules))
     }
 }

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use super::Host;
+use super::control::PreparedOperators;
 use super::machine::{Machine, Origin};
 use super::patterns::Patterns;
 use super::plan::Plan;
-use super::{Host, control};
 use crate::options::ServerOptions;
 use crate::{Failure, clients};
 
@@ -80,10 +81,7 @@ impl Host {
             }
         }
         self.coming.extend(said.into_values());
-        if before.mux.control != self.options.mux.control || before.metrics != self.options.metrics
-        {
-            self.listen_anew(&before);
-        }
+        self.listen_anew(&before);
         self.settle();
         self.look();
     }
@@ -91,11 +89,17 @@ impl Host {
     /// Lets a machine be what is said of it now. If it cannot be that while it runs, it ends, and begins anew.
     fn change(&mut self, now: Machine) {
         let name = now.name.clone();
-        let Some(served) = self.fleet.get(&name) else { return };
-        if !served.is_ending && served.machine.options == now.options {
-            return self.fleet.describe(&name, now);
+        match self.fleet.change(&now) {
+            Ok(true) => return,
+            Ok(false) => {
+                tracing::info!(
+                    machine = name,
+                    "a machine begins anew: something else is said of it"
+                );
+            }
+            // Everything has been checked; a user may have gone since then.
+            Err(failure) => tracing::error!(machine = name, "SIGHUP: {}", failure.what()),
         }
-        tracing::info!(machine = name, "a machine begins anew: something else is said of it");
         self.fleet.end(&name);
         // One that was found is found again.
         if !matches!(now.origin, Origin::Found(_)) {
@@ -105,18 +109,22 @@ impl Host {
 
     /// Serves operators and metrics where that is said now.
     fn listen_anew(&mut self, before: &ServerOptions) {
-        if before.mux.control != self.options.mux.control
-            && let Some(control) = self.control.take()
-        {
-            control.control().shutdown();
-            control.wait();
+        let of_control = self.options.of_control();
+        if let Some(control) = self.control.take() {
+            match control.change(of_control) {
+                Ok(same) => self.control = Some(same),
+                Err(other) => other.end(),
+            }
         }
         if before.metrics != self.options.metrics {
             self.metrics = None;
         }
         let done = self.fleet.claim_for_program(&self.options).and_then(|()| {
             if self.control.is_none() {
-                self.control = control::start(&self.options, &self.inbox, &mut self.fleet)?;
+                let (options, inbox) = (&self.options, &self.inbox);
+                let control = PreparedOperators::new(options, inbox, &mut self.fleet)?;
+                control.iter().for_each(PreparedOperators::announce);
+                self.control = control.map(|control| control.serve(&self.fleet)).transpose()?;
             }
             if self.metrics.is_none() {
                 let metrics = self.fleet.metrics();

@@ -19,6 +19,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::Host;
 use super::control::MachineAdd;
+use super::control::Operators;
 use super::machine::Machine;
 use crate::Failure;
 use crate::log::Guard;
@@ -150,7 +151,7 @@ impl Host {
     fn freeze(&mut self) -> io::Result<Frozen> {
         // What operators have asked for so far is answered first.
         self.look();
-        let frozen = self.fleet.freeze(self.control.as_ref(), PATIENCE)?;
+        let frozen = self.fleet.freeze(self.control.as_ref().map(Operators::server), PATIENCE)?;
         for who in frozen.left_behind() {
             tracing::warn!("{who} cannot be handed over, and is disconnected");
         }

@@ -79,17 +79,31 @@ impl Loop {
 
     /// Disconnects clients of a server when they have what is left for them.
     pub(super) fn disconnect(&mut self, server: Token, whom: Whom) {
-        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
-        let sessions: Vec<Token> = tenant.sessions.iter().copied().collect();
-        for token in sessions {
-            let Some(Source::Session(served)) = self.sources.get_mut(token) else { continue };
-            if whom == Whom::Uninformed && served.session.client().has_notices() {
-                continue;
+        let Some(Source::Server(tenant)) = self.sources.get(server) else { return };
+        let all = || tenant.sessions.iter().copied();
+        let sessions: Vec<Token> = match &whom {
+            Whom::All => all().collect(),
+            Whom::Uninformed => all().filter(|&token| !self.has_notices(token)).collect(),
+            Whom::These(clients) => {
+                clients.iter().filter_map(|client| client.registration.token()).collect()
             }
-            let waiting = served.session.refuse();
-            self.work.push_back(Work::Drop(Box::new(waiting)));
-            self.flush(token);
+        };
+        sessions.into_iter().for_each(|session| self.disconnect_session(session));
+    }
+
+    fn has_notices(&self, session: Token) -> bool {
+        match self.sources.get(session) {
+            Some(Source::Session(served)) => served.session.client().has_notices(),
+            _ => false,
         }
+    }
+
+    /// Disconnects a client when it has what is left for it.
+    pub(super) fn disconnect_session(&mut self, token: Token) {
+        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
+        let waiting = served.session.refuse();
+        self.work.push_back(Work::Drop(Box::new(waiting)));
+        self.flush(token);
     }
 
     /// Closes a session that drains, at once or when its client has read what is left for it.
