@@ -50,7 +50,7 @@ type Connections = Vec<(Box<dyn Transport>, Origin)>;
 #[cfg(feature = "mux")]
 impl Drop for Inherited {
     fn drop(&mut self) {
-        for (opened_as, socket, file) in self.listeners.drain(..) {
+        for InheritedListener { opened_as, socket, file } in self.listeners.drain(..) {
             if let Ok(Address::Unix(path)) = opened_as.parse() {
                 unix::take_over(socket.into(), &path, file, SocketFile::default()).clean_up();
             }
@@ -104,9 +104,18 @@ pub struct Server {
 #[cfg(feature = "mux")]
 #[derive(Default)]
 pub(crate) struct Inherited {
-    pub(crate) listeners: Vec<(String, OwnedFd, Option<(u64, u64)>)>,
+    pub(crate) listeners: Vec<InheritedListener>,
     pub(crate) opened: Vec<String>,
     pub(crate) clients: Option<InheritedClients>,
+}
+
+/// A listener of another program.
+#[cfg(feature = "mux")]
+pub(crate) struct InheritedListener {
+    pub(crate) opened_as: String,
+    pub(crate) socket: OwnedFd,
+    /// Device and inode of its file, if it has one.
+    pub(crate) file: Option<(u64, u64)>,
 }
 
 /// Clients of another program, until the server runs.
@@ -231,7 +240,8 @@ impl Server {
             return Ok(Some(Vec::new()));
         }
         let mut all = Vec::new();
-        for (_, socket, file) in listeners.extract_if(.., |(of, ..)| of == opened_as) {
+        let those = listeners.extract_if(.., |listener| listener.opened_as == opened_as);
+        for InheritedListener { socket, file, .. } in those {
             all.push(Opened::Listener(take_over(listen, socket, file)?));
         }
         Ok((!all.is_empty()).then_some(all))

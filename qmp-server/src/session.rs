@@ -418,7 +418,7 @@ impl Session {
     /// More of a large message has been read; `complete` if that was the end of it.
     pub(crate) fn has_read(
         &mut self,
-        large: Large,
+        large: Box<Large>,
         complete: Option<Complete>,
         scratch: &mut [u8],
     ) -> Effects {

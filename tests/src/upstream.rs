@@ -28,7 +28,7 @@ pub fn mux_options<'a>(options: &[&'a str]) -> impl Iterator<Item = &'a str> {
         false => &["--upstream-lost", "keep"],
     };
     let notices = ["--listen", "unix:notices.sock,notices=on"];
-    options.to_vec().into_iter().chain(keep.iter().copied()).chain(notices)
+    options.iter().copied().chain(keep.iter().copied()).chain(notices)
 }
 
 /// Waits until a mux with such options has a connection to its server, or has none.

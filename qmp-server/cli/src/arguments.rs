@@ -48,7 +48,7 @@ struct CommandLine {
 #[derive(Subcommand)]
 pub(crate) enum Task {
     /// Serve a reference machine (this is what happens without a subcommand)
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Share one QMP server, such as QEMU, among many clients
     Mux(Box<MuxOptions>),
     /// Run one command on any QMP server and print its result
@@ -178,7 +178,7 @@ pub(crate) fn command() -> Command {
 /// Reads the command line. Help and version are printed here; a mistake gets one line.
 pub(crate) fn parse() -> Result<Task, ExitCode> {
     match CommandLine::try_parse() {
-        Ok(line) => Ok(line.task.unwrap_or(Task::Serve(line.serve))),
+        Ok(line) => Ok(line.task.unwrap_or_else(|| Task::Serve(Box::new(line.serve)))),
         Err(error) => Err(explain(&error)),
     }
 }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let done = match task {
-        Task::Serve(options) => serve::serve(options),
+        Task::Serve(options) => serve::serve(*options),
         Task::Mux(options) => mux::mux(*options),
         Task::Call(options) => call::call(&options),
         Task::Status(options) => status::status(&options),

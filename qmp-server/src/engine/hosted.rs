@@ -483,7 +483,7 @@ impl Hosted {
     }
 
     /// Reads a large message on a thread for that. The session waits for it.
-    pub(super) fn read(self: &Arc<Self>, client: Arc<Client>, large: Large) {
+    pub(super) fn read(self: &Arc<Self>, client: Arc<Client>, large: Box<Large>) {
         let owner = client.ledger.owner();
         let server = Arc::clone(self);
         let mut reading = Reading { server, client, large: Some(large), complete: None };
@@ -555,7 +555,7 @@ struct Reading {
     server: Arc<Hosted>,
     client: Arc<Client>,
     /// `Some` until this is dropped.
-    large: Option<Large>,
+    large: Option<Box<Large>>,
     complete: Option<Complete>,
 }
 

@@ -72,7 +72,7 @@ pub(super) enum Work {
     /// Drop what is left of a session.
     Forget {
         server: Arc<Hosted>,
-        remains: Remains,
+        remains: Box<Remains>,
     },
     /// End a connection that is not served.
     End {
@@ -135,7 +135,7 @@ pub(super) enum Done {
     /// More of a large message of a client was read.
     Read {
         client: Arc<Client>,
-        large: Large,
+        large: Box<Large>,
         complete: Option<Complete>,
     },
     /// What was left of a session has been dropped.

@@ -9,6 +9,7 @@ mod package;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::mem::take;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,9 +133,12 @@ impl Returned {
     pub(super) fn drop_those_of(&mut self, client: &Arc<Client>) -> impl Sized + use<> {
         let is_its =
             |of: &Option<Arc<Client>>| of.as_ref().is_some_and(|of| Arc::ptr_eq(of, client));
-        let unsent: Vec<_> = self.unsent.extract_if(.., |_, one| is_its(&one.client)).collect();
-        let answers: Vec<_> =
-            self.answers.extract_if(.., |_, (after, _)| is_its(&after.client)).collect();
+        let (unsent, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            take(&mut self.unsent).into_iter().partition(|(_, one)| is_its(&one.client));
+        self.unsent = kept;
+        let (answers, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            take(&mut self.answers).into_iter().partition(|(_, (after, _))| is_its(&after.client));
+        self.answers = kept;
         (unsent, answers)
     }
 }
@@ -403,7 +407,7 @@ impl Upstream {
             return Again::Unsent(unsent);
         }
         let number = mark / 2;
-        let was_sent = mark % 2 == 0
+        let was_sent = mark.is_multiple_of(2)
             && (state.in_flight.contains_key(&number)
                 || state.returned.answers.contains_key(&number));
         if was_sent {
@@ -480,7 +484,7 @@ impl Shared {
                 if hosted.executing() != awaited - urgent {
                     return Err(io::Error::other("a command is executed that is not QEMU's"));
                 }
-                std::mem::take(freezing.server(&hosted)?)
+                take(freezing.server(&hosted)?)
             }
             None => ServerState::default(),
         };

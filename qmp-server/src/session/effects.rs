@@ -22,9 +22,9 @@ pub(crate) enum Run {
     /// sends after it waits, too.
     Execute(Pending),
     /// Read a large message, for [`Session::has_read`](super::Session::has_read): others would wait for it.
-    Read(Large),
+    Read(Box<Large>),
     /// Drop a large message that will not be executed.
-    Discard(Large, Option<Complete>),
+    Discard(Box<Large>, Option<Complete>),
 }
 
 /// What is to be done with a session.

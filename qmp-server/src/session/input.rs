@@ -73,14 +73,15 @@ impl Input {
     }
 
     /// Takes out what the current message is to be read from, until it is [put back](Input::put_back).
-    pub(super) fn lend(&mut self) -> Large {
+    pub(super) fn lend(&mut self) -> Box<Large> {
         self.lent = self.kept();
         let piece = self.next_piece();
         self.at = 0;
-        Large { reader: mem::take(&mut self.reader), unread: mem::take(&mut self.unread), piece }
+        let (reader, unread) = (mem::take(&mut self.reader), mem::take(&mut self.unread));
+        Box::new(Large { reader, unread, piece })
     }
 
-    pub(super) fn put_back(&mut self, large: Large) {
+    pub(super) fn put_back(&mut self, large: Box<Large>) {
         self.lent = 0;
         self.reader = large.reader;
         self.unread = large.unread;

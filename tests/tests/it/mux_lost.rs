@@ -44,7 +44,7 @@ fn start_in(dir: TempDir, options: &[&str]) -> Server {
 }
 
 trait Stream: Read + Write + Send {}
-impl<T: Read + Write> Stream for T {}
+impl<T: Read + Write + Send> Stream for T {}
 
 /// Somewhere to connect to.
 #[derive(Clone, Debug)]

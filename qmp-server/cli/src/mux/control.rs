@@ -181,8 +181,8 @@ impl PreparedOperators {
 }
 
 impl Operators {
-    /// Lets it be what is said of it now; an error returns it unchanged if it cannot be that while it runs.
-    pub(super) fn change(mut self, now: ServerOptions) -> Result<Operators, Operators> {
+    /// Lets it be what is said of it now. Returns false if it cannot be that while it runs.
+    pub(super) fn change(&mut self, now: ServerOptions) -> bool {
         let control = self.server.control();
         let changed = self.options == now || {
             let changed = self.rules.change(&control, &self.options, &now);
@@ -193,10 +193,8 @@ impl Operators {
         };
         if changed {
             self.options = now;
-            Ok(self)
-        } else {
-            Err(self)
         }
+        changed
     }
 
     pub(super) fn server(&self) -> &ServerHandle {

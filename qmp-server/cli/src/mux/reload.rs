@@ -110,10 +110,11 @@ impl Host {
     /// Serves operators and metrics where that is said now.
     fn listen_anew(&mut self, before: &ServerOptions) {
         let of_control = self.options.of_control();
-        if let Some(control) = self.control.take() {
-            match control.change(of_control) {
-                Ok(same) => self.control = Some(same),
-                Err(other) => other.end(),
+        if let Some(mut control) = self.control.take() {
+            if control.change(of_control) {
+                self.control = Some(control);
+            } else {
+                control.end();
             }
         }
         if before.metrics != self.options.metrics {

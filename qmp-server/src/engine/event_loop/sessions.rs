@@ -46,7 +46,7 @@ impl Loop {
         });
         let Some((server, tenant)) = tenant else {
             session.close(&mut self.scratch);
-            let remains = session.into_remains();
+            let remains = Box::new(session.into_remains());
             return self.work.push_back(Work::Forget { server: hosted, remains });
         };
         tenant.connecting = tenant.connecting.saturating_sub(1);
@@ -149,7 +149,12 @@ impl Loop {
     }
 
     /// More of a large message of a client has been read.
-    pub(super) fn has_read(&mut self, client: &Client, large: Large, complete: Option<Complete>) {
+    pub(super) fn has_read(
+        &mut self,
+        client: &Client,
+        large: Box<Large>,
+        complete: Option<Complete>,
+    ) {
         let token = client.registration.token();
         let session = token.and_then(|token| match self.sources.get_mut(token) {
             Some(Source::Session(served)) => Some((token, &mut served.session)),
@@ -307,7 +312,7 @@ impl Loop {
         }
         self.poll.deregister(session.fd());
         session.close(&mut self.scratch);
-        let remains = session.into_remains();
+        let remains = Box::new(session.into_remains());
         self.work.push_back(Work::Forget { server: hosted, remains });
         if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
             tenant.sessions.remove(&token);

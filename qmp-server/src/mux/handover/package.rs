@@ -13,7 +13,7 @@ use super::super::Mux;
 use super::super::upstream::Upstream;
 use super::MuxState;
 use crate::engine::{Engine, Freezing, Paused, ServerState};
-use crate::server::{Inherited, InheritedClients, Server, ServerHandle};
+use crate::server::{Inherited, InheritedClients, InheritedListener, Server, ServerHandle};
 use crate::session::TextsTaken;
 use crate::transport::inherited::STORE_NAME;
 use crate::transport::{FORMAT, Luggage, Packed, inherited, invalid, unpack};
@@ -226,7 +226,8 @@ impl Handover {
         for listener in listeners {
             match (listener.opened_as, luggage.take(listener.socket)) {
                 (Some(opened_as), Ok(socket)) => {
-                    inherited.listeners.push((opened_as, socket, listener.file));
+                    let file = listener.file;
+                    inherited.listeners.push(InheritedListener { opened_as, socket, file });
                 }
                 (_, Err(error)) => tracing::error!(%error, "a listener was not handed over"),
                 (None, Ok(_)) => {}
@@ -256,7 +257,8 @@ impl Drop for Handover {
                 (listener.opened_as, luggage.take(listener.socket))
             {
                 let mut inherited = Inherited::default();
-                inherited.listeners.push((opened_as, socket, listener.file));
+                let file = listener.file;
+                inherited.listeners.push(InheritedListener { opened_as, socket, file });
             }
         }
     }
