@@ -15,6 +15,7 @@
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
 //! - [`upstream`] starts the mux in front of a QEMU program; [`scripted`] is a server controlled by a test.
+//! - [`upgrades`] upgrades a mux under load, again and again.
 //! - [`waiting`] waits until a condition holds.
 
 pub mod bench;
@@ -38,6 +39,7 @@ pub mod report;
 pub mod schema;
 pub mod scripted;
 pub mod server;
+pub mod upgrades;
 pub mod upstream;
 pub mod waiting;
 

@@ -34,6 +34,8 @@ cargo xtask TASK
                                   run misbehaving clients, and check that no other client suffers
     soak --hostile [--seconds N] [--seed S] [--only serve|mux] [--qemu RELEASE] [--share SHARE]
                                   attack serve and mux in every known way at once, beside polite clients and a bare echo
+    soak --upgrades N [--machines N]
+                                  upgrade a mux under load, in place and by restarts
     release [--dry-run] [--install] CRATE...|all
                                   check, pack, verify, publish and tag crates; --dry-run stops after verifying
     dist [archive|deb] [--check]  build the archive and the package of the program; --check builds them again elsewhere,

@@ -3,13 +3,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use qmp_proto::Dialect;
 use tests::bench::floor;
 use tests::chaos;
 use tests::hostile::{self, Kind, Target};
+use tests::upgrades;
 use tests::upstream::Program;
 
 /// Send unruly clients while polite ones check every answer, in rounds; after each, the server must hold as little
@@ -17,6 +18,8 @@ use tests::upstream::Program;
 ///
 /// With --hostile, attackers of every known kind come instead, all at once, first to `serve`, then to `mux` in front of a
 /// QEMU. The 99th percentile of a polite client's latency is compared with that of a bare echo under the same attack.
+///
+/// With --upgrades, a mux is executed anew and restarted under load, and every reply has to come once, and in its order.
 ///
 /// Exits with 0 if all was well, and with 1 if not.
 #[derive(Debug, Parser)]
@@ -39,6 +42,12 @@ struct Arguments {
     /// Attack instead
     #[arg(long)]
     hostile: bool,
+    /// Upgrade a mux under load instead: this often in place, and this often by a restart
+    #[arg(long, value_name = "N", conflicts_with = "hostile")]
+    upgrades: Option<usize>,
+    /// Machines of the mux that is upgraded
+    #[arg(long, value_name = "N", default_value = "20")]
+    machines: usize,
     /// Attack this only: serve or mux
     #[arg(long, value_name = "KIND", requires = "hostile")]
     only: Option<Kind>,
@@ -83,7 +92,13 @@ fn main() -> ExitCode {
             floor::serve(floor::Way::Epoll, socket, line).map_err(|error| error.to_string())
         }
         None if arguments.hostile => attack(&arguments),
-        None => soak(&arguments),
+        None => match arguments.upgrades {
+            Some(upgrades) => {
+                upgrade(upgrades, arguments.machines);
+                Ok(())
+            }
+            None => soak(&arguments),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,6 +117,17 @@ fn soak(arguments: &Arguments) -> Result<(), String> {
         time: Duration::from_secs(arguments.seconds.unwrap_or(60)),
     };
     chaos::run(&scale, |round| println!("{round}"))
+}
+
+fn upgrade(upgrades: usize, machines: usize) {
+    let began = Instant::now();
+    let plan = upgrades::Plan { machines, executed: upgrades, restarted: upgrades };
+    let upgrades::Seen { replies, longest } = upgrades::run(plan);
+    let took = began.elapsed();
+    println!(
+        "{upgrades} upgrades in place and {upgrades} restarts of {machines} machines in {took:.1?}: \
+         {replies} replies, none lost, doubled or out of order; the longest took {longest:.1?}"
+    );
 }
 
 fn attack(arguments: &Arguments) -> Result<(), String> {

@@ -40,6 +40,7 @@ mod mux_leaving;
 mod mux_lost;
 mod mux_machines;
 mod mux_reload;
+mod mux_upgrade;
 mod mux_upstreams;
 mod peers;
 mod poll_loop;
