@@ -270,7 +270,7 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// If this was called before, and those of [`open`](Mux::open).
+    /// If this was called before, if the system does not let clients connect, and those of [`open`](Mux::open).
     pub fn serve_on(&self, engine: &Engine, server: Server) -> io::Result<()> {
         let registration = engine.register();
         if !self.shared.upstream.set_link(Arc::clone(&registration)) {
@@ -291,7 +291,7 @@ impl Mux {
             UpstreamLink::new(registration, Arc::clone(&self.shared), dispatcher, inherited);
         let handover = self.shared.handed_over().take();
         let _entered = self.shared.span.clone().entered();
-        link.serve(engine, server, handover);
+        link.serve(engine, server, handover)?;
         engine.add_link(Box::new(link));
         Ok(())
     }

@@ -507,11 +507,22 @@ impl Server {
         Ok(Embedded::new(waker, ServerHandle { server }))
     }
 
+    /// Lets clients connect where they will be let in. Here and not on the engine's threads, which may have no leave to do that.
+    pub(crate) fn open_doors(&mut self) -> io::Result<()> {
+        let is_open = matches!(self.options.gate, Gate::Open | Gate::Waiting);
+        let mut doors = self.listening.iter_mut();
+        doors.try_for_each(|door| match is_open || door.origin.notices {
+            true => door.open(),
+            false => Ok(()),
+        })
+    }
+
     fn host(self, engine: &Engine, embedder: Option<Arc<Waker>>) -> io::Result<Arc<Hosted>> {
         #[cfg(feature = "mux")]
-        let (server, clients) = self.without_clients();
+        let (mut server, clients) = self.without_clients();
         #[cfg(not(feature = "mux"))]
-        let server = self;
+        let mut server = self;
+        server.open_doors()?;
         let (plan, listening, connections) = server.plan(embedder);
         let hosted = engine.host(plan, listening, connections)?;
         #[cfg(feature = "mux")]

@@ -227,18 +227,26 @@ impl Link for UpstreamLink {
 
 impl UpstreamLink {
     /// Runs the server for the clients, before this link is taken in.
-    pub(super) fn serve(&mut self, engine: &Engine, server: Server, handover: Option<MuxHandover>) {
+    pub(super) fn serve(
+        &mut self,
+        engine: &Engine,
+        server: Server,
+        handover: Option<MuxHandover>,
+    ) -> io::Result<()> {
         let gate = match handover {
             Some(handover) => self.resume(handover),
             None if self.keeps() => Gate::Waiting,
             None => Gate::Early,
         };
-        let hosted = server.with_gate(gate).run_on(engine);
+        let mut server = server.with_gate(gate);
+        server.open_doors()?;
+        let hosted = server.run_on(engine);
         if gate == Gate::Shut {
             // Those of another program.
             hosted.disconnect_clients(Whom::Uninformed);
         }
         self.shared.serves(Control::new(&hosted));
+        Ok(())
     }
 
     /// Whether clients stay when the upstream server is lost.
@@ -289,12 +297,14 @@ impl UpstreamLink {
         inherited: Option<Attempt>,
     ) -> UpstreamLink {
         let now = Instant::now();
-        let keeps = shared.upstream.lost_policy() == UpstreamLost::Keep;
+        // One that was inherited is there, or the mux ends.
+        let waits =
+            shared.upstream.lost_policy() == UpstreamLost::Keep || shared.connect.is_inherited();
         UpstreamLink {
             registration,
             shared,
             dispatcher,
-            early_until: (!keeps).then(|| now + EARLY),
+            early_until: (!waits).then(|| now + EARLY),
             state: match inherited {
                 Some(attempt) => State::Connecting(Box::new(attempt)),
                 None => State::Waiting { until: now },

@@ -165,11 +165,10 @@ fn the_next_server_gets_nothing_of_the_clients_of_the_last_one_and_they_nothing_
     let mut peer = server.accept_and_negotiate("[]");
     // This one does not read what it is sent, so its connection cannot end at once.
     let mut lazy = door.negotiated();
-    lazy.write_all(b"{'execute': 'large'}{'execute': 'quit'}").unwrap();
+    lazy.write_all(b"{'execute': 'large'}").unwrap();
     let request = peer.expect("large");
     let large = format!("\"{}\"", "x".repeat(3 << 20));
     peer.answer(&request, &large);
-    answer(&mut peer, "quit");
     let mut others: Vec<_> = (0..8).map(|_| door.negotiated()).collect();
     for other in &mut others {
         let requests = "{'execute': 'quit'}".repeat(50);
@@ -188,7 +187,6 @@ fn the_next_server_gets_nothing_of_the_clients_of_the_last_one_and_they_nothing_
     }
     let said = rest(&mut lazy);
     assert!(!said.contains("BALLOON") && !said.contains("error"), "{} bytes", said.len());
-    assert!(said.trim_end().ends_with(DONE), "{} bytes", said.len());
     peer.expect_silence(Duration::ZERO);
 }
 
@@ -208,7 +206,10 @@ fn a_client_that_is_not_identified_yet_is_disconnected_with_the_others() {
         let mut silent = wait_for(|| door.connect().map_err(|error| error.to_string()));
         expect_upstream(&mux, true);
         drop(peer);
-        assert_eq!(rest(&mut silent), "");
+        // Nothing but the farewell of TLS.
+        let mut said = Vec::new();
+        silent.read_to_end(&mut said).unwrap();
+        assert!(said.len() < 16, "{said:?}");
         door.expect_refusal();
     }
 }
@@ -309,13 +310,12 @@ fn a_door_with_notices_is_open_before_there_is_a_server_and_tells_of_it() {
     answer(&mut peer, "ask");
     early.expect(DONE);
     let mut late = mux.negotiated();
-    for (client, stray) in [
-        (&mut early, "1:1: JSON parse error, stray ']'"),
-        (&mut late, "JSON parse error, expecting value"),
-    ] {
+    // 11.1 alone says where a mistake is.
+    for (client, has_place) in [(&mut early, true), (&mut late, false)] {
         client.send("]");
         let error = client.receive().to_string();
-        assert!(error.contains(stray), "{error}");
+        assert!(error.contains("JSON parse error"), "{error}");
+        assert_eq!(error.contains(": JSON parse error"), has_place, "{error}");
     }
     // What the client has enabled is still understood, by the mux itself.
     early.send(r#"{"exec-oob": "__org.qmp-server_query-server", "id": 1}"#);
@@ -510,6 +510,32 @@ fn ask_until_the_end(client: &mut dyn Stream, number: usize) -> usize {
         }
     }
     unreachable!()
+}
+
+/// The client ends its input at once, and gets every byte all the same.
+#[test]
+fn nothing_is_lost_at_standard_output() {
+    const RUNS: usize = 25;
+    const COMMANDS: usize = 20;
+    let dir = directory();
+    let Some(upstream) = Program::StorageDaemon.start_in(dir.path()) else { return };
+    let commands = (0..COMMANDS).map(|id| format!("{{'execute': 'query-version', 'id': {id}}}"));
+    let input = format!("{{'execute': 'qmp_capabilities'}}{}", commands.collect::<String>());
+    for what in ["disconnect", "keep", "exit"] {
+        for _ in 0..RUNS {
+            let mut mux = qmp_server(["mux", "--upstream", "unix:upstream.sock", "--listen"]);
+            mux.args(["stdio", "--upstream-lost", what]).current_dir(dir.path());
+            let finished = run(&mut mux, &input, LIMIT).unwrap();
+            assert!(finished.status.success(), "{finished:?}");
+            let lines: Vec<_> = finished.stdout.split_inclusive("\r\n").collect();
+            assert_eq!(lines.len(), 2 + COMMANDS, "{finished:?}");
+            assert!(lines[0].starts_with(r#"{"QMP""#) && lines[1].trim_end() == DONE);
+            for (id, line) in lines[2..].iter().enumerate() {
+                assert!(line.ends_with(&format!("\"id\": {id}}}\r\n")), "{line}");
+            }
+        }
+    }
+    drop(upstream);
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn each_feature_calls_what_is_listed_for_it() {
             &["serve", "--role", "group:root=operator", "--default-role", "observer"],
             &|_| (),
         ),
-        ("mux", &["mux", "--upstream", &behind], &|_| ()),
+        ("mux", &["mux", "--upstream", &behind, "--upstream-lost", "keep"], &|_| ()),
     ];
     for (feature, arguments, make_use) in features {
         let arguments = [arguments, &["--listen", "unix:qmp.sock"]].concat();

@@ -75,19 +75,18 @@ impl Loop {
         let door = hosted.gate.find(&mut listener.listening.origin);
         // By the descriptor that it has now.
         self.poll.deregister(listener.listening.listener.as_fd());
-        let door_listener = &mut listener.listening.listener;
         match door {
             Gate::Open | Gate::Waiting => {
-                door_listener.open()?;
+                listener.listening.open()?;
                 listener.to_open = false;
             }
             Gate::Early => {}
             Gate::Shut => {
                 listener.to_open = false;
-                if let Err(error) = door_listener.shut()
+                if let Err(error) = listener.listening.shut()
                     && error.kind() != io::ErrorKind::Unsupported
                 {
-                    let address = door_listener.address();
+                    let address = listener.listening.listener.address();
                     hosted.span.in_scope(|| {
                         tracing::warn!(%address, %error, "clients cannot be refused, and are disconnected");
                     });
