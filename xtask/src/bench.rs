@@ -40,9 +40,17 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     if wanted == "counted" {
         return counted(options);
     }
+    if wanted == "machines" {
+        Layer::Mux.build()?;
+        let mut command = Layer::Server.command();
+        command.arg("machines");
+        return step("bench machines", || run_command(command.args(options)));
+    }
     let Some(layer) = LAYERS.into_iter().find(|layer| layer.name() == wanted) else {
         let names = LAYERS.map(Layer::name).join(", ");
-        return Err(Failure::Usage(format!("bench takes {names}, counted or all, not '{wanted}'")));
+        return Err(Failure::Usage(format!(
+            "bench takes {names}, machines, counted or all, not '{wanted}'"
+        )));
     };
     layer.build()?;
     step(&format!("bench {wanted}"), || run_command(layer.command().args(options)))

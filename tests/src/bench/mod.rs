@@ -16,6 +16,7 @@ pub mod fairness;
 mod figures;
 pub mod floor;
 pub mod machine;
+pub mod machines;
 mod monitors;
 mod mux;
 pub mod peer;
@@ -90,6 +91,19 @@ pub fn run(scale: &Scale, program: PathBuf, stacks: Option<&Path>) -> Result<Rep
 pub fn run_mux(scale: &Scale, program: PathBuf) -> Result<Report, String> {
     let floor = Floor { program, line: String::new() };
     report(scale, &mux::UPSTREAMS, |section| mux::measure(section, scale, &floor))
+}
+
+/// Measures one mux for many machines. `program` is the one that can be their [upstream servers](machines::serve).
+///
+/// # Errors
+///
+/// If a server does not start or does not answer as it should.
+pub fn run_machines(scale: &Scale, program: &Path) -> Result<Report, String> {
+    let mut report = Report::new(scale);
+    report.machine = machine::describe();
+    let all_cores = |section: &mut Section| machines::measure(section, scale, program);
+    report.sections.push(measured("many machines, all cores", false, all_cores)?);
+    Ok(report)
 }
 
 /// Measures on one core and on all.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tests::bench::counted::{self, Counts};
-use tests::bench::{Scale, floor, run, run_mux};
+use tests::bench::{Scale, floor, machines, run, run_machines, run_mux};
 
 /// Measure latency, throughput, memory and fairness of our server, beside a bare echo and QEMU where it is installed.
 ///
@@ -42,6 +42,16 @@ struct Arguments {
 enum Task {
     /// Measure the mux in front of QEMU's programs, and these without it
     Mux,
+    /// Measure one mux for a thousand machines, and for some beside others that misbehave
+    Machines,
+    /// Be upstream servers of a mux
+    #[command(hide = true)]
+    Upstream {
+        /// How they behave
+        way: machines::Way,
+        /// Where they listen
+        sockets: Vec<PathBuf>,
+    },
     /// Count what our server does for a request: instructions by valgrind, system calls by strace
     Counted {
         /// Exit with 1 if a figure is more than 5 % above the one in this file
@@ -73,7 +83,10 @@ fn main() -> ExitCode {
             }
             Err(error) => Err(error),
         },
-        Some(Task::Mux) | None => bench(&arguments),
+        Some(Task::Upstream { way, sockets }) => {
+            machines::serve(*way, sockets).map_err(|error| error.to_string())
+        }
+        Some(Task::Mux | Task::Machines) | None => bench(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,6 +126,7 @@ fn bench(arguments: &Arguments) -> Result<(), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let report = match arguments.task {
         Some(Task::Mux) => run_mux(&scale, program)?,
+        Some(Task::Machines) => run_machines(&scale, &program)?,
         _ => run(&scale, program, arguments.stacks.as_deref())?,
     };
     report.record();
