@@ -30,12 +30,7 @@ impl Lines {
 
     fn send_with_descriptor(&mut self, text: &str) {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let descriptors = [file.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let text = [IoSlice::new(text.as_bytes())];
-        sendmsg(self.0.get_ref(), &text, &mut ancillary, SendFlags::empty()).unwrap();
+        pass(self.0.get_ref(), text, file.as_fd());
     }
 
     /// The next line must have this in it.
@@ -124,6 +119,15 @@ impl Site {
         client
     }
 
+    /// The same, while the upstream server answers what was sent, or takes what comes.
+    fn hand_over_while(&self, running: Running, upstream: &mut Lines) -> Running {
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| self.hand_over(running));
+            upstream.answer("getfd");
+            running.join().unwrap()
+        })
+    }
+
     /// The other program, in this one. The first stands still for ever.
     fn hand_over(&self, running: Running) -> Running {
         let frozen = freeze(&running);
@@ -203,4 +207,127 @@ fn nobody_notices_if_there_is_no_other_program() {
     upstream.answer("second");
     client.expect(r#""id": 2"#);
     site.client(true);
+}
+
+/// What the clients take, and what each has not read and has missed.
+fn taken(running: &Running) -> (usize, Vec<(u64, u64)>) {
+    let control = running.mux.shared.control().unwrap();
+    let unread = |client: crate::ClientStatus| (client.unread_bytes, client.events_dropped);
+    let clients = control.clients().into_iter().map(unread).collect();
+    (control.server().unwrap().gauges().kept_bytes, clients)
+}
+
+#[test]
+fn what_is_not_read_yet_goes_over_and_is_charged_as_before() {
+    let mut site = Site::new();
+    site.limits.unread = 64 << 10;
+    let (mut running, mut upstream) = site.start();
+    let mut clients = [site.client(false), site.client(true)];
+    let event = |number: usize, size: usize| {
+        let time = r#"{"seconds": 1, "microseconds": 2}"#;
+        let text = "x".repeat(size);
+        format!(
+            "{{\"timestamp\": {time}, \"event\": \"E\", \"data\": {{\"n\": {number}, \"x\": \"{text}\"}}}}\r\n"
+        )
+    };
+    // Of both kinds: those that are kept once for all clients, and others.
+    for number in 0..150 {
+        upstream.send(&event(number, if number % 2 == 0 { 5000 } else { 100 }));
+    }
+    let mut reader = site.client(false);
+    upstream.send(&event(150, 10));
+    reader.expect("\"n\": 150");
+    // Half a message, which is charged, too.
+    clients[0].send(&format!(r#"{{"execute": "{}"#, "y".repeat(100_000)));
+    reader.send(r#"{"execute": "first"}"#);
+    upstream.answer("first");
+    reader.expect("return");
+    let before = taken(&running);
+    assert!(before.1[..2].iter().all(|&(unread, missed)| unread > 64 << 10 && missed > 0));
+    for _ in 0..3 {
+        running = site.hand_over(running);
+    }
+    reader.send(r#"{"execute": "second"}"#);
+    upstream.answer("second");
+    reader.expect("return");
+    let after = taken(&running);
+    assert_eq!(after.1, before.1);
+    // Buffers may be larger than what is in them.
+    assert!(after.0 <= before.0 && 10 * after.0 >= 8 * before.0, "{after:?} {before:?}");
+    for client in &mut clients {
+        let mut number = 0;
+        loop {
+            let line = client.expect("event");
+            if line.contains("EVENTS_MISSED") {
+                break;
+            }
+            assert!(line.contains(&format!("\"n\": {number},")), "{number} is not in: {line}");
+            number += 1;
+        }
+        assert!(number > 20);
+    }
+    assert_eq!(taken(&running).1.len(), 3);
+}
+
+#[test]
+fn a_descriptor_that_was_not_sent_goes_over() {
+    let site = Site::new();
+    let (running, mut upstream) = site.start();
+    let (mut client, mut other) = (site.client(false), site.client(false));
+    let getfd = |name: &str| {
+        format!(r#"{{"execute": "getfd", "arguments": {{"fdname": "{name}"}}, "id": "{name}"}}"#)
+    };
+    client.send_with_descriptor(&getfd("one"));
+    let one = upstream.expect("getfd");
+    // This one waits for the answer to that.
+    other.send_with_descriptor(&getfd("two"));
+    let queued = || running.mux.status().queued == 1;
+    while !queued() {
+        std::thread::yield_now();
+    }
+    let error = Handover::freeze(&running.engine, [&running.mux], &[], Duration::ZERO, "");
+    assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    upstream.answer_to(&one, "{}");
+    client.expect(r#""id": "one""#);
+    // Held back again, or sent: in either case it comes once.
+    let running = site.hand_over_while(running, &mut upstream);
+    other.expect(r#""id": "two""#);
+    client.send(r#"{"execute": "closefd", "arguments": {"fdname": "one"}}"#);
+    upstream.answer("closefd");
+    client.expect("return");
+    drop(running);
+}
+
+#[test]
+fn descriptors_that_wait_go_over_and_a_socket_that_cannot_costs_its_client_alone() {
+    let site = Site::new();
+    let (running, mut upstream) = site.start();
+    let (mut client, mut hostile) = (site.client(false), site.client(false));
+    // The descriptor has come, and the rest of the command has not.
+    client.send_with_descriptor(r#"{"execute": "getfd", "argum"#);
+    // A socket in a socket in a socket, and so on, which are not read because the client is suspended.
+    hostile.send(r#"{"execute": "slow"}"#);
+    let slow = upstream.expect("slow");
+    let mut inner = UnixStream::pair().unwrap().0;
+    for _ in 0..3 {
+        let (near, far) = UnixStream::pair().unwrap();
+        pass(&near, "x", inner.as_fd());
+        inner = far;
+    }
+    pass(hostile.0.get_ref(), r#"{"execute": "more"}"#, inner.as_fd());
+    let running = site.hand_over(running);
+    client.send(r#"ents": {"fdname": "tap"}}"#);
+    upstream.answer("getfd");
+    client.expect("return");
+    upstream.answer_to(&slow, "{}");
+    // Its connection has gone, or it is answered, as Linux would have it.
+    assert!((1..=2).contains(&taken(&running).1.len()));
+}
+
+fn pass(socket: &UnixStream, text: &str, descriptor: std::os::fd::BorrowedFd<'_>) {
+    let descriptors = [descriptor];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(socket, &[IoSlice::new(text.as_bytes())], &mut ancillary, SendFlags::empty()).unwrap();
 }
