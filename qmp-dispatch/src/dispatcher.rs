@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     updating: Mutex<()>,
     /// Whether there is a forwarder. It never changes.
     forwards: bool,
+    /// Whether any async command is registered, or has been: set before such a registry can be seen.
+    has_async_commands: AtomicBool,
     greeting: Mutex<Greeting>,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     /// Whether the machine is yet to be initialized.
@@ -101,6 +103,7 @@ impl Dispatcher {
     ) -> Dispatcher {
         let shared = Shared {
             forwards: registry.forwarder().is_some(),
+            has_async_commands: AtomicBool::new(registry.has_async_commands()),
             registry: ArcSwap::from_pointee(registry),
             updating: Mutex::new(()),
             greeting: Mutex::new(Greeting::new(version, vec![Capability::OOB])),
@@ -231,8 +234,16 @@ impl Dispatcher {
         let _updating = self.shared.updating.lock().unwrap_or_else(PoisonError::into_inner);
         let mut registry = self.shared.registry.load().snapshot();
         let changed = change(&mut registry)?;
+        if registry.has_async_commands() {
+            self.shared.has_async_commands.store(true, Ordering::Release);
+        }
         self.shared.registry.store(Arc::new(registry));
         Ok(changed)
+    }
+
+    /// Whether there may be [async commands](Registry::async_command): `false` spares looking one up.
+    pub fn has_async_commands(&self) -> bool {
+        self.shared.has_async_commands.load(Ordering::Acquire)
     }
 
     /// Whether commands that are not registered are forwarded.

@@ -488,8 +488,8 @@ impl Registry {
         self.events.iter().map(|event| &**event)
     }
 
-    /// Whether there may be [async commands](Registry::async_command): `false` spares looking one up.
-    pub fn has_async_commands(&self) -> bool {
+    /// Whether there may be [async commands](Registry::async_command).
+    pub(crate) fn has_async_commands(&self) -> bool {
         self.has_async_commands
     }
 

@@ -435,7 +435,7 @@ impl Hosted {
     /// its command.
     pub(super) fn run_among_others(&self, popped: &Popped<Job>) -> Option<Run> {
         let Job { client, pending, .. } = &popped.item;
-        let among_others = client.has_more() || self.cork.any();
+        let among_others = popped.more || client.has_more() || self.cork.any();
         among_others.then(|| self.quick_runs.run_of(&self.dispatcher.registry(), pending.command()))
     }
 
@@ -474,10 +474,10 @@ impl Hosted {
     }
 
     fn is_async(&self, pending: &Pending) -> bool {
-        let registry = self.dispatcher.registry();
-        if !registry.has_async_commands() {
+        if !self.dispatcher.has_async_commands() {
             return false;
         }
+        let registry = self.dispatcher.registry();
         let command = pending.command().and_then(|name| registry.find_command(name));
         command.is_some_and(Command::is_async)
     }

@@ -5,27 +5,32 @@ use std::time::Duration;
 
 use super::Counter;
 
-/// The longest that belongs to each bucket; what is longer than the last has a bucket, too.
-const BOUNDS: [Duration; 19] = [
-    Duration::from_micros(5),
-    Duration::from_micros(10),
-    Duration::from_micros(25),
-    Duration::from_micros(50),
-    Duration::from_micros(100),
-    Duration::from_micros(250),
-    Duration::from_micros(500),
-    Duration::from_millis(1),
-    Duration::from_micros(2500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(15),
-    Duration::from_secs(60),
+const MICROSECOND: u64 = 1_000;
+const MILLISECOND: u64 = 1_000 * MICROSECOND;
+const SECOND: u64 = 1_000 * MILLISECOND;
+
+/// The longest that belongs to each bucket, in nanoseconds: integers are compared in less time than durations. What is
+/// longer than the last has a bucket, too.
+const BOUNDS: [u64; 19] = [
+    5 * MICROSECOND,
+    10 * MICROSECOND,
+    25 * MICROSECOND,
+    50 * MICROSECOND,
+    100 * MICROSECOND,
+    250 * MICROSECOND,
+    500 * MICROSECOND,
+    MILLISECOND,
+    2500 * MICROSECOND,
+    5 * MILLISECOND,
+    10 * MILLISECOND,
+    25 * MILLISECOND,
+    50 * MILLISECOND,
+    100 * MILLISECOND,
+    250 * MILLISECOND,
+    SECOND,
+    5 * SECOND,
+    15 * SECOND,
+    60 * SECOND,
 ];
 
 #[derive(Default)]
@@ -44,8 +49,9 @@ pub(crate) struct Distribution {
 
 impl Histogram {
     pub(crate) fn add(&self, duration: Duration) {
-        self.buckets[BOUNDS.partition_point(|bound| *bound < duration)].count();
-        self.nanoseconds.add(duration.as_nanos().try_into().unwrap_or(u64::MAX));
+        let nanoseconds = duration.as_nanos().try_into().unwrap_or(u64::MAX);
+        self.buckets[BOUNDS.partition_point(|bound| *bound < nanoseconds)].count();
+        self.nanoseconds.add(nanoseconds);
     }
 
     pub(crate) fn read(&self) -> Distribution {
@@ -56,7 +62,8 @@ impl Histogram {
             count += bucket.get();
             count
         });
-        let at_most = BOUNDS.into_iter().zip(cumulative.by_ref()).collect();
+        let bounds = BOUNDS.into_iter().map(Duration::from_nanos);
+        let at_most = bounds.zip(cumulative.by_ref()).collect();
         let count = cumulative.last().unwrap_or_default();
         Distribution { at_most, count, sum }
     }
@@ -84,7 +91,7 @@ mod tests {
     #[test]
     fn bounds_belong_to_their_bucket() {
         let histogram = Histogram::default();
-        BOUNDS.into_iter().for_each(|bound| histogram.add(bound));
+        BOUNDS.into_iter().for_each(|bound| histogram.add(Duration::from_nanos(bound)));
         let counts: Vec<_> = histogram.read().at_most.into_iter().map(|(_, count)| count).collect();
         assert_eq!(counts, (1..=BOUNDS.len() as u64).collect::<Vec<_>>());
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Responses that wait for what follows, so that several go to a client in one write.
+//! Responses that wait for what follows, so that several go to a client in one write, and those of several clients in
+//! writes that follow each other: then the code for the one and for the other is fetched once for all of them.
 //!
 //! A response waits only if the thread that executed its request [may cork](Corking): before handlers that are known to
 //! be quick. Nothing overtakes it: whatever is written at once writes the corked responses of all clients first, in the
@@ -14,16 +15,28 @@ use std::{mem, ptr};
 use super::outbox::Outbox;
 use crate::io::Mailbox;
 
-/// The outboxes of an engine that have corked responses.
+/// Responses of at most so many bytes wait, of all clients of an engine together: so they need no account.
+const AT_MOST: usize = 16 << 10;
+
+/// The responses of an engine that wait.
 pub(crate) struct Cork {
     /// Whether any response waits or is being written, for a look without the lock.
     any: AtomicBool,
-    /// Held while responses are written: who writes something later waits for it. Locked before an outbox.
-    writing: Mutex<()>,
-    /// Each once, in the order of their responses. Locked after an outbox, never before one.
-    outboxes: Mutex<Vec<Arc<Outbox>>>,
+    /// Those that are being written. Held meanwhile, for who writes something later waits for it; empty otherwise. Locked
+    /// before an outbox.
+    writing: Mutex<Corked>,
+    /// Never held while anything else is locked.
+    waiting: Mutex<Corked>,
     /// Of the loop that writes them before it sleeps.
     mailbox: Arc<Mailbox>,
+}
+
+/// Responses in the order in which they were made.
+#[derive(Default)]
+struct Corked {
+    text: String,
+    /// To whom each part of the text goes, and where the part ends.
+    parts: Vec<(Arc<Outbox>, usize)>,
 }
 
 impl Cork {
@@ -31,7 +44,7 @@ impl Cork {
         Cork {
             any: AtomicBool::new(false),
             writing: Mutex::default(),
-            outboxes: Mutex::default(),
+            waiting: Mutex::default(),
             mailbox: Arc::clone(mailbox),
         }
     }
@@ -41,23 +54,22 @@ impl Cork {
         self.any.load(Ordering::SeqCst)
     }
 
-    /// Whether one more response in this outbox would be written after all that were made before it.
-    pub(super) fn keeps_order(&self, outbox: &Outbox) -> bool {
-        if !self.any() {
-            return true;
+    /// Lets a response wait that is short enough.
+    pub(super) fn add(&self, outbox: Arc<Outbox>, response: &str) {
+        let mut waiting = self.lock();
+        while !waiting.parts.is_empty() && waiting.text.len() + response.len() > AT_MOST {
+            drop(waiting);
+            self.flush();
+            waiting = self.lock();
         }
-        let corked = self.lock();
-        let others = corked.iter().rev().skip_while(|last| ptr::eq(&***last, outbox));
-        others.into_iter().all(|other| !ptr::eq(&**other, outbox))
-    }
-
-    pub(super) fn add(&self, outbox: Arc<Outbox>) {
-        let mut corked = self.lock();
-        if !corked.last().is_some_and(|last| Arc::ptr_eq(last, &outbox)) {
-            corked.push(outbox);
+        waiting.text.push_str(response);
+        let end = waiting.text.len();
+        match waiting.parts.last_mut() {
+            Some((last, last_end)) if Arc::ptr_eq(last, &outbox) => *last_end = end,
+            _ => waiting.parts.push((outbox, end)),
         }
         self.any.store(true, Ordering::SeqCst);
-        drop(corked);
+        drop(waiting);
         // Of a run that goes on though another thread has stepped in.
         self.mailbox.rouse();
     }
@@ -67,20 +79,31 @@ impl Cork {
         if !self.any() {
             return;
         }
-        let _in_turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let mut corked = self.lock();
-            if corked.is_empty() {
+            let mut waiting = self.lock();
+            if waiting.parts.is_empty() {
                 return self.any.store(false, Ordering::SeqCst);
             }
-            let outboxes = mem::take(&mut *corked);
-            drop(corked);
-            outboxes.iter().for_each(|outbox| outbox.uncork());
+            mem::swap(&mut *waiting, &mut *writing);
+            drop(waiting);
+            let Corked { text, parts } = &mut *writing;
+            let mut begin = 0;
+            for (outbox, end) in parts.drain(..) {
+                outbox.uncork(&text[begin..end]);
+                begin = end;
+            }
+            text.clear();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Outbox>>> {
-        self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a response of so many bytes may wait.
+    pub(super) fn is_for(bytes: usize) -> bool {
+        bytes <= AT_MOST
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Corked> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,6 +228,75 @@ mod tests {
         second.respond(&"2".repeat(1 << 20));
         drop(corking);
         assert_eq!(site.written(), "12");
+    }
+
+    #[test]
+    fn what_waits_is_written_in_the_order_in_which_it_was_made_and_together_for_one_client() {
+        let site = Site::new();
+        let (first, second) = (site.outbox(false), site.outbox(false));
+        let corking = Corking::allow(&site.cork);
+        for (outbox, response) in [(&first, "1"), (&first, "-"), (&second, "2"), (&first, "3")] {
+            outbox.respond(response);
+        }
+        drop(corking);
+        assert_eq!(site.written(), "");
+        site.cork.flush();
+        assert_eq!(site.written(), "123");
+        assert!(!site.cork.any());
+    }
+
+    #[test]
+    fn nothing_that_is_made_later_overtakes_what_waits() {
+        let text: Arc<str> = "2".into();
+        let later: [fn(&Outbox, &Arc<str>); 3] = [
+            |outbox, text| {
+                outbox.transmit(text);
+                outbox.flush();
+            },
+            |outbox, text| {
+                outbox.transmit_event(text);
+                outbox.flush();
+            },
+            |outbox, text| outbox.respond(text),
+        ];
+        for later in later {
+            let site = Site::new();
+            let (own, others) = (site.outbox(false), site.outbox(false));
+            let corking = Corking::allow(&site.cork);
+            own.respond("0");
+            others.respond("1");
+            drop(corking);
+            later(&own, &text);
+            assert_eq!(site.written(), "012");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_written_to_who_gets_nothing_else_any_more() {
+        let site = Site::new();
+        let (finished, closed) = (site.outbox(false), site.outbox(false));
+        let corking = Corking::allow(&site.cork);
+        finished.respond("1");
+        drop(corking);
+        finished.finish();
+        let corking = Corking::allow(&site.cork);
+        finished.respond("2");
+        closed.respond("3");
+        drop(corking);
+        drop(closed.close());
+        site.cork.flush();
+        assert_eq!(site.written(), "1");
+    }
+
+    #[test]
+    fn few_bytes_wait_at_a_time() {
+        let site = Site::new();
+        let outbox = site.outbox(false);
+        let _corking = Corking::allow(&site.cork);
+        for _ in 0..5 {
+            outbox.respond(&"1".repeat(AT_MOST / 2));
+        }
+        assert_eq!(site.written(), "11");
     }
 
     #[test]

@@ -21,9 +21,6 @@ use crate::transport::Transport;
 /// Events of at least this size are kept once for all clients that have not read them; smaller ones are copied.
 const SHARED_FROM: usize = 4 << 10;
 
-/// Responses of more bytes than this in all are not corked.
-const CORKED_AT_MOST: usize = 16 << 10;
-
 /// Writes to the client what it takes at once, and keeps the rest. Any thread may transmit.
 pub(crate) struct Outbox {
     /// For the list of `cork`.
@@ -383,8 +380,9 @@ impl Outbox {
         self.missed.load(Ordering::Relaxed) == missed as u8
     }
 
-    /// Takes nothing more: the client gets what is unsent, and then the end.
+    /// Takes nothing more: the client gets what is unsent or corked, and then the end.
     pub(crate) fn finish(&self) {
+        self.cork.flush();
         self.lock().finished = true;
     }
 
@@ -404,11 +402,11 @@ impl Outbox {
         self.unsent.load(Ordering::Acquire) == 0
     }
 
-    /// Writes what was corked. Logs nothing: others may wait for this with a lock. If the transport's code panics, that is
-    /// the end of this output alone: no other's waits with it, and whoever writes is nobody who could be ended for it.
-    pub(super) fn uncork(&self) {
+    /// Writes responses that were corked. Logs nothing: others may wait for this with a lock. If the transport's code panics,
+    /// that is the end of this output alone: no other's waits with it, and whoever writes is nobody who could be ended for it.
+    pub(super) fn uncork(&self, text: &str) {
         let mut state = self.lock();
-        let write = AssertUnwindSafe(|| self.write_or_keep(&mut state));
+        let write = AssertUnwindSafe(|| self.write_behind(&mut state, text));
         if catch_unwind(write).is_err() {
             self.broken(&mut state);
         }
@@ -475,19 +473,22 @@ impl Outbox {
         self.registration.post(Notice::Broken);
     }
 
-    /// Writes what is unsent and then the text.
-    fn write_behind(&self, mut state: MutexGuard<'_, State>, text: &str) {
+    /// Writes what is unsent and then the text, unless the client gets nothing more.
+    fn write_behind(&self, state: &mut State, text: &str) {
+        if state.is_closed() {
+            return;
+        }
         let mut sent = 0;
         if state.unsent == 0 {
             match state.write_directly(text) {
                 Ok(written) => sent = written,
-                Err(_) => return self.broken(&mut state),
+                Err(_) => return self.broken(state),
             }
             self.counters.bytes_sent.add(sent as u64);
         }
         if sent < text.len() {
             state.append(&text.as_bytes()[sent..], Kind::Response);
-            self.write_out(state);
+            self.write_or_keep(state);
         }
     }
 
@@ -503,13 +504,17 @@ impl Outbox {
         }
     }
 
-    /// The same, and says in the log that the client misses events, or that it is not to miss any.
+    /// The same, and says in the log that the client misses events, or tells the loop that it is not to miss any.
     fn write_out(&self, mut state: MutexGuard<'_, State>) {
         if state.overrun {
             drop(state);
             return self.registration.post(Notice::Overrun);
         }
         self.write_or_keep(&mut state);
+        self.tell_of_missed(state);
+    }
+
+    fn tell_of_missed(&self, mut state: MutexGuard<'_, State>) {
         let misses = state.missed_events > 0 && !mem::replace(&mut state.missing_logged, true);
         drop(state);
         if misses {
@@ -530,6 +535,8 @@ impl Outbox {
 
 impl Output for Outbox {
     fn transmit(&self, text: &str) {
+        // Written with the next flush, but before that what was made before it.
+        self.cork.flush();
         let mut state = self.lock();
         if !state.is_closed() {
             state.append(text.as_bytes(), Kind::Response);
@@ -564,29 +571,16 @@ impl Output for Outbox {
     }
 
     fn respond(&self, text: &str) {
-        let corks = Corking::is_allowed(&self.cork);
-        if !corks || !self.cork.keeps_order(self) {
-            self.cork.flush();
+        if Corking::is_allowed(&self.cork)
+            && Cork::is_for(text.len())
+            && let Some(me) = self.me.upgrade()
+        {
+            return self.cork.add(me, text);
         }
+        self.cork.flush();
         let mut state = self.lock();
-        if state.is_closed() {
-            return;
-        }
-        // A full outbox must be known to be blocked, or to be written: nothing else would make it less full.
-        let may_wait = state.unsent + text.len() <= CORKED_AT_MOST.min(self.full);
-        if !corks || !may_wait || state.blocked_since.is_some() {
-            if corks && self.cork.any() {
-                drop(state);
-                self.cork.flush();
-                state = self.lock();
-            }
-            return self.write_behind(state, text);
-        }
-        state.append(text.as_bytes(), Kind::Response);
-        self.account(&mut state);
-        if let Some(me) = self.me.upgrade() {
-            self.cork.add(me);
-        }
+        self.write_behind(&mut state, text);
+        self.tell_of_missed(state);
     }
 
     fn flush(&self) {
