@@ -247,10 +247,7 @@ impl Misbehaving {
     fn set_running(&self, running: bool) -> Result<(), String> {
         let signal = if running { Signal::CONT } else { Signal::STOP };
         let those = self.processes.iter().zip(MISBEHAVING).filter(|(_, way)| *way != Way::Still);
-        those
-            .map(|(process, _)| process.signal(signal))
-            .collect::<io::Result<()>>()
-            .map_err(cannot("signal"))
+        those.try_for_each(|(process, _)| process.signal(signal)).map_err(cannot("signal"))
     }
 }
 
