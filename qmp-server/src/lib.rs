@@ -147,8 +147,8 @@ pub use roles::{Role, RoleError, Roles, RolesInForce, Subject};
 pub use server::{Control, Embedded, Server, ServerHandle, register_status};
 pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMissed};
 pub use transport::{
-    Address, AddressError, CertificateName, Closing, Connect, ConnectTls, KeepAlive, ListenTls,
-    Listener, Peer, Received, Transport, Travels,
+    Address, AddressError, CertificateName, Closing, Connect, ConnectTls, DialOut, KeepAlive,
+    ListenTls, Listener, Peer, Received, Transport, Travels,
 };
 
 /// Its example is compiled.

@@ -12,7 +12,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 #[cfg(feature = "tls")]
 use std::path::Path;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::access::{group_id, user_id};
 use crate::steps;
@@ -22,7 +24,8 @@ use crate::transport::options::{self, switch};
 #[cfg(feature = "tls")]
 use crate::transport::tls;
 use crate::transport::{
-    Address, AddressError, ListenTls, Opened, SocketFile, inherited, stdio, tcp, unix, vsock,
+    Address, AddressError, Connect, DialOut, ListenTls, Opened, SocketFile, inherited, stdio, tcp,
+    unix, vsock,
 };
 
 /// Where to listen, and how.
@@ -38,8 +41,11 @@ use crate::transport::{
 /// - `insecure=on`: others than those of this machine may connect without TLS.
 /// - `role=NAME`: the [`Role`](crate::Role) of whoever comes in here.
 /// - `notices=on`: of a mux, a door that is always open, whose clients get the mux's own events.
+/// - `server=off`: the client listens there, and the server connects to it, with the options of [`Connect`] but for
+///   `abstract`. `reconnect-ms=N` or `reconnect=SECONDS`: it tries again after this time, when nobody accepts and when the
+///   client has gone; without it there is one connection, which must succeed.
 ///
-/// QEMU's `server=on,wait=off`, `server,nowait` and `nodelay=on` are understood, for they change nothing; a comma in
+/// QEMU's other options `server=on,wait=off`, `server,nowait` and `nodelay=on` are understood, for they change nothing; a comma in
 /// a path is written twice, as in QEMU.
 ///
 /// ```
@@ -76,6 +82,8 @@ pub struct Listen {
     /// Whether clients of a [`Mux`](crate::Mux) there get its own events. They can always connect, and stay when the
     /// upstream server has gone, whatever is said of [others](crate::Mux::on_upstream_lost).
     pub notices: bool,
+    /// Set if the client listens there, and the server connects to it.
+    pub dial_out: Option<DialOut>,
 }
 
 impl Listen {
@@ -100,6 +108,7 @@ impl Listen {
             insecure: false,
             role: None,
             notices: false,
+            dial_out: None,
         }
     }
 
@@ -133,6 +142,12 @@ impl Listen {
         let has_file = matches!(self.address, Address::Unix(_));
         if !has_file && (self.mode.is_some() || self.owner.is_some() || self.group.is_some()) {
             return Err("mode, owner and group are for the file of a Unix socket");
+        }
+        if self.dial_out.is_some() {
+            return match self.mode.is_some() || self.owner.is_some() || self.group.is_some() {
+                true => Err("mode, owner and group are for a socket that the server makes"),
+                false => Ok(()),
+            };
         }
         match (&self.address, &self.tls) {
             (Address::Tls { .. }, Some(tls)) => {
@@ -180,6 +195,11 @@ pub struct ListenError {
 /// Takes an address; only systemd gives more than one socket for it. A listener lets clients connect when it is
 /// [opened](crate::Listener::open).
 pub(crate) fn bind(listen: &Listen) -> Result<Vec<Opened>, ListenError> {
+    if let Some(dial) = &listen.dial_out {
+        let opened = check(listen).and_then(|()| dial.open(listen.insecure));
+        let failed = |reason| ListenError { address: listen.address.clone(), reason };
+        return opened.map(|opened| vec![opened]).map_err(failed);
+    }
     let one = |listener| vec![Opened::Listener(listener)];
     let opened = check(listen).and_then(|()| match &listen.address {
         Address::Unix(path) => unix::bind_path(path, socket_file(listen)?).map(one),
@@ -219,6 +239,11 @@ pub(crate) fn take_over(
 
 /// Does what comes before opening an address: nobody notices.
 pub(crate) fn verify(listen: &Listen) -> Result<(), ListenError> {
+    if let Some(dial) = &listen.dial_out {
+        let verified = check(listen).and_then(|()| dial.verify(listen.insecure));
+        let failed = |reason| ListenError { address: listen.address.clone(), reason };
+        return verified.map_err(failed);
+    }
     let verified = check(listen).and_then(|()| match &listen.address {
         Address::Unix(path) => {
             socket_file(listen)?;
@@ -295,11 +320,28 @@ struct Draft {
     options: Listen,
     /// The address is a path that is to become a name.
     is_abstract: bool,
+    /// The client listens, and `connect` has the options for that, whose names are `connects`. Its address means nothing.
+    dials: bool,
+    connect: Connect,
+    connects: Vec<String>,
+    /// How long to wait before connecting again, by which option, if at all.
+    reconnect: Option<(String, Duration)>,
+    /// Whether it was said that clients are waited for, or are not.
+    waits: bool,
 }
 
 impl Draft {
     fn new() -> Draft {
-        Draft { address: None, options: Listen::new(Address::Stdio), is_abstract: false }
+        Draft {
+            address: None,
+            options: Listen::new(Address::Stdio),
+            is_abstract: false,
+            dials: false,
+            connect: Connect::new(Address::Stdio),
+            connects: Vec::new(),
+            reconnect: None,
+            waits: false,
+        }
     }
 
     fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
@@ -309,10 +351,23 @@ impl Draft {
                 return Err("wait=on is not supported: clients may come at any time, use wait=off"
                     .to_owned());
             }
-            ("server", value) if !switch(name, value)? => {
-                return Err("server=off is not supported: clients connect here".to_owned());
+            ("server", value) => self.dials = !switch(name, value)?,
+            ("wait", _) => self.waits = true,
+            ("reconnect" | "reconnect-ms", Some(value)) => self.reconnect(name, value)?,
+            (
+                "ca"
+                | "server-name"
+                | "keep-alive"
+                | "keep-alive-idle"
+                | "keep-alive-interval"
+                | "keep-alive-count"
+                | "ipv4"
+                | "ipv6",
+                value,
+            ) => {
+                self.connect.set(name, value)?;
+                self.connects.push(name.to_owned());
             }
-            ("server" | "wait", _) => {}
             ("nodelay", value) => options::nodelay(value)?,
             ("notices", value) => self.options.notices = switch(name, value)?,
             ("pretty", value) => self.options.pretty = switch(name, value)?,
@@ -344,17 +399,61 @@ impl Draft {
         self.options.tls.get_or_insert_default()
     }
 
+    /// As QEMU reads it: in seconds or milliseconds, and zero is never.
+    fn reconnect(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if self.reconnect.is_some() {
+            return Err("reconnect and reconnect-ms exclude each other".to_owned());
+        }
+        let number: u32 =
+            value.parse().map_err(|_| format!("{name} is a number, not '{value}'"))?;
+        let time = match name {
+            "reconnect" => Duration::from_secs(number.into()),
+            _ => Duration::from_millis(number.into()),
+        };
+        self.reconnect = Some((name.to_owned(), time));
+        Ok(())
+    }
+
+    /// How to connect to the client, if it listens. An inherited connection is there already.
+    fn dial_out(&mut self, address: &Address) -> Result<Option<DialOut>, String> {
+        let reconnect = self.reconnect.take().filter(|(_, time)| !time.is_zero());
+        let is_there = matches!(address, Address::Fd(_) | Address::Systemd(_) | Address::Stdio);
+        if let Some((name, _)) = reconnect.as_ref().filter(|_| !self.dials || is_there) {
+            return Err(format!("{name} is for server=off and an address to connect to"));
+        }
+        if let Some(name) = self.connects.first().filter(|_| !self.dials || is_there) {
+            return Err(format!("{name} is for server=off and an address to connect to"));
+        }
+        if !self.dials || is_there {
+            return Ok(None);
+        }
+        if self.waits {
+            return Err("wait is for clients that connect, and not for server=off".to_owned());
+        }
+        let mut connect = self.connect.clone();
+        connect.address = address.clone();
+        if let Some(tls) = self.options.tls.take() {
+            if tls.client_ca.is_some() || !tls.allow_names.is_empty() {
+                return Err("client-ca and allow-name are for clients that connect".to_owned());
+            }
+            let ours = connect.tls.get_or_insert_default();
+            let file = |file: PathBuf| (!file.as_os_str().is_empty()).then_some(file);
+            (ours.cert, ours.key) = (file(tls.cert), file(tls.key));
+        }
+        Ok(Some(DialOut { reconnect: reconnect.map(|(_, time)| time), ..DialOut::new(connect) }))
+    }
+
     /// All has been said: checks whether it goes together.
-    fn finish(self) -> Result<Listen, String> {
-        let Draft { address, options, is_abstract } = self;
-        let mut address = address.ok_or("the address is missing")?;
-        if is_abstract {
+    fn finish(mut self) -> Result<Listen, String> {
+        let mut address = self.address.take().ok_or("the address is missing")?;
+        if self.is_abstract {
             let Address::Unix(path) = &address else {
                 return Err("only a Unix socket can be abstract".to_owned());
             };
             address = Address::UnixAbstract(path.to_str().expect("it was text").to_owned());
         }
-        let listen = Listen { address, ..options };
+        let dial_out = self.dial_out(&address)?;
+        let listen = Listen { address, dial_out, ..self.options };
         listen.check()?;
         Ok(listen)
     }
@@ -390,7 +489,20 @@ mod tests {
         let wait = "wait=on is not supported: clients may come at any time, use wait=off";
         check_error("unix:a,wait=on", wait);
         check_error("unix:a,wait", wait);
-        check_error("unix:a,server=no", "server=off is not supported: clients connect here");
+        let dials = "reconnect-ms is for server=off and an address to connect to";
+        check_error("unix:a,reconnect-ms=5", dials);
+        check_error("fd:3,server=off,reconnect-ms=5", dials);
+        check_error("unix:a,server=off,reconnect=x", "reconnect is a number, not 'x'");
+        let both = "reconnect and reconnect-ms exclude each other";
+        check_error("unix:a,server=off,reconnect=1,reconnect-ms=1", both);
+        let wait = "wait is for clients that connect, and not for server=off";
+        check_error("unix:a,server=off,wait=off", wait);
+        let file = "mode, owner and group are for a socket that the server makes";
+        check_error("unix:a,server=off,mode=0600", file);
+        check_error(
+            "tls:h:1,ca=a,cert=b,key=c",
+            "ca is for server=off and an address to connect to",
+        );
         let delay = "nodelay=off is not supported: messages are sent without delay";
         check_error("tcp:h:1,nodelay=no", delay);
         check_error("unix:a,colour=red", "option 'colour=red' is unknown");
@@ -413,6 +525,22 @@ mod tests {
         listen.mode = Some(0o600);
         let error = listen.verify().unwrap_err();
         assert_eq!(error.reason.kind(), std::io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_client_that_listens_is_connected_to() {
+        let dial = |text: &str| text.parse::<Listen>().unwrap().dial_out;
+        let plain = dial("unix:path=a,server=off,reconnect=0").unwrap();
+        assert_eq!(plain, DialOut::new(Address::Unix("a".into()).into()));
+        assert_eq!(
+            dial("unix:a,noserver,reconnect=2").unwrap().reconnect,
+            Some(Duration::from_secs(2))
+        );
+        let tls = dial("tls:h:1,server=off,reconnect-ms=50,ca=a,cert=b,key=c").unwrap();
+        assert_eq!(tls.reconnect, Some(Duration::from_millis(50)));
+        assert_eq!(tls.connect, "tls:h:1,ca=a,cert=b,key=c".parse().unwrap());
+        // It is there already.
+        assert_eq!(dial("fd:3,server=off"), None);
     }
 
     #[test]

@@ -240,6 +240,10 @@ impl Server {
             return Ok(Some(Vec::new()));
         }
         let mut all = Vec::new();
+        if listen.dial_out.is_some() {
+            // There is nothing that listens: it connects anew.
+            listeners.retain(|listener| listener.opened_as != opened_as);
+        }
         let those = listeners.extract_if(.., |listener| listener.opened_as == opened_as);
         for InheritedListener { socket, file, .. } in those {
             all.push(Opened::Listener(take_over(listen, socket, file)?));

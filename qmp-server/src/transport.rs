@@ -5,6 +5,7 @@ mod address;
 mod ancillary;
 mod certificate_name;
 pub(crate) mod connect;
+mod dial_out;
 pub(crate) mod inherited;
 mod lock_file;
 #[cfg(feature = "mux")]
@@ -28,6 +29,7 @@ pub use self::certificate_name::CertificateName;
 pub(crate) use self::certificate_name::ExpectedName;
 pub(crate) use self::connect::LONGEST_TIMEOUT;
 pub use self::connect::{Connect, ConnectTls, KeepAlive};
+pub use self::dial_out::DialOut;
 #[cfg(feature = "mux")]
 pub(crate) use self::packing::{FORMAT, Luggage, Packed, Packing, invalid, unpack};
 pub use self::peer::Peer;

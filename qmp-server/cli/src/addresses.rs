@@ -100,6 +100,9 @@ impl Taken {
         sourced: &Sourced<Listen>,
         claim: &mut Claim,
     ) -> Result<(), Failure> {
+        if sourced.value.dial_out.is_some() {
+            return Ok(());
+        }
         let address = &sourced.value.address;
         let place = Place::of(address);
         if overlaps(&self.listened, &place, address) {

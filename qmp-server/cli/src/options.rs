@@ -31,7 +31,8 @@ use crate::role::{Assignment, Base, OwnRole, OwnRoles, Pattern, RoleName};
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct ServerOptions {
     /// Where to listen: unix:PATH, unix-abstract:NAME, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT,
-    /// fd:NUMBER, systemd or stdio; may be given more than once
+    /// fd:NUMBER, systemd or stdio; with server=off,reconnect-ms=N where to connect to a client that
+    /// listens; may be given more than once
     #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
     pub(crate) listen: Vec<Sourced<Listen>>,
     /// Let processes of this user connect, by name or number, instead of the own user and root; may

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::Timespec;
@@ -65,6 +65,13 @@ pub(crate) type Events = Vec<Event>;
 
 /// An epoll set. Readiness is reported on edges: once for each change.
 pub(crate) struct Poll(OwnedFd);
+
+/// Readable when there are events.
+impl AsFd for Poll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Poll {
     pub(crate) fn new() -> io::Result<Poll> {

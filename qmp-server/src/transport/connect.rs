@@ -113,7 +113,6 @@ impl Connect {
     }
 
     /// Whether to [prepare](Attempt::prepare) an attempt may take long: names are looked up, or files are read.
-    #[cfg(feature = "mux")]
     pub(crate) fn is_slow_to_prepare(&self) -> bool {
         matches!(self.address, Address::Tcp { .. } | Address::Tls { .. })
     }
@@ -225,7 +224,7 @@ impl Connect {
         }
     }
 
-    fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
         match options::modern(name, value) {
             ("server", value) if !switch(name, value)? => {
                 return Err("server=off is not supported: the server listens".to_owned());

@@ -246,7 +246,8 @@ impl Misbehaving {
     /// Stops all of them, or lets those go on that are not to stand still.
     fn set_running(&self, running: bool) -> Result<(), String> {
         let signal = if running { Signal::CONT } else { Signal::STOP };
-        let those = self.processes.iter().zip(MISBEHAVING).filter(|(_, way)| *way != Way::Still);
+        let mut those =
+            self.processes.iter().zip(MISBEHAVING).filter(|(_, way)| *way != Way::Still);
         those.try_for_each(|(process, _)| process.signal(signal)).map_err(cannot("signal"))
     }
 }

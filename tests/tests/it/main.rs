@@ -12,6 +12,7 @@ mod configuration;
 mod conformance;
 mod corking;
 mod descriptors;
+mod dial_out;
 mod difffuzz;
 mod documents;
 mod embedded;

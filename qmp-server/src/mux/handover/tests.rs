@@ -211,7 +211,7 @@ fn nobody_notices_if_there_is_no_other_program() {
 
 /// What the clients take, and what each has not read and has missed.
 fn taken(running: &Running) -> (usize, Vec<(u64, u64)>) {
-    let control = running.mux.shared.control().unwrap();
+    let control = running.mux.control().unwrap();
     let unread = |client: crate::ClientStatus| (client.unread_bytes, client.events_dropped);
     let clients = control.clients().into_iter().map(unread).collect();
     (control.server().unwrap().gauges().kept_bytes, clients)

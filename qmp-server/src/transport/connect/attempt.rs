@@ -11,9 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, ToSocketAddrs};
-#[cfg(feature = "mux")]
-use std::os::fd::BorrowedFd;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::VsockAddr;
@@ -187,7 +185,6 @@ impl Attempt {
         }
     }
 
-    #[cfg(feature = "mux")]
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.stage {
             Stage::Next => None,
@@ -198,13 +195,11 @@ impl Attempt {
     }
 
     /// When this has to go on at the latest.
-    #[cfg(feature = "mux")]
     pub(crate) fn until(&self) -> Instant {
         self.until
     }
 
     /// Whether the socket is another one than when this was asked last.
-    #[cfg(feature = "mux")]
     pub(crate) fn has_new_socket(&mut self) -> bool {
         mem::take(&mut self.new_socket)
     }

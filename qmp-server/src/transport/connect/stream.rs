@@ -6,11 +6,11 @@ use std::io;
 use std::io::IoSlice;
 #[cfg(feature = "mux")]
 use std::mem::MaybeUninit;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::{AddressFamily, getpeername, sockopt};
 #[cfg(feature = "mux")]
 use rustix::{
     buffer::spare_capacity,
@@ -43,6 +43,22 @@ impl AsFd for Stream {
 }
 
 impl Stream {
+    /// The address of the other end, if it is TCP without TLS.
+    pub(crate) fn plain_tcp_peer(&self) -> io::Result<Option<SocketAddr>> {
+        let socket = match self {
+            Stream::Socket(socket) => socket,
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => return Ok(None),
+        };
+        match sockopt::socket_domain(socket)? {
+            AddressFamily::INET | AddressFamily::INET6 => {
+                let peer = getpeername(socket)?;
+                Ok(peer.and_then(|peer| SocketAddr::try_from(peer).ok()))
+            }
+            _ => Ok(None),
+        }
+    }
+
     pub(crate) fn into_transport(self) -> io::Result<Box<dyn Transport>> {
         Ok(match self {
             Stream::Socket(socket) => match sockopt::socket_domain(&socket)? {
