@@ -61,6 +61,8 @@ struct Site {
     folder: TempDir,
     listener: UnixListener,
     limits: Limits,
+    /// Whether clients get the mux's own events.
+    notices: bool,
 }
 
 /// A mux at work.
@@ -73,7 +75,7 @@ impl Site {
     fn new() -> Site {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("upstream.sock")).unwrap();
-        Site { folder, listener, limits: Limits::default() }
+        Site { folder, listener, limits: Limits::default(), notices: false }
     }
 
     fn address(&self, name: &str) -> Address {
@@ -92,7 +94,9 @@ impl Site {
             Some(handover) => handover.resume(&mux, server),
             None => server,
         };
-        let server = server.listen(&Listen::new(self.address("qmp.sock"))).unwrap();
+        let mut listen = Listen::new(self.address("qmp.sock"));
+        listen.notices = self.notices;
+        let server = server.listen(&listen).unwrap();
         mux.serve_on(&engine, server).unwrap();
         Running { engine, mux }
     }
@@ -221,7 +225,11 @@ fn taken(running: &Running) -> (usize, Vec<(u64, u64)>) {
 fn what_is_not_read_yet_goes_over_and_is_charged_as_before() {
     let mut site = Site::new();
     site.limits.unread = 64 << 10;
+    site.notices = true;
     let (mut running, mut upstream) = site.start();
+    while !running.mux.status().connected {
+        std::thread::yield_now();
+    }
     let mut clients = [site.client(false), site.client(true)];
     let event = |number: usize, size: usize| {
         let time = r#"{"seconds": 1, "microseconds": 2}"#;
@@ -236,7 +244,7 @@ fn what_is_not_read_yet_goes_over_and_is_charged_as_before() {
     }
     let mut reader = site.client(false);
     upstream.send(&event(150, 10));
-    reader.expect("\"n\": 150");
+    while !reader.expect("event").contains("\"n\": 150") {}
     // Half a message, which is charged, too.
     clients[0].send(&format!(r#"{{"execute": "{}"#, "y".repeat(100_000)));
     reader.send(r#"{"execute": "first"}"#);
