@@ -139,7 +139,8 @@ pub use machine::{
 pub use metrics::{Metrics, MetricsEndpoint, MetricsOfAll, register_metrics};
 #[cfg(feature = "mux")]
 pub use mux::{
-    Frozen, Handover, InFlightCommand, Mux, UnknownUpstreamLost, UpstreamLost, UpstreamStatus,
+    Dial, DialIn, Frozen, Handover, InFlightCommand, Mux, UnknownUpstreamLost, UpstreamLost,
+    UpstreamStatus,
 };
 pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints, version};
 #[cfg(feature = "roles")]

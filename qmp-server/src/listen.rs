@@ -20,7 +20,7 @@ use crate::access::{group_id, user_id};
 use crate::steps;
 #[cfg(feature = "mux")]
 use crate::transport::Listener;
-use crate::transport::options::{self, switch};
+use crate::transport::options::{self, Setting, switch};
 #[cfg(feature = "tls")]
 use crate::transport::tls;
 use crate::transport::{
@@ -110,6 +110,16 @@ impl Listen {
             notices: false,
             dial_out: None,
         }
+    }
+
+    /// Listens there, with these options.
+    pub(crate) fn of_settings(address: Address, settings: &[Setting]) -> Result<Listen, String> {
+        let mut draft = Draft::new();
+        draft.address = Some(address);
+        for (name, value) in settings {
+            draft.set(name, value.as_deref())?;
+        }
+        draft.finish()
     }
 
     /// Looks for mistakes that can be found without listening: whether the TLS files are good and the key is not for
@@ -464,13 +474,8 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Listen, AddressError> {
         let (address, settings) = options::split(text);
-        let mut draft = Draft::new();
-        draft.address = Some(address.parse()?);
-        for (name, value) in &settings {
-            let set = draft.set(name, value.as_deref());
-            set.map_err(|reason| AddressError::new(text, reason))?;
-        }
-        draft.finish().map_err(|reason| AddressError::new(text, reason))
+        let listen = Listen::of_settings(address.parse()?, &settings);
+        listen.map_err(|reason| AddressError::new(text, reason))
     }
 }
 

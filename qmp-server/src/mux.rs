@@ -3,6 +3,7 @@
 
 mod client;
 mod connection;
+mod dial;
 mod events;
 mod handover;
 mod link;
@@ -22,6 +23,8 @@ use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
 use tracing::Span;
 
 use self::client::{Client, Place};
+use self::dial::Door;
+pub use self::dial::{Dial, DialIn};
 use self::handover::MuxHandover;
 pub use self::handover::{Frozen, Handover};
 use self::link::{CONNECT_TIMEOUT, UpstreamLink};
@@ -77,8 +80,10 @@ pub struct Mux {
 
 struct Shared {
     connect: Connect,
-    /// The connection that was inherited, until the mux serves.
-    inherited: Mutex<Option<Attempt>>,
+    /// How to listen, if the server connects.
+    dial_in: Option<DialIn>,
+    /// What was [opened](Mux::open), until the mux serves.
+    opened: Mutex<Option<Opened>>,
     name: Option<String>,
     /// What the log says of this mux is said in it.
     span: Span,
@@ -97,6 +102,14 @@ struct Shared {
     has_appeared: AtomicBool,
     /// What this mux goes on with when it serves.
     handed_over: Mutex<Option<MuxHandover>>,
+}
+
+/// What there is only once of an upstream server.
+enum Opened {
+    /// The connection that was inherited.
+    Inherited(Attempt),
+    /// Where it connects.
+    Door(Door),
 }
 
 /// What has become of the server for the clients.
@@ -120,8 +133,8 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// Those of [`Connect::verify`].
-    pub fn new(upstream: Connect) -> io::Result<Mux> {
+    /// Those of [`Dial::verify`].
+    pub fn new(upstream: Dial) -> io::Result<Mux> {
         Mux::make(None, upstream)
     }
 
@@ -131,16 +144,21 @@ impl Mux {
     /// # Errors
     ///
     /// Those of [`Mux::new`].
-    pub fn named(name: &str, upstream: Connect) -> io::Result<Mux> {
+    pub fn named(name: &str, upstream: Dial) -> io::Result<Mux> {
         Mux::make(Some(name), upstream)
     }
 
-    fn make(name: Option<&str>, upstream: Connect) -> io::Result<Mux> {
+    fn make(name: Option<&str>, upstream: Dial) -> io::Result<Mux> {
         upstream.verify()?;
+        let (connect, dial_in) = match upstream {
+            Dial::Out(connect) => (connect, None),
+            Dial::In(dial_in) => (dial_in.listen.address.clone().into(), Some(dial_in)),
+        };
         let shared = Shared {
-            is_last: AtomicBool::new(upstream.is_inherited()),
-            connect: upstream,
-            inherited: Mutex::new(None),
+            is_last: AtomicBool::new(dial_in.is_none() && connect.is_inherited()),
+            connect,
+            dial_in,
+            opened: Mutex::new(None),
             name: name.map(str::to_owned),
             span: name.map_or_else(Span::none, |name| tracing::error_span!("mux", machine = name)),
             upstream: Arc::new(Upstream::new()),
@@ -219,8 +237,8 @@ impl Mux {
         self.serve_on(&Engine::new()?, server)
     }
 
-    /// Takes over a connection that is inherited, if the upstream server is at `fd:` or `systemd:`, so that a mistake shows
-    /// before clients can come. Otherwise this happens when the mux serves.
+    /// Takes over a connection that is inherited, if the upstream server is at `fd:` or `systemd:`, or listens for a server that
+    /// connects ([`Dial::In`]), so that a mistake shows before clients can come. Otherwise this happens when the mux serves.
     ///
     /// ```
     /// use qmp_server::Mux;
@@ -232,17 +250,25 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// If there is no such connection.
+    /// If there is no such connection, or if it is not possible to listen there.
     pub fn open(&self) -> io::Result<()> {
         let upstream = &self.shared.connect;
-        let mut inherited = self.shared.inherited();
-        let is_taken_over = self.shared.handed_over().is_some();
-        if upstream.is_inherited() && inherited.is_none() && !is_taken_over {
-            let attempt = Attempt::prepare(upstream, CONNECT_TIMEOUT).map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", upstream.address))
-            })?;
-            *inherited = Some(attempt);
+        let mut opened = self.shared.opened();
+        if opened.is_some() {
+            return Ok(());
         }
+        let open = || -> io::Result<Option<Opened>> {
+            if let Some(dial_in) = &self.shared.dial_in {
+                return Door::open(dial_in).map(|door| Some(Opened::Door(door)));
+            }
+            if !self.shared.is_inherited() || self.shared.handed_over().is_some() {
+                return Ok(None);
+            }
+            Ok(Some(Opened::Inherited(Attempt::prepare(upstream, CONNECT_TIMEOUT)?)))
+        };
+        *opened = open().map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", upstream.address))
+        })?;
         Ok(())
     }
 
@@ -278,7 +304,7 @@ impl Mux {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, error));
         }
         self.open()?;
-        let inherited = self.shared.inherited().take();
+        let opened = self.shared.opened().take();
         #[cfg(feature = "metrics")]
         self.report_to(&server.metrics());
         let dispatcher = server.dispatcher().clone();
@@ -288,7 +314,7 @@ impl Mux {
         let shared = Arc::clone(&self.shared);
         let server = server.in_span(shared.span.clone()).on_end(move || shared.ended());
         let mut link =
-            UpstreamLink::new(registration, Arc::clone(&self.shared), dispatcher, inherited);
+            UpstreamLink::new(registration, Arc::clone(&self.shared), dispatcher, opened);
         let handover = self.shared.handed_over().take();
         let _entered = self.shared.span.clone().entered();
         link.serve(engine, server, handover)?;
@@ -434,8 +460,13 @@ impl Shared {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn inherited(&self) -> MutexGuard<'_, Option<Attempt>> {
-        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the connection is there already, and cannot be made again.
+    fn is_inherited(&self) -> bool {
+        self.dial_in.is_none() && self.connect.is_inherited()
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn handed_over(&self) -> MutexGuard<'_, Option<MuxHandover>> {

@@ -7,7 +7,7 @@ use std::mem::{Discriminant, discriminant};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use qmp_server::{Address, Listen};
+use qmp_server::{Address, Dial, Listen};
 
 use crate::Failure;
 use crate::config::Sourced;
@@ -76,14 +76,15 @@ impl Taken {
         }
         for (options, claim) in of.iter().zip(claims) {
             let Some(upstream) = &options.mux.upstream else { continue };
-            let address = &upstream.value.address;
+            let address = upstream.value.address();
             let place = Place::of(address);
             if overlaps(&self.listened, &place, address) {
                 let reason = format_args!("the mux itself listens at {address}");
                 return Err(upstream.blame("upstream", reason));
             }
-            let is_inherited = matches!(address, Address::Fd(_) | Address::Systemd(_));
-            if is_inherited && overlaps(&self.upstream, &place, address) {
+            let is_single = matches!(upstream.value, Dial::In(_))
+                || matches!(address, Address::Fd(_) | Address::Systemd(_));
+            if is_single && overlaps(&self.upstream, &place, address) {
                 let reason = format_args!("{address} is the upstream server of another machine");
                 return Err(upstream.blame("upstream", reason));
             }

@@ -25,7 +25,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use qmp_dispatch::proto::Value;
-use qmp_server::{Address, Connect, Listen};
+use qmp_server::{Address, Dial, Listen};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::setsid;
 
@@ -137,7 +137,7 @@ impl Behind {
         if let Some(machine) = options.machine.first() {
             return Err(machine.blame("machine", "with --exec there is one machine"));
         }
-        options.mux.upstream = Some(Connect::new(Address::Fd(UPSTREAM)).into());
+        options.mux.upstream = Some(Dial::from(Address::Fd(UPSTREAM)).into());
         let mut door = Listen::new(Address::Fd(self.door));
         door.role = Some("admin".to_owned());
         options.listen.insert(0, door.into());

@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use qmp_dispatch::proto::{Dialect, UnknownDialect};
 use qmp_server::{
-    Access, Address, Connect, Limits, Listen, TracePoints, UnknownUpstreamLost, UpstreamLost,
+    Access, Address, Dial, Limits, Listen, TracePoints, UnknownUpstreamLost, UpstreamLost,
 };
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -260,9 +260,9 @@ impl MachineOptions {
 pub(crate) struct UpstreamOptions {
     /// The server to share: unix:PATH, a path with a slash, unix-abstract:NAME, tcp:HOST:PORT,
     /// tls:HOST:PORT with ca=FILE, vsock:CID:PORT, or a connection that is inherited: fd:NUMBER or
-    /// systemd:NAME; QEMU's server=on,wait=off may follow
+    /// systemd:NAME; QEMU's server=on,wait=off may follow; with dial-in=on where to listen for it
     #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
-    pub(crate) upstream: Option<Sourced<Connect>>,
+    pub(crate) upstream: Option<Sourced<Dial>>,
     /// The QEMU whose errors clients get for what is no message: 10.0 or 11.1; by default the one
     /// that the server is, or is next to
     #[arg(long, value_name = "VERSION")]
@@ -304,7 +304,7 @@ impl UpstreamOptions {
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct SharedMachine {
     pub(crate) name: Option<MachineName>,
-    pub(crate) upstream: Option<Sourced<Connect>>,
+    pub(crate) upstream: Option<Sourced<Dial>>,
     dialect: Option<QemuDialect>,
     upstream_lost: Option<Lost>,
     pub(crate) listen: Vec<Sourced<Listen>>,
@@ -355,7 +355,10 @@ impl SharedMachine {
     /// Which paths the upstream servers of its machines have, if there may be any number of them.
     pub(crate) fn pattern(&self) -> Result<Option<PathPattern>, Failure> {
         let Some(sourced) = &self.upstream else { return Ok(None) };
-        let Address::Unix(path) = &sourced.value.address else { return Ok(None) };
+        let Address::Unix(path) = sourced.value.address() else { return Ok(None) };
+        if matches!(sourced.value, Dial::In(_)) {
+            return Ok(None);
+        }
         PathPattern::parse(path).map_err(|error| sourced.blame("upstream", error))
     }
 
@@ -369,7 +372,10 @@ impl SharedMachine {
             *name = fill(name);
         }
         if let Some(upstream) = &mut machine.upstream {
-            upstream.value.address = Address::Unix(found.path.clone());
+            let path = Address::Unix(found.path.clone());
+            if let Dial::Out(connect) = &mut upstream.value {
+                connect.address = path;
+            }
         }
         for listen in &mut machine.listen {
             match &mut listen.value.address {

@@ -25,6 +25,14 @@ impl<'de> Deserialize<'de> for Connect {
     }
 }
 
+/// A string as on the command line, with options.
+#[cfg(feature = "mux")]
+impl<'de> Deserialize<'de> for crate::Dial {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<crate::Dial, D::Error> {
+        deserializer.deserialize_str(Parsed(PhantomData))
+    }
+}
+
 /// Parses a string; a visitor that fails is told of with the place of the string.
 struct Parsed<T>(PhantomData<T>);
 

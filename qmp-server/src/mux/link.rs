@@ -18,7 +18,7 @@
 //! events come.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,11 +27,12 @@ use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::client::{Received, RequestTooLarge, SessionError, Stage};
 use qmp_dispatch::proto::{Band, Capability, Error, Event};
 
-use super::Shared;
 use super::connection::{Connection, Written};
+use super::dial::{Arrived, Arriving, Door};
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use super::handover::{MuxHandover, MuxState};
 use super::lost::UpstreamLost;
+use super::{Opened, Shared};
 use crate::engine::{Engine, Freezing, Gate, Input, Link, Next, Whom};
 use crate::io::{Interest, Notice, Registration, look_up_aside};
 use crate::server::{Control, Server};
@@ -116,6 +117,9 @@ enum State {
     Waiting {
         until: Instant,
     },
+    /// Until the server has connected, if that is at its end.
+    Listening,
+    Arriving(Arriving),
     Preparing(Arc<Prepared>),
     Connecting(Box<Attempt>),
     /// If the server is silent until `silent_at`, that is told once.
@@ -141,6 +145,8 @@ pub(super) struct UpstreamLink {
     shared: Arc<Shared>,
     dispatcher: Dispatcher,
     state: State,
+    /// Where the server connects, if this end listens.
+    door: Option<Door>,
     /// How many connections there have been, from a random number on.
     connections: u64,
     /// When the last attempt to connect began.
@@ -166,6 +172,8 @@ impl Link for UpstreamLink {
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
+            State::Listening => self.door.as_ref().map(AsFd::as_fd),
+            State::Arriving(arriving) => Some(arriving.as_fd()),
             State::Connecting(attempt) => attempt.socket(),
             State::Greeting { connection, .. }
             | State::Negotiating { connection, .. }
@@ -190,7 +198,7 @@ impl Link for UpstreamLink {
             self.early_until = None;
             self.set_gate(Gate::Shut);
         }
-        let is_alone = matches!(self.state, State::Waiting { .. });
+        let is_alone = matches!(self.state, State::Waiting { .. } | State::Listening);
         if is_alone && self.shared.is_last.load(Ordering::SeqCst) {
             self.shared.shut_down();
         }
@@ -212,7 +220,7 @@ impl Link for UpstreamLink {
             _ => None,
         };
         if connection.is_none() {
-            if self.shared.connect.is_inherited() {
+            if self.shared.is_inherited() {
                 return Err(io::Error::other("an upstream server that was inherited is not ready"));
             }
             if self.shared.upstream.is_connected() {
@@ -294,21 +302,23 @@ impl UpstreamLink {
         registration: Arc<Registration>,
         shared: Arc<Shared>,
         dispatcher: Dispatcher,
-        inherited: Option<Attempt>,
+        opened: Option<Opened>,
     ) -> UpstreamLink {
         let now = Instant::now();
         // One that was inherited is there, or the mux ends.
-        let waits =
-            shared.upstream.lost_policy() == UpstreamLost::Keep || shared.connect.is_inherited();
+        let waits = shared.upstream.lost_policy() == UpstreamLost::Keep || shared.is_inherited();
+        let (state, door) = match opened {
+            Some(Opened::Inherited(attempt)) => (State::Connecting(Box::new(attempt)), None),
+            Some(Opened::Door(door)) => (State::Waiting { until: now }, Some(door)),
+            None => (State::Waiting { until: now }, None),
+        };
         UpstreamLink {
             registration,
             shared,
             dispatcher,
             early_until: (!waits).then(|| now + EARLY),
-            state: match inherited {
-                Some(attempt) => State::Connecting(Box::new(attempt)),
-                None => State::Waiting { until: now },
-            },
+            state,
+            door,
             connections: super::random() >> 1,
             began: now,
             pause: FIRST_PAUSE,
@@ -322,7 +332,8 @@ impl UpstreamLink {
     fn step(&mut self, state: State, input: Input, now: Instant) -> Result<State, End> {
         match state {
             State::Waiting { until } if now < until => Ok(State::Waiting { until }),
-            State::Waiting { .. } => self.begin(now),
+            State::Waiting { .. } | State::Listening => self.begin(now),
+            State::Arriving(arriving) => self.arrive(arriving, now),
             State::Preparing(prepared) => {
                 let attempt = prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
                 match attempt {
@@ -342,6 +353,15 @@ impl UpstreamLink {
 
     fn begin(&mut self, now: Instant) -> Result<State, End> {
         self.began = now;
+        if let Some(door) = &self.door {
+            // Another one than that of the connection before, or the same again, which is as well.
+            self.new_socket = true;
+            return match door.accept(now, CONNECT_TIMEOUT) {
+                Ok(arriving) => self.arrive(arriving, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(State::Listening),
+                Err(error) => Err(error.into()),
+            };
+        }
         let upstream = &self.shared.connect;
         if !upstream.is_slow_to_prepare() {
             let attempt = Attempt::prepare(upstream, CONNECT_TIMEOUT)?;
@@ -356,6 +376,18 @@ impl UpstreamLink {
             registration.post(Notice::Wake);
         });
         Ok(State::Preparing(prepared))
+    }
+
+    /// Goes on with a server that has connected. Others wait until it has gone.
+    fn arrive(&mut self, arriving: Arriving, now: Instant) -> Result<State, End> {
+        let Some(door) = &self.door else { return Ok(State::Waiting { until: now }) };
+        match door.admit(arriving, now)? {
+            Arrived::NotYet(arriving) => Ok(State::Arriving(arriving)),
+            Arrived::Connected(stream) => {
+                self.new_socket = true;
+                self.made(stream, now)
+            }
+        }
     }
 
     fn connect(&mut self, mut attempt: Box<Attempt>, now: Instant) -> Result<State, End> {
@@ -397,6 +429,10 @@ impl UpstreamLink {
         let next = connection.session.stage();
         let silent_at = match silent_at {
             _ if next != stage => Some(now + ANSWER_EXPECTED),
+            // Others that have connected wait for it, and the one that is meant may be among them.
+            Some(at) if at <= now && self.door.is_some() => {
+                return Err(End::broken("it has connected, and does not greet or negotiate"));
+            }
             Some(at) if at <= now => {
                 self.tell_of_silence(&connection);
                 None
@@ -543,7 +579,7 @@ impl UpstreamLink {
             self.shared.upstream.set_reason(&end.why);
         }
         // The same thing again is not worth a line each time.
-        if self.shared.connect.is_inherited() && was_connected {
+        if self.shared.is_inherited() && was_connected {
             tracing::info!(server = %self.shared.connect.address, "the upstream server has ended: {}", end.why);
         } else if self.told.as_ref() != Some(&end) {
             tracing::warn!(server = %self.shared.connect.address, "no upstream server: {}", end.why);
@@ -565,8 +601,7 @@ impl UpstreamLink {
         let upstream = &self.shared.upstream;
         let policy = upstream.lost_policy();
         // If it was inherited, there will be no other one to wait for.
-        let stay =
-            policy == UpstreamLost::Keep && !(end.orderly || self.shared.connect.is_inherited());
+        let stay = policy == UpstreamLost::Keep && !(end.orderly || self.shared.is_inherited());
         // First, so that the loop drops what clients have queued before it learns that they are owed nothing.
         match (policy, self.shared.server()) {
             (UpstreamLost::Keep, Some(server)) if !stay => {
@@ -602,13 +637,14 @@ impl UpstreamLink {
     fn next(&mut self, now: Instant) -> Next {
         let at = match &self.state {
             State::Waiting { until } => Some(*until),
+            State::Arriving(arriving) => Some(arriving.until),
             State::Connecting(attempt) => Some(attempt.until()),
             State::Greeting { silent_at, .. } | State::Negotiating { silent_at, .. } => *silent_at,
-            State::Preparing(_) | State::Serving { .. } | State::Ended => None,
+            State::Listening | State::Preparing(_) | State::Serving { .. } | State::Ended => None,
         };
         let at = at.into_iter().chain(self.ends_at).chain(self.early_until).min();
         let (interest, again) = match &self.state {
-            State::Connecting(_) => (Interest::ReadableWritable, false),
+            State::Connecting(_) | State::Arriving(_) => (Interest::ReadableWritable, false),
             State::Greeting { connection, .. }
             | State::Negotiating { connection, .. }
             | State::Serving { connection } => (connection.interest(), connection.is_readable()),
@@ -627,6 +663,7 @@ impl UpstreamLink {
 /// Also if it ends by a panic: nobody waits for an answer that does not come.
 impl Drop for UpstreamLink {
     fn drop(&mut self) {
+        self.door.iter().for_each(Door::clean_up);
         self.shared.upstream.lost("the mux ends", |_| true);
     }
 }

@@ -17,7 +17,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use self::attempt::Attempt;
-use super::options::{self, switch};
+use super::options::{self, Setting, switch};
 use super::{Address, AddressError, Transport};
 
 /// The system takes a timeout of zero for none.
@@ -129,6 +129,15 @@ impl Connect {
 
     pub(super) fn allows_ipv6(&self) -> bool {
         self.ipv6.unwrap_or(self.ipv4 != Some(true))
+    }
+
+    /// Connects there, with these options.
+    pub(crate) fn of_settings(address: Address, settings: &[Setting]) -> Result<Connect, String> {
+        let mut connect = Connect::new(address);
+        for (name, value) in settings {
+            connect.set(name, value.as_deref())?;
+        }
+        Ok(connect)
     }
 
     /// Looks for mistakes that can be found without connecting: in the address, and in the files of TLS.
@@ -299,12 +308,8 @@ impl FromStr for Connect {
 
     fn from_str(text: &str) -> Result<Connect, AddressError> {
         let (address, settings) = options::split(text);
-        let mut connect = Connect::new(address.parse()?);
-        for (name, value) in &settings {
-            let set = connect.set(name, value.as_deref());
-            set.map_err(|reason| AddressError::new(text, reason))?;
-        }
-        Ok(connect)
+        let connect = Connect::of_settings(address.parse()?, &settings);
+        connect.map_err(|reason| AddressError::new(text, reason))
     }
 }
 

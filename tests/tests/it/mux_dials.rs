@@ -5,11 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
+use qmp_proto::Dialect;
 use tests::certificates::{Authority, Identity};
 use tests::endpoint::Endpoint;
 use tests::process::Process;
+use tests::programs::Oracle;
 use tests::scripted::Peer;
-use tests::server::{Client, LIMIT, Server, program, qmp_server};
+use tests::server::{Client, LIMIT, Server, program, qmp_server, refusal};
+use tests::waiting::wait_for;
 
 /// The mux behind this endpoint must share the machine of this name.
 #[track_caller]
@@ -115,4 +118,78 @@ fn a_connection_that_systemd_has_passed_is_shared() {
     drop(peer);
     let status = process.wait(LIMIT).unwrap();
     assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", process.stderr());
+}
+
+/// A mux at which servers connect, and the path for that.
+fn dialled_in(options: &str) -> (Server, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("upstream.sock");
+    let upstream = format!("unix:{},dial-in=on{options}", path.display());
+    let arguments = ["mux", "--upstream", &upstream, "--upstream-lost", "keep"];
+    let listen = ["--listen", "unix:{sock},notices=on"];
+    (Server::start_in(dir, arguments.into_iter().chain(listen)), path)
+}
+
+#[test]
+fn a_server_that_connects_is_shared_and_the_next_one_waits_for_its_end() {
+    let (mux, path) = dialled_in("");
+    let connect = || Peer::of(UnixStream::connect(&path).unwrap());
+    let mut first = connect();
+    let mut second = connect();
+    second.greet("[]");
+    first.greet("[]");
+    first.negotiate();
+    let mut client = mux.negotiated();
+    client.send_command("one");
+    let request = first.expect("one");
+    first.answer(&request, "{}");
+    client.expect(r#"{"return": {}}"#);
+    drop(first);
+    client.expect_event("__org.qmp-server_UPSTREAM_DISCONNECTED");
+    second.negotiate();
+    client.expect_event("__org.qmp-server_UPSTREAM_CONNECTED");
+    client.send_command("two");
+    second.expect("two");
+}
+
+#[test]
+fn qemu_connects_to_its_mux() {
+    for dialect in Dialect::ALL {
+        let Some(qemu) = Oracle::of(dialect).program("qemu-system-x86_64") else { return };
+        let (mux, path) = dialled_in(",server=off,mode=0600");
+        let qmp = format!("unix:{},server=off,reconnect-ms=20", path.display());
+        let mut command = Command::new(qemu);
+        command.args(["-machine", "none", "-nodefaults", "-display", "none", "-S", "-qmp", &qmp]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        for _ in 0..2 {
+            let _process = Process::start(&mut command).unwrap();
+            let mut client = mux.negotiated();
+            wait_for(|| {
+                let status = client.execute("__org.qmp-server_query-upstream").to_string();
+                if status.contains(r#""connected": true"#) { Ok(()) } else { Err(status) }
+            });
+            client.execute("query-status");
+        }
+    }
+}
+
+#[test]
+fn a_server_of_another_user_is_not_spoken_to() {
+    let (mut mux, path) = dialled_in(",user=65534");
+    let mut stranger = Peer::of(UnixStream::connect(&path).unwrap());
+    stranger.greet("[]");
+    stranger.expect_end();
+    mux.process().expect_log("has connected, and may not");
+}
+
+#[test]
+fn the_socket_for_a_server_is_removed_and_cannot_be_shared() {
+    let (mut mux, path) = dialled_in("");
+    assert!(path.exists());
+    let listen = format!("unix:{}", path.with_extension("other").display());
+    let upstream = format!("unix:{},dial-in=on", path.display());
+    let line = refusal(&["mux", "--upstream", &upstream, "--listen", &listen]);
+    assert!(line.contains("another server listens there"), "{line}");
+    mux.process().stop().unwrap();
+    assert!(!path.exists());
 }

@@ -108,7 +108,7 @@ impl Machine {
             return Err(listen.blame("listen", inherited));
         }
         if let Some(upstream) = &section.value.upstream
-            && is_inherited(&upstream.value.address)
+            && is_inherited(upstream.value.address())
         {
             return Err(upstream.blame("upstream", inherited));
         }

@@ -18,8 +18,6 @@ use rustix::{
 };
 
 use crate::transport::Transport;
-#[cfg(feature = "tls")]
-use crate::transport::tls::TlsStream;
 use crate::transport::vsock::VsockStream;
 #[cfg(feature = "mux")]
 use crate::transport::{Received, unix};
@@ -29,7 +27,7 @@ pub(crate) enum Stream {
     /// Of any family.
     Socket(OwnedFd),
     #[cfg(feature = "tls")]
-    Tls(Box<TlsStream>),
+    Tls(Box<dyn Transport>),
 }
 
 impl AsFd for Stream {

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How a mux and its upstream server come together: either of the two may connect.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use crate::access::{Access, Decision, user_id};
+use crate::listen::bind;
+use crate::transport::connect::stream::Stream;
+use crate::transport::options::{self, Setting, switch};
+use crate::transport::{Listener, Opened, Transport};
+use crate::{Address, AddressError, Connect, Listen};
+
+/// How a [`Mux`](crate::Mux) and its upstream server come together.
+///
+/// Written as a [`Connect`], or with `dial-in=on` among the options of a [`Listen`] if the server connects: `user=NAME` is then the
+/// user whose process it must be at a Unix socket, by name or number, in place of the own user and root. What QEMU is told is
+/// understood there: `server=off,reconnect-ms=N`.
+///
+/// ```
+/// use qmp_server::Dial;
+///
+/// let dial: Dial = "unix:/run/vm0/qmp.sock,dial-in=on,mode=0600,user=0".parse()?;
+/// let Dial::In(dial_in) = dial else { panic!() };
+/// assert_eq!(dial_in.listen, "unix:/run/vm0/qmp.sock,mode=0600".parse()?);
+/// assert!(matches!("unix:/run/vm0/qemu.sock".parse()?, Dial::Out(_)));
+/// # Ok::<(), qmp_server::AddressError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Dial {
+    /// The server listens, and the mux connects.
+    Out(Connect),
+    /// The mux listens, and the server connects.
+    In(DialIn),
+}
+
+/// How to listen for a server that connects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct DialIn {
+    /// Where, and how.
+    pub listen: Listen,
+    /// The user whose process a server at a Unix socket must be, by name or number; by default the own user or root.
+    pub user: Option<String>,
+}
+
+impl Dial {
+    /// Where the server is, or where it connects.
+    pub fn address(&self) -> &Address {
+        match self {
+            Dial::Out(connect) => &connect.address,
+            Dial::In(dial_in) => &dial_in.listen.address,
+        }
+    }
+
+    /// Looks for mistakes without connecting or listening.
+    ///
+    /// # Errors
+    ///
+    /// That of [`Mux::open`](crate::Mux::open), or of connecting, for the same mistake.
+    pub fn verify(&self) -> io::Result<()> {
+        match self {
+            Dial::Out(connect) => connect.verify(),
+            Dial::In(DialIn { listen, user }) => {
+                user.as_deref().map(user_id).transpose()?;
+                listen.verify().map_err(|error| error.reason)
+            }
+        }
+    }
+}
+
+impl DialIn {
+    /// Listens like this, for a server of the own user or root.
+    pub fn new(listen: Listen) -> DialIn {
+        DialIn { listen, user: None }
+    }
+
+    fn parse(address: Address, settings: Vec<Setting>) -> Result<DialIn, String> {
+        let (mut user, mut rest) = (None, Vec::new());
+        for (name, value) in settings {
+            match options::modern(&name, value.as_deref()) {
+                ("server", value) if switch("server", value)? => {
+                    return Err("with dial-in=on the server connects: server=off".to_owned());
+                }
+                // What QEMU does, and not this end.
+                ("server" | "reconnect" | "reconnect-ms" | "dial-in", _) => {}
+                ("user", Some(name)) => user = Some(name.to_owned()),
+                ("role" | "pretty" | "notices", _) => {
+                    return Err(format!("{name} is for clients, and not for dial-in=on"));
+                }
+                _ => rest.push((name, value)),
+            }
+        }
+        Ok(DialIn { user, ..DialIn::new(Listen::of_settings(address, &rest)?) })
+    }
+}
+
+impl From<Connect> for Dial {
+    fn from(connect: Connect) -> Dial {
+        Dial::Out(connect)
+    }
+}
+
+impl From<Address> for Dial {
+    fn from(address: Address) -> Dial {
+        Dial::Out(address.into())
+    }
+}
+
+impl FromStr for Dial {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Dial, AddressError> {
+        let (address, mut settings) = options::split(text);
+        let wrong = |reason| AddressError::new(text, reason);
+        let mut dials_in = false;
+        for (name, value) in settings.iter().filter(|(name, _)| name == "dial-in") {
+            dials_in = switch(name, value.as_deref()).map_err(wrong)?;
+        }
+        if dials_in {
+            return Ok(Dial::In(DialIn::parse(address.parse()?, settings).map_err(wrong)?));
+        }
+        settings.retain(|(name, _)| name != "dial-in");
+        let connect = Connect::of_settings(address.parse()?, &settings);
+        Ok(Dial::Out(connect.map_err(wrong)?))
+    }
+}
+
+/// Where servers connect, and which of them may.
+pub(super) struct Door {
+    listener: Box<dyn Listener>,
+    access: Access,
+    #[cfg(feature = "tls")]
+    has_tls: bool,
+}
+
+/// A server that has connected, during its handshake.
+pub(super) struct Arriving {
+    transport: Box<dyn Transport>,
+    pub(super) until: Instant,
+}
+
+/// What has come of it.
+pub(super) enum Arrived {
+    /// It has to do something first.
+    NotYet(Arriving),
+    /// It is one that may connect.
+    Connected(Stream),
+}
+
+impl Door {
+    pub(super) fn open(DialIn { listen, user }: &DialIn) -> io::Result<Door> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let mut access = Access::default();
+        if let Some(user) = user {
+            access.allow_user(user)?;
+        }
+        let mut opened = bind(listen).map_err(|error| error.reason)?.into_iter();
+        let mut listener = match (opened.next(), opened.next()) {
+            (Some(Opened::Listener(listener)), None) => listener,
+            (_, Some(_)) => return Err(invalid("systemd has passed more than one such socket")),
+            _ => return Err(invalid("is connected, and nobody can connect there")),
+        };
+        listener.open()?;
+        Ok(Door {
+            listener,
+            access,
+            #[cfg(feature = "tls")]
+            has_tls: listen.tls.is_some(),
+        })
+    }
+
+    /// The next server that has connected. Its handshake may take this long.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is none.
+    pub(super) fn accept(&self, now: Instant, patience: Duration) -> io::Result<Arriving> {
+        Ok(Arriving { transport: self.listener.accept()?, until: now + patience })
+    }
+
+    /// Goes on with the handshake, and decides whether the server may connect.
+    pub(super) fn admit(&self, arriving: Arriving, now: Instant) -> io::Result<Arrived> {
+        let transport = &arriving.transport;
+        match transport.handshake() {
+            Ok(()) => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if now < arriving.until => return Ok(Arrived::NotYet(arriving)),
+            Err(_) => {
+                let error = "it does not complete the TLS handshake";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, error));
+            }
+        }
+        let peer = transport.peer()?;
+        if !matches!(self.access.decide(&peer), Decision::Yes) {
+            let error = format!("{peer} has connected, and may not");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
+        }
+        #[cfg(feature = "tls")]
+        if self.has_tls {
+            return Ok(Arrived::Connected(Stream::Tls(arriving.transport)));
+        }
+        let socket = transport.as_fd().try_clone_to_owned()?;
+        Ok(Arrived::Connected(Stream::Socket(socket)))
+    }
+
+    /// Removes the file of the socket.
+    pub(super) fn clean_up(&self) {
+        self.listener.clean_up();
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl AsFd for Arriving {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_connects_is_listened_for() {
+        let parse = |text: &str| text.parse::<Dial>().map_err(|error| error.to_string());
+        let dial_in = |text: &str| match parse(text).unwrap() {
+            Dial::In(dial_in) => dial_in,
+            Dial::Out(connect) => panic!("{connect:?}"),
+        };
+        let plain = dial_in("unix:path=a,dial-in=on,server=off,reconnect-ms=100");
+        assert_eq!(plain, DialIn::new("unix:a".parse().unwrap()));
+        let all = dial_in("unix:a,abstract=on,dial-in,user=qemu");
+        assert_eq!(all.user.as_deref(), Some("qemu"));
+        assert_eq!(all.listen.address, Address::UnixAbstract("a".into()));
+        let file = dial_in("unix:a,mode=0660,group=kvm,dial-in");
+        assert_eq!(file.listen, "unix:a,mode=0660,group=kvm".parse().unwrap());
+        assert_eq!(parse("unix:a,dial-in=off"), Ok(Address::Unix("a".into()).into()));
+        for (text, reason) in [
+            ("unix:a,dial-in=on,server=on", "with dial-in=on the server connects: server=off"),
+            ("unix:a,dial-in=on,role=x", "role is for clients, and not for dial-in=on"),
+            ("unix:a,dial-in=perhaps", "dial-in is on or off, not 'perhaps'"),
+            ("unix:a,user=x", "option 'user=x' is unknown"),
+            ("tls:h:1,dial-in=on", "TLS needs cert=FILE and key=FILE"),
+        ] {
+            assert_eq!(parse(text), Err(format!("'{text}': {reason}")));
+        }
+    }
+}
