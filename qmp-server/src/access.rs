@@ -7,7 +7,7 @@ mod limits;
 mod origin;
 mod users;
 
-pub(crate) use account::{Accounts, BeingClosed, Charge, Ledger, owner_of};
+pub(crate) use account::{Accounts, BeingClosed, Charge, Ledger, Users, owner_of};
 pub(crate) use admission::{
     Door, HANDSHAKE_DEADLINE, Logged, Policy, RefusalHook, Refused, Verdict,
 };

@@ -44,7 +44,7 @@ pub(crate) use self::listening::Listening;
 pub(crate) use self::observed::Observed;
 use self::work::Done;
 pub(crate) use self::work::Whom;
-use crate::access::Origin;
+use crate::access::{Origin, Users};
 use crate::io::Mailbox;
 #[cfg(feature = "mux")]
 use crate::io::Registration;
@@ -105,6 +105,8 @@ struct Shared {
     most_threads: usize,
     thread_name: String,
     on_thread_start: OnThreadStart,
+    /// What users take of all servers.
+    users: Arc<Users>,
     /// Whether there are handles, through which more may be hosted.
     is_needed: AtomicBool,
     /// The log has told that all threads are blocked, and they still are.
@@ -127,7 +129,7 @@ impl Engine {
     }
 
     fn start(settings: EngineBuilder) -> io::Result<Engine> {
-        let EngineBuilder { most_threads, thread_name, on_thread_start } = settings;
+        let EngineBuilder { most_threads, thread_name, on_thread_start, per_user } = settings;
         let mailbox = Arc::new(Mailbox::new()?);
         let results = Arc::new(Results::default());
         let cork = Arc::new(Cork::new(&mailbox));
@@ -141,6 +143,7 @@ impl Engine {
             most_threads,
             thread_name,
             on_thread_start,
+            users: Arc::new(Users::new(per_user)),
             is_needed: AtomicBool::new(true),
             told_of_block: AtomicBool::new(false),
         });
@@ -193,7 +196,8 @@ impl Engine {
     ) -> Arc<Hosted> {
         let shared = &self.handle.0;
         let stays = plan.options.stay || !listeners.is_empty();
-        let server = Hosted::new(plan, &shared.mailbox, &shared.results, &shared.cork);
+        let server =
+            Hosted::new(plan, &shared.mailbox, &shared.results, &shared.cork, &shared.users);
         // Before what is posted for its connections: the loop takes this in that order.
         shared.post(Done::Host { server: Arc::clone(&server), listeners, reply });
         let mut any = false;

@@ -12,14 +12,15 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use qmp_dispatch::{Dispatcher, RegisterError, Registry};
 use qmp_server::{
-    Address, Audit, Control, Listen, ListenError, Metrics, MetricsEndpoint, Roles, RolesInForce,
-    Server, TracePoints,
+    Address, Audit, Control, Listen, ListenError, Metrics, MetricsEndpoint, Quota, Roles,
+    RolesInForce, Server, TracePoints,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Sourced;
+use crate::limit::Limit;
 use crate::log::{self, Guard, LogFormat};
 use crate::options::ServerOptions;
 use crate::role::{Pattern, roles};
@@ -233,6 +234,23 @@ fn raise_descriptor_limit() {
     if let Err(error) = raised {
         tracing::debug!(%error, "the limit of descriptors cannot be raised");
     }
+}
+
+/// What one user may take of all machines together: half of the descriptors that the process may open for connections, and a
+/// quarter for what comes with messages. The rest is for the machines themselves and for other users.
+pub(crate) fn share_of_user(options: &ServerOptions) -> Quota {
+    raise_descriptor_limit();
+    let open = getrlimit(Resource::Nofile).current;
+    let open = open.and_then(|open| usize::try_from(open).ok()).unwrap_or(usize::MAX);
+    // More for one machine is more for all of them.
+    let of_machine = options.limits().per_user;
+    let mut share = Quota::UNLIMITED;
+    share.descriptors = (open / 4).max(256);
+    share.monitors = (open / 2).max(256);
+    if options.limit.iter().any(Limit::is_of_connections) {
+        share.monitors = share.monitors.max(of_machine.monitors);
+    }
+    share
 }
 
 /// Lets in who may connect, for as much as they may take. Others are told of in the audit.

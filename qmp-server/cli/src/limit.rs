@@ -51,6 +51,11 @@ impl Limit {
         let _ = (self.set)(limits, &self.value);
     }
 
+    /// Whether this says how many connections a user may have.
+    pub(crate) fn is_of_connections(&self) -> bool {
+        self.name == "monitors-per-user"
+    }
+
     /// How many machines a mux may have, if this says that.
     pub(crate) fn machines(&self) -> Option<usize> {
         let mut machines = 0;

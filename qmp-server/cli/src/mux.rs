@@ -131,8 +131,8 @@ impl Host {
     ) -> Result<Host, Failure> {
         let (plan, claims) = Plan::of(&options)?;
         let inbox = Arc::new(Inbox::new()?);
-        let most = options.most_machines();
-        let mut fleet = Fleet::new((claims.taken, claims.program), most, Arc::clone(&inbox))?;
+        let taken = (claims.taken, claims.program);
+        let mut fleet = Fleet::new(taken, &options, Arc::clone(&inbox))?;
         fleet.handed_over = handed_over;
         let patterns = Patterns::new(plan.patterns)?;
         // All listen before one is served: who cannot is told of at once, and leaves no socket behind.

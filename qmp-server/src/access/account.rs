@@ -146,11 +146,43 @@ impl Account {
     }
 }
 
+/// The accounts of users: of those of one server, or of all servers of an engine.
+pub(crate) struct Users {
+    quota: Quota,
+    accounts: Mutex<HashMap<String, Weak<Account>>>,
+}
+
+impl Users {
+    pub(crate) fn new(quota: Quota) -> Users {
+        Users { quota, accounts: Mutex::default() }
+    }
+
+    /// `None` if there is no limit.
+    fn account_of(&self, user: &str) -> Option<Arc<Account>> {
+        if self.quota == Quota::UNLIMITED {
+            return None;
+        }
+        let mut accounts = lock(&self.accounts);
+        if let Some(account) = accounts.get(user).and_then(Weak::upgrade) {
+            return Some(account);
+        }
+        // Only when the table would grow: each user is looked at once for each time the table doubles.
+        if accounts.len() == accounts.capacity() {
+            accounts.retain(|_, account| account.strong_count() > 0);
+        }
+        let account = Account::new(self.quota);
+        accounts.insert(user.to_owned(), Arc::downgrade(&account));
+        Some(account)
+    }
+}
+
 /// The accounts of a server.
 pub(crate) struct Accounts {
     server: Arc<Account>,
     limits: Limits,
-    users: Mutex<HashMap<String, Weak<Account>>>,
+    users: Users,
+    /// Of all servers of the engine.
+    users_of_all: Arc<Users>,
     /// Connections that are still being closed; nowhere zero.
     closing: Mutex<HashMap<Closer, usize>>,
     /// Texts that are kept for several clients at a time, by where they are, and for how many.
@@ -162,11 +194,16 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    pub(crate) fn new(limits: &Limits, registration: Arc<Registration>) -> Arc<Accounts> {
+    pub(crate) fn new(
+        limits: &Limits,
+        users_of_all: &Arc<Users>,
+        registration: Arc<Registration>,
+    ) -> Arc<Accounts> {
         Arc::new(Accounts {
             server: Account::new(limits.per_server),
             limits: *limits,
-            users: Mutex::default(),
+            users: Users::new(limits.per_user),
+            users_of_all: Arc::clone(users_of_all),
             closing: Mutex::default(),
             shared: Mutex::default(),
             registration,
@@ -181,19 +218,25 @@ impl Accounts {
         if closing >= CLOSING_PER_USER {
             return Err(format!("{closing} connections of {user} are still being closed"));
         }
-        let account = self.account_of(user);
-        if !self.server.try_take(Resource::Monitors, 1) {
-            return Err(format!("there are {} clients already", self.server.quota.monitors));
-        }
-        if let Some(account) = &account
-            && !account.try_take(Resource::Monitors, 1)
-        {
-            self.server.give_back(Resource::Monitors, 1);
-            return Err(format!("there are {} clients of {user} already", account.quota.monitors));
+        let account = self.users.account_of(user);
+        let of_all = self.users_of_all.account_of(user);
+        let upper = [Some(&self.server), account.as_ref(), of_all.as_ref()];
+        for (index, account) in upper.into_iter().enumerate() {
+            let is_full = |account: &&Arc<Account>| !account.try_take(Resource::Monitors, 1);
+            let Some(full) = account.filter(is_full) else { continue };
+            let taken = upper[..index].iter().flatten();
+            taken.for_each(|account| account.give_back(Resource::Monitors, 1));
+            let most = full.quota.monitors;
+            return Err(match index {
+                0 => format!("there are {most} clients already"),
+                1 => format!("there are {most} clients of {user} already"),
+                _ => format!("there are {most} clients of {user} already, at all servers together"),
+            });
         }
         Ok(Arc::new(Ledger {
             accounts: Arc::clone(self),
             user: account,
+            user_of_all: of_all,
             owner,
             descriptors: AtomicUsize::new(0),
             shared: AtomicUsize::new(0),
@@ -238,23 +281,6 @@ impl Accounts {
         self.server.used(Resource::Bytes)
     }
 
-    fn account_of(&self, user: &str) -> Option<Arc<Account>> {
-        if self.limits.per_user == Quota::UNLIMITED {
-            return None;
-        }
-        let mut users = lock(&self.users);
-        if let Some(account) = users.get(user).and_then(Weak::upgrade) {
-            return Some(account);
-        }
-        // Only when the table would grow: each user is looked at once for each time the table doubles.
-        if users.len() == users.capacity() {
-            users.retain(|_, account| account.strong_count() > 0);
-        }
-        let account = Account::new(self.limits.per_user);
-        users.insert(user.to_owned(), Arc::downgrade(&account));
-        Some(account)
-    }
-
     fn keep_shared(&self, text: &Arc<str>) {
         let mut shared = lock(&self.shared);
         let holders = shared.entry(Arc::as_ptr(text).addr()).or_default();
@@ -289,6 +315,8 @@ pub(crate) struct Ledger {
     accounts: Arc<Accounts>,
     /// `None` if there is no limit for users.
     user: Option<Arc<Account>>,
+    /// The same for all servers of the engine.
+    user_of_all: Option<Arc<Account>>,
     /// Tells the user from others.
     owner: Owner,
     /// Charged until they are closed, also when the client has left.
@@ -309,13 +337,17 @@ struct Held {
 
 impl Ledger {
     fn upper(&self) -> impl Iterator<Item = &Arc<Account>> {
-        self.user.iter().chain([&self.accounts.server])
+        self.users().chain([&self.accounts.server])
+    }
+
+    fn users(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.user.iter().chain(&self.user_of_all)
     }
 
     /// Those whose bytes count: for what all take, operators are told whether it is limited or not.
     fn upper_of_bytes(&self) -> impl Iterator<Item = &Arc<Account>> {
-        let user = self.user.iter().filter(|account| account.quota.bytes != usize::MAX);
-        user.chain([&self.accounts.server])
+        let users = self.users().filter(|account| account.quota.bytes != usize::MAX);
+        users.chain([&self.accounts.server])
     }
 
     /// Charges bytes, which never fails: whoever makes an account exceed its limit is dealt with by the loop.
@@ -587,11 +619,15 @@ mod tests {
 
     impl Site {
         fn new(per_user: Quota, per_server: Quota) -> Site {
+            Site::of_engine(per_user, per_server, &Arc::new(Users::new(Quota::UNLIMITED)))
+        }
+
+        fn of_engine(per_user: Quota, per_server: Quota, users_of_all: &Arc<Users>) -> Site {
             let mailbox = Arc::new(Mailbox::new().unwrap());
             let limits = Limits { per_user, per_server, ..Limits::default() };
             let registration = Registration::new(&mailbox);
             registration.set_token(token(0));
-            let accounts = Accounts::new(&limits, registration);
+            let accounts = Accounts::new(&limits, users_of_all, registration);
             Site { mailbox, accounts }
         }
 
@@ -619,6 +655,28 @@ mod tests {
         assert_eq!(refused("b"), "there are 3 clients already");
         drop(first);
         let _fourth = site.admit("b");
+    }
+
+    #[test]
+    fn what_a_user_takes_of_one_server_it_cannot_take_of_another() {
+        let two = Quota { monitors: 2, descriptors: 300, ..Quota::UNLIMITED };
+        let users_of_all = Arc::new(Users::new(two));
+        let site = || Site::of_engine(Quota::UNLIMITED, Quota::UNLIMITED, &users_of_all);
+        let (one, other) = (site(), site());
+        let (first, second) = (one.admit("a"), other.admit("a"));
+        let refused = one.accounts.admit("a").err().unwrap();
+        assert_eq!(refused, "there are 2 clients of a already, at all servers together");
+        assert!(one.accounts.admit("b").is_ok(), "nothing is kept of who was refused");
+        let all = first.charge_descriptors(253);
+        assert!(!second.has_room_for_descriptors(253));
+        assert!(other.admit("b").has_room_for_descriptors(253));
+        drop(all);
+        assert!(second.has_room_for_descriptors(253));
+        drop(second);
+        assert!(one.accounts.admit("a").is_ok());
+        drop(first);
+        drop(one);
+        assert!(other.accounts.admit("a").is_ok());
     }
 
     #[test]

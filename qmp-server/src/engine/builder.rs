@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Engine, THREADS};
+use crate::Quota;
 
 /// Threads of an engine at most, if [`EngineBuilder::most_threads`] does not say otherwise.
 const MOST_THREADS: usize = 8;
@@ -35,6 +36,7 @@ pub struct EngineBuilder {
     pub(super) most_threads: usize,
     pub(super) thread_name: String,
     pub(super) on_thread_start: OnThreadStart,
+    pub(super) per_user: Quota,
 }
 
 impl EngineBuilder {
@@ -43,6 +45,7 @@ impl EngineBuilder {
             most_threads: MOST_THREADS,
             thread_name: "qmp-io".to_owned(),
             on_thread_start: Arc::new(|| {}),
+            per_user: Quota::UNLIMITED,
         }
     }
 
@@ -76,6 +79,21 @@ impl EngineBuilder {
     /// one.
     pub fn on_thread_start(mut self, set_up: impl Fn() + Send + Sync + 'static) -> EngineBuilder {
         self.on_thread_start = Arc::new(set_up);
+        self
+    }
+
+    /// Limits what the clients of one user may take of all servers of the engine together, besides the
+    /// [limits](crate::Limits) of each server: so that the clients of one server leave enough to those of others. By
+    /// default there is no such limit.
+    ///
+    /// ```
+    /// use qmp_server::{Engine, Limits};
+    ///
+    /// let engine = Engine::builder().per_user(Limits::default().per_user).start()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn per_user(mut self, quota: Quota) -> EngineBuilder {
+        self.per_user = quota;
         self
     }
 

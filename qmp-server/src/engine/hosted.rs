@@ -20,7 +20,8 @@ use super::quick::{QuickRuns, Run};
 use super::role::Role;
 use super::work::{Done, Whom};
 use crate::access::{
-    Accounts, Door, Groups, Ledger, Limits, Notices, Origin, Policy, Refused, Verdict, owner_of,
+    Accounts, Door, Groups, Ledger, Limits, Notices, Origin, Policy, Refused, Users, Verdict,
+    owner_of,
 };
 use crate::io::{
     Mailbox, Notice, Registration, STRANGERS, Waker, close_aside, large_message_aside,
@@ -165,9 +166,10 @@ impl Hosted {
         mailbox: &Arc<Mailbox>,
         results: &Arc<Results>,
         cork: &Arc<Cork>,
+        users: &Arc<Users>,
     ) -> Arc<Hosted> {
         let registration = Registration::new(mailbox);
-        let accounts = Accounts::new(&plan.options.limits, Arc::clone(&registration));
+        let accounts = Accounts::new(&plan.options.limits, users, Arc::clone(&registration));
         let server = Arc::new(Hosted {
             registration,
             results: Arc::clone(results),

@@ -144,7 +144,7 @@ mod tests {
     use qmp_dispatch::proto::Layout;
 
     use super::*;
-    use crate::access::{Accounts, Limits};
+    use crate::access::{Accounts, Limits, Quota, Users};
     use crate::io::Registration;
     use crate::observe::Counters;
     use crate::transport::{Peer, Received, Transport};
@@ -197,7 +197,8 @@ mod tests {
 
         fn outbox(&self, panics: bool) -> Arc<Outbox> {
             let registration = Registration::new(&self.mailbox);
-            let accounts = Accounts::new(&Limits::default(), Arc::clone(&registration));
+            let users = Arc::new(Users::new(Quota::UNLIMITED));
+            let accounts = Accounts::new(&Limits::default(), &users, Arc::clone(&registration));
             let ledger = accounts.admit("somebody").unwrap();
             let (socket, _) = UnixStream::pair().unwrap();
             let transport = Arc::new(Logged { socket, log: Arc::clone(&self.log), panics });

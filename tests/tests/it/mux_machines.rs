@@ -9,6 +9,9 @@ use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
@@ -352,6 +355,56 @@ fn mistakes_name_the_machine_and_the_key() {
         "machine '{1}': upstream: '**' has more than one '*' between two slashes",
     );
     said(&configuration(2, "listen = ['unix:a']"), 1, "listen: each [[machine]] has its own");
+}
+
+/// One that stands still with a command of a client, one that sends events without end to a client that does not read, and one that
+/// ends again and again.
+#[test]
+fn machines_that_misbehave_hold_up_no_other() {
+    let dir = directory_with(&configuration(4, "[mux]\ncontrol = ['unix:control.sock']"));
+    let servers: Vec<_> = (0..4).map(|number| upstream(dir.path(), number)).collect();
+    let mut mux = start(dir);
+    let mut well = servers[0].accept_and_negotiate("[]");
+    let mut still = servers[1].accept_and_negotiate("[]");
+    let mut flood = servers[2].accept_and_negotiate("[]");
+    let mut waiting = negotiated(&mux, 1);
+    waiting.send_command("query-status");
+    let request = still.expect("query-status");
+    let unread = negotiated(&mux, 2);
+    let mut client = negotiated(&mux, 0);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let is_over = || over.load(Ordering::SeqCst);
+        scope.spawn(|| {
+            while !is_over() {
+                flood.emit("X_FLOOD");
+            }
+        });
+        let restarting = &servers[3];
+        scope.spawn(move || {
+            while !is_over() {
+                if restarting.is_called_within(Duration::from_millis(10)) {
+                    drop(restarting.accept_and_negotiate("[]"));
+                }
+            }
+        });
+        for _ in 0..300 {
+            client.send_command("query-status");
+            let request = well.expect("query-status");
+            well.answer(&request, "{}");
+            client.expect(DONE);
+        }
+        let mut operator = Client::connect(&Endpoint::Unix(mux.dir().join("control.sock")));
+        operator.negotiate("{}");
+        let status = operator.execute("__org.qmp-server_query-machines").to_string();
+        assert!(status.contains(r#""in-flight": [{"command": "query-status""#), "{status}");
+        over.store(true, Ordering::SeqCst);
+    });
+    still.answer(&request, "{}");
+    waiting.expect(DONE);
+    drop(unread);
+    mux.signal(Signal::TERM);
+    assert!(mux.wait().success());
 }
 
 /// Bytes of memory that are the process's own.

@@ -77,17 +77,18 @@ impl Fleet {
     /// No machines, in a program that has taken these addresses.
     pub(super) fn new(
         (taken, program): (Taken, Claim),
-        most: usize,
+        options: &ServerOptions,
         inbox: Arc<Inbox>,
     ) -> Result<Fleet, Failure> {
+        let engine = Engine::builder().per_user(clients::share_of_user(options)).start();
         Ok(Fleet {
-            engine: Engine::new().map_err(Failure::usage)?,
+            engine: engine.map_err(Failure::usage)?,
             audits: Audits::default(),
             metrics: MetricsOfAll::default(),
             taken,
             program,
             machines: BTreeMap::new(),
-            most,
+            most: options.most_machines(),
             inbox,
             handed_over: None,
             has_lost: false,
