@@ -107,7 +107,7 @@ struct Shared {
 /// What there is only once of an upstream server.
 enum Opened {
     /// The connection that was inherited.
-    Inherited(Attempt),
+    Inherited(Box<Attempt>),
     /// Where it connects.
     Door(Door),
 }
@@ -152,7 +152,7 @@ impl Mux {
         upstream.verify()?;
         let (connect, dial_in) = match upstream {
             Dial::Out(connect) => (connect, None),
-            Dial::In(dial_in) => (dial_in.listen.address.clone().into(), Some(dial_in)),
+            Dial::In(dial_in) => (dial_in.listen.address.clone().into(), Some(*dial_in)),
         };
         let shared = Shared {
             is_last: AtomicBool::new(dial_in.is_none() && connect.is_inherited()),
@@ -264,7 +264,8 @@ impl Mux {
             if !self.shared.is_inherited() || self.shared.handed_over().is_some() {
                 return Ok(None);
             }
-            Ok(Some(Opened::Inherited(Attempt::prepare(upstream, CONNECT_TIMEOUT)?)))
+            let attempt = Attempt::prepare(upstream, CONNECT_TIMEOUT)?;
+            Ok(Some(Opened::Inherited(Box::new(attempt))))
         };
         *opened = open().map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", upstream.address))

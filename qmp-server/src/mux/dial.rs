@@ -33,7 +33,7 @@ pub enum Dial {
     /// The server listens, and the mux connects.
     Out(Connect),
     /// The mux listens, and the server connects.
-    In(DialIn),
+    In(Box<DialIn>),
 }
 
 /// How to listen for a server that connects.
@@ -63,7 +63,8 @@ impl Dial {
     pub fn verify(&self) -> io::Result<()> {
         match self {
             Dial::Out(connect) => connect.verify(),
-            Dial::In(DialIn { listen, user }) => {
+            Dial::In(dial_in) => {
+                let DialIn { listen, user } = &**dial_in;
                 user.as_deref().map(user_id).transpose()?;
                 listen.verify().map_err(|error| error.reason)
             }
@@ -120,7 +121,9 @@ impl FromStr for Dial {
             dials_in = switch(name, value.as_deref()).map_err(wrong)?;
         }
         if dials_in {
-            return Ok(Dial::In(DialIn::parse(address.parse()?, settings).map_err(wrong)?));
+            return Ok(Dial::In(Box::new(
+                DialIn::parse(address.parse()?, settings).map_err(wrong)?,
+            )));
         }
         settings.retain(|(name, _)| name != "dial-in");
         let connect = Connect::of_settings(address.parse()?, &settings);
@@ -236,7 +239,7 @@ mod tests {
             Dial::Out(connect) => panic!("{connect:?}"),
         };
         let plain = dial_in("unix:path=a,dial-in=on,server=off,reconnect-ms=100");
-        assert_eq!(plain, DialIn::new("unix:a".parse().unwrap()));
+        assert_eq!(*plain, DialIn::new("unix:a".parse().unwrap()));
         let all = dial_in("unix:a,abstract=on,dial-in,user=qemu");
         assert_eq!(all.user.as_deref(), Some("qemu"));
         assert_eq!(all.listen.address, Address::UnixAbstract("a".into()));

@@ -308,7 +308,7 @@ impl UpstreamLink {
         // One that was inherited is there, or the mux ends.
         let waits = shared.upstream.lost_policy() == UpstreamLost::Keep || shared.is_inherited();
         let (state, door) = match opened {
-            Some(Opened::Inherited(attempt)) => (State::Connecting(Box::new(attempt)), None),
+            Some(Opened::Inherited(attempt)) => (State::Connecting(attempt), None),
             Some(Opened::Door(door)) => (State::Waiting { until: now }, Some(door)),
             None => (State::Waiting { until: now }, None),
         };

@@ -357,6 +357,15 @@ fn mistakes_name_the_machine_and_the_key() {
     said(&configuration(2, "listen = ['unix:a']"), 1, "listen: each [[machine]] has its own");
 }
 
+/// Sets it when it is dropped.
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// One that stands still with a command of a client, one that sends events without end to a client that does not read, and one that
 /// ends again and again.
 #[test]
@@ -373,8 +382,10 @@ fn machines_that_misbehave_hold_up_no_other() {
     let unread = negotiated(&mux, 2);
     let mut client = negotiated(&mux, 0);
     let over = AtomicBool::new(false);
+    let is_over = || over.load(Ordering::SeqCst);
     thread::scope(|scope| {
-        let is_over = || over.load(Ordering::SeqCst);
+        // Also if something below fails.
+        let _end = AtEnd(&over);
         scope.spawn(|| {
             while !is_over() {
                 flood.emit("X_FLOOD");
@@ -398,7 +409,6 @@ fn machines_that_misbehave_hold_up_no_other() {
         operator.negotiate("{}");
         let status = operator.execute("__org.qmp-server_query-machines").to_string();
         assert!(status.contains(r#""in-flight": [{"command": "query-status""#), "{status}");
-        over.store(true, Ordering::SeqCst);
     });
     still.answer(&request, "{}");
     waiting.expect(DONE);
