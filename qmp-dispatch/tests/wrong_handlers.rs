@@ -516,9 +516,11 @@ fn write_package(directory: &Path) {
     let _ = fs::remove_dir_all(&bins);
     fs::create_dir_all(&bins).unwrap();
     let own = env!("CARGO_MANIFEST_DIR");
+    // The profile is the workspace's, so that Cargo takes dependencies that have been checked for it.
     let manifest = format!(
         "[package]\nname = \"wrong\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n\
-         qmp-dispatch = {{ path = {own:?}, features = [\"macros\"] }}\n"
+         qmp-dispatch = {{ path = {own:?}, features = [\"macros\"] }}\n\n\
+         [profile.dev]\ndebug = \"line-tables-only\"\n\n[profile.dev.package.\"*\"]\ndebug = false\n"
     );
     fs::write(directory.join("Cargo.toml"), manifest).unwrap();
     // The versions of the workspace, which are there already.
@@ -538,12 +540,13 @@ fn write_package(directory: &Path) {
     write(RIGHT, program(right, "Arc::new(Disk).register(&mut registry)?;"));
 }
 
-/// Checks all programs. Returns the errors of each.
+/// Checks all programs in the target directory of whoever runs this test. Returns the errors of each.
 fn errors(directory: &Path) -> BTreeMap<String, Vec<Value>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut check = Command::new(cargo);
     check.args(["check", "--offline", "--bins", "--keep-going", "--message-format", "json"]);
-    check.current_dir(directory).env("CARGO_TARGET_DIR", directory.join("target"));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    check.current_dir(directory).env("CARGO_TARGET_DIR", target);
     // Of whoever runs this test.
     check.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let output = check.output().unwrap();

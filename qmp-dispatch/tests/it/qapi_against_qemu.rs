@@ -221,10 +221,36 @@ impl JsonSchema for Dynamic {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         DYNAMIC.with_borrow(|(schema, definitions)| {
-            generator.definitions_mut().extend(definitions.clone());
+            generator.definitions_mut().extend(referred(schema, definitions));
             schema.clone().try_into().unwrap()
         })
     }
+}
+
+/// The definitions that a schema refers to, and those that they refer to. All of them for each command would be a million.
+fn referred(schema: &Value, definitions: &Map<String, Value>) -> Map<String, Value> {
+    let mut found = Map::new();
+    let mut rest = vec![schema];
+    while let Some(schema) = rest.pop() {
+        match schema {
+            Value::Array(elements) => rest.extend(elements),
+            Value::Object(members) => {
+                rest.extend(members.values());
+                let names = ["$ref", "x-qapi-tag-type"].map(|key| members.get(key));
+                for name in names.into_iter().flatten().map(text) {
+                    let name = name.strip_prefix("#/$defs/").unwrap_or(name);
+                    if let Some(definition) = definitions.get(name)
+                        && !found.contains_key(name)
+                    {
+                        found.insert(name.to_owned(), definition.clone());
+                        rest.push(definition);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 fn arguments(name: &Value) -> Arguments {
