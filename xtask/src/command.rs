@@ -56,10 +56,11 @@ pub(crate) fn no_arguments(task: &str, arguments: &[String]) -> Outcome {
     }
 }
 
-/// Cargo, in the root of the workspace.
+/// Cargo, in the root of the workspace. It compiles all of a crate at once: a build from nothing, as in CI, then takes a quarter
+/// less of the processor, and does not replace what incremental builds have made.
 pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(workspace::root());
+    command.args(arguments).current_dir(workspace::root()).env("CARGO_INCREMENTAL", "0");
     command
 }
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: all checks that a change has to pass.
 
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use crate::command::{Outcome, cargo, no_arguments, output_of, run as run_command, step};
@@ -15,18 +18,32 @@ use crate::workspace::{LIBRARIES, PROGRAM, debug_examples, debug_server, root};
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("test", arguments)?;
     let started = Instant::now();
+    // Downloads wait for the network while the compiler needs the processors.
+    thread::scope(|scope| {
+        let provided = scope.spawn(provide);
+        check()?;
+        provided.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })?;
+    step("test", test)?;
+    println!("everything passed in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Provides everything besides Rust that the tests need.
+fn provide() -> Outcome {
     step("tools", install_test_tools)?;
-    step("oracles", || oracles::environment().map(drop))?;
+    step("oracles", || oracles::environment().map(drop))
+}
+
+/// Checks what can be checked without running tests, and builds what they start.
+fn check() -> Outcome {
     step("format", || run_command(&mut cargo(["fmt", "--all", "--check"])))?;
     step("tidy", || tidy::run(&[]))?;
     step("clippy", lint)?;
     check_alone()?;
     step("qmp-proto without an operating system", check_purity)?;
     step("docs", document)?;
-    step("build", build)?;
-    step("test", test)?;
-    println!("everything passed in {:.0} s", started.elapsed().as_secs_f64());
-    Ok(())
+    step("build", build)
 }
 
 fn lint() -> Outcome {
@@ -73,10 +90,10 @@ fn document() -> Outcome {
     run_command(rustdoc.env("RUSTDOCFLAGS", "--deny warnings"))
 }
 
-/// Builds the programs that tests start: `qmp-server`, with debug assertions (`cargo xtask conformance` uses the release
-/// build), and the example `nbd`. The features are those of the tests, so that nothing is compiled twice.
+/// Builds all tests, in one go with the programs that they start: `qmp-server`, with debug assertions (`cargo xtask conformance`
+/// uses the release build), and the example `nbd`. The features are those of the tests, so that nothing is compiled twice.
 fn build() -> Outcome {
-    run_command(cargo(["build", "--bins", "--examples"]).args(TESTED))
+    run_command(cargo(["build", "--bins", "--examples", "--tests"]).args(TESTED))
 }
 
 /// Runs all tests except xtask's own, with both oracles. A test fails, and is not skipped, if a program is missing, because
@@ -87,7 +104,13 @@ fn test() -> Outcome {
     tests.args(TESTED).env("CI", "true");
     tests.envs(oracles::environment()?).env("PATH", oracles::search_path()?);
     tests.env("QMP_SERVER_BIN", debug_server()).env("QMP_EXAMPLES_DIR", debug_examples());
+    tests.env("RUST_TEST_THREADS", test_threads().to_string());
     run_command(&mut tests)
+}
+
+/// Most of the time, a test waits for a server and a client: with one test a processor, 40 % of the processors are used.
+fn test_threads() -> usize {
+    3 * thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// The options for all packages except xtask, which is running and would be built again with other features.
