@@ -3,6 +3,7 @@
 
 mod alarm;
 mod builder;
+mod dispatcher_role;
 mod event_loop;
 mod gate;
 #[cfg(feature = "mux")]
@@ -13,7 +14,6 @@ mod link;
 mod listening;
 mod observed;
 mod quick;
-mod role;
 mod slab;
 mod timers;
 mod work;

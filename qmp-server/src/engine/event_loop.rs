@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use self::arrivals::Arrival;
 use self::links::LinkSlot;
 use self::servers::Tenant;
-use self::sessions::Served;
+use self::sessions::SessionSlot;
 use super::listening::Listening;
 use super::slab::Slab;
 use super::timers::{Timer, Timers};
@@ -52,15 +52,15 @@ const WAKER: Token = Token { index: u32::MAX, generation: u32::MAX };
 
 /// What is in a slot.
 enum Source {
-    Listener(Listener),
+    Listener(ListenerSlot),
     Arrival(Box<Arrival>),
-    Session(Box<Served>),
+    Session(Box<SessionSlot>),
     Server(Box<Tenant>),
     Link(Box<LinkSlot>),
 }
 
 /// A listener and its server.
-struct Listener {
+struct ListenerSlot {
     listening: Listening,
     server: Token,
     /// It accepts again when a timer is due, because there were no descriptors.

@@ -13,11 +13,11 @@ use qmp_dispatch::{Command, Dispatcher, Locals, Monitor, MonitorId, Pending};
 use qmp_queue::{Popped, Queue, Ticket};
 use tracing::Span;
 
+use super::dispatcher_role::DispatcherRole;
 use super::event_loop::Results;
 use super::gate::{Gate, GateState};
 use super::observed::Observed;
-use super::quick::{QuickRuns, Run};
-use super::role::Role;
+use super::quick::{CommandSlot, QuickRuns};
 use super::work::{Done, Whom};
 use crate::access::{
     Accounts, Door, Groups, Ledger, Limits, Notices, Origin, Policy, Refused, Users, Verdict,
@@ -102,7 +102,7 @@ pub(crate) struct Hosted {
     on_end: Mutex<Option<OnEnd>>,
     /// Readable while a request can be executed or the server ends, if an embedder executes requests.
     pub(super) embedder: Option<Arc<Waker>>,
-    pub(super) role: Role,
+    pub(super) role: DispatcherRole,
     pub(super) quick_runs: QuickRuns,
     /// Of the engine.
     cork: Arc<Cork>,
@@ -130,7 +130,7 @@ enum End {
 }
 
 /// What has become of a connection that was given to the server.
-enum Received {
+enum Incoming {
     Session(Box<Session>),
     Arrival(Box<dyn Transport>, Origin),
 }
@@ -187,7 +187,7 @@ impl Hosted {
             span: plan.span,
             on_end: Mutex::new(plan.on_end),
             embedder: plan.embedder,
-            role: Role::default(),
+            role: DispatcherRole::default(),
             executing: AtomicUsize::new(0),
             clients: Mutex::default(),
             addresses: plan.addresses,
@@ -296,7 +296,7 @@ impl Hosted {
         self: &Arc<Self>,
         transport: Box<dyn Transport>,
         origin: Origin,
-    ) -> io::Result<Received> {
+    ) -> io::Result<Incoming> {
         let refuse = |transport, refused: Refused| {
             self.refuse(transport, origin.listener, &refused);
             io::Error::new(io::ErrorKind::PermissionDenied, refused.reason)
@@ -318,10 +318,10 @@ impl Hosted {
                 return Err(io::Error::new(io::ErrorKind::NotConnected, "the client has left"));
             }
             Verdict::NotReady | Verdict::LookUp(..) => {
-                return Ok(Received::Arrival(transport, origin));
+                return Ok(Incoming::Arrival(transport, origin));
             }
         };
-        Ok(Received::Session(Box::new(self.connect(transport, origin, admitted, None))))
+        Ok(Incoming::Session(Box::new(self.connect(transport, origin, admitted, None))))
     }
 
     /// Serves one more connection. It is identified, charged and greeted here, and then served by the engine.
@@ -343,8 +343,8 @@ impl Hosted {
         let server = Arc::clone(self);
         let done = match self.gate.find(&mut origin) {
             Gate::Open => match self.receive(transport, origin)? {
-                Received::Session(session) => Done::Connected { server, session },
-                Received::Arrival(transport, origin) => Done::Arrived { server, transport, origin },
+                Incoming::Session(session) => Done::Connected { server, session },
+                Incoming::Arrival(transport, origin) => Done::Arrived { server, transport, origin },
             },
             Gate::Waiting | Gate::Early => Done::Early { server, transport, origin },
             Gate::Shut => {
@@ -435,15 +435,20 @@ impl Hosted {
 
     /// Whether the response to a request that was popped can go out together with others, and if so what is known of
     /// its command.
-    pub(super) fn run_among_others(&self, popped: &Popped<Job>) -> Option<Run> {
+    pub(super) fn among_others(&self, popped: &Popped<Job>) -> Option<CommandSlot> {
         let Job { client, pending, .. } = &popped.item;
         let among_others = popped.more || client.has_more() || self.cork.any();
-        among_others.then(|| self.quick_runs.run_of(&self.dispatcher.registry(), pending.command()))
+        among_others
+            .then(|| self.quick_runs.slot_of(&self.dispatcher.registry(), pending.command()))
     }
 
     /// Executes a request whose turn has come. Returns whether another one can be executed now.
-    pub(super) fn execute(self: &Arc<Self>, popped: Popped<Job>, run: Option<Run>) -> bool {
-        let may_cork = run.is_some_and(|run| self.quick_runs.is_quick(run));
+    pub(super) fn execute(
+        self: &Arc<Self>,
+        popped: Popped<Job>,
+        slot: Option<CommandSlot>,
+    ) -> bool {
+        let may_cork = slot.is_some_and(|slot| self.quick_runs.is_quick(slot));
         let _corking = may_cork.then(|| Corking::allow(&self.cork));
         let Popped { item, resume, ticket, .. } = popped;
         let Job { client, pending, charges, queued } = item;
@@ -456,7 +461,7 @@ impl Hosted {
             self.options.discipline == Discipline::OneAtATime && !self.is_async(&pending);
         let large = charges.are_large().then(|| Arc::clone(&client));
         let mut execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
-        execution.run = run;
+        execution.slot = slot;
         // The dispatcher has its own net for handlers; this one is for the code around them.
         let execute = || monitor.execute(pending, move || drop(execution));
         match (catch_unwind(AssertUnwindSafe(execute)), large) {
@@ -586,7 +591,7 @@ struct Execution {
     _charges: Charges,
     taken: Duration,
     had_oob: bool,
-    run: Option<Run>,
+    slot: Option<CommandSlot>,
     /// The server's role is free only after the answer.
     holds_role: bool,
 }
@@ -603,8 +608,8 @@ impl Execution {
         server.executing.fetch_add(1, Ordering::SeqCst);
         let had_oob = client.monitor.is_oob_enabled();
         let server = Arc::clone(server);
-        let run = None;
-        Execution { server, client, ticket, _charges: charges, taken, had_oob, run, holds_role }
+        let slot = None;
+        Execution { server, client, ticket, _charges: charges, taken, had_oob, slot, holds_role }
     }
 }
 
@@ -615,8 +620,8 @@ impl Drop for Execution {
         self.client.answered(self.ticket.take(), self.had_oob);
         let took = server.counters.now().saturating_sub(self.taken);
         server.counters.executed.add(took);
-        if let Some(run) = self.run {
-            server.quick_runs.took(run, took);
+        if let Some(slot) = self.slot {
+            server.quick_runs.took(slot, took);
         }
         server.executing.fetch_sub(1, Ordering::SeqCst);
         let freed = in_turn && (!self.holds_role || server.role.answered());

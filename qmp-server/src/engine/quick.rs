@@ -21,7 +21,7 @@ pub(super) struct QuickRuns(Box<[AtomicU8]>);
 
 /// Which one of them.
 #[derive(Clone, Copy)]
-pub(super) struct Run(usize);
+pub(super) struct CommandSlot(usize);
 
 impl QuickRuns {
     /// Those of all commands of a registry, and of what is none of them taken together: what is forwarded, or no
@@ -30,24 +30,24 @@ impl QuickRuns {
         QuickRuns((0..=registry.command_slots() + SPARE).map(|_| AtomicU8::new(0)).collect())
     }
 
-    pub(super) fn run_of(&self, registry: &Registry, command: Option<&str>) -> Run {
+    pub(super) fn slot_of(&self, registry: &Registry, command: Option<&str>) -> CommandSlot {
         let command = command.and_then(|name| registry.find_command(name));
         let others = self.0.len() - 1;
-        Run(command.map_or(others, |command| command.index() % others))
+        CommandSlot(command.map_or(others, |command| command.index() % others))
     }
 
-    pub(super) fn is_quick(&self, run: Run) -> bool {
-        self.of(run).is_some_and(|runs| runs.load(Ordering::Relaxed) >= ENOUGH)
+    pub(super) fn is_quick(&self, slot: CommandSlot) -> bool {
+        self.of(slot).is_some_and(|runs| runs.load(Ordering::Relaxed) >= ENOUGH)
     }
 
     /// Notes how long a run took, until it was answered.
-    pub(super) fn took(&self, run: Run, took: Duration) {
-        let Some(runs) = self.of(run) else { return };
+    pub(super) fn took(&self, slot: CommandSlot, took: Duration) {
+        let Some(runs) = self.of(slot) else { return };
         let before = runs.load(Ordering::Relaxed);
         runs.store(if took < QUICK { ENOUGH.min(before + 1) } else { 0 }, Ordering::Relaxed);
     }
 
-    fn of(&self, Run(index): Run) -> Option<&AtomicU8> {
+    fn of(&self, CommandSlot(index): CommandSlot) -> Option<&AtomicU8> {
         self.0.get(index)
     }
 }

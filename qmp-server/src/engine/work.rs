@@ -18,7 +18,7 @@ use super::gate::Gate;
 use super::hosted::Hosted;
 use super::link::{Input, Link, Next};
 use super::listening::Listening;
-use super::quick::Run;
+use super::quick::CommandSlot;
 use crate::access::{Groups, Ledger, Origin, Refused};
 use crate::io::{Notice, Registration, STRANGERS, Token, close_aside};
 use crate::observe::Counters;
@@ -47,7 +47,7 @@ pub(super) enum Work {
         server: Arc<Hosted>,
         popped: Popped<Job>,
         /// Set if its response may be [corked](crate::session::Cork), once its command is known to be quick.
-        run: Option<Run>,
+        slot: Option<CommandSlot>,
     },
     /// Execute an out-of-band request; the session waits for it.
     ExecuteOutOfBand {
@@ -194,7 +194,7 @@ impl Work {
     /// Whether it is known to be quick, so that responses may wait for it.
     pub(super) fn is_quick(&self) -> bool {
         match self {
-            Work::Execute { server, run: Some(run), .. } => server.quick_runs.is_quick(*run),
+            Work::Execute { server, slot: Some(slot), .. } => server.quick_runs.is_quick(*slot),
             _ => false,
         }
     }
@@ -262,8 +262,8 @@ impl Work {
                 server.refuse(transport, listener, &refused);
                 Done::Nothing
             }
-            Work::Execute { server, popped, run } => {
-                let more = server.execute(popped, run);
+            Work::Execute { server, popped, slot } => {
+                let more = server.execute(popped, slot);
                 match server.registration.token() {
                     Some(server) => Done::Executed { server, more },
                     None => Done::Nothing,

@@ -128,7 +128,7 @@ struct Service {
     listeners: Vec<Listening>,
     stop: Arc<Waker>,
     /// The oldest first.
-    clients: VecDeque<Client>,
+    clients: VecDeque<Scraper>,
     /// There were no descriptors left.
     accept_after: Instant,
 }
@@ -169,7 +169,7 @@ impl Service {
         let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN)];
         let listeners = self.listeners.iter().map(|listener| listener.0.as_fd());
         fds.extend(listeners.map(|fd| PollFd::from_borrowed_fd(fd, accepting)));
-        fds.extend(self.clients.iter().map(Client::poll_fd));
+        fds.extend(self.clients.iter().map(Scraper::poll_fd));
         let again = self.clients.front().map(|client| client.deadline);
         let again = again.into_iter().chain(pausing.then_some(self.accept_after)).min();
         let timeout = again.map(|again| again.saturating_duration_since(now));
@@ -185,7 +185,7 @@ impl Service {
         for _ in 0..MOST_CLIENTS {
             match self.listeners[listener].0.accept() {
                 Ok(transport) => {
-                    let mut client = Client::new(transport);
+                    let mut client = Scraper::new(transport);
                     // The request comes with the connection, as a rule.
                     if client.go_on(&self.text) {
                         self.clients.push_back(client);
@@ -205,7 +205,7 @@ impl Service {
 }
 
 /// One that has connected, and gets one response.
-struct Client {
+struct Scraper {
     transport: Box<dyn Transport>,
     deadline: Instant,
     ready_for_request: bool,
@@ -215,9 +215,9 @@ struct Client {
     sent: usize,
 }
 
-impl Client {
-    fn new(transport: Box<dyn Transport>) -> Client {
-        Client {
+impl Scraper {
+    fn new(transport: Box<dyn Transport>) -> Scraper {
+        Scraper {
             transport,
             deadline: Instant::now() + DEADLINE,
             ready_for_request: false,

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Listener, Loop, Source, TIME_OF_COMMANDS, Timer};
+use super::{ListenerSlot, Loop, Source, TIME_OF_COMMANDS, Timer};
 use crate::access::Origin;
 use crate::engine::hosted::Hosted;
 use crate::engine::listening::Listening;
@@ -102,7 +102,7 @@ impl Loop {
     }
 
     fn add_listener(&mut self, server: Token, listening: Listening) -> io::Result<()> {
-        let token = self.sources.insert(Source::Listener(Listener {
+        let token = self.sources.insert(Source::Listener(ListenerSlot {
             listening,
             server,
             later: false,
@@ -171,8 +171,8 @@ impl Loop {
             {
                 self.guard(session, |this| this.step(session));
             }
-            let run = hosted.run_among_others(&popped);
-            let execute = Work::Execute { server: hosted, popped, run };
+            let slot = hosted.among_others(&popped);
+            let execute = Work::Execute { server: hosted, popped, slot };
             let Some(first) = self.work.pop_front() else { return Some(execute) };
             self.work.push_back(execute);
             return Some(first);

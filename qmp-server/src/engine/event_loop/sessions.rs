@@ -20,7 +20,7 @@ use crate::session::{Client, Complete, Effects, Large, Next, Run, Session, Writt
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A session, and what the loop keeps for it.
-pub(super) struct Served {
+pub(super) struct SessionSlot {
     pub(super) session: Session,
     pub(super) hosted: Arc<Hosted>,
     pub(super) server: Token,
@@ -52,7 +52,7 @@ impl Loop {
         tenant.connecting = tenant.connecting.saturating_sub(1);
         let is_running = tenant.stage == Stage::Running;
         let client = Arc::clone(session.client());
-        let served = Served {
+        let served = SessionSlot {
             session,
             hosted,
             server,
@@ -305,8 +305,9 @@ impl Loop {
     /// Ends a connection and forgets it.
     pub(super) fn close(&mut self, token: Token) {
         let Some(Source::Session(served)) = self.sources.remove(token) else { return };
-        let Served { mut session, hosted, server, stalled, negotiation, later, drained, .. } =
-            *served;
+        let SessionSlot {
+            mut session, hosted, server, stalled, negotiation, later, drained, ..
+        } = *served;
         for timer in [stalled, negotiation, later, drained].into_iter().flatten() {
             self.timers.cancel(timer);
         }

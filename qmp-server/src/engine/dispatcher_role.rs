@@ -14,9 +14,9 @@ const AWAITED: u8 = 3;
 /// Taken to execute a request; free again when its handler has returned and it was answered, in whichever order. Who
 /// comes second frees it.
 #[derive(Default)]
-pub(super) struct Role(AtomicU8);
+pub(super) struct DispatcherRole(AtomicU8);
 
-impl Role {
+impl DispatcherRole {
     pub(super) fn try_take(&self) -> bool {
         self.0.compare_exchange(FREE, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_second_frees_it() {
-        let role = Role::default();
+        let role = DispatcherRole::default();
         assert!(role.try_take() && !role.try_take());
         assert!(!role.answered() && role.returned());
         assert!(role.try_take());
