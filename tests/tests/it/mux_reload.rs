@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! SIGHUP: a mux takes on what its file says now, and disconnects nobody else.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use tests::certificates::Authority;
+use tests::channel::TlsClient;
 use tests::endpoint::Endpoint;
 use tests::process::Signal;
 use tests::scripted::{Peer, Scripted};
@@ -266,4 +269,59 @@ fn changed_rules_hold_for_those_who_are_there() {
     answer_one(&mut staying, &mut peers[1]);
     let log = site.mux.process().stderr();
     assert!(!log.contains("begins anew"), "{log}");
+}
+
+/// Certificates are in files of the same names.
+#[test]
+fn certificates_are_read_again_and_connections_keep_theirs() {
+    let (dir, keys) = (directory(), tempfile::tempdir().unwrap());
+    let path = |name: &str| keys.path().join(name);
+    let mut authorities = Vec::new();
+    let mut install = |name: &str| {
+        let authority = Authority::new(keys.path(), name).unwrap();
+        let server = authority.issue("server", &["localhost"]).unwrap();
+        for (from, to) in
+            [(&server.cert, "cert"), (&server.key, "key"), (&authority.certificate(), "ca")]
+        {
+            fs::copy(from, path(to)).unwrap();
+        }
+        // Otherwise it is refused, as by --check-config.
+        fs::set_permissions(path("key"), Permissions::from_mode(0o600)).unwrap();
+        let identity = Some(authority.issue("client", &[]).unwrap());
+        let client = TlsClient { ca: authority.certificate(), identity };
+        authorities.push(authority);
+        client
+    };
+    let first = install("first");
+    let server = upstream(dir.path(), "a");
+    let [cert, key, ca] = ["cert", "key", "ca"].map(|name| path(name).display().to_string());
+    let address = format!("'tls:127.0.0.1:0,cert={cert},key={key},client-ca={ca}'");
+    let text = TOP.to_owned()
+        + &section("a", "").replace("['unix:a.sock']", &format!("['unix:a.sock', {address}]"));
+    let mut site = Site::start(dir, &text);
+    let mut peer = server.accept_and_negotiate("[]");
+    let port = site.mux.ports()[0];
+    let mut before = Client::connect(&Endpoint::Tls { port, client: first.clone() });
+    before.negotiate("{}");
+
+    let second = install("second");
+    site.say(&text);
+    let mut after = Client::connect(&Endpoint::Tls { port, client: second.clone() });
+    after.negotiate("{}");
+    answer_one(&mut after, &mut peer);
+    answer_one(&mut before, &mut peer);
+    // The old ones are good no more.
+    assert!(Endpoint::Tls { port, client: first }.try_connect().is_err());
+
+    // A file that is no good changes nothing.
+    fs::write(path("cert"), "not a certificate").unwrap();
+    site.say(&text);
+    let log = site.mux.process().stderr();
+    assert!(
+        log.contains("SIGHUP: nothing has changed: mux.toml:7: machine 'a': listen: "),
+        "{log}"
+    );
+    let mut again = Client::connect(&Endpoint::Tls { port, client: second });
+    again.negotiate("{}");
+    answer_one(&mut again, &mut peer);
 }
