@@ -96,6 +96,31 @@ impl<T> Producer<T> {
         self.shared.lock().fair.stats(self.key)
     }
 
+    /// Makes this producer's [group](crate::Queue::register_in) pay for an item that costs more than others: as many pops of
+    /// other groups' items go before its next one, if these wait. Without others it does not wait. Charges add up, and are
+    /// forgotten when the group's last producer is closed.
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let groups = [1, 2].map(|group| queue.register_in(group, Mode::default()));
+    /// let [large, small] = &groups;
+    /// let _ = large.push("large")?;
+    /// assert_eq!(queue.try_pop().unwrap().item, "large");
+    /// large.charge(2);
+    /// for _ in 0..3 {
+    ///     let _ = small.push("small")?;
+    /// }
+    /// let _ = large.push("large")?;
+    /// let order: Vec<_> = std::iter::from_fn(|| queue.try_pop()).map(|popped| popped.item).collect();
+    /// assert_eq!(order, ["small", "small", "large", "small"]);
+    /// # Ok::<(), qmp_queue::PushError<&str>>(())
+    /// ```
+    pub fn charge(&self, turns: u32) {
+        self.shared.lock().fair.charge(self.key, turns);
+    }
+
     /// Takes back the queued items. The producer stays open and keeps its place in the order of
     /// service, and its items in progress stay so.
     pub fn clear(&self) -> Cleared<T> {
