@@ -15,6 +15,10 @@ use crate::io::Owner;
 /// Limit of unanswered out-of-band requests per client; there is nothing else to hold them up.
 const MOST_OUT_OF_BAND: usize = 64;
 
+/// A user whose request is longer than this gives up one of its turns for each as many bytes: that is about what it takes QEMU to
+/// read them, byte by byte, in place of other users' requests.
+const BYTES_PER_TURN: usize = 64;
+
 /// Requests move through the queue in a box: they are large.
 pub(super) type Boxed = Box<Request>;
 
@@ -68,6 +72,11 @@ impl Client {
         // Refused only when all has ended; then its answer says so.
         drop(self.line.push(Box::new(request)));
         overdue
+    }
+
+    /// Makes its user pay for so many bytes of a request that is sent, by turns.
+    pub(super) fn charge(&self, bytes: usize) {
+        self.line.charge(u32::try_from(bytes / BYTES_PER_TURN).unwrap_or(u32::MAX));
     }
 
     /// Makes a request for a client that has left wait in line.

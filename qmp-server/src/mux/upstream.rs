@@ -273,6 +273,9 @@ impl Upstream {
             state.passing |= after.takes_descriptor();
             state.out_of_band += usize::from(text.band == Band::OutOfBand);
             state.bytes += text.in_band_bytes();
+            if let Some(client) = &after.client {
+                client.charge(text.in_band_bytes());
+            }
             state.in_flight.insert(number, InFlight::new(&text, after));
             (number, text)
         });

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use tests::bench::machine::resident_kib;
+use tests::endpoint::Endpoint;
 use tests::json::Json;
 use tests::process::Signal;
 use tests::scripted::{Peer, Scripted, behind_mux};
@@ -414,6 +415,37 @@ fn a_client_has_one_out_of_band_request_at_a_time_and_others_theirs() {
     peer.answer(&first, "{}");
     client.expect(r#"{"return": {}, "id": 1}"#);
     peer.expect("second");
+}
+
+#[test]
+fn a_user_with_long_requests_gives_up_turns_for_them() {
+    let (mux, server) = behind_mux(&["--listen", "tcp:127.0.0.1:0"]);
+    let mut peer = server.accept_and_negotiate("[]");
+    // Clients of another user than those at the Unix socket, as far as is known.
+    let endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: mux.ports()[0] };
+    let [mut long, mut next] = [(); 2].map(|()| Client::connect(&endpoint));
+    long.negotiate("{}");
+    next.negotiate("{}");
+    let text = "x".repeat(10_000);
+    long.send(&format!(r#"{{"execute": "long", "arguments": {{"text": "{text}"}}}}"#));
+    let request = peer.expect("long");
+    ask(&mut next, "next");
+    let mut others = [(); 20].map(|()| mux.negotiated());
+    others.iter_mut().for_each(|other| ask(other, "other"));
+    let mut watcher = watcher(&mux);
+    wait_for(|| {
+        watcher.send_command("__org.qmp-server_query-upstream");
+        let status = watcher.receive().to_string();
+        if status.contains(r#""queued": 21"#) { Ok(()) } else { Err(status) }
+    });
+    peer.answer(&request, "{}");
+    for _ in &others {
+        let request = peer.expect("other");
+        peer.answer(&request, "{}");
+    }
+    let request = peer.expect("next");
+    peer.answer(&request, "{}");
+    next.expect(r#"{"return": {}, "id": "next"}"#);
 }
 
 #[test]
