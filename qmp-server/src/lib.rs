@@ -149,7 +149,7 @@ pub use server::{Control, Embedded, Server, ServerHandle, register_status};
 pub use session::{Descriptor, Descriptors, Discipline, EVENTS_MISSED, EventsMissed};
 pub use transport::{
     Address, AddressError, CertificateName, Closing, Connect, ConnectTls, DialOut, KeepAlive,
-    ListenTls, Listener, Peer, Received, Transport, Travels,
+    ListenTls, Listener, Peer, Received, Renewal, Transport, Travels,
 };
 
 /// Its example is compiled.

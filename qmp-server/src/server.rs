@@ -567,6 +567,10 @@ impl Server {
             logged: Logged::default(),
         };
         let furnish = |server: &Arc<Hosted>, locals: Locals| locals.with(Control::new(server));
+        let renewal = |listening: &Listening| {
+            Some((listening.listener.address(), listening.listener.renewal()?))
+        };
+        let renewals = self.listening.iter().filter_map(renewal).collect();
         let plan = Plan {
             dispatcher: self.dispatcher,
             options: self.options,
@@ -577,6 +581,7 @@ impl Server {
             on_end: self.on_end,
             embedder,
             addresses,
+            renewals,
             #[cfg(feature = "mux")]
             doors,
         };

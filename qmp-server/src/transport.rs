@@ -241,6 +241,9 @@ impl Received {
     }
 }
 
+/// Reads the files of a [`Listener`] again.
+pub type Renewal = std::sync::Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
 /// Accepts connections, and never blocks. Its [descriptor](AsFd) is polled for readiness.
 ///
 /// ```
@@ -300,6 +303,12 @@ pub trait Listener: AsFd + Send + Sync {
     ///
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if no client waits.
     fn accept(&self) -> io::Result<Box<dyn Transport>>;
+
+    /// Returns what reads the listener's files again, such as keys, for the connections that are accepted from then on; `None`,
+    /// as by default, if it has read none. It is called by other threads, and may block.
+    fn renewal(&self) -> Option<Renewal> {
+        None
+    }
 
     /// Lets clients connect. Called before the first one is accepted, and again after it was [shut](Listener::shut); until
     /// then the system should refuse them. The descriptor may be another one afterwards. By default nothing is done.

@@ -236,6 +236,13 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// Reads keys and certificates again. They have been checked, and otherwise stay as they are.
+pub(crate) fn renew(server: &Control) {
+    if let Err(error) = server.renew() {
+        tracing::error!("SIGHUP: certificates stay as they were: {error}");
+    }
+}
+
 /// What one user may take of all machines together: half of the descriptors that the process may open for connections, and a
 /// quarter for what comes with messages. The rest is for the machines themselves and for other users.
 pub(crate) fn share_of_user(options: &ServerOptions) -> Quota {

@@ -31,7 +31,7 @@ use crate::session::{
     Charges, Client, Complete, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Large,
     Missed, OWN_NAMES, Outbox, Parts, Session,
 };
-use crate::transport::{Address, Closing, Peer, Transport};
+use crate::transport::{Address, Closing, Peer, Renewal, Transport};
 
 /// How long everything may take at the end besides what is executed.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -112,6 +112,8 @@ pub(crate) struct Hosted {
     clients: Mutex<BTreeMap<MonitorId, Arc<Client>>>,
     /// Of its listeners, in their order.
     pub(crate) addresses: Vec<Address>,
+    /// Of those listeners that have read files.
+    pub(crate) renewals: Vec<(Address, Renewal)>,
     /// For another program that takes over.
     #[cfg(feature = "mux")]
     pub(crate) doors: Doors,
@@ -146,6 +148,8 @@ pub(crate) struct Plan {
     pub(crate) on_end: Option<OnEnd>,
     pub(crate) embedder: Option<Arc<Waker>>,
     pub(crate) addresses: Vec<Address>,
+    /// Of those listeners that have read files.
+    pub(crate) renewals: Vec<(Address, Renewal)>,
     #[cfg(feature = "mux")]
     pub(crate) doors: Doors,
 }
@@ -191,6 +195,7 @@ impl Hosted {
             executing: AtomicUsize::new(0),
             clients: Mutex::default(),
             addresses: plan.addresses,
+            renewals: plan.renewals,
             #[cfg(feature = "mux")]
             doors: plan.doors,
             stopping: AtomicBool::new(false),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 
 use qmp_dispatch::proto::Layout;
 
+use crate::ListenError;
 use crate::access::{Access, Origin, Policy};
 use crate::engine::{Hosted, Whom};
 use crate::observe::{ClientStatus, ServerStatus};
@@ -139,6 +140,20 @@ impl Control {
         if let Some(server) = self.server() {
             server.set_policy(Policy { access, look_up_groups });
         }
+    }
+
+    /// Reads the files of all listeners again, which are keys and certificates. They hold for connections that are accepted from then
+    /// on, others keep theirs. May block.
+    ///
+    /// # Errors
+    ///
+    /// That of the first listener whose files are not good any more, which goes on with what it had.
+    pub fn renew(&self) -> Result<(), ListenError> {
+        let Some(server) = self.server() else { return Ok(()) };
+        for (address, renew) in &server.renewals {
+            renew().map_err(|reason| ListenError { address: address.clone(), reason })?;
+        }
+        Ok(())
     }
 
     /// Serves one more connection, over any transport.

@@ -23,19 +23,19 @@ pub(crate) use self::names::names_of;
 use self::names::{Authorities, NameNotAllowed};
 use super::tcp::{self, TcpSocket};
 use super::{Listener, Received, Transport};
-use crate::transport::{Address, ListenTls, Peer};
+use crate::transport::{Address, ListenTls, Peer, Renewal};
 
 /// So much is encrypted before it is seen whether the client reads it.
 const MOST_AT_A_TIME: usize = 16 << 10;
 
 /// Binds a socket to a port of a host. It does not listen yet.
 pub(crate) fn bind(host: &str, port: u16, options: &ListenTls) -> io::Result<Box<dyn Listener>> {
-    let (config, authorities) = configure(options)?;
+    let keys = Keys::read(options)?;
     let addresses = match host {
         "" => tcp::all_addresses(port),
         host => (host, port).to_socket_addrs()?.collect(),
     };
-    serve(TcpSocket::bind(&addresses)?, (config, authorities))
+    Ok(Box::new(TlsListener { listener: TcpSocket::bind(&addresses)?, keys }))
 }
 
 /// Goes on with a socket of another program.
@@ -44,20 +44,39 @@ pub(crate) fn take_over(
     listener: TcpListener,
     options: &ListenTls,
 ) -> io::Result<Box<dyn Listener>> {
-    serve(TcpSocket::take_over(listener)?, configure(options)?)
-}
-
-fn serve(
-    listener: TcpSocket,
-    (config, authorities): (ServerConfig, Arc<Authorities>),
-) -> io::Result<Box<dyn Listener>> {
-    Ok(Box::new(TlsListener { listener, config: Arc::new(config), authorities }))
+    let keys = Keys::read(options)?;
+    Ok(Box::new(TlsListener { listener: TcpSocket::take_over(listener)?, keys }))
 }
 
 struct TlsListener {
     listener: TcpSocket,
-    config: Arc<ServerConfig>,
-    authorities: Arc<Authorities>,
+    keys: Arc<Keys>,
+}
+
+/// What a listener proves itself with and asks of clients, from files that may be read again.
+struct Keys {
+    options: ListenTls,
+    current: Mutex<Configured>,
+}
+
+type Configured = (Arc<ServerConfig>, Arc<Authorities>);
+
+impl Keys {
+    fn read(options: &ListenTls) -> io::Result<Arc<Keys>> {
+        let (config, authorities) = configure(options)?;
+        let current = Mutex::new((Arc::new(config), authorities));
+        Ok(Arc::new(Keys { options: options.clone(), current }))
+    }
+
+    fn read_again(&self) -> io::Result<()> {
+        let (config, authorities) = configure(&self.options)?;
+        *self.lock() = (Arc::new(config), authorities);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Configured> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl AsFd for TlsListener {
@@ -77,8 +96,9 @@ impl Listener for TlsListener {
 
     fn accept(&self) -> io::Result<Box<dyn Transport>> {
         let stream = self.listener.accept_stream()?;
-        let tls = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
-        Ok(Box::new(TlsStream::new(tls.into(), stream, Arc::clone(&self.authorities), explain)))
+        let (config, authorities) = self.keys.lock().clone();
+        let tls = ServerConnection::new(config).map_err(io::Error::other)?;
+        Ok(Box::new(TlsStream::new(tls.into(), stream, authorities, explain)))
     }
 
     fn address(&self) -> Address {
@@ -86,6 +106,11 @@ impl Listener for TlsListener {
             Address::Tcp { host, port } => Address::Tls { host, port },
             other => other,
         }
+    }
+
+    fn renewal(&self) -> Option<Renewal> {
+        let keys = Arc::clone(&self.keys);
+        Some(Arc::new(move || keys.read_again()))
     }
 }
 

@@ -392,7 +392,7 @@ fn machines_that_misbehave_hold_up_no_other() {
             }
         });
         let restarting = &servers[3];
-        scope.spawn(move || {
+        scope.spawn(|| {
             while !is_over() {
                 if restarting.is_called_within(Duration::from_millis(10)) {
                     drop(restarting.accept_and_negotiate("[]"));

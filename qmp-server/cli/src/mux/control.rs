@@ -193,6 +193,7 @@ impl Operators {
         };
         if changed {
             self.options = now;
+            clients::renew(&control);
         }
         changed
     }

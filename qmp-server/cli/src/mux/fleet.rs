@@ -171,6 +171,7 @@ impl Fleet {
         };
         if changed {
             served.machine = now.clone();
+            served.mux.control().iter().for_each(clients::renew);
         }
         Ok(changed)
     }
