@@ -152,6 +152,21 @@ fn a_server_that_connects_is_shared_and_the_next_one_waits_for_its_end() {
     second.expect("two");
 }
 
+fn expect_connected(mux: &Server, connected: bool) {
+    let expected = format!(r#""connected": {connected}"#);
+    let mut client = mux.negotiated();
+    wait_for(|| {
+        client.send_command("__org.qmp-server_query-upstream");
+        // Events may come first.
+        let upstream = loop {
+            if let Some(upstream) = client.receive().get("return") {
+                break upstream.to_string();
+            }
+        };
+        if upstream.contains(&expected) { Ok(()) } else { Err(upstream) }
+    });
+}
+
 #[test]
 fn qemu_connects_to_its_mux() {
     for dialect in Dialect::ALL {
@@ -162,13 +177,11 @@ fn qemu_connects_to_its_mux() {
         command.args(["-machine", "none", "-nodefaults", "-display", "none", "-S", "-qmp", &qmp]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         for _ in 0..2 {
-            let _process = Process::start(&mut command).unwrap();
-            let mut client = mux.negotiated();
-            wait_for(|| {
-                let status = client.execute("__org.qmp-server_query-upstream").to_string();
-                if status.contains(r#""connected": true"#) { Ok(()) } else { Err(status) }
-            });
-            client.execute("query-status");
+            let process = Process::start(&mut command).unwrap();
+            expect_connected(&mux, true);
+            mux.negotiated().execute("query-status");
+            drop(process);
+            expect_connected(&mux, false);
         }
     }
 }
