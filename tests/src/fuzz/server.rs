@@ -97,8 +97,9 @@ pub(super) fn audit(input: &[u8]) {
     while let Some(message) = reader.read(&mut input) {
         let Ok(message) = message else { continue };
         if let Ok(request) = Request::parse(&message, Bands::Both) {
-            // An escape sequence is six bytes for one, at most.
-            check_audited(&request, text.to_owned(), message.as_bytes().len() + text.len());
+            let text = String::from_utf8_lossy(message.as_bytes()).into_owned();
+            let size = 2 * text.len();
+            check_audited(&request, text, size);
         }
     }
 }
