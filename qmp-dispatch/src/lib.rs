@@ -111,6 +111,7 @@ mod audience;
 mod closing;
 mod command;
 mod context;
+mod deadlines;
 mod dispatcher;
 mod emit;
 mod event;
@@ -195,6 +196,7 @@ pub mod __derive {
 
 pub use command::Command;
 pub use context::{Context, current};
+pub use deadlines::Deadlines;
 pub use dispatcher::{Dispatcher, Snapshot, Time};
 pub use event::{DeclaredEvent, EmitError, EventSettings};
 pub use forward::{Forwarded, Forwarder};

@@ -25,7 +25,8 @@ use crate::qapi::{Checked, Policy};
 use crate::reply::{Answer, Deadline, Reply, Served, panicked};
 use crate::state::{AtomicState, State};
 use crate::{
-    AsyncContext, Command, Context, Dispatcher, Forwarded, Locals, Registry, Responder, Task, trace,
+    AsyncContext, Command, Context, Deadlines, Dispatcher, Forwarded, Locals, Registry, Responder,
+    Task, trace,
 };
 
 /// Where a monitor's output goes.
@@ -135,6 +136,8 @@ pub struct Monitor {
     event_filters: Filters,
     last_command: LastCommand,
     open_requests: OpenRequests,
+    /// Those among `locals`, which are looked at for each request.
+    deadlines: Option<Deadlines>,
 }
 
 /// What a client has been greeted with: later clients may get another greeting.
@@ -224,6 +227,7 @@ impl Monitor {
         locals: Locals,
         greeted: Greeted,
     ) -> Monitor {
+        let deadlines = locals.get::<Deadlines>().cloned();
         Monitor {
             id,
             dispatcher,
@@ -236,6 +240,7 @@ impl Monitor {
             event_filters: Filters::default(),
             last_command: LastCommand::none(),
             open_requests: OpenRequests::default(),
+            deadlines,
         }
     }
 
@@ -530,7 +535,9 @@ impl Monitor {
         let context = Context::new(self, request.band);
         let arguments = &mut request.arguments;
         let name = command.name();
-        let deadline = registry.deadline_of(name, command.deadline_after()).map(Deadline::new);
+        let deadline = registry
+            .deadline_of(name, command.deadline_after(), self.deadlines.as_ref())
+            .map(Deadline::new);
         let reply = |answer, done| {
             Reply::new(self, Served::Registered(Arc::clone(command)), deadline, answer, done)
         };
@@ -587,7 +594,9 @@ impl Monitor {
         }
         let (mark, earlier) =
             resumed.map_or((None, None), |resumed| (resumed.mark, resumed.deadline));
-        let deadline = earlier.or_else(|| registry.deadline_of(&command, None).map(Deadline::new));
+        let deadline = earlier.or_else(|| {
+            registry.deadline_of(&command, None, self.deadlines.as_ref()).map(Deadline::new)
+        });
         let served = Served::Forwarded(command.clone());
         let reply = Reply::new(self, served, deadline, answer, Box::new(done));
         let forwarded = Forwarded::new(command.clone(), take(&mut request.arguments), text, mark);

@@ -19,8 +19,8 @@ use crate::qapi::{
     Introspection, Policy, Problem, SchemaError, arguments_of, check_arguments_of, is_name, type_of,
 };
 use crate::{
-    AsyncContext, DeclaredEvent, DeferredHandler, EventSettings, EventType, Forwarder, Handler,
-    Interceptor, Locals, protocol_commands,
+    AsyncContext, Deadlines, DeclaredEvent, DeferredHandler, EventSettings, EventType, Forwarder,
+    Handler, Interceptor, Locals, protocol_commands,
 };
 
 /// The commands and events of a server.
@@ -385,7 +385,6 @@ impl Registry {
         self.default_deadline = Some(after);
     }
 
-    /// Returns the deadline of the command; `own` is the one set at the command.
     /// Takes back all that [`set_deadline`](Registry::set_deadline) and
     /// [`set_default_deadline`](Registry::set_default_deadline) have said.
     ///
@@ -410,13 +409,20 @@ impl Registry {
         self.default_deadline = None;
     }
 
-    pub(crate) fn deadline_of(&self, name: &str, own: Option<Duration>) -> Option<Duration> {
+    /// Returns the deadline of the command; `own` is the one set at the command, `deadlines` are those of the monitor.
+    pub(crate) fn deadline_of(
+        &self,
+        name: &str,
+        own: Option<Duration>,
+        deadlines: Option<&Deadlines>,
+    ) -> Option<Duration> {
         let by_name = match self.deadlines.is_empty() {
             true => None,
             false => self.deadlines.get(name).copied(),
         };
         // Negotiation takes no time, and its response starts the events.
-        by_name.or(own).or(self.default_deadline).filter(|_| name != NEGOTIATION)
+        let by_name = by_name.or(own).or_else(|| deadlines?.of(name));
+        by_name.or(self.default_deadline).filter(|_| name != NEGOTIATION)
     }
 
     /// Removes a command. Its requests that are being executed go on; those that wait get `CommandNotFound`. Returns whether

@@ -90,6 +90,7 @@ mod access;
 #[cfg(feature = "audit")]
 mod audit;
 mod client;
+mod deadline_profile;
 mod engine;
 #[cfg(feature = "tokio")]
 mod executor;
@@ -122,6 +123,7 @@ pub use access::{Access, Limits, Quota};
 #[cfg(feature = "audit")]
 pub use audit::Audit;
 pub use client::{Client, ClientError, Closed};
+pub use deadline_profile::{DeadlineProfile, UnknownProfile};
 pub use engine::{Engine, EngineBuilder};
 #[cfg(feature = "tokio")]
 pub use executor::TokioExecutor;

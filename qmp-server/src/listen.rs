@@ -17,6 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::access::{group_id, user_id};
+use crate::deadline_profile::{DeadlineProfile, UnknownProfile};
 use crate::steps;
 #[cfg(feature = "mux")]
 use crate::transport::Listener;
@@ -39,6 +40,7 @@ use crate::transport::{
 ///   `client-ca=FILE`: clients need a certificate of one of these authorities.
 ///   `allow-name=NAME`, which may be given more than once: and one of these names in it.
 /// - `insecure=on`: others than those of this machine may connect without TLS.
+/// - `deadline-profile=qemu`: commands have the deadlines of a [`DeadlineProfile`].
 /// - `role=NAME`: the [`Role`](crate::Role) of whoever comes in here.
 /// - `notices=on`: of a mux, a door that is always open, whose clients get the mux's own events.
 /// - `server=off`: the client listens there, and the server connects to it, with the options of [`Connect`] but for
@@ -84,6 +86,8 @@ pub struct Listen {
     pub notices: bool,
     /// Set if the client listens there, and the server connects to it.
     pub dial_out: Option<DialOut>,
+    /// The deadlines of commands there; by default those of the client's role, or of the server.
+    pub deadline_profile: Option<DeadlineProfile>,
 }
 
 impl Listen {
@@ -109,6 +113,7 @@ impl Listen {
             role: None,
             notices: false,
             dial_out: None,
+            deadline_profile: None,
         }
     }
 
@@ -394,6 +399,10 @@ impl Draft {
             ("key", Some(file)) => self.tls().key = file.into(),
             ("client-ca", Some(file)) => self.tls().client_ca = Some(file.into()),
             ("allow-name", Some(name)) => self.tls().allow_names.push(name.to_owned()),
+            ("deadline-profile", Some(name)) => {
+                let profile = name.parse().map_err(|error: UnknownProfile| error.to_string())?;
+                self.options.deadline_profile = Some(profile);
+            }
             ("role", Some("")) => return Err("the name of the role is missing".to_owned()),
             ("role", Some(role)) => {
                 if let Some(first) = self.options.role.replace(role.to_owned()) {
@@ -513,6 +522,8 @@ mod tests {
         check_error("unix:a,colour=red", "option 'colour=red' is unknown");
         check_error("unix:a,pretty=very", "pretty is on or off, not 'very'");
         check_error("unix:a,role=a,role=b", "there is a role already, 'a'");
+        let unknown = "'slow' is no deadline profile, only qemu and off";
+        check_error("unix:a,deadline-profile=slow", unknown);
         check_error("unix:a,role=", "the name of the role is missing");
         check_error("unix:a,mode=rw", "'rw' is not a mode like 0660");
         check_error("stdio,mode=600", "mode, owner and group are for the file of a Unix socket");

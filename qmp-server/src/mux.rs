@@ -17,6 +17,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use qmp_dispatch::proto::{Capability, Greeting, Json, Version};
 use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
@@ -40,7 +41,7 @@ use crate::access::{Ledger, Notices};
 use crate::engine::Hosted;
 use crate::session::OnLeave;
 use crate::transport::connect::attempt::Attempt;
-use crate::{Connect, Control, Engine, Server, register_status};
+use crate::{Connect, Control, DeadlineProfile, Engine, Server, register_status};
 
 /// Stands between one QMP server, which serves one client as QEMU does, and any number of clients.
 ///
@@ -96,6 +97,8 @@ struct Shared {
     lost: AtomicBool,
     /// Whose process the upstream server must be, if that matters.
     peer: OnceLock<u32>,
+    /// How long a command may be unanswered before the server is said to hang, if that is not decided by its name.
+    hang_after: OnceLock<Duration>,
     /// There will be no other upstream server when this one has gone.
     is_last: AtomicBool,
     /// There is a new one, maybe.
@@ -167,6 +170,7 @@ impl Mux {
             shutting_down: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             peer: OnceLock::new(),
+            hang_after: OnceLock::new(),
             has_appeared: AtomicBool::new(false),
             handed_over: Mutex::default(),
         };
@@ -342,6 +346,23 @@ impl Mux {
         metrics.add(move |exposition| upstream.tell(exposition));
     }
 
+    /// Sets how long a command may be unanswered before the log and [`UpstreamStatus::hangs`] say that the upstream server
+    /// hangs. By default, as long as [`DeadlineProfile::Qemu`](crate::DeadlineProfile::Qemu) has for the command that was sent
+    /// first of those that are unanswered. To be called before the mux serves.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_server::Mux;
+    ///
+    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?.hang_after(Duration::from_secs(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hang_after(self, after: Duration) -> Mux {
+        let _ = self.shared.hang_after.set(after);
+        self
+    }
+
     /// Speaks to an upstream server at a Unix socket only if it is a process of this user. To be called before the mux
     /// serves.
     ///
@@ -514,6 +535,12 @@ impl Shared {
             server.stop();
         }
         self.upstream.wake();
+    }
+
+    /// How long this command may be unanswered before the server hangs.
+    fn patience(&self, command: &str) -> Duration {
+        let by_name = || DeadlineProfile::Qemu.of(command);
+        self.hang_after.get().copied().or_else(by_name).unwrap_or(Duration::MAX)
     }
 
     fn is_shutting_down(&self) -> bool {

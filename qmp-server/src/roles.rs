@@ -23,6 +23,7 @@ use self::in_force::{Holder, Identity};
 use self::monitors::adds_monitor;
 use crate::PatternError;
 use crate::access::{DoorRole, GivenRole, Notices};
+use crate::deadline_profile::with_profile;
 use crate::introspected::Introspected;
 
 /// The roles of a server's clients: which there are, and who has which.
@@ -229,8 +230,10 @@ impl Roles {
             {
                 notices.turn_on();
             }
-            let name = holder.clone();
+            let [name, profile] = [holder.clone(), holder.clone()];
             let given = GivenRole::new(move || Some(name.role()?.name().into()));
+            // A role may be replaced while the client is connected.
+            let locals = with_profile(locals, move || profile.role()?.deadline_profile());
             locals.with(given).with(holder)
         });
         registry.intercept(Guard);
@@ -300,11 +303,11 @@ impl Interceptor for Guard {
 
 #[cfg(test)]
 mod tests {
-    use qmp_dispatch::{LocalClient, Locals};
+    use qmp_dispatch::{Context, Forwarded, LocalClient, Locals, Responder};
 
     use super::*;
-    use crate::Peer;
     use crate::transport::CertificateName;
+    use crate::{DeadlineProfile, Peer};
 
     fn process(uid: u32, gid: u32) -> Peer {
         Peer::Process { pid: 1, uid, gid }
@@ -354,6 +357,40 @@ mod tests {
             |door: &str| Locals::default().with(process(4711, 1)).with(DoorRole(door.into()));
         assert_eq!(roles().role_of(&Identity::of(&locals("operator"))).unwrap().name(), "operator");
         assert!(roles().role_of(&Identity::of(&locals("janitor"))).is_none());
+    }
+
+    #[test]
+    fn a_role_has_deadlines_unless_the_door_has_others() {
+        let after = |door: Option<DeadlineProfile>| {
+            let forward = |_: &Context, _: Forwarded, responder: Responder<Json>| {
+                // Not answered, and not dropped.
+                std::mem::forget(responder);
+            };
+            let mut registry = Registry::forwarding(forward);
+            let mut role = Role::based_on("patient", Role::admin()).unwrap();
+            role.set_deadline_profile(DeadlineProfile::Qemu);
+            let derived = Role::based_on("derived", role).unwrap();
+            let mut roles = Roles::default();
+            roles.add(derived).unwrap();
+            roles.set_default("derived").unwrap();
+            roles.register(&mut registry);
+            registry.each_monitor(|locals| DeadlineProfile::Off.given_to(locals));
+            let locals = Locals::default();
+            let locals = match door {
+                Some(profile) => profile.given_to(locals),
+                None => locals,
+            };
+            let client = LocalClient::new_with(registry, locals);
+            client.send("{'execute': 'query-status'}");
+            client.advance(Duration::from_secs(29));
+            assert!(client.received().is_empty());
+            client.advance(Duration::from_secs(1));
+            client.received()
+        };
+        assert!(
+            after(None)[0].contains("The command query-status was not answered within 30 seconds")
+        );
+        assert!(after(Some(DeadlineProfile::Off)).is_empty());
     }
 
     #[test]

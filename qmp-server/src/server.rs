@@ -199,7 +199,8 @@ impl Server {
     pub fn listen(mut self, listen: &Listen) -> Result<Server, ListenError> {
         let layout = if listen.pretty { Layout::Pretty } else { Layout::Compact };
         let role = listen.role.as_deref().map(|role| DoorRole(role.into()));
-        let origin = Origin { role, notices: listen.notices, ..Origin::new(layout) };
+        let (notices, deadlines) = (listen.notices, listen.deadline_profile);
+        let origin = Origin { role, notices, deadlines, ..Origin::new(layout) };
         let opened_as = listen.address.to_string();
         #[cfg(feature = "mux")]
         let opened = match self.inherit(listen, &opened_as)? {

@@ -22,7 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::Sourced;
 use crate::limit::Limit;
 use crate::log::{self, Guard, LogFormat};
-use crate::options::ServerOptions;
+use crate::options::{Profile, ServerOptions};
 use crate::role::{Pattern, roles};
 use crate::{Failure, complain};
 
@@ -35,6 +35,13 @@ pub(crate) fn start_log(
     let filter = options.log_filter.clone().unwrap_or_default();
     log::start(options.log.unwrap_or_default(), filter, Arc::clone(trace_points))
         .map_err(Failure::usage)
+}
+
+/// Comes after what gives clients their roles: what a role or a door says of deadlines goes before.
+pub(crate) fn set_deadline_profile(registry: &mut Registry, options: &ServerOptions) {
+    if let Some(Profile(profile)) = options.deadline_profile {
+        registry.each_monitor(move |locals| profile.given_to(locals));
+    }
 }
 
 pub(crate) fn set_deadlines(registry: &mut Registry, options: &ServerOptions) {

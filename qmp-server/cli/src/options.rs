@@ -13,7 +13,8 @@ use std::time::Duration;
 use clap::Args;
 use qmp_dispatch::proto::{Dialect, UnknownDialect};
 use qmp_server::{
-    Access, Address, Dial, Limits, Listen, TracePoints, UnknownUpstreamLost, UpstreamLost,
+    Access, Address, DeadlineProfile, Dial, Limits, Listen, TracePoints, UnknownProfile,
+    UnknownUpstreamLost, UpstreamLost,
 };
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -64,6 +65,10 @@ pub(crate) struct ServerOptions {
     /// name; may be given more than once
     #[arg(long, value_name = "[COMMAND=]SECONDS")]
     pub(crate) deadline: Vec<Deadline>,
+    /// Give all commands the deadlines of a profile, where a listener or role has no other: qemu, or
+    /// off
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) deadline_profile: Option<Profile>,
     /// How much clients may take: NAME is monitors, bytes or requests, each also with -per-user,
     /// message or unread (bytes of one client), or stalled (seconds, or never); may be given more
     /// than once
@@ -116,6 +121,7 @@ impl ServerOptions {
             roles: other.roles,
             insecure: self.insecure.or(other.insecure),
             deadline: or(self.deadline, other.deadline),
+            deadline_profile: self.deadline_profile.or(other.deadline_profile),
             limit: or(self.limit, other.limit),
             metrics: self.metrics.or(other.metrics),
             audit: self.audit.or(other.audit),
@@ -267,6 +273,10 @@ pub(crate) struct UpstreamOptions {
     /// that the server is, or is next to
     #[arg(long, value_name = "VERSION")]
     pub(crate) dialect: Option<QemuDialect>,
+    /// Say in the log and in the status that the server hangs when a command is unanswered for so
+    /// long; by default that depends on the command, as with --deadline-profile qemu
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) hang_after: Option<Seconds>,
     /// Where operators add, remove and list machines while the mux runs; may be given more than once
     #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
     pub(crate) control: Vec<Sourced<Listen>>,
@@ -291,6 +301,7 @@ impl UpstreamOptions {
         UpstreamOptions {
             upstream: self.upstream.or(other.upstream),
             dialect: self.dialect.or(other.dialect),
+            hang_after: self.hang_after.or(other.hang_after),
             control: or(self.control, other.control),
             name: self.name.or(other.name),
             quiet: self.quiet || other.quiet,
@@ -314,6 +325,8 @@ pub(crate) struct SharedMachine {
     pub(crate) default_role: Option<Sourced<String>>,
     insecure: Option<bool>,
     deadline: Vec<Deadline>,
+    deadline_profile: Option<Profile>,
+    hang_after: Option<Seconds>,
     limit: Vec<Limit>,
     pub(crate) audit: Option<Sourced<PathBuf>>,
     audit_secret: Vec<Pattern>,
@@ -333,6 +346,7 @@ impl SharedMachine {
             roles: all.roles.clone(),
             insecure: machine.insecure.or(all.insecure),
             deadline: or(machine.deadline, all.deadline.clone()),
+            deadline_profile: machine.deadline_profile.or(all.deadline_profile),
             limit: or(machine.limit, all.limit.clone()),
             audit: machine.audit.or_else(|| all.audit.clone()),
             audit_secret: or(machine.audit_secret, all.audit_secret.clone()),
@@ -341,6 +355,7 @@ impl SharedMachine {
                 upstream: machine.upstream,
                 dialect: machine.dialect.or(all.mux.dialect),
                 upstream_lost: machine.upstream_lost.or(all.mux.upstream_lost),
+                hang_after: machine.hang_after.or(all.mux.hang_after),
                 ..UpstreamOptions::default()
             },
             ..ServerOptions::default()
@@ -438,6 +453,33 @@ impl FromStr for Deadline {
         match seconds(after)? {
             Duration::ZERO => Err("every command takes some time".to_owned()),
             after => Ok(Deadline { command, after }),
+        }
+    }
+}
+
+/// A ready-made set of deadlines, by its name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Profile(pub(crate) DeadlineProfile);
+
+impl FromStr for Profile {
+    type Err = UnknownProfile;
+
+    fn from_str(text: &str) -> Result<Profile, UnknownProfile> {
+        text.parse().map(Profile)
+    }
+}
+
+/// A time that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Seconds, String> {
+        match seconds(text)? {
+            Duration::ZERO => Err("expected a number of seconds above zero".to_owned()),
+            after => Ok(Seconds(after)),
         }
     }
 }
@@ -570,7 +612,9 @@ deserialize_as_parsed!(
     LogFilter,
     Lost,
     MachineName,
+    Profile,
     QemuDialect,
+    Seconds,
     TracePattern,
     Uuid
 );

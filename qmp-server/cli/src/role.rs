@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::Failure;
 use crate::config::Sourced;
-use crate::options::ServerOptions;
+use crate::options::{Profile, ServerOptions};
 
 /// `--role SUBJECT=ROLE`.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +41,7 @@ pub(crate) struct OwnRole {
     allow_events: Vec<Pattern>,
     deny_events: Vec<Pattern>,
     notices: bool,
+    deadline_profile: Option<Profile>,
 }
 
 impl OwnRole {
@@ -55,6 +56,9 @@ impl OwnRole {
         self.deny_events.iter().try_for_each(|pattern| role.deny_events(&pattern.0))?;
         if self.notices {
             role.set_notices(true);
+        }
+        if let Some(Profile(profile)) = self.deadline_profile {
+            role.set_deadline_profile(profile);
         }
         Ok(role)
     }

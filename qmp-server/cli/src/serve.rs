@@ -45,8 +45,9 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
     register_status(&mut registry).map_err(Failure::usage)?;
     register_metrics(&mut registry).map_err(Failure::usage)?;
-    clients::set_deadlines(&mut registry, &options);
     clients::set_roles(&mut registry, &options)?;
+    clients::set_deadline_profile(&mut registry, &options);
+    clients::set_deadlines(&mut registry, &options);
     let version = Version { qemu: dialect.version(), ..version() };
     let dispatcher = Dispatcher::new(registry, version, system_time);
 

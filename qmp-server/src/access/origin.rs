@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use qmp_dispatch::proto::Layout;
 
+use crate::DeadlineProfile;
+
 /// What is decided by where a client has connected.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origin {
@@ -17,6 +19,7 @@ pub(crate) struct Origin {
     pub(crate) notices: bool,
     /// How often the doors of the server had been opened and shut when the client was let in.
     pub(crate) opening: u64,
+    pub(crate) deadlines: Option<DeadlineProfile>,
 }
 
 impl Origin {

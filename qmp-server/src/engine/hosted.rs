@@ -260,6 +260,9 @@ impl Hosted {
         if let Some(role) = &origin.role {
             locals = locals.with(role.clone());
         }
+        if let Some(profile) = origin.deadlines {
+            locals = profile.given_to(locals);
+        }
         if let Some(groups) = groups {
             locals = locals.with(groups);
         }

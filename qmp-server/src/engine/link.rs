@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 #[cfg(feature = "mux")]
 use super::Freezing;
@@ -51,7 +51,7 @@ pub(crate) struct Next {
     /// What it waits for at its socket.
     pub(crate) interest: Interest,
     /// When it wants its next input at the latest.
-    pub(crate) timer: Option<Duration>,
+    pub(crate) timer: Option<Instant>,
     /// It has more to do, when others have had their turn.
     pub(crate) again: bool,
     /// It is to be dropped.

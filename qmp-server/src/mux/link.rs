@@ -161,6 +161,8 @@ pub(super) struct UpstreamLink {
     told: Option<End>,
     /// The socket is another one than at the end of the last input, or there is none any more.
     new_socket: bool,
+    /// When to look whether the server hangs.
+    look_at: Option<Instant>,
     /// The mux ends, and waits for answers until then.
     ends_at: Option<Instant>,
 }
@@ -202,11 +204,12 @@ impl Link for UpstreamLink {
         if is_alone && self.shared.is_last.load(Ordering::SeqCst) {
             self.shared.shut_down();
         }
+        self.look_for_hang(now);
         let more_is_known = self.shared.upstream.answer_known();
         if self.is_to_end(now) {
             self.end();
         }
-        let next = self.next(now);
+        let next = self.next();
         Next { again: next.again || more_is_known, ..next }
     }
 
@@ -325,6 +328,7 @@ impl UpstreamLink {
             hurried_until: None,
             told: None,
             new_socket: false,
+            look_at: None,
             ends_at: None,
         }
     }
@@ -634,7 +638,35 @@ impl UpstreamLink {
         self.shared.upstream.lost("the mux ends", |_| false);
     }
 
-    fn next(&mut self, now: Instant) -> Next {
+    /// Says once in the log that the server does not answer, and when it answers again.
+    fn look_for_hang(&mut self, now: Instant) {
+        let mut state = self.shared.upstream.state();
+        let oldest = state.oldest().map(|oldest| (oldest, self.shared.patience(&oldest.command)));
+        let late_at = oldest.and_then(|(oldest, patience)| oldest.sent.checked_add(patience));
+        let hangs = late_at.is_some_and(|at| at <= now);
+        // A timer that is too early looks once more: so answers need not set it anew.
+        self.look_at = match (self.look_at.filter(|&at| now < at), late_at.filter(|_| !hangs)) {
+            (Some(before), at) => at.map_or(Some(before), |at| Some(before.min(at))),
+            (None, at) => at,
+        };
+        if hangs == std::mem::replace(&mut state.hangs, hangs) {
+            return;
+        }
+        let late = state.oldest().filter(|_| hangs);
+        let late =
+            late.map(|late| (late.command.clone(), now.saturating_duration_since(late.sent)));
+        drop(state);
+        let server = &self.shared.connect.address;
+        match late {
+            Some((command, age)) => {
+                let seconds = age.as_secs();
+                tracing::warn!(%server, command, seconds, "the upstream server hangs: a command is unanswered");
+            }
+            None => tracing::warn!(%server, "the upstream server answers again"),
+        }
+    }
+
+    fn next(&mut self) -> Next {
         let at = match &self.state {
             State::Waiting { until } => Some(*until),
             State::Arriving(arriving) => Some(arriving.until),
@@ -642,7 +674,8 @@ impl UpstreamLink {
             State::Greeting { silent_at, .. } | State::Negotiating { silent_at, .. } => *silent_at,
             State::Listening | State::Preparing(_) | State::Serving { .. } | State::Ended => None,
         };
-        let at = at.into_iter().chain(self.ends_at).chain(self.early_until).min();
+        let timer =
+            at.into_iter().chain(self.ends_at).chain(self.early_until).chain(self.look_at).min();
         let (interest, again) = match &self.state {
             State::Connecting(_) | State::Arriving(_) => (Interest::ReadableWritable, false),
             State::Greeting { connection, .. }
@@ -653,7 +686,7 @@ impl UpstreamLink {
         Next {
             new_socket: std::mem::take(&mut self.new_socket),
             interest,
-            timer: at.map(|at| at.saturating_duration_since(now)),
+            timer,
             again,
             ended: matches!(self.state, State::Ended),
         }

@@ -41,6 +41,12 @@ pub struct UpstreamStatus {
     pub reconnects: u64,
     /// How many requests wait for being sent.
     pub queued: u64,
+    /// How many milliseconds ago the oldest command was sent that is unanswered; not there if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_ms: Option<u64>,
+    /// Whether it is unanswered for so long that the server is taken to [hang](crate::Mux::hang_after).
+    #[serde(default)]
+    pub hangs: bool,
     /// What it has been sent and has not answered, what was sent first before the others.
     pub in_flight: Vec<InFlightCommand>,
 }
@@ -98,6 +104,8 @@ impl Shared {
             oob,
             reconnects: upstream.connections.get().saturating_sub(1),
             queued,
+            oldest_ms: state.oldest().map(|oldest| milliseconds(oldest.sent.elapsed())),
+            hangs: state.hangs,
             in_flight: in_flight.collect(),
         }
     }
@@ -109,6 +117,8 @@ impl super::upstream::Upstream {
         let state = self.state();
         let connected = matches!(state.connection, Connection::Present { .. });
         let (in_flight, queued) = (state.in_flight.len(), self.queued(&state));
+        let oldest = state.oldest().map(|oldest| oldest.sent.elapsed()).unwrap_or_default();
+        let hangs = state.hangs;
         drop(state);
         exposition.gauge(
             "upstream_connected",
@@ -129,6 +139,16 @@ impl super::upstream::Upstream {
             "upstream_queued_requests",
             "Requests that wait for being sent there.",
             queued,
+        );
+        exposition.gauge(
+            "upstream_oldest_request_seconds",
+            "How long ago the oldest request was sent there that is not answered yet.",
+            oldest.as_secs_f64(),
+        );
+        exposition.gauge(
+            "upstream_hangs",
+            "Whether that is so long that the upstream server hangs.",
+            u8::from(hangs),
         );
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct State {
     pub(super) version: Option<String>,
     /// By their numbers, which are in the order in which they were sent.
     pub(super) in_flight: BTreeMap<u64, InFlight>,
+    /// The log has said that the server hangs, and it has not answered since.
+    pub(super) hangs: bool,
     /// How many requests were sent.
     pub(super) sent: u64,
     /// How many of those in flight are out-of-band.
@@ -113,6 +115,7 @@ impl Upstream {
             version: None,
             since: Instant::now(),
             in_flight: BTreeMap::new(),
+            hangs: false,
             sent: 0,
             out_of_band: 0,
             urgent: VecDeque::new(),
@@ -388,6 +391,7 @@ impl Upstream {
         state.bytes = 0;
         self.settled.notify_all();
         state.introspected = [None, None];
+        state.hangs = false;
         let mut waiting: Vec<Request> = state.own.take().into_iter().collect();
         waiting.extend(state.to_pass.drain(..));
         waiting.extend(state.urgent.drain(..));
@@ -487,6 +491,11 @@ fn cannot_be_sent(command: &str, why: &str) -> Error {
 }
 
 impl State {
+    /// The request that has been unanswered for longest.
+    pub(super) fn oldest(&self) -> Option<&InFlight> {
+        self.in_flight.values().next()
+    }
+
     /// Takes those of these requests back that would be answered with what is known.
     fn take_known(&mut self, is_wanted: impl Fn(&Request) -> bool) -> Vec<Request> {
         let all = self.known.drain(..).chain(self.behind.drain(..));

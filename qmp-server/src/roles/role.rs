@@ -9,6 +9,7 @@ use qmp_dispatch::proto::Json;
 use super::in_force::Holder;
 use super::introspection::Introspections;
 use super::{RoleError, ready_made};
+use crate::deadline_profile::DeadlineProfile;
 use crate::glob;
 use crate::introspected::Introspected;
 
@@ -43,6 +44,7 @@ pub struct Role {
     notices: Option<bool>,
     /// `true` only in `admin`: a client that adds a monitor to QEMU can use it without any role.
     adds_monitors: bool,
+    deadline_profile: Option<DeadlineProfile>,
     introspections: Introspections,
 }
 
@@ -172,6 +174,7 @@ impl Role {
             events: Rules::default(),
             notices: None,
             adds_monitors: false,
+            deadline_profile: None,
             introspections: Introspections::default(),
         }
     }
@@ -241,6 +244,24 @@ impl Role {
     pub fn has_notices(&self) -> bool {
         let base = || self.base.as_ref().is_some_and(|base| base.has_notices());
         self.notices.unwrap_or_else(base)
+    }
+
+    /// Gives the commands of the role's clients the deadlines of a profile, unless their [listener](crate::Listen) has one.
+    /// A role without one has that of its base.
+    ///
+    /// ```
+    /// use qmp_server::{DeadlineProfile, Role};
+    ///
+    /// let mut role = Role::based_on("patient", Role::operator())?;
+    /// role.set_deadline_profile(DeadlineProfile::Qemu);
+    /// # Ok::<(), qmp_server::RoleError>(())
+    /// ```
+    pub fn set_deadline_profile(&mut self, profile: DeadlineProfile) {
+        self.deadline_profile = Some(profile);
+    }
+
+    pub(super) fn deadline_profile(&self) -> Option<DeadlineProfile> {
+        self.deadline_profile.or_else(|| self.base.as_ref()?.deadline_profile())
     }
 
     /// Returns the name.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outbox::OutboxState;
 use super::{Descriptor, Descriptors, MODE_WITH_OOB, Session, SharedTexts, State, charged};
+use crate::DeadlineProfile;
 use crate::access::{DoorRole, Origin};
 use crate::transport::{Luggage, Packing, Peer, Transport, invalid};
 
@@ -45,6 +46,8 @@ pub(crate) struct CameBy {
     pub(crate) pretty: bool,
     pub(crate) role: Option<String>,
     pub(crate) notices: bool,
+    #[serde(default)]
+    pub(crate) deadlines: Option<DeadlineProfile>,
 }
 
 impl CameBy {
@@ -54,6 +57,7 @@ impl CameBy {
             pretty: origin.layout == Layout::Pretty,
             role: origin.role.as_ref().map(|DoorRole(role)| role.as_ref().to_owned()),
             notices: origin.notices,
+            deadlines: origin.deadlines,
         }
     }
 
@@ -64,7 +68,8 @@ impl CameBy {
     /// The origin, if there is no such listener any more.
     pub(crate) fn into_origin(self) -> Origin {
         let role = self.role.as_deref().map(|role| DoorRole(role.into()));
-        Origin { role, notices: self.notices, ..Origin::new(self.layout()) }
+        let (notices, deadlines) = (self.notices, self.deadlines);
+        Origin { role, notices, deadlines, ..Origin::new(self.layout()) }
     }
 }
 

@@ -37,6 +37,7 @@ mod mux_control;
 mod mux_descriptors;
 mod mux_dials;
 mod mux_faults;
+mod mux_hanging;
 mod mux_introspection;
 mod mux_killed;
 mod mux_leaving;

@@ -37,6 +37,8 @@ command_types! {
         default_role: Option<String>,
         insecure: Option<bool>,
         deadline: Option<Vec<String>>,
+        deadline_profile: Option<String>,
+        hang_after: Option<String>,
         limit: Option<Vec<String>>,
         audit: Option<String>,
         audit_secret: Option<Vec<String>>,
@@ -154,6 +156,7 @@ impl PreparedOperators {
         register(&mut registry, inbox, fleet.metrics()).map_err(Failure::usage)?;
         clients::set_deadlines(&mut registry, &options);
         let roles = clients::set_roles(&mut registry, &options)?;
+        clients::set_deadline_profile(&mut registry, &options);
         // QEMU's text for errors, and its number: clients take features after it.
         let dialect = Dialect::default();
         let version = Version { qemu: dialect.version(), ..version() };

@@ -11,7 +11,7 @@ use super::control::{MachineAdd, OriginStatus};
 use super::finder::Found;
 use crate::clients::{Audits, Rules};
 use crate::config::Sourced;
-use crate::options::{Lost, QemuDialect, ServerOptions, SharedMachine};
+use crate::options::{Lost, QemuDialect, Seconds, ServerOptions, SharedMachine};
 use crate::{Failure, clients};
 
 /// One of the machines that are shared.
@@ -157,6 +157,10 @@ impl Machine {
             Some(Lost(what)) => mux.on_upstream_lost(what),
             None => mux,
         };
+        let mux = match self.options.mux.hang_after {
+            Some(Seconds(after)) => mux.hang_after(after),
+            None => mux,
+        };
         Ok(match &self.origin {
             Origin::Found(found) => mux.only_of_user(found.owner),
             Origin::Options | Origin::Control(_) => mux,
@@ -175,6 +179,7 @@ impl Machine {
         let audit = audits.start(&mut registry, options, self.name.as_deref())?;
         clients::set_deadlines(&mut registry, options);
         let roles = clients::set_roles(&mut registry, options)?;
+        clients::set_deadline_profile(&mut registry, options);
         let dispatcher = Dispatcher::new(registry, version(), system_time);
         let server = Server::new(dispatcher).discipline(Discipline::OnePerMonitor);
         let server = match options.mux.dialect {

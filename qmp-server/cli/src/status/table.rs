@@ -53,9 +53,14 @@ pub(super) fn upstream_summary(upstream: &UpstreamStatus) -> String {
         text.push_str(&format!(", version {}", printable(version)));
     }
     text.push_str(&format!(
-        "; {reconnects} reconnects, {queued} waiting, {} in flight\n",
+        "; {reconnects} reconnects, {queued} waiting, {} in flight",
         upstream.in_flight.len()
     ));
+    if let Some(oldest) = upstream.oldest_ms {
+        let hangs = if upstream.hangs { ": it HANGS" } else { "" };
+        text.push_str(&format!(", the oldest for {}{hangs}", duration(oldest)));
+    }
+    text.push('\n');
     for command in &upstream.in_flight {
         let whose = match command.monitor {
             Some(monitor) => format!("of monitor {monitor}"),

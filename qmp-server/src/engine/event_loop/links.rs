@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Links: lent out for each input.
 
-use std::time::Instant;
-
 use super::{Loop, Source, Timer};
 use crate::engine::link::{Input, Link, Next};
 use crate::engine::timers::Key;
@@ -66,7 +64,8 @@ impl Loop {
 
     pub(super) fn returned(&mut self, token: Token, link: Box<dyn Link>, next: Next) {
         let Some(Source::Link(slot)) = self.sources.get_mut(token) else { return };
-        if let Some(timer) = slot.timer.take() {
+        // Most inputs change nothing about it.
+        if let Some(timer) = slot.timer.take_if(|(at, _)| next.ended || next.timer != Some(*at)) {
             self.timers.cancel(timer);
         }
         if next.ended {
@@ -89,8 +88,9 @@ impl Loop {
             }
             slot.interest = Some(next.interest);
         }
-        let at = next.timer.and_then(|timer| Instant::now().checked_add(timer));
-        slot.timer = at.map(|at| self.timers.set(at, Timer::Link(token)));
+        if slot.timer.is_none() {
+            slot.timer = next.timer.map(|at| self.timers.set(at, Timer::Link(token)));
+        }
         slot.link = Some(link);
         if next.again {
             self.again.push_back(token);
