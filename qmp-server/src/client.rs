@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -442,6 +443,13 @@ impl Client {
             _ if self.session.pending().next().is_some() => Closed::BeforeResponse,
             _ => Closed::Idle,
         }
+    }
+}
+
+/// The connection: readable when there may be an event to [read](Client::next_event).
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
     }
 }
 

@@ -10,6 +10,7 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use qmp_server::Connect;
 
+use crate::attach::ThroughOptions;
 use crate::config::ConfigOptions;
 use crate::exec::ExecOptions;
 use crate::options::{MachineOptions, ServerOptions, UpstreamOptions};
@@ -51,6 +52,8 @@ pub(crate) enum Task {
     Serve(Box<ServeOptions>),
     /// Share one QMP server, such as QEMU, among many clients
     Mux(Box<MuxOptions>),
+    /// Share a QEMU that runs, from 11.1 on: add a monitor, share it, and take it away again
+    Attach(Box<AttachOptions>),
     /// Run one command on any QMP server and print its result
     Call(CallOptions),
     /// Show what a `serve` or `mux` does, and its clients
@@ -92,6 +95,17 @@ pub(crate) struct MuxOptions {
     /// Only says whether what a running mux hands over in this format is understood
     #[arg(long, hide = true, value_name = "NUMBER", requires = "check_config")]
     pub(crate) hand_over_format: Option<u32>,
+}
+
+/// Options of `attach`.
+#[derive(Args)]
+pub(crate) struct AttachOptions {
+    #[command(flatten)]
+    pub(crate) through: ThroughOptions,
+    #[command(flatten)]
+    pub(crate) config: ConfigOptions,
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
 }
 
 #[derive(Args)]

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod arguments;
+mod attach;
 mod call;
 mod client;
 mod clients;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Serve(options) => serve::serve(*options),
         Task::Mux(options) => mux::mux(*options),
+        Task::Attach(options) => mux::attach(*options),
         Task::Call(options) => call::call(&options),
         Task::Status(options) => status::status(&options),
         Task::Completions { shell } => generate::completions(arguments::command(), shell),

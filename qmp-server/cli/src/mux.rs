@@ -25,7 +25,8 @@ use self::inbox::{Inbox, Message};
 use self::machine::Machine;
 use self::patterns::Patterns;
 use self::plan::Plan;
-use crate::arguments::MuxOptions;
+use crate::arguments::{AttachOptions, MuxOptions};
+use crate::attach::{self, Attached};
 use crate::clients::{Ending, Woken};
 use crate::config::ConfigOptions;
 use crate::exec::Behind;
@@ -49,6 +50,50 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     if said.config.check_config {
         return Plan::of(&options)?.0.check(&options);
     }
+    run(said, options, None)
+}
+
+/// `qmp-server attach`: a mux for one QEMU, to which the monitor is added that it shares.
+pub(crate) fn attach(options: AttachOptions) -> Result<(), Failure> {
+    let AttachOptions { through, config, server } = options;
+    let mut said = Said { config, flags: server, behind: None };
+    let options = said.options()?;
+    if let Some(upstream) = &options.mux.upstream {
+        return Err(upstream.blame("upstream", "it is the QEMU that is attached to"));
+    }
+    if let Some(machine) = options.machine.first() {
+        return Err(machine.blame("machine", "one QEMU is attached to"));
+    }
+    if options.listen.is_empty() {
+        return Err(Failure::usage("attach needs --listen"));
+    }
+    through.check()?;
+    if said.config.check_config {
+        return clients::check(&options);
+    }
+    // From now on no signal ends the program before the monitor has been removed.
+    clients::hold_signals()?;
+    let (attached, ours) = through.attach()?;
+    // Also when the file is read again.
+    said.flags.mux.upstream = Some(attach::address_of(ours).into());
+    let options = said.options()?;
+    run(said, options, Some(attached))
+}
+
+/// Serves until the end, and then takes away what was attached.
+fn run(said: Said, options: ServerOptions, mut attached: Option<Attached>) -> Result<(), Failure> {
+    let served = serve(said, options, &mut attached);
+    if let Some(attached) = attached {
+        attached.detach();
+    }
+    served
+}
+
+fn serve(
+    said: Said,
+    options: ServerOptions,
+    attached: &mut Option<Attached>,
+) -> Result<(), Failure> {
     // Before there is a mux, whose name is said in the log.
     clients::hold_signals()?;
     let log = clients::start_log(&options, &Arc::new(TracePoints::default()))?;
@@ -65,22 +110,36 @@ pub(crate) fn mux(options: MuxOptions) -> Result<(), Failure> {
     }
     notify::ready(&host.summary());
     while host.goes_on() {
-        let wakers: Vec<_> =
-            host.patterns.waker().into_iter().chain([host.inbox.as_fd()]).collect();
+        let held = attached.as_ref().and_then(Attached::as_fd);
+        let wakers = host.patterns.waker().into_iter().chain([host.inbox.as_fd()]);
+        let wakers: Vec<_> = wakers.chain(held).collect();
         match ending.wait(&wakers) {
             Woken::HangUp => {
                 notify::reloading();
                 host.reload();
                 notify::ready(&host.summary());
             }
-            Woken::Other => host.look(),
+            Woken::Other => {
+                attached.iter_mut().for_each(Attached::look);
+                host.look();
+            }
+            // The monitor through which it is to be removed is this process's.
+            Woken::Upgrade if attached.is_some() => {
+                tracing::warn!("attach cannot be upgraded: end it, and attach again");
+            }
             Woken::Upgrade => host.upgrade(&log),
-            Woken::Signal { is_term: true } if notify::can_store() && host.store() => {
+            Woken::Signal { is_term: true }
+                if attached.is_none() && notify::can_store() && host.store() =>
+            {
                 drop(log);
                 // Nothing is cleaned up: it is the next program's.
                 std::process::exit(0);
             }
-            Woken::Signal { .. } | Woken::End => break,
+            Woken::Signal { .. } => {
+                attached.iter_mut().for_each(|attached| attached.is_signalled = true);
+                break;
+            }
+            Woken::End => break,
         }
     }
     notify::stopping();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server from outside: what its sockets, its command line and its exit status promise.
 
+mod attach;
 mod audit;
 mod bench;
 mod block_back_end;
