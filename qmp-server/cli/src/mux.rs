@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use qmp_dispatch::proto::Error;
-use qmp_server::{Handover, MetricsEndpoint, TracePoints};
+use qmp_server::{Dial, Handover, MetricsEndpoint, TracePoints};
 
 use self::control::{MachineAdd, Operators, Order, PreparedOperators};
 pub(crate) use self::control::{MachineStatus, QueryMachines};
@@ -75,7 +75,7 @@ pub(crate) fn attach(options: AttachOptions) -> Result<(), Failure> {
     clients::hold_signals()?;
     let (attached, ours) = through.attach()?;
     // Also when the file is read again.
-    said.flags.mux.upstream = Some(attach::address_of(ours).into());
+    said.flags.mux.upstream = Some(Dial::from(attach::address_of(ours)).into());
     let options = said.options()?;
     run(said, options, Some(attached))
 }
