@@ -15,6 +15,8 @@
 //! on and a program [decodes](crate::Json::decode). Nothing that has been received is kept, except for
 //! one incomplete message.
 //!
+//! The guest agent speaks the same messages, but greets nobody: an [`AgentSession`] is for it.
+//!
 //! # Example
 //!
 //! A program that asks for the version, with the server's part written out:
@@ -56,11 +58,13 @@
 //! # Ok::<(), qmp_proto::client::SessionError>(())
 //! ```
 
+mod agent;
 mod foreign;
 mod pending;
 mod session;
 mod size;
 
+pub use agent::{AgentError, AgentReceived, AgentSession};
 pub use foreign::{Foreign, Protocol};
 pub use pending::Ids;
 pub use session::{Received, Session, SessionError, SessionState, Stage};

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::CommandType;
-use qmp_dispatch::proto::client::{Ids, Received, RequestTooLarge, Session, SessionError, Stage};
+use qmp_dispatch::proto::client::{
+    AgentError, Ids, Received, RequestTooLarge, Session, SessionError, Stage,
+};
 use qmp_dispatch::proto::{
     Band, Capability, DecodeError, EncodeError, Error, Event, EventType, Json,
 };
@@ -29,7 +31,7 @@ const MOST_EVENTS: usize = 64 << 20;
 const EVENT_OVERHEAD: usize = 128;
 
 /// Bytes that are received at once.
-const BUFFER: usize = 64 << 10;
+pub(crate) const BUFFER: usize = 64 << 10;
 
 /// The shortest wait for an event.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -98,6 +100,9 @@ pub enum ClientError {
     /// The server does not speak QMP.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// A guest agent does not speak QMP.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The request is beyond QEMU's limits, and has not been sent.
     #[error(transparent)]
     TooLarge(#[from] RequestTooLarge<()>),
@@ -158,8 +163,8 @@ type Answer = (u64, Result<Json, Error>);
 
 /// What the server has not taken yet.
 #[derive(Default)]
-struct Unsent {
-    bytes: Vec<u8>,
+pub(crate) struct Unsent {
+    pub(crate) bytes: Vec<u8>,
     at: usize,
 }
 
@@ -461,7 +466,7 @@ impl fmt::Debug for Client {
 
 impl Unsent {
     /// Sends as much as the server takes. What is wrong shows when it is read from.
-    fn send(&mut self, transport: &dyn Transport) {
+    pub(crate) fn send(&mut self, transport: &dyn Transport) {
         while self.at < self.bytes.len() {
             match transport.send(&self.bytes[self.at..]) {
                 Ok(sent) => self.at += sent,
@@ -500,12 +505,12 @@ fn size(event: &Event) -> usize {
     EVENT_OVERHEAD + event.name.len() + data
 }
 
-fn is_temporary(error: &io::Error) -> bool {
+pub(crate) fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// These only say how the end has come.
-fn is_closed(error: &io::Error) -> bool {
+pub(crate) fn is_closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
@@ -513,7 +518,10 @@ fn is_closed(error: &io::Error) -> bool {
 }
 
 /// Connects on a thread of its own, which is left alone if that takes too long: names are looked up without a timeout.
-fn connect_in_time(connect: Connect, timeout: Duration) -> Result<Box<dyn Transport>, ClientError> {
+pub(crate) fn connect_in_time(
+    connect: Connect,
+    timeout: Duration,
+) -> Result<Box<dyn Transport>, ClientError> {
     let (send, connected) = channel();
     thread::Builder::new()
         .name("qmp-connect".into())

@@ -87,6 +87,7 @@
 )]
 
 mod access;
+mod agent_client;
 #[cfg(feature = "audit")]
 mod audit;
 mod client;
@@ -120,6 +121,7 @@ mod transport;
 pub use qmp_dispatch as dispatch;
 
 pub use access::{Access, Limits, Quota};
+pub use agent_client::AgentClient;
 #[cfg(feature = "audit")]
 pub use audit::Audit;
 pub use client::{Client, ClientError, Closed};

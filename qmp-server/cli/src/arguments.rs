@@ -122,6 +122,10 @@ pub(crate) struct CallOptions {
     /// Execute the command out-of-band
     #[arg(long)]
     pub(crate) oob: bool,
+    /// The server is the channel of a guest agent, such as qemu-ga, which neither greets nor sends
+    /// events
+    #[arg(long, conflicts_with_all = ["oob", "events"])]
+    pub(crate) agent: bool,
     /// Print the events of so many seconds after the result; a server that dies meanwhile is an error
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) events: Option<Duration>,

@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use qmp_dispatch::proto::{Band, Capability, Json, Layout, Object, ParseValueError, Value};
-use qmp_server::ClientError;
+use qmp_server::{AgentClient, ClientError};
 
 use crate::Failure;
 use crate::arguments::CallOptions;
-use crate::client::{connect, print};
+use crate::client::{connect, print, with_flags};
 
 pub(crate) fn call(options: &CallOptions) -> Result<(), Failure> {
     let mut arguments = Object::new();
@@ -27,9 +27,15 @@ pub(crate) fn call(options: &CallOptions) -> Result<(), Failure> {
         ClientError::Command(error) => Failure::command(error),
         error => Failure::usage(format_args!("{address}: {error}")),
     };
+    let arguments = (!arguments.is_empty()).then(|| Json::from(&arguments));
+    if options.agent {
+        let server = with_flags(&options.server, &options.tls);
+        let mut agent = AgentClient::connect(&server, options.timeout).map_err(broken)?;
+        let result = agent.execute(&options.command, arguments.as_ref()).map_err(broken)?;
+        return print(result.as_str());
+    }
     let mut client =
         connect(&options.server, &options.tls, options.timeout, capabilities).map_err(broken)?;
-    let arguments = (!arguments.is_empty()).then(|| Json::from(&arguments));
     let result = client.execute(&options.command, arguments.as_ref(), band).map_err(broken)?;
     print(result.as_str())?;
     let Some(duration) = options.events else { return Ok(()) };

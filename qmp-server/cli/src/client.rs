@@ -25,7 +25,7 @@ pub(crate) fn connect(
 }
 
 /// What is said behind the address, and for the rest what the flags say.
-fn with_flags(connect: &Connect, flags: &TlsOptions) -> Connect {
+pub(crate) fn with_flags(connect: &Connect, flags: &TlsOptions) -> Connect {
     let mut connect = connect.clone();
     if flags.are_given() {
         let TlsOptions { ca, cert, key, server_name } = flags.clone();

@@ -27,13 +27,14 @@ pub(crate) const TESTED_ELSEWHERE: [&str; 4] =
     ["embed.md", "embed-epoll.md", "embed-event-manager.md", "embed-tokio.md"];
 
 /// Commands that are not run: the beginning of each, and the reason.
-const NOT_RUN: [(&str, &str); 7] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("cargo run --release", "builds for minutes what all other tests use"),
     ("cargo xtask", "would run this test, or takes minutes"),
     ("qmp-server --metrics tcp:localhost:9187", "the port may be taken"),
     ("curl -s http://localhost:9187", "asks the former"),
     ("qmp-server status unix:qmp.sock", "shows what clients did at some time"),
     ("qmp-server attach", "needs QEMU 11.1, and has a test of its own"),
+    ("qmp-server call --agent", "needs a guest with an agent"),
     ("tail -n 2 /var/log/qmp/", "shows what people did on some day"),
 ];
 
