@@ -124,11 +124,8 @@ impl AgentClient {
             self.at = self.input.len() - rest.len();
             match received {
                 Some(Ok(received)) => return Ok(received),
-                Some(Err(error)) => {
-                    // What follows may be anything.
-                    self.session.resynchronise();
-                    return Err(error.into());
-                }
+                // What follows may be anything: the next command synchronises.
+                Some(Err(error)) => return Err(error.into()),
                 None => {}
             }
             self.unsent.send(&*self.transport);
@@ -176,5 +173,102 @@ impl AgentClient {
 impl fmt::Debug for AgentClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AgentClient").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// An agent that sends each of these texts for a line that it is sent; the id of a synchronisation is in place of `ID`.
+    fn agent(texts: &'static [&'static [u8]]) -> (UnixStream, JoinHandle<Vec<String>>) {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let agent = thread::spawn(move || {
+            let mut lines = BufReader::new(&far).split(b'\n').map_while(Result::ok);
+            let mut seen = Vec::new();
+            for text in texts {
+                let Some(line) = lines.next() else { break };
+                let line = String::from_utf8_lossy(&line).into_owned();
+                let id =
+                    line.rsplit_once("\"id\": ").map_or("", |(_, id)| id.trim_end_matches('}'));
+                let at = text.windows(2).position(|part| part == b"ID");
+                let (before, after) =
+                    at.map_or((*text, &b""[..]), |at| (&text[..at], &text[at + 2..]));
+                (&far).write_all(&[before, id.as_bytes(), after].concat()).unwrap();
+                seen.push(line);
+            }
+            seen.extend(lines.map(|line| String::from_utf8_lossy(&line).into_owned()));
+            seen
+        });
+        (near, agent)
+    }
+
+    #[test]
+    fn a_command_is_executed_when_the_agent_has_synchronised() {
+        let (near, agent) = agent(&[
+            b"s of somebody else\"}\n\xFF{\"return\": ID}\n",
+            b"{\"return\": [1]}\n",
+            b"{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n",
+        ]);
+        let mut client = AgentClient::over(Box::new(near), TIMEOUT).unwrap();
+        assert_eq!(client.execute("guest-a", None).unwrap().as_str(), "[1]");
+        let error = client.execute("guest-b", Some(&Json::EMPTY_OBJECT)).unwrap_err();
+        assert!(matches!(error, ClientError::Command(_)), "{error}");
+        drop(client);
+        let seen = agent.join().unwrap();
+        assert_eq!(
+            seen[1..],
+            [r#"{"execute":"guest-a"}"#, r#"{"execute":"guest-b","arguments":{}}"#]
+        );
+    }
+
+    #[test]
+    fn a_late_answer_is_not_that_to_the_next_command() {
+        let (near, agent) = agent(&[
+            b"\xFF{\"return\": ID}\n",
+            b"",
+            b"{\"return\": \"late\"}\n\xFF{\"return\": ID}\n",
+            b"{\"return\": \"ours\"}\n",
+        ]);
+        let mut client = AgentClient::over(Box::new(near), TIMEOUT).unwrap();
+        client.timeout = Duration::from_millis(20);
+        let error = client.execute("guest-slow", None).unwrap_err();
+        assert!(matches!(error, ClientError::TimedOut(_)), "{error}");
+        client.timeout = TIMEOUT;
+        assert_eq!(client.execute("guest-next", None).unwrap().as_str(), "\"ours\"");
+        drop(client);
+        assert_eq!(agent.join().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn an_agent_that_sends_anything_else_is_an_error_once() {
+        let (near, agent) = agent(&[
+            b"\xFF{\"return\": ID}\n",
+            b"login: ",
+            b"\xFF{\"return\": ID}\n",
+            b"{\"return\": 1}\n",
+        ]);
+        let mut client = AgentClient::over(Box::new(near), TIMEOUT).unwrap();
+        let error = client.execute("guest-a", None).unwrap_err();
+        assert!(matches!(error, ClientError::Agent(_)), "{error}");
+        assert_eq!(client.execute("guest-b", None).unwrap().as_str(), "1");
+        drop(client);
+        assert_eq!(agent.join().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn the_end_of_the_channel_is_told() {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        drop(far);
+        let error = AgentClient::over(Box::new(near), TIMEOUT).unwrap_err();
+        assert!(matches!(error, ClientError::Closed(_)), "{error}");
     }
 }
