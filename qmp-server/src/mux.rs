@@ -85,6 +85,8 @@ struct Shared {
     dial_in: Option<DialIn>,
     /// What was [opened](Mux::open), until the mux serves.
     opened: Mutex<Option<Opened>>,
+    /// Where the server connects, whose file is removed when the mux has ended.
+    door: OnceLock<Arc<Door>>,
     name: Option<String>,
     /// What the log says of this mux is said in it.
     span: Span,
@@ -112,7 +114,7 @@ enum Opened {
     /// The connection that was inherited.
     Inherited(Box<Attempt>),
     /// Where it connects.
-    Door(Door),
+    Door(Arc<Door>),
 }
 
 /// What has become of the server for the clients.
@@ -162,6 +164,7 @@ impl Mux {
             connect,
             dial_in,
             opened: Mutex::new(None),
+            door: OnceLock::new(),
             name: name.map(str::to_owned),
             span: name.map_or_else(Span::none, |name| tracing::error_span!("mux", machine = name)),
             upstream: Arc::new(Upstream::new()),
@@ -263,7 +266,9 @@ impl Mux {
         }
         let open = || -> io::Result<Option<Opened>> {
             if let Some(dial_in) = &self.shared.dial_in {
-                return Door::open(dial_in).map(|door| Some(Opened::Door(door)));
+                let door = Arc::new(Door::open(dial_in)?);
+                let _ = self.shared.door.set(Arc::clone(&door));
+                return Ok(Some(Opened::Door(door)));
             }
             if !self.shared.is_inherited() || self.shared.handed_over().is_some() {
                 return Ok(None);
@@ -453,6 +458,8 @@ impl Mux {
         if let Some(server) = server {
             server.wait_until_ended();
         }
+        // The link may end a little later, and the program before that.
+        self.shared.door.get().into_iter().for_each(|door| door.clean_up());
     }
 
     /// Ends the server for the clients, in its order. The connection to the upstream server lasts until that has answered

@@ -35,7 +35,6 @@ impl<T> Slab<T> {
         if slot.generation == token.generation { slot.value.as_mut() } else { None }
     }
 
-    #[cfg(feature = "mux")]
     pub(super) fn get(&self, token: Token) -> Option<&T> {
         let slot = self.slots.get(token.index as usize)?;
         if slot.generation == token.generation { slot.value.as_ref() } else { None }

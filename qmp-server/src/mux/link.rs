@@ -146,7 +146,7 @@ pub(super) struct UpstreamLink {
     dispatcher: Dispatcher,
     state: State,
     /// Where the server connects, if this end listens.
-    door: Option<Door>,
+    door: Option<Arc<Door>>,
     /// How many connections there have been, from a random number on.
     connections: u64,
     /// When the last attempt to connect began.
@@ -174,7 +174,7 @@ impl Link for UpstreamLink {
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
-            State::Listening => self.door.as_ref().map(AsFd::as_fd),
+            State::Listening => self.door.as_ref().map(|door| door.as_fd()),
             State::Arriving(arriving) => Some(arriving.as_fd()),
             State::Connecting(attempt) => attempt.socket(),
             State::Greeting { connection, .. }
@@ -696,7 +696,7 @@ impl UpstreamLink {
 /// Also if it ends by a panic: nobody waits for an answer that does not come.
 impl Drop for UpstreamLink {
     fn drop(&mut self) {
-        self.door.iter().for_each(Door::clean_up);
+        self.door.iter().for_each(|door| door.clean_up());
         self.shared.upstream.lost("the mux ends", |_| true);
     }
 }

@@ -71,7 +71,7 @@ fn a_monitor_is_added_shared_and_taken_away_again() {
     assert_eq!(ours(&mut client), Vec::<String>::new());
     drop(client);
     // And again.
-    let options = ["attach", "--through", "upstream.sock", "--listen", "unix:again.sock"];
+    let options = ["attach", "--through", "unix:upstream.sock", "--listen", "unix:again.sock"];
     let mut again = qmp_server(options);
     again.current_dir(mux.dir()).stderr(Stdio::null());
     let mut again = Process::start(&mut again).unwrap();
