@@ -25,7 +25,6 @@ mod guide;
 mod inherited;
 mod introspection;
 mod isolation;
-mod libvirt;
 mod lifecycle;
 mod limits;
 mod lingering;
