@@ -416,27 +416,23 @@ impl Session {
     }
 
     /// More of a large message has been read; `complete` if that was the end of it.
-    pub(crate) fn has_read(
-        &mut self,
-        large: Box<Large>,
-        complete: Option<Complete>,
-        scratch: &mut [u8],
-    ) -> Effects {
+    pub(crate) fn has_read(&mut self, large: Box<Large>, complete: Option<Complete>) -> Effects {
         self.running = false;
         if self.halted || self.state == State::Draining {
             return Effects { run: Some(Run::Discard(large, complete)), ..self.executed() };
         }
         self.input.put_back(large);
-        let Some(Complete { pending, bytes }) = complete else { return self.read(scratch) };
+        self.kept.set_bytes(self.input.kept());
         let mut taken = Taken::default();
-        self.take(pending, bytes, &mut taken);
+        if let Some(Complete { pending, bytes }) = complete {
+            self.take(pending, bytes, &mut taken);
+        }
         if taken.run.is_some() {
             self.running = true;
             return Effects { run: taken.run, ..Effects::next(Next::Wait) };
         }
-        let mut effects = self.read(scratch);
-        effects.queued |= taken.queued;
-        effects
+        // What comes next waits for its turn: a client that sends large messages without end must not keep the loop from pausing.
+        Effects { queued: taken.queued, ..Effects::next(Next::Again) }
     }
 
     /// Queues an in-band request, or parks it if its accounts have no room. Whether it was queued.

@@ -162,7 +162,7 @@ impl Loop {
         });
         match session {
             Some((token, session)) => {
-                let effects = session.has_read(large, complete, &mut self.scratch);
+                let effects = session.has_read(large, complete);
                 self.effects(token, effects);
             }
             None => client.discard((large, complete)),
