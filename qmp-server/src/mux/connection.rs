@@ -91,7 +91,11 @@ impl Connection {
             }
             outgoing.extend_from_slice(&message.text.as_bytes()[message.at..]);
         }
-        let Stream::Socket(socket) = &self.stream else { return Ok(None) };
+        let socket = match &self.stream {
+            Stream::Socket(socket) => socket,
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => return Ok(None),
+        };
         let socket = packing.add(socket.as_fd())?;
         let outgoing = String::from_utf8(outgoing).map_err(io::Error::other)?;
         Ok(Some(ConnectionState { socket, session, outgoing, ending: self.ending }))

@@ -78,8 +78,11 @@ const RECORD: usize = 16 << 10;
 impl Stream {
     /// Checks that a process of this user is at the other end. Only a Unix socket has such.
     pub(crate) fn check_peer(&self, uid: u32) -> io::Result<()> {
-        let Stream::Socket(socket) = self else { return Ok(()) };
-        unix::check_peer(socket, uid)
+        match self {
+            Stream::Socket(socket) => unix::check_peer(socket, uid),
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => Ok(()),
+        }
     }
 
     /// Receives into the free room of `buffer`, which is empty. Descriptors that come along are dropped by the system.
