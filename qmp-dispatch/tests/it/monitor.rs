@@ -195,6 +195,8 @@ fn filters_and_subscribers_may_emit_events() {
     });
     dispatcher.emit(&NEW, &()).unwrap();
     assert!(heard.take().concat().contains("filtered"));
+    // Otherwise tracing may take it that nobody listens, when the subscriber of another test has just ended.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let subscriber = tracing_subscriber::registry().with(Echo(dispatcher.clone()));
     tracing::subscriber::with_default(subscriber, || negotiated(&dispatcher));
     assert!(heard.take().concat().contains("traced"));
