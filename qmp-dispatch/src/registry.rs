@@ -397,7 +397,7 @@ impl Registry {
     /// registry.set_default_deadline(Duration::from_secs(60));
     /// let client = LocalClient::new(registry);
     /// // Holds for requests that are executed from now on.
-    /// client.dispatcher().update(|registry| {
+    /// client.monitor().dispatcher().update(|registry| {
     ///     registry.clear_deadlines();
     ///     registry.set_deadline("query-status", Duration::from_secs(1));
     ///     Ok::<_, RegisterError>(())

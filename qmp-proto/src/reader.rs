@@ -426,8 +426,9 @@ impl Reader {
     /// let mut reader = Reader::default();
     /// assert!(reader.read(&mut &b"\n{'execute'"[..]).is_none());
     /// let mut reader = Reader::resume(reader.state(), Limits::default()).unwrap();
-    /// let error = reader.read(&mut &b" 'stop'}"[..]).unwrap().unwrap_err();
-    /// assert_eq!(error.to_string(), "2:12: JSON parse error, expecting ':'");
+    /// let message = reader.read(&mut &b": 'stop'}"[..]).unwrap()?;
+    /// assert_eq!(message.as_bytes(), b"{'execute': 'stop'}");
+    /// # Ok::<(), qmp_proto::SyntaxError>(())
     /// ```
     pub fn state(&self) -> ReaderState {
         let (count, buffer, offset) = match self.spent {

@@ -278,8 +278,8 @@ impl Role {
     ///
     /// let mut registry = Registry::new();
     /// registry.command("x-role", |context: &Context| {
-    ///     let role = Role::of(context.monitor()).map(|role| role.name().to_owned());
-    ///     Ok::<_, Error>(role.to_owned())
+    ///     let role = Role::of(context.monitor());
+    ///     Ok::<_, Error>(role.map_or(String::new(), |role| role.name().to_owned()))
     /// })?;
     /// Roles::default().register(&mut registry);
     /// let client = LocalClient::new(registry);
