@@ -246,8 +246,8 @@ impl Dispatcher {
         self.shared.has_async_commands.load(Ordering::Acquire)
     }
 
-    /// Whether commands that are not registered are forwarded.
-    pub(crate) fn forwards(&self) -> bool {
+    /// Whether commands that are not registered are [forwarded](crate::Registry::forwarding).
+    pub fn forwards(&self) -> bool {
         self.shared.forwards
     }
 

@@ -216,6 +216,12 @@ impl Server {
                     origin.listener = Some(self.listening.len());
                     let mut listening = Listening::new(listener, origin);
                     listening.opened_as = Some(opened_as.clone());
+                    // Scripts connect as soon as they see the socket. Only a mux may have to refuse clients at first.
+                    if !self.dispatcher.forwards() {
+                        let address = &listen.address;
+                        let failed = |reason| ListenError { address: address.clone(), reason };
+                        listening.open().map_err(failed)?;
+                    }
                     self.listening.push(listening);
                 }
                 Opened::Connection(transport) => {
