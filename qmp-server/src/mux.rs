@@ -6,6 +6,8 @@ mod connection;
 mod dial;
 mod events;
 mod handover;
+#[cfg(test)]
+mod lines;
 mod link;
 mod lost;
 mod names;
@@ -565,50 +567,14 @@ fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::{UnixListener, UnixStream};
-    use std::time::Duration;
 
     use qmp_dispatch::Dispatcher;
     use qmp_dispatch::proto::Layout;
 
+    use super::lines::Lines;
     use super::*;
     use crate::{Address, Discipline, system_time, version};
-
-    /// Nothing takes so long.
-    const LIMIT: Duration = Duration::from_secs(30);
-
-    struct Lines(BufReader<UnixStream>);
-
-    impl Lines {
-        fn new(stream: UnixStream) -> Lines {
-            stream.set_read_timeout(Some(LIMIT)).unwrap();
-            Lines(BufReader::new(stream))
-        }
-
-        fn send(&mut self, line: &str) {
-            self.0.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
-        }
-
-        fn answer(&mut self, command: &str) {
-            let request = self.expect(command);
-            self.return_to(&request, "{}");
-        }
-
-        fn return_to(&mut self, request: &str, result: &str) {
-            let (_, id) = request.rsplit_once(r#""id":"#).unwrap();
-            self.send(&format!(r#"{{"return": {result}, "id": {id}"#));
-        }
-
-        /// The next line must have this in it, or be none if this is empty.
-        #[track_caller]
-        fn expect(&mut self, text: &str) -> String {
-            let mut line = String::new();
-            self.0.read_line(&mut line).unwrap();
-            assert!(if text.is_empty() { line.is_empty() } else { line.contains(text) }, "{line}");
-            line
-        }
-    }
 
     #[test]
     fn an_end_in_order_ends_connections_as_soon_as_there_are_any() {
@@ -638,7 +604,7 @@ mod tests {
         upstream.send(r#"{"event": "SHUTDOWN", "timestamp": {"seconds": 1, "microseconds": 0}}"#);
         client.expect("SHUTDOWN");
         drop(upstream);
-        client.expect("");
+        client.expect_end();
         mux.shutdown();
         mux.wait();
     }

@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use qmp_proto::Dialect;
@@ -69,6 +70,22 @@ fn a_server_that_wants_a_certificate_is_shared_with_one() {
     other_name.process().expect_log("the server's certificate is not accepted");
 }
 
+/// Is the server at the other end of the connection that a mux has inherited, until clients are served there.
+fn shared(process: &mut Process, ours: UnixStream, path: PathBuf) -> (Peer, Endpoint) {
+    let mut peer = Peer::of(ours);
+    peer.greet("[]");
+    peer.negotiate();
+    let endpoint = Endpoint::Unix(path);
+    process.expect_ready(&endpoint);
+    (peer, endpoint)
+}
+
+#[track_caller]
+fn expect_success(process: &mut Process) {
+    let status = process.wait(LIMIT).unwrap();
+    assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", process.stderr());
+}
+
 /// The mux of a connection that it has inherited ends with it, and clients see that as an end, not as an event.
 #[test]
 fn an_inherited_connection_is_shared_and_the_mux_ends_with_it() {
@@ -79,19 +96,14 @@ fn an_inherited_connection_is_shared_and_the_mux_ends_with_it() {
     let mut command = qmp_server(["mux", "--upstream", "fd:0", "--listen", &listen]);
     let mut process = Process::start(command.stdin(OwnedFd::from(theirs))).unwrap();
     drop(command);
-    let mut peer = Peer::of(ours);
-    peer.greet("[]");
-    peer.negotiate();
-    let endpoint = Endpoint::Unix(path);
-    process.expect_ready(&endpoint);
+    let (mut peer, endpoint) = shared(&mut process, ours, path);
     let mut client = Client::connect(&endpoint);
     client.negotiate("{}");
     client.send_command("query-status");
     peer.expect("query-status");
     drop(peer);
     client.expect_end();
-    let status = process.wait(LIMIT).unwrap();
-    assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", process.stderr());
+    expect_success(&mut process);
 }
 
 #[test]
@@ -109,19 +121,14 @@ fn a_connection_that_systemd_has_passed_is_shared() {
     command.args(["-c", &script]).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
     let mut process = Process::start(&mut command).unwrap();
     drop(command);
-    let mut peer = Peer::of(ours);
-    peer.greet("[]");
-    peer.negotiate();
-    let endpoint = Endpoint::Unix(path);
-    process.expect_ready(&endpoint);
+    let (peer, endpoint) = shared(&mut process, ours, path);
     Client::connect(&endpoint).negotiate("{}");
     drop(peer);
-    let status = process.wait(LIMIT).unwrap();
-    assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", process.stderr());
+    expect_success(&mut process);
 }
 
 /// A mux at which servers connect, and the path for that.
-fn dialled_in(options: &str) -> (Server, std::path::PathBuf) {
+fn dialled_in(options: &str) -> (Server, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("upstream.sock");
     let upstream = format!("unix:{},dial-in=on{options}", path.display());

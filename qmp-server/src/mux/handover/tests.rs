@@ -1,61 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use std::io::{BufRead, BufReader, IoSlice, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use qmp_dispatch::Dispatcher;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tempfile::TempDir;
 
 use super::{Frozen, Handover};
+use crate::mux::lines::{LIMIT, Lines, pass};
 use crate::{Address, Discipline, Engine, Limits, Listen, Mux, Server, system_time, version};
-
-/// Nothing takes so long.
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// One end of a connection.
-struct Lines(BufReader<UnixStream>);
-
-impl Lines {
-    fn new(stream: UnixStream) -> Lines {
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Lines(BufReader::new(stream))
-    }
-
-    fn send(&mut self, text: &str) {
-        self.0.get_mut().write_all(text.as_bytes()).unwrap();
-    }
-
-    fn send_with_descriptor(&mut self, text: &str) {
-        let file = std::fs::File::open("/dev/null").unwrap();
-        pass(self.0.get_ref(), text, file.as_fd());
-    }
-
-    /// The next line must have this in it.
-    #[track_caller]
-    fn expect(&mut self, text: &str) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        assert!(!line.is_empty() && line.contains(text), "{text} is not in: {line}");
-        line
-    }
-
-    /// The next request must be for this command, and is answered.
-    #[track_caller]
-    fn answer(&mut self, command: &str) -> String {
-        let request = self.expect(command);
-        self.answer_to(&request, "{}");
-        request
-    }
-
-    fn answer_to(&mut self, request: &str, result: &str) {
-        let (_, id) = request.rsplit_once(r#""id":"#).unwrap();
-        let id = id.trim_end();
-        self.send(&format!("{{\"return\": {result}, \"id\": {id}\r\n"));
-    }
-}
 
 struct Site {
     folder: TempDir,
@@ -330,12 +283,4 @@ fn descriptors_that_wait_go_over_and_a_socket_that_cannot_costs_its_client_alone
     upstream.answer_to(&slow, "{}");
     // Its connection has gone, or it is answered, as Linux would have it.
     assert!((1..=2).contains(&taken(&running).1.len()));
-}
-
-fn pass(socket: &UnixStream, text: &str, descriptor: std::os::fd::BorrowedFd<'_>) {
-    let descriptors = [descriptor];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(socket, &[IoSlice::new(text.as_bytes())], &mut ancillary, SendFlags::empty()).unwrap();
 }
