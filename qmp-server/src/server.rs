@@ -174,11 +174,13 @@ impl Server {
         }
     }
 
-    /// Listens at one more address. It is taken at once, and clients can connect when the server runs.
+    /// Listens at one more address. Clients can connect at once, and are served when the server runs. Those of a
+    /// [`Mux`](crate::Mux) can connect when that lets them in.
     ///
-    /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the server ends. While it does
-    /// not listen, a locked file beside it, with `.lock` behind its name, keeps other servers away. Without TLS, TCP is for loopback addresses unless [`Listen::insecure`] is set. With a [role](Listen::role) that is not
-    /// given, because there are no roles or none of this name, nobody is served there.
+    /// A Unix socket that nobody listens at any more is replaced; the socket is removed when the server ends. While one of a
+    /// mux does not listen, a locked file beside it, with `.lock` behind its name, keeps other servers away. Without TLS, TCP
+    /// is for loopback addresses unless [`Listen::insecure`] is set. With a [role](Listen::role) that is not given, because
+    /// there are no roles or none of this name, nobody is served there.
     ///
     /// ```
     /// # use qmp_dispatch::{Dispatcher, Registry};

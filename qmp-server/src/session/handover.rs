@@ -41,7 +41,7 @@ pub(crate) struct SessionState {
 /// Where a client has come in.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct CameBy {
-    /// What the listener was [opened as](crate::engine::Listening::opened_as).
+    /// The address that the listener was opened as.
     pub(crate) listener: Option<String>,
     pub(crate) pretty: bool,
     pub(crate) role: Option<String>,
