@@ -404,6 +404,22 @@ pub fn program() -> &'static Path {
     })
 }
 
+/// A copy of the [program] in this directory, for users who have no access to where that is.
+///
+/// # Panics
+///
+/// If there can be none.
+#[must_use]
+pub fn copy_for_all(dir: &Path) -> PathBuf {
+    let copy = dir.join("qmp-server");
+    // By another process: what this one writes cannot be executed while a child that another thread starts still has it open.
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).args([program(), &copy]);
+    let installed = run(&mut install, "", LIMIT).expect("copy the program");
+    assert!(installed.status.success(), "{installed:?}");
+    copy
+}
+
 /// An example of the crate `qmp-server`: in the directory `QMP_EXAMPLES_DIR` if set, else the one beside this test,
 /// brought up to date first.
 ///

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use tests::process::{Finished, run};
-use tests::server::{LIMIT, Server, program};
+use tests::server::{LIMIT, Server, copy_for_all};
 
 /// The user id of nobody.
 const SOMEBODY: u32 = 65_534;
@@ -26,11 +26,7 @@ fn public_server(options: &[&str]) -> Server {
 
 /// What a process of another user gets that calls a command.
 fn call_as_somebody(server: &Server) -> Finished {
-    // Another user may not have access to the directory of the program.
-    let copy = server.dir().join("qmp-server");
-    fs::copy(program(), &copy).unwrap();
-    fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new(copy);
+    let mut command = Command::new(copy_for_all(server.dir()));
     command.uid(SOMEBODY).gid(SOMEBODY).current_dir("/");
     run(command.args(["call", &server.endpoint().to_string(), "query-status"]), "", LIMIT).unwrap()
 }

@@ -20,7 +20,7 @@ use tests::json::Json;
 use tests::process::{Process, run};
 use tests::programs::find;
 use tests::schema::Schema;
-use tests::server::{Client, LIMIT, Server, program, refusal};
+use tests::server::{Client, LIMIT, Server, copy_for_all, program, refusal};
 
 /// Starts a server with a listener for each of these roles.
 fn server_with_doors(roles: &[&str], more: &[&str]) -> Server {
@@ -183,8 +183,7 @@ fn users_have_roles() {
         let server = Server::start_with(listen.into_iter().chain(options));
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(server.dir(), mode).unwrap();
-        let copy = server.dir().join("qmp-server");
-        fs::copy(program(), &copy).unwrap();
+        let copy = copy_for_all(server.dir());
         let call = |command: &str| {
             let mut program = Command::new(&copy);
             program.uid(nobody).gid(nobody).current_dir("/");
@@ -219,8 +218,7 @@ fn who_has_no_number_is_nobody_in_particular() {
     }
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(dir.path(), mode).unwrap();
-    let copy = dir.path().join("qmp-server");
-    fs::copy(program(), &copy).unwrap();
+    let copy = copy_for_all(dir.path());
     for option in ["--allow-user", "--allow-group"] {
         let path = dir.path().join(format!("{option}.sock"));
         let listen = format!("unix:{},mode=0666", text(&path));
