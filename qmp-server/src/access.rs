@@ -9,7 +9,7 @@ mod users;
 
 pub(crate) use account::{Accounts, BeingClosed, Charge, Ledger, Users, owner_of};
 pub(crate) use admission::{
-    Door, HANDSHAKE_DEADLINE, Logged, Policy, RefusalHook, Refused, Verdict,
+    Admission, HANDSHAKE_DEADLINE, Logged, Policy, RefusalHook, Refused, Verdict,
 };
 pub use limits::{Limits, Quota};
 pub(crate) use origin::{DoorRole, GivenRole, Notices, Origin};

@@ -81,7 +81,7 @@ pub struct Client {
     last_request: u64,
     unsent: Unsent,
     buffer: Vec<u8>,
-    events: Events,
+    events: KeptEvents,
     timeout: Duration,
     /// When all has to be over, if the caller has said so.
     deadline: Option<Instant>,
@@ -170,7 +170,7 @@ pub(crate) struct Unsent {
 
 /// Events that have not been asked for yet.
 #[derive(Default)]
-struct Events {
+struct KeptEvents {
     kept: VecDeque<Event>,
     bytes: usize,
     missed: u64,
@@ -233,7 +233,7 @@ impl Client {
             last_request: 0,
             unsent: Unsent::default(),
             buffer: vec![0; BUFFER],
-            events: Events::default(),
+            events: KeptEvents::default(),
             timeout,
             deadline: None,
         };
@@ -241,7 +241,7 @@ impl Client {
             client.exchange(deadline)?;
         }
         // Earlier ones are about what another client has done.
-        client.events = Events::default();
+        client.events = KeptEvents::default();
         Ok(client)
     }
 
@@ -346,7 +346,7 @@ impl Client {
 
     /// Drops the events that have not been asked for.
     pub fn forget_events(&mut self) {
-        self.events = Events { missed: self.events.missed, ..Events::default() };
+        self.events = KeptEvents { missed: self.events.missed, ..KeptEvents::default() };
     }
 
     /// Returns how many events have been dropped because too many had not been asked for.
@@ -479,7 +479,7 @@ impl Unsent {
     }
 }
 
-impl Events {
+impl KeptEvents {
     fn add(&mut self, event: Event) {
         self.bytes += size(&event);
         self.kept.push_back(event);
@@ -650,7 +650,7 @@ mod tests {
 
     #[test]
     fn the_oldest_events_are_dropped_when_there_are_too_many() {
-        let mut events = Events::default();
+        let mut events = KeptEvents::default();
         let event = |name: String| Event::new(name, None, Timestamp::UNKNOWN);
         let most = MOST_EVENTS / EVENT_OVERHEAD;
         let count = most + 10;

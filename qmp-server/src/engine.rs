@@ -5,6 +5,8 @@ mod alarm;
 mod builder;
 mod dispatcher_role;
 mod event_loop;
+#[cfg(feature = "mux")]
+mod frozen;
 mod gate;
 #[cfg(feature = "mux")]
 mod handover;
@@ -12,7 +14,6 @@ mod hosted;
 mod leader;
 mod link;
 mod listening;
-mod observed;
 mod quick;
 mod slab;
 mod timers;
@@ -30,20 +31,20 @@ use std::time::Duration;
 use self::alarm::StepIn;
 pub use self::builder::EngineBuilder;
 use self::builder::OnThreadStart;
-use self::event_loop::{Loop, Results};
+use self::event_loop::{AllPosted, Loop, Posted};
+#[cfg(feature = "mux")]
+pub(crate) use self::frozen::{ArrivalState, Freezing, ServerState};
 pub(crate) use self::gate::Gate;
 #[cfg(feature = "mux")]
-pub(crate) use self::handover::{ArrivalState, Freezing, Paused, Returning, ServerState};
+pub(crate) use self::handover::{Paused, Returning};
+use self::hosted::Ask;
 #[cfg(feature = "mux")]
 pub(crate) use self::hosted::Doors;
-pub(crate) use self::hosted::{Hosted, OnEnd, Options, OwnEvents, Plan};
+pub(crate) use self::hosted::{Hosted, Observed, OnEnd, Options, OwnEvents, Plan, Whom};
 use self::leader::{Lead, Leadership};
 #[cfg(feature = "mux")]
-pub(crate) use self::link::{Input, Link, Next};
+pub(crate) use self::link::{Link, LinkInput, LinkNext};
 pub(crate) use self::listening::Listening;
-pub(crate) use self::observed::Observed;
-use self::work::Done;
-pub(crate) use self::work::Whom;
 use crate::access::{Origin, Users};
 use crate::io::Mailbox;
 #[cfg(feature = "mux")]
@@ -87,7 +88,7 @@ pub struct Engine {
 }
 
 /// What the clones of an [`Engine`] share. Dropped with the last one.
-struct Handle(Arc<Shared>);
+struct Handle(Arc<EngineShared>);
 
 /// What a new thread does first.
 #[derive(Clone, Copy)]
@@ -96,10 +97,11 @@ enum Start {
     StandingBy,
 }
 
-struct Shared {
+struct EngineShared {
     leadership: Leadership<Loop, StepIn>,
     mailbox: Arc<Mailbox>,
-    results: Arc<Results>,
+    posted: Arc<AllPosted>,
+    ask: Ask,
     cork: Arc<Cork>,
     threads: AtomicUsize,
     most_threads: usize,
@@ -131,13 +133,18 @@ impl Engine {
     fn start(settings: EngineBuilder) -> io::Result<Engine> {
         let EngineBuilder { most_threads, thread_name, on_thread_start, per_user } = settings;
         let mailbox = Arc::new(Mailbox::new()?);
-        let results = Arc::new(Results::default());
+        let posted = Arc::new(AllPosted::default());
+        let ask: Ask = {
+            let (posted, mailbox) = (Arc::clone(&posted), Arc::clone(&mailbox));
+            Arc::new(move |server, asked| post(&posted, &mailbox, Posted::Asked(server, asked)))
+        };
         let cork = Arc::new(Cork::new(&mailbox));
-        let event_loop = Loop::new(Arc::clone(&mailbox), Arc::clone(&results), Arc::clone(&cork))?;
-        let shared = Arc::new(Shared {
+        let event_loop = Loop::new(Arc::clone(&mailbox), Arc::clone(&posted), Arc::clone(&cork))?;
+        let shared = Arc::new(EngineShared {
             leadership: Leadership::new(event_loop, StepIn::new()?),
             mailbox,
-            results,
+            posted,
+            ask,
             cork,
             threads: AtomicUsize::new(0),
             most_threads,
@@ -196,10 +203,9 @@ impl Engine {
     ) -> Arc<Hosted> {
         let shared = &self.handle.0;
         let stays = plan.options.stay || !listeners.is_empty();
-        let server =
-            Hosted::new(plan, &shared.mailbox, &shared.results, &shared.cork, &shared.users);
+        let server = Hosted::new(plan, &shared.mailbox, &shared.ask, &shared.cork, &shared.users);
         // Before what is posted for its connections: the loop takes this in that order.
-        shared.post(Done::Host { server: Arc::clone(&server), listeners, reply });
+        shared.post(Posted::Host { server: Arc::clone(&server), listeners, reply });
         let mut any = false;
         for (transport, origin) in connections {
             any |= server.serve(transport, origin).is_ok();
@@ -219,7 +225,7 @@ impl Engine {
     /// Hosts a link, with a registration of this engine.
     #[cfg(feature = "mux")]
     pub(crate) fn add_link(&self, link: Box<dyn Link>) {
-        self.handle.0.post(Done::AddLink { link });
+        self.handle.0.post(Posted::AddLink(link));
     }
 }
 
@@ -236,10 +242,9 @@ impl Drop for Handle {
     }
 }
 
-impl Shared {
-    fn post(&self, done: Done) {
-        self.results.lock().unwrap_or_else(PoisonError::into_inner).push(done);
-        self.mailbox.wake();
+impl EngineShared {
+    fn post(&self, posted: Posted) {
+        post(&self.posted, &self.mailbox, posted);
     }
 
     /// Starts a thread. The receiver gets a message when the thread has been set up, and an error if that has panicked.
@@ -304,7 +309,7 @@ impl Shared {
                 Some(again) => leading = again,
                 None => {
                     // Who leads is woken by this, and writes what this has corked.
-                    self.post(Done::Ran(Box::new(done)));
+                    self.post(Posted::Ran(done));
                     return None;
                 }
             }
@@ -331,4 +336,9 @@ impl Shared {
             tracing::error!(%error, "cannot start a thread to stand by");
         }
     }
+}
+
+fn post(all: &AllPosted, mailbox: &Mailbox, posted: Posted) {
+    all.lock().unwrap_or_else(PoisonError::into_inner).push(posted);
+    mailbox.wake();
 }

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+#[cfg(feature = "mux")]
+pub(crate) use self::deserialize::Parsed;
 use crate::access::{group_id, user_id};
 use crate::deadline_profile::{DeadlineProfile, UnknownProfile};
 use crate::steps;

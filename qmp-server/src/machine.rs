@@ -78,7 +78,7 @@ pub fn register_machine(
     registry: &mut Registry,
     options: MachineOptions,
 ) -> Result<(), RegisterError> {
-    let identity = Arc::new(identity::Identity::new(options.name, options.uuid));
+    let identity = Arc::new(identity::MachineIdentity::new(options.name, options.uuid));
     let initial = if options.paused { RunState::Prelaunch } else { RunState::Running };
     let run_control = Arc::new(RunControl::new(initial, ()));
     identity::register(registry, options.dialect, &identity)?;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shares one QMP server among many clients.
 
-mod client;
 mod connection;
 mod dial;
 mod events;
@@ -12,6 +11,7 @@ mod link;
 mod lost;
 mod names;
 mod request;
+mod returned;
 mod status;
 mod upstream;
 
@@ -25,7 +25,6 @@ use qmp_dispatch::proto::{Capability, Greeting, Json, Version};
 use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
 use tracing::Span;
 
-use self::client::{Client, Place};
 use self::dial::Door;
 pub use self::dial::{Dial, DialIn};
 use self::handover::MuxHandover;
@@ -36,7 +35,7 @@ use self::names::Names;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::names::renamed;
 pub use self::status::{InFlightCommand, UpstreamStatus};
-use self::upstream::Upstream;
+use self::upstream::{MuxLocal, Upstream};
 #[cfg(feature = "metrics")]
 use crate::Metrics;
 use crate::access::{Ledger, Notices};
@@ -86,7 +85,7 @@ struct Shared {
     /// How to listen, if the server connects.
     dial_in: Option<DialIn>,
     /// What was [opened](Mux::open), until the mux serves.
-    opened: Mutex<Option<Opened>>,
+    opened: Mutex<Option<OpenedUpstream>>,
     /// Where the server connects, whose file is removed when the mux has ended.
     door: OnceLock<Arc<Door>>,
     name: Option<String>,
@@ -112,7 +111,7 @@ struct Shared {
 }
 
 /// What there is only once of an upstream server.
-enum Opened {
+enum OpenedUpstream {
     /// The connection that was inherited.
     Inherited(Box<Attempt>),
     /// Where it connects.
@@ -222,10 +221,10 @@ impl Mux {
             let user = locals.get::<Arc<Ledger>>().map_or(0, |ledger| ledger.owner());
             // A client that is nobody's but an embedder's own stays.
             let notices = locals.get::<Notices>().cloned().unwrap_or(Notices::new(true));
-            let new = || Arc::new(Client::new(&upstream, user, names));
+            let new = || Arc::new(upstream.new_client(user, names));
             let client = upstream.returning(&locals).unwrap_or_else(new);
             client.set_notices(notices);
-            let place = Place::new(&client, &upstream);
+            let place = MuxLocal::new(&client, &upstream);
             let upstream = Arc::clone(&upstream);
             locals.with(place).with(OnLeave::new(move || upstream.leave(&client)))
         });
@@ -266,17 +265,17 @@ impl Mux {
         if opened.is_some() {
             return Ok(());
         }
-        let open = || -> io::Result<Option<Opened>> {
+        let open = || -> io::Result<Option<OpenedUpstream>> {
             if let Some(dial_in) = &self.shared.dial_in {
                 let door = Arc::new(Door::open(dial_in)?);
                 let _ = self.shared.door.set(Arc::clone(&door));
-                return Ok(Some(Opened::Door(door)));
+                return Ok(Some(OpenedUpstream::Door(door)));
             }
             if !self.shared.is_inherited() || self.shared.handed_over().is_some() {
                 return Ok(None);
             }
             let attempt = Attempt::prepare(upstream, CONNECT_TIMEOUT)?;
-            Ok(Some(Opened::Inherited(Box::new(attempt))))
+            Ok(Some(OpenedUpstream::Inherited(Box::new(attempt))))
         };
         *opened = open().map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", upstream.address))
@@ -496,7 +495,7 @@ impl Shared {
         self.dial_in.is_none() && self.connect.is_inherited()
     }
 
-    fn opened(&self) -> MutexGuard<'_, Option<Opened>> {
+    fn opened(&self) -> MutexGuard<'_, Option<OpenedUpstream>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

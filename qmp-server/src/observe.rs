@@ -2,6 +2,7 @@
 //! What operators can see: counters, snapshots of them, and trace points.
 
 mod client_counters;
+mod counter;
 mod counters;
 mod histogram;
 mod status;
@@ -10,7 +11,8 @@ mod trace_points;
 mod version;
 
 pub(crate) use client_counters::ClientCounters;
-pub(crate) use counters::{Counter, Counters, CutOff, Gauges, Refusal};
+pub(crate) use counter::Counter;
+pub(crate) use counters::{Counters, CutOff, Gauges, Refusal};
 #[cfg(feature = "metrics")]
 pub(crate) use histogram::Distribution;
 pub(crate) use status::milliseconds;

@@ -3,6 +3,7 @@
 
 mod in_force;
 mod introspection;
+mod last_shown;
 mod monitors;
 mod ready_made;
 mod role;

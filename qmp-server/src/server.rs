@@ -25,7 +25,7 @@ pub use self::embedded::Embedded;
 pub use self::status::register_status;
 #[cfg(feature = "metrics")]
 pub(crate) use self::status::{control, no_server};
-use crate::access::{Access, Door, DoorRole, Limits, Logged, Origin, Policy, RefusalHook};
+use crate::access::{Access, Admission, DoorRole, Limits, Logged, Origin, Policy, RefusalHook};
 #[cfg(feature = "mux")]
 use crate::engine::{ArrivalState, Doors};
 use crate::engine::{Engine, Gate, Hosted, Listening, Observed, OnEnd, Options, OwnEvents, Plan};
@@ -569,7 +569,7 @@ impl Server {
             Doors { listeners: self.listening.iter().map(each).collect(), opened: self.opened }
         };
         let policy = Policy { access: self.access, look_up_groups: self.look_up_groups };
-        let door = Door {
+        let admission = Admission {
             policy: RwLock::new(policy),
             counters: Arc::clone(self.observed.counters()),
             refusal_hook: self.refusal_hook,
@@ -584,7 +584,7 @@ impl Server {
             dispatcher: self.dispatcher,
             options: self.options,
             observed: self.observed,
-            door,
+            admission,
             furnish: Box::new(furnish),
             span: self.span,
             on_end: self.on_end,

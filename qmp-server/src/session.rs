@@ -19,11 +19,10 @@
 //!     Closed       Closed           Closed                  Closed
 //! ```
 //!
-//! A session is plain fields, touched by the thread that leads the loop. Other threads have the [`Client`]. It knows
+//! A session is plain fields, touched by the thread that leads the loop. Other threads have the [`ConnectedClient`]. It knows
 //! neither the loop nor other sessions: what it wants of them it returns as [`Effects`].
 
 mod client;
-mod cork;
 mod descriptors;
 mod effects;
 #[cfg(feature = "mux")]
@@ -46,8 +45,7 @@ use qmp_dispatch::proto::{Band, Dialect, Limits};
 use qmp_dispatch::{Monitor, Pending};
 use qmp_queue::{Mode, Producer, Pushed, Queue};
 
-pub(crate) use self::client::{Charges, Client, Job};
-pub(crate) use self::cork::{Cork, Corking};
+pub(crate) use self::client::{Charges, ConnectedClient, QueuedRequest};
 pub(crate) use self::descriptors::charged;
 pub use self::descriptors::{Descriptor, Descriptors};
 pub(crate) use self::effects::{Effects, Next, Run};
@@ -57,7 +55,7 @@ use self::input::Input;
 pub(crate) use self::input::{Complete, Large};
 pub use self::missed::{EVENTS_MISSED, EventsMissed};
 pub(crate) use self::on_leave::OnLeave;
-pub(crate) use self::outbox::{Missed, Outbox, Written};
+pub(crate) use self::outbox::{Cork, Corking, Missed, Outbox, Written};
 #[cfg(feature = "mux")]
 pub(crate) use self::outbox::{SharedTexts, TextsTaken};
 use crate::access::{Charge, Ledger, Origin};
@@ -107,7 +105,7 @@ pub enum Discipline {
 
 /// See the diagram at the head of this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Phase {
     Negotiating,
     Commands,
     HalfClosed,
@@ -116,9 +114,9 @@ enum State {
 }
 
 pub(crate) struct Session {
-    client: Arc<Client>,
+    client: Arc<ConnectedClient>,
     transport: Arc<dyn Transport>,
-    state: State,
+    state: Phase,
     input: Input,
     /// For what `input` keeps.
     kept: Charge,
@@ -175,11 +173,12 @@ pub(crate) struct Parts {
 }
 
 impl Session {
-    pub(crate) fn new(parts: Parts, queue: &Queue<Job>) -> Session {
+    pub(crate) fn new(parts: Parts, queue: &Queue<QueuedRequest>) -> Session {
         let Parts { registration, origin, transport, monitor, outbox, ledger, .. } = parts;
-        let producer: Producer<Job> = queue.register_in(ledger.owner(), Mode::OneInProgress);
+        let producer: Producer<QueuedRequest> =
+            queue.register_in(ledger.owner(), Mode::OneInProgress);
         let kept = ledger.charge_bytes(0);
-        let client = Client {
+        let client = ConnectedClient {
             registration,
             origin,
             monitor,
@@ -197,7 +196,7 @@ impl Session {
         Session {
             client: Arc::new(client),
             transport,
-            state: State::Negotiating,
+            state: Phase::Negotiating,
             input: Input::new(parts.dialect, parts.limits),
             kept,
             readable: true,
@@ -211,7 +210,7 @@ impl Session {
         }
     }
 
-    pub(crate) fn client(&self) -> &Arc<Client> {
+    pub(crate) fn client(&self) -> &Arc<ConnectedClient> {
         &self.client
     }
 
@@ -227,7 +226,7 @@ impl Session {
         }
         self.readable = true;
         self.read_closed |= event.read_closed;
-        if self.state == State::Draining {
+        if self.state == Phase::Draining {
             return Effects::next(self.drained());
         }
         self.read(scratch)
@@ -245,7 +244,7 @@ impl Session {
         // Nothing is unread any more.
         self.released |= self.client.has_read();
         match self.state {
-            State::Draining | State::Closed => Effects::next(Next::Close),
+            Phase::Draining | Phase::Closed => Effects::next(Next::Close),
             _ => self.read(scratch),
         }
     }
@@ -286,7 +285,7 @@ impl Session {
             } else {
                 self.input.unread = Vec::new();
                 self.input.at = 0;
-                if !self.readable || self.state == State::HalfClosed {
+                if !self.readable || self.state == Phase::HalfClosed {
                     break;
                 }
                 if mem::replace(&mut has_read, true) {
@@ -326,7 +325,7 @@ impl Session {
         };
         let received = match received {
             Ok(Received { bytes: 0, .. }) => {
-                self.state = State::HalfClosed;
+                self.state = Phase::HalfClosed;
                 return Ok(None);
             }
             Ok(received) => received,
@@ -418,7 +417,7 @@ impl Session {
     /// More of a large message has been read; `complete` if that was the end of it.
     pub(crate) fn has_read(&mut self, large: Box<Large>, complete: Option<Complete>) -> Effects {
         self.running = false;
-        if self.halted || self.state == State::Draining {
+        if self.halted || self.state == Phase::Draining {
             return Effects { run: Some(Run::Discard(large, complete)), ..self.executed() };
         }
         self.input.put_back(large);
@@ -442,8 +441,8 @@ impl Session {
         client.unanswered.fetch_add(1, Ordering::SeqCst);
         let queued = client.server.now();
         let bytes = (bytes > SMALL).then(|| client.ledger.charge_bytes(bytes));
-        if self.state == State::Negotiating && client.monitor.is_negotiated() {
-            self.state = State::Commands;
+        if self.state == Phase::Negotiating && client.monitor.is_negotiated() {
+            self.state = Phase::Commands;
         }
         let needs_place = client.ledger.limits_requests()
             && client.monitor.is_negotiated()
@@ -471,7 +470,7 @@ impl Session {
         let client = Arc::clone(&self.client);
         trace::monitor_qmp_in_band_enqueue(client.monitor.id(), &client.producer);
         let charges = Charges { bytes, _request: request };
-        match self.client.producer.push(Job { client, pending, charges, queued }) {
+        match self.client.producer.push(QueuedRequest { client, pending, charges, queued }) {
             Ok(Pushed::Ready) => true,
             Ok(Pushed::Suspended) => {
                 self.may_be_suspended = true;
@@ -522,7 +521,7 @@ impl Session {
     /// Whether reading may go on. If not, what ends the obstacle is an input: the monitor is resumed when its request
     /// has been taken or answered, the client takes its output, there is room for the request that is parked.
     fn accepts_input(&mut self) -> bool {
-        if self.running || self.halted || matches!(self.state, State::Draining | State::Closed) {
+        if self.running || self.halted || matches!(self.state, Phase::Draining | Phase::Closed) {
             return false;
         }
         if self.client.outbox.is_full() {
@@ -549,7 +548,7 @@ impl Session {
     /// Whether there is something to do once the monitor is resumed, though the transport may report nothing.
     fn has_more(&self) -> bool {
         let waits = !self.input.is_read() || !self.parked.is_empty() || !self.resumed.is_empty();
-        waits || self.readable || self.read_closed || self.state == State::HalfClosed
+        waits || self.readable || self.read_closed || self.state == Phase::HalfClosed
     }
 
     /// Whether the client has as many requests waiting as it may.
@@ -565,7 +564,7 @@ impl Session {
     pub(crate) fn executed(&mut self) -> Effects {
         self.running = false;
         Effects::next(match self.state {
-            State::Draining => self.drained(),
+            Phase::Draining => self.drained(),
             _ => Next::Again,
         })
     }
@@ -573,7 +572,7 @@ impl Session {
     /// The client has sent all, and has been answered and sent all.
     fn is_finished(&self) -> bool {
         let is_read = self.input.is_read() && self.resumed.is_empty();
-        if self.state != State::HalfClosed || self.running || !is_read {
+        if self.state != Phase::HalfClosed || self.running || !is_read {
             return false;
         }
         self.client.held_back.store(true, Ordering::SeqCst);
@@ -582,13 +581,13 @@ impl Session {
 
     /// Whether the client waits to complete negotiation.
     pub(crate) fn negotiates(&self) -> bool {
-        self.state == State::Negotiating
+        self.state == Phase::Negotiating
             && !self.client.monitor.is_negotiated()
             && self.client.unanswered.load(Ordering::SeqCst) > 0
     }
 
     /// Takes what a client that negotiates has in the queue, to be executed out of turn.
-    pub(crate) fn take_queued(&mut self) -> Vec<Job> {
+    pub(crate) fn take_queued(&mut self) -> Vec<QueuedRequest> {
         self.client.producer.clear().items
     }
 
@@ -609,7 +608,7 @@ impl Session {
 
     /// From now on the client gets what is unsent, and then the end.
     pub(crate) fn drain(&mut self) -> Next {
-        self.state = State::Draining;
+        self.state = Phase::Draining;
         self.client.outbox.finish();
         self.drained()
     }
@@ -626,10 +625,10 @@ impl Session {
 
     /// Ends the connection: what was queued or received is dropped, and what it took is given back.
     pub(crate) fn close(&mut self, scratch: &mut [u8]) {
-        if self.state == State::Draining {
+        if self.state == Phase::Draining {
             self.discard_input(scratch);
         }
-        self.state = State::Closed;
+        self.state = Phase::Closed;
         self.transport.shutdown();
         drop(self.client.outbox.close());
         self.kept.set_bytes(0);
@@ -680,11 +679,11 @@ impl Session {
 
 /// See [`Session::into_remains`].
 pub(crate) struct Remains {
-    jobs: Vec<Job>,
+    jobs: Vec<QueuedRequest>,
     parked: VecDeque<Parked>,
     resumed: VecDeque<Pending>,
     input: Input,
-    pub(crate) client: Arc<Client>,
+    pub(crate) client: Arc<ConnectedClient>,
     transport: Arc<dyn Transport>,
 }
 

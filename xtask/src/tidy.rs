@@ -6,6 +6,7 @@
 mod dependencies;
 mod layering;
 mod packaging;
+mod rooms;
 mod source;
 mod tree;
 
@@ -16,6 +17,9 @@ use crate::files::read_toml;
 use crate::git;
 use crate::metadata::{member, metadata};
 use crate::workspace::{directory, members, root};
+
+/// Packages whose modules are checked.
+const WITH_ROOMS: [&str; 2] = ["qmp-server", "qmp-server-cli"];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("tidy", arguments)?;
@@ -48,6 +52,15 @@ fn check_all() -> Outcome<Vec<String>> {
         let manifest = read_toml(&root.join(directory(name)).join("Cargo.toml"))?;
         complaints.extend(packaging::check(package, &manifest));
         complaints.extend(layering::check(package));
+    }
+    for name in WITH_ROOMS {
+        let source = format!("{}/src/", directory(name));
+        let texts = files.iter().filter_map(|file| {
+            Some((file.strip_prefix(&source)?, fs::read_to_string(root.join(file)).ok()?))
+        });
+        let texts: Vec<_> = texts.filter(|(path, _)| path.ends_with(".rs")).collect();
+        let texts: Vec<_> = texts.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        complaints.extend(rooms::check(name, &texts));
     }
     for file in &files {
         // A file that is not text is not checked. A deleted file may still be listed.

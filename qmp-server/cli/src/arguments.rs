@@ -11,7 +11,8 @@ use clap_complete::Shell;
 use qmp_server::Connect;
 
 use crate::attach::ThroughOptions;
-use crate::config::ConfigOptions;
+use crate::config_file::ConfigOptions;
+use crate::deadline::seconds;
 use crate::exec::ExecOptions;
 use crate::options::{MachineOptions, ServerOptions, UpstreamOptions};
 use crate::{Failure, USAGE, complain};
@@ -175,17 +176,6 @@ impl TlsOptions {
     pub(crate) fn are_given(&self) -> bool {
         self.ca.is_some() || self.cert.is_some() || self.key.is_some() || self.server_name.is_some()
     }
-}
-
-/// A day, after which nobody waits any more.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|duration| *duration <= LONGEST)
-        .ok_or_else(|| format!("expected a number of seconds, at most {}", LONGEST.as_secs()))
 }
 
 /// The description of the command line.

@@ -15,8 +15,8 @@ use qmp_dispatch::proto::{Band, Capability, Json, Object, Value};
 use qmp_server::{Address, Client, ClientError, Connect};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::arguments::seconds;
 use crate::config::Sourced;
+use crate::deadline::seconds;
 use crate::{Failure, complain};
 
 /// The type of the objects that are monitors, since QEMU 11.1.

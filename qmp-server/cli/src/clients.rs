@@ -20,10 +20,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Sourced;
+use crate::deadline::Profile;
 use crate::limit::Limit;
 use crate::log::{self, Guard, LogFormat};
-use crate::options::{Profile, ServerOptions};
-use crate::role::{Pattern, roles};
+use crate::options::ServerOptions;
+use crate::role::{Assignment, NamePattern};
 use crate::{Failure, complain};
 
 /// Logs until the guard is dropped. The trace points that were asked for are enabled.
@@ -74,7 +75,7 @@ impl Audits {
             }
         };
         let mut audit = file.of_machine(machine);
-        for Pattern(pattern) in &options.audit_secret {
+        for NamePattern(pattern) in &options.audit_secret {
             audit.hide(pattern).map_err(Failure::usage)?;
         }
         audit.register(registry);
@@ -184,6 +185,47 @@ impl Ending {
             }
         }
     }
+}
+
+/// The roles that were asked for; `None` if all may do everything. Finds whatever is wrong with them.
+fn roles(options: &ServerOptions) -> Result<Option<Roles>, Failure> {
+    let mut roles = Roles::default();
+    for (name, sourced) in &options.roles {
+        let key = format!("roles.{}", name.0);
+        if sourced.value.allows_nothing() {
+            return Err(sourced.blame(&key, "nothing is allowed: say allow, allow-events or base"));
+        }
+        let role = sourced.value.make(name).and_then(|role| roles.add(role));
+        role.map_err(|error| sourced.blame(&key, error))?;
+    }
+    let mut wanted = false;
+    for sourced in &options.listen {
+        if let Some(role) = &sourced.value.role {
+            roles.find(role).map_err(|error| sourced.blame("listen", error))?;
+            wanted = true;
+        }
+    }
+    if let Some(sourced) = &options.metrics {
+        let Listen { role, notices, .. } = &sourced.value;
+        if role.is_some() {
+            return Err(sourced.blame("metrics", "metrics take no role"));
+        }
+        if *notices {
+            return Err(sourced.blame("metrics", "metrics have no notices"));
+        }
+    }
+    for sourced in &options.role {
+        let Assignment { subject, role } = &sourced.value;
+        let assigned = roles.assign(subject.clone(), role);
+        assigned.map_err(|error| sourced.blame("role", error))?;
+        wanted = true;
+    }
+    if let Some(sourced) = &options.default_role {
+        let set = roles.set_default(&sourced.value);
+        set.map_err(|error| sourced.blame("default-role", error))?;
+        wanted = true;
+    }
+    Ok(wanted.then_some(roles))
 }
 
 /// Gives clients their roles, if any were spoken of.

@@ -1,74 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The configuration file: `--config FILE`.
+//! Values that know where they were written, and mistakes that have a line.
 //!
-//! A mistake in it is reported as `FILE:LINE: KEY: what is wrong`, like those of compilers.
+//! A mistake is reported as `FILE:LINE: KEY: what is wrong`, like those of compilers.
 
 use std::fmt::Display;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::Args;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Segment;
 use toml::Spanned;
 
 use crate::Failure;
-use crate::options::{MachineName, ServerOptions};
-
-/// Where the file is.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct ConfigOptions {
-    /// Take what is not said here from this TOML file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Only say whether all options, and the file, are right
-    #[arg(long)]
-    pub(crate) check_config: bool,
-}
-
-impl ConfigOptions {
-    /// What the command line says, and for the rest what the file says.
-    pub(crate) fn complete(&self, flags: ServerOptions) -> Result<ServerOptions, Failure> {
-        match &self.config {
-            Some(path) => Ok(flags.or(read(path)?)),
-            None => Ok(flags),
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<ServerOptions, Failure> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))?;
-    let mut options: ServerOptions = parse(&text).map_err(|mistake| {
-        let Mistake { line, what } = mistake;
-        Failure::usage(format_args!("{}:{line}: {what}", path.display()))
-    })?;
-    let ends: Vec<_> = text.match_indices('\n').map(|(end, _)| end).collect();
-    let place = Place { path, ends: &ends, machine: None };
-    options.listen.iter_mut().for_each(|listen| listen.locate(&place));
-    options.role.iter_mut().for_each(|role| role.locate(&place));
-    options.default_role.iter_mut().for_each(|role| role.locate(&place));
-    options.audit.iter_mut().for_each(|audit| audit.locate(&place));
-    options.roles.values_mut().for_each(|role| role.locate(&place));
-    options.mux.upstream.iter_mut().for_each(|upstream| upstream.locate(&place));
-    options.mux.control.iter_mut().for_each(|listen| listen.locate(&place));
-    options.metrics.iter_mut().for_each(|listen| listen.locate(&place));
-    for machine in &mut options.machine {
-        let MachineName(name) = machine.value.name.clone().unwrap_or_default();
-        let place = Place { machine: Some(name), ..place };
-        machine.locate(&place);
-        let machine = &mut machine.value;
-        machine.upstream.iter_mut().for_each(|upstream| upstream.locate(&place));
-        machine.listen.iter_mut().for_each(|listen| listen.locate(&place));
-        machine.role.iter_mut().for_each(|role| role.locate(&place));
-        machine.default_role.iter_mut().for_each(|role| role.locate(&place));
-        machine.audit.iter_mut().for_each(|audit| audit.locate(&place));
-    }
-    Ok(options)
-}
 
 /// Reads what somebody has said while the program runs as a file is read.
 pub(crate) fn read_said<T: DeserializeOwned>(text: &str) -> Result<Sourced<T>, Failure> {
@@ -78,21 +23,21 @@ pub(crate) fn read_said<T: DeserializeOwned>(text: &str) -> Result<Sourced<T>, F
 }
 
 /// The file that is being read, and the machine of which it speaks.
-struct Place<'a> {
-    path: &'a Path,
+pub(crate) struct ConfigFile<'a> {
+    pub(crate) path: &'a Path,
     /// Where its lines end.
-    ends: &'a [usize],
-    machine: Option<String>,
+    pub(crate) ends: &'a [usize],
+    pub(crate) machine: Option<String>,
 }
 
 /// What is wrong with a file, and where.
 #[derive(Debug, PartialEq, Eq)]
-struct Mistake {
-    line: usize,
-    what: String,
+pub(crate) struct Mistake {
+    pub(crate) line: usize,
+    pub(crate) what: String,
 }
 
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Mistake> {
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Mistake> {
     let mistake = |key: &str, error: &toml::de::Error| Mistake {
         line: line_at(text, error.span()),
         what: format!("{key}{}", error.message()),
@@ -156,7 +101,8 @@ enum Source {
 }
 
 impl<T> Sourced<T> {
-    fn locate(&mut self, place: &Place<'_>) {
+    /// Says in which line of the file that is.
+    pub(crate) fn locate(&mut self, place: &ConfigFile<'_>) {
         if let Source::Span(span) = &self.source {
             let line = 1 + place.ends.partition_point(|&end| end < span.start);
             let (path, machine) = (place.path.to_owned(), place.machine.clone());
@@ -205,6 +151,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sourced<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::ServerOptions;
 
     #[track_caller]
     fn check(text: &str, line: usize, what: &str) {
@@ -259,7 +206,7 @@ mod tests {
         let mut options: ServerOptions = parse(text).unwrap();
         let listen = &mut options.listen[1];
         let ends = [0, text.find(",\n").unwrap() + 1];
-        listen.locate(&Place { path: Path::new("dir/file.toml"), ends: &ends, machine: None });
+        listen.locate(&ConfigFile { path: Path::new("dir/file.toml"), ends: &ends, machine: None });
         let failure = listen.blame("listen", "no room").to_string();
         assert_eq!(failure, "qmp-server: dir/file.toml:3: listen: no room");
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use qmp_server::Limits;
 
-use crate::arguments::seconds;
+use crate::deadline::seconds;
 
 /// One limit, and how it is set.
 #[derive(Clone, Debug)]

@@ -8,24 +8,22 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::Args;
 use qmp_dispatch::proto::{Dialect, UnknownDialect};
 use qmp_server::{
-    Access, Address, DeadlineProfile, Dial, Limits, Listen, TracePoints, UnknownProfile,
-    UnknownUpstreamLost, UpstreamLost,
+    Access, Address, Dial, Limits, Listen, TracePoints, UnknownUpstreamLost, UpstreamLost,
 };
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::Failure;
-use crate::arguments::seconds;
 use crate::config::Sourced;
+use crate::deadline::{Deadline, Profile, Seconds};
 use crate::limit::Limit;
 use crate::log::{LogFilter, LogFormat};
-use crate::mux::{Found, PathPattern, fill};
-use crate::role::{Assignment, Base, OwnRole, OwnRoles, Pattern, RoleName};
+use crate::path_pattern::{Found, PathPattern, fill};
+use crate::role::{Assignment, Base, NamePattern, OwnRole, OwnRoles, RoleName};
 
 /// What every server can be told. In the file it stands at the top.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -85,7 +83,7 @@ pub(crate) struct ServerOptions {
     /// Leave the values of arguments with such names out of the audit, besides passwords, keys and
     /// the like; may be given more than once
     #[arg(long, value_name = "PATTERN")]
-    pub(crate) audit_secret: Vec<Pattern>,
+    pub(crate) audit_secret: Vec<NamePattern>,
     /// How lines of the log look; text by default
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log: Option<LogFormat>,
@@ -329,7 +327,7 @@ pub(crate) struct SharedMachine {
     hang_after: Option<Seconds>,
     limit: Vec<Limit>,
     pub(crate) audit: Option<Sourced<PathBuf>>,
-    audit_secret: Vec<Pattern>,
+    audit_secret: Vec<NamePattern>,
 }
 
 impl SharedMachine {
@@ -432,56 +430,6 @@ impl FromStr for MachineName {
 
 fn or<T>(these: Vec<T>, others: Vec<T>) -> Vec<T> {
     if these.is_empty() { others } else { these }
-}
-
-/// How long a command may take: one, or all of which nothing else is said.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Deadline {
-    pub(crate) command: Option<String>,
-    pub(crate) after: Duration,
-}
-
-impl FromStr for Deadline {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Deadline, String> {
-        let (command, after) = match text.split_once('=') {
-            Some(("", _)) => return Err("the name of the command is missing".to_owned()),
-            Some((command, after)) => (Some(command.to_owned()), after),
-            None => (None, text),
-        };
-        match seconds(after)? {
-            Duration::ZERO => Err("every command takes some time".to_owned()),
-            after => Ok(Deadline { command, after }),
-        }
-    }
-}
-
-/// A ready-made set of deadlines, by its name.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Profile(pub(crate) DeadlineProfile);
-
-impl FromStr for Profile {
-    type Err = UnknownProfile;
-
-    fn from_str(text: &str) -> Result<Profile, UnknownProfile> {
-        text.parse().map(Profile)
-    }
-}
-
-/// A time that is not zero.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Seconds(pub(crate) Duration);
-
-impl FromStr for Seconds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Seconds, String> {
-        match seconds(text)? {
-            Duration::ZERO => Err("expected a number of seconds above zero".to_owned()),
-            after => Ok(Seconds(after)),
-        }
-    }
 }
 
 /// A dialect, by its name.
@@ -605,7 +553,7 @@ deserialize_as_parsed!(
     Group,
     Assignment,
     Base,
-    Pattern,
+    NamePattern,
     RoleName,
     Deadline,
     Limit,

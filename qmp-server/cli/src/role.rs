@@ -4,18 +4,17 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use qmp_server::{Listen, Role, RoleError, Roles, Subject};
+use qmp_server::{Role, RoleError, Roles, Subject};
 use serde::Deserialize;
 
-use crate::Failure;
 use crate::config::Sourced;
-use crate::options::{Profile, ServerOptions};
+use crate::deadline::Profile;
 
 /// `--role SUBJECT=ROLE`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Assignment {
-    subject: Subject,
-    role: String,
+    pub(crate) subject: Subject,
+    pub(crate) role: String,
 }
 
 impl FromStr for Assignment {
@@ -36,16 +35,17 @@ impl FromStr for Assignment {
 #[serde(default, deny_unknown_fields, expecting = "a table", rename_all = "kebab-case")]
 pub(crate) struct OwnRole {
     base: Option<Base>,
-    allow: Vec<Pattern>,
-    deny: Vec<Pattern>,
-    allow_events: Vec<Pattern>,
-    deny_events: Vec<Pattern>,
+    allow: Vec<NamePattern>,
+    deny: Vec<NamePattern>,
+    allow_events: Vec<NamePattern>,
+    deny_events: Vec<NamePattern>,
     notices: bool,
     deadline_profile: Option<Profile>,
 }
 
 impl OwnRole {
-    fn make(&self, name: &RoleName) -> Result<Role, RoleError> {
+    /// The role, by this name.
+    pub(crate) fn make(&self, name: &RoleName) -> Result<Role, RoleError> {
         let mut role = match &self.base {
             Some(Base(base)) => Role::based_on(&*name.0, base.clone())?,
             None => Role::new(&*name.0)?,
@@ -68,7 +68,7 @@ impl OwnRole {
         self.notices
     }
 
-    fn allows_nothing(&self) -> bool {
+    pub(crate) fn allows_nothing(&self) -> bool {
         self.base.is_none() && self.allow.is_empty() && self.allow_events.is_empty()
     }
 }
@@ -107,56 +107,15 @@ impl FromStr for Base {
 
 /// What some names match.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Pattern(pub(crate) String);
+pub(crate) struct NamePattern(pub(crate) String);
 
-impl FromStr for Pattern {
+impl FromStr for NamePattern {
     type Err = RoleError;
 
-    fn from_str(text: &str) -> Result<Pattern, RoleError> {
+    fn from_str(text: &str) -> Result<NamePattern, RoleError> {
         Role::observer().allow(text)?;
-        Ok(Pattern(text.to_owned()))
+        Ok(NamePattern(text.to_owned()))
     }
-}
-
-/// The roles that were asked for; `None` if all may do everything. Finds whatever is wrong with them.
-pub(crate) fn roles(options: &ServerOptions) -> Result<Option<Roles>, Failure> {
-    let mut roles = Roles::default();
-    for (name, sourced) in &options.roles {
-        let key = format!("roles.{}", name.0);
-        if sourced.value.allows_nothing() {
-            return Err(sourced.blame(&key, "nothing is allowed: say allow, allow-events or base"));
-        }
-        let role = sourced.value.make(name).and_then(|role| roles.add(role));
-        role.map_err(|error| sourced.blame(&key, error))?;
-    }
-    let mut wanted = false;
-    for sourced in &options.listen {
-        if let Some(role) = &sourced.value.role {
-            roles.find(role).map_err(|error| sourced.blame("listen", error))?;
-            wanted = true;
-        }
-    }
-    if let Some(sourced) = &options.metrics {
-        let Listen { role, notices, .. } = &sourced.value;
-        if role.is_some() {
-            return Err(sourced.blame("metrics", "metrics take no role"));
-        }
-        if *notices {
-            return Err(sourced.blame("metrics", "metrics have no notices"));
-        }
-    }
-    for sourced in &options.role {
-        let Assignment { subject, role } = &sourced.value;
-        let assigned = roles.assign(subject.clone(), role);
-        assigned.map_err(|error| sourced.blame("role", error))?;
-        wanted = true;
-    }
-    if let Some(sourced) = &options.default_role {
-        let set = roles.set_default(&sourced.value);
-        set.map_err(|error| sourced.blame("default-role", error))?;
-        wanted = true;
-    }
-    Ok(wanted.then_some(roles))
 }
 
 /// Own roles by their names.

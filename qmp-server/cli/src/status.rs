@@ -66,11 +66,11 @@ fn end_on_signals() -> io::Result<()> {
 struct Report {
     server: Json,
     clients: Json,
-    behind: Behind,
+    behind: Backing,
 }
 
 /// What there is behind a server.
-enum Behind {
+enum Backing {
     Nothing,
     /// Of a mux: the server that it shares.
     Upstream(Json),
@@ -106,27 +106,27 @@ impl Report {
         let machines = ask_if(is_asked, QueryMachines::NAME)?;
         client.forget_events();
         let behind = match (upstream, machines) {
-            (Some(upstream), _) => Behind::Upstream(upstream),
-            (None, Some(machines)) => Behind::Machines(machines),
-            (None, None) => Behind::Nothing,
+            (Some(upstream), _) => Backing::Upstream(upstream),
+            (None, Some(machines)) => Backing::Machines(machines),
+            (None, None) => Backing::Nothing,
         };
         Ok(Report { server, clients, behind })
     }
 
     fn kind(&self) -> Kind {
         match self.behind {
-            Behind::Nothing => Kind::Lone,
-            Behind::Upstream(_) => Kind::Mux,
-            Behind::Machines(_) => Kind::Control,
+            Backing::Nothing => Kind::Lone,
+            Backing::Upstream(_) => Kind::Mux,
+            Backing::Machines(_) => Kind::Control,
         }
     }
 
     /// On one line.
     fn json(&self) -> String {
         let behind = match &self.behind {
-            Behind::Nothing => String::new(),
-            Behind::Upstream(upstream) => format!(", \"upstream\": {}", upstream.as_str()),
-            Behind::Machines(machines) => format!(", \"machines\": {}", machines.as_str()),
+            Backing::Nothing => String::new(),
+            Backing::Upstream(upstream) => format!(", \"upstream\": {}", upstream.as_str()),
+            Backing::Machines(machines) => format!(", \"machines\": {}", machines.as_str()),
         };
         let (server, clients) = (self.server.as_str(), self.clients.as_str());
         format!("{{\"server\": {server}, \"clients\": {clients}{behind}}}")
@@ -138,11 +138,11 @@ impl Report {
         let server = self.server.decode().map_err(invalid)?;
         let clients: Vec<_> = self.clients.decode().map_err(invalid)?;
         let behind = match &self.behind {
-            Behind::Nothing => String::new(),
-            Behind::Upstream(upstream) => {
+            Backing::Nothing => String::new(),
+            Backing::Upstream(upstream) => {
                 table::upstream_summary(&upstream.decode().map_err(invalid)?)
             }
-            Behind::Machines(machines) => {
+            Backing::Machines(machines) => {
                 let machines: Vec<MachineStatus> = machines.decode().map_err(invalid)?;
                 format!("\n{}", table::machines(&machines))
             }

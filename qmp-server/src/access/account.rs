@@ -323,13 +323,13 @@ pub(crate) struct Ledger {
     descriptors: AtomicUsize,
     /// Bytes of texts that others may keep, too.
     shared: AtomicUsize,
-    held: Mutex<Held>,
+    held: Mutex<Charged>,
 }
 
 /// What the accounts of the user and the server have been charged for this client. All zero once `left`: from then on
 /// nothing of this is charged or given back.
 #[derive(Default)]
-struct Held {
+struct Charged {
     bytes: usize,
     requests: usize,
     left: bool,

@@ -25,7 +25,7 @@ const MOST_USERS: usize = 1024;
 pub(crate) type RefusalHook = Box<dyn Fn(Option<&Peer>, Refusal, &str) + Send + Sync>;
 
 /// Decides who is let in to one server.
-pub(crate) struct Door {
+pub(crate) struct Admission {
     pub(crate) policy: RwLock<Policy>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) refusal_hook: Option<RefusalHook>,
@@ -71,7 +71,7 @@ pub(crate) enum Verdict {
     Refused(Refused),
 }
 
-/// Why a client is not let in. The log, the counters and the hook are told by [`Door::tell`], without the leadership:
+/// Why a client is not let in. The log, the counters and the hook are told by [`Admission::tell`], without the leadership:
 /// they call foreign code.
 pub(crate) struct Refused {
     pub(crate) peer: Option<Peer>,
@@ -79,7 +79,7 @@ pub(crate) struct Refused {
     pub(crate) reason: String,
 }
 
-impl Door {
+impl Admission {
     /// Goes on with the handshake, and decides when it is over.
     pub(crate) fn judge(&self, transport: &dyn Transport) -> Verdict {
         let peer = match transport.handshake().and_then(|()| transport.peer()) {
@@ -164,11 +164,11 @@ mod tests {
 
     use super::*;
 
-    fn door(access: Access) -> Door {
+    fn admission(access: Access) -> Admission {
         let counters = Arc::new(Counters::new());
         let logged = Logged::default();
         let policy = RwLock::new(Policy { access, look_up_groups: false });
-        Door { policy, counters, refusal_hook: None, logged }
+        Admission { policy, counters, refusal_hook: None, logged }
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         drop(client);
         // The reset has come when this returns.
         let _ = std::io::Read::read(&mut &transport, &mut [0]);
-        assert!(matches!(door(Access::default()).judge(&transport), Verdict::Gone));
+        assert!(matches!(admission(Access::default()).judge(&transport), Verdict::Gone));
     }
 
     #[test]
@@ -204,12 +204,12 @@ mod tests {
         let own = nix::unistd::Uid::effective().as_raw();
         let mut access = Access::default();
         access.allow_user(&(own + 1).to_string()).unwrap();
-        let refused = door(access);
+        let refused = admission(access);
         let Verdict::Refused(why) = refused.judge(&ours) else { panic!("it is let in") };
         assert_eq!(why.why, Refusal::Access);
         refused.tell(&why);
         assert_eq!(refused.counters.refused(Refusal::Access).get(), 1);
-        let verdict = door(Access::default()).judge(&ours);
+        let verdict = admission(Access::default()).judge(&ours);
         assert!(matches!(verdict, Verdict::Admitted(Peer::Process { uid, .. }) if uid == own));
     }
 
@@ -218,10 +218,10 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut access = Access::default();
         access.allow_group("4712").unwrap();
-        let door = door(access);
-        let Verdict::LookUp(peer, _) = door.judge(&ours) else { panic!("it is decided") };
-        let member = door.judge_member(peer.clone(), &Groups(vec![4711, 4712]));
+        let admission = admission(access);
+        let Verdict::LookUp(peer, _) = admission.judge(&ours) else { panic!("it is decided") };
+        let member = admission.judge_member(peer.clone(), &Groups(vec![4711, 4712]));
         assert!(matches!(member, Verdict::Admitted(_)));
-        assert!(matches!(door.judge_member(peer, &Groups(vec![4711])), Verdict::Refused(_)));
+        assert!(matches!(admission.judge_member(peer, &Groups(vec![4711])), Verdict::Refused(_)));
     }
 }

@@ -15,12 +15,12 @@ const BATCH: usize = 64 << 10;
 
 #[derive(Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<Backlog>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Backlog {
     lines: VecDeque<String>,
     bytes: usize,
     /// The writer has taken some, and has not come back for more.
@@ -34,7 +34,7 @@ struct State {
     over: bool,
 }
 
-impl State {
+impl Backlog {
     /// Says where lines are missing, if some are. How many.
     fn tell_lost(&mut self) -> u64 {
         let lost = std::mem::take(&mut self.lost);
@@ -96,14 +96,14 @@ impl Queue {
     /// Waits until all that was pushed has been written, or for so long.
     pub(super) fn flush(&self, patience: Duration) {
         let unwritten =
-            |state: &mut State| !state.over && (state.writing || !state.lines.is_empty());
+            |state: &mut Backlog| !state.over && (state.writing || !state.lines.is_empty());
         let waited = self.changed.wait_timeout_while(self.state(), patience, unwritten);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Waits for something to do.
     pub(super) fn next(&self) -> Task {
-        let idle = |state: &mut State| {
+        let idle = |state: &mut Backlog| {
             state.lines.is_empty() && state.lost == 0 && !state.reopen && state.end.is_none()
         };
         let mut state = self.state();
@@ -134,7 +134,7 @@ impl Queue {
     pub(super) fn pause(&self, pause: Duration) -> (bool, bool) {
         let state = self.state();
         let ending = state.end.is_some();
-        let same = |state: &mut State| !state.reopen && state.end.is_some() == ending;
+        let same = |state: &mut Backlog| !state.reopen && state.end.is_some() == ending;
         let waited = self.changed.wait_timeout_while(state, pause, same);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let in_time = state.end.is_none_or(|end| Instant::now() < end);
@@ -153,7 +153,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Backlog> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,7 +17,7 @@ use self::names::{
     COMMAND_LINES, COMMANDS, IDS, LINES, Members, NAMES, OF_OBJECTS, OF_SECRET_OBJECTS,
     OF_SECRET_PROPERTIES, SECRET_TYPE, VALUES,
 };
-use self::text::Source;
+use self::text::Author;
 use crate::glob::{self, PatternError};
 use crate::steps;
 
@@ -115,7 +115,7 @@ impl Secrets {
             return TOO_LONG.to_owned();
         }
         let mut found = Found::default();
-        self.clean(desc, Source::Server, DEEPEST_TEXT, &mut found).into_owned()
+        self.clean(desc, Author::Server, DEEPEST_TEXT, &mut found).into_owned()
     }
 
     /// Whether the last part of a name such as `file.password` or `server.key.0` says so.
@@ -299,7 +299,7 @@ impl<'a> Copying<'a> {
             let copy = copy?;
             return Some(if copy == value { text.into() } else { copy.to_string().into() });
         }
-        Some(self.secrets.clean(text, Source::Client, self.depth, self.found).as_ref().into())
+        Some(self.secrets.clean(text, Author::Client, self.depth, self.found).as_ref().into())
     }
 
     /// Of a line for people only the first word is kept, but for `info`: what else is there a secret, only the
@@ -314,7 +314,7 @@ impl<'a> Copying<'a> {
         }
         if word == "info" && rest.starts_with(char::is_whitespace) {
             return Some(
-                self.secrets.clean(line, Source::Client, self.depth, self.found).as_ref().into(),
+                self.secrets.clean(line, Author::Client, self.depth, self.found).as_ref().into(),
             );
         }
         self.found.add_line(rest);
@@ -517,7 +517,7 @@ mod tests {
     }
 
     fn clean(text: &str) -> String {
-        secrets().clean(text, Source::Client, DEEPEST_TEXT, &mut Found::default()).into_owned()
+        secrets().clean(text, Author::Client, DEEPEST_TEXT, &mut Found::default()).into_owned()
     }
 
     #[test]
@@ -883,7 +883,7 @@ mod tests {
             "x-a: ",
             "key=,  ",
         ] {
-            for source in [Source::Client, Source::Server] {
+            for source in [Author::Client, Author::Server] {
                 let steps = |count: usize| {
                     let text = unit.repeat(count);
                     let secrets = secrets();

@@ -17,17 +17,23 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::arrivals::Arrival;
+#[cfg(feature = "mux")]
+pub(super) use self::freezing::Pause;
 use self::links::LinkSlot;
 use self::servers::Tenant;
 use self::sessions::SessionSlot;
+use super::hosted::{Asked, Hosted};
+use super::link::Link;
 use super::listening::Listening;
 use super::slab::Slab;
 use super::timers::{Timer, Timers};
 use super::work::{Done, Work};
+use crate::access::Groups;
 use crate::io::{Event, Events, Interest, Mailbox, Notice, Poll, Token};
 use crate::session::Cork;
 
@@ -71,13 +77,35 @@ struct ListenerSlot {
     in_line: bool,
 }
 
-/// What other threads have for the loop besides notices. The mailbox tells when there is something.
-pub(super) type Results = Mutex<Vec<Done>>;
+/// What other threads want the loop to take in, besides notices. The mailbox tells when there is something.
+pub(super) enum Posted {
+    /// Work that another thread than the one that leads has run.
+    Ran(Done),
+    /// A server asks for something. No notice, because the server may not be hosted yet.
+    Asked(Arc<Hosted>, Asked),
+    /// The groups of a user were looked up for the arrivals of a server.
+    LookedUp { server: Token, uid: u32, groups: Groups },
+    /// A server is to be hosted.
+    Host {
+        server: Arc<Hosted>,
+        listeners: Vec<Listening>,
+        /// Of who waits for that.
+        reply: Option<SyncSender<io::Result<()>>>,
+    },
+    /// A link is to be hosted.
+    #[cfg_attr(not(feature = "mux"), allow(dead_code, reason = "only a mux has links"))]
+    AddLink(Box<dyn Link>),
+    /// The loop is to be passed to a function at a point where nothing runs.
+    #[cfg(feature = "mux")]
+    Pause(Pause),
+}
+
+pub(super) type AllPosted = Mutex<Vec<Posted>>;
 
 pub(super) struct Loop {
     poll: Poll,
     mailbox: Arc<Mailbox>,
-    results: Arc<Results>,
+    posted: Arc<AllPosted>,
     cork: Arc<Cork>,
     sources: Slab<Source>,
     timers: Timers,
@@ -106,13 +134,13 @@ pub(super) struct Loop {
     running: usize,
     parsing: usize,
     #[cfg(feature = "mux")]
-    pause: Option<super::handover::Pause>,
+    pause: Option<Pause>,
 }
 
 impl Loop {
     pub(super) fn new(
         mailbox: Arc<Mailbox>,
-        results: Arc<Results>,
+        posted: Arc<AllPosted>,
         cork: Arc<Cork>,
     ) -> io::Result<Loop> {
         let poll = Poll::new()?;
@@ -120,7 +148,7 @@ impl Loop {
         Ok(Loop {
             poll,
             mailbox,
-            results,
+            posted,
             cork,
             sources: Slab::new(),
             timers: Timers::default(),
@@ -184,31 +212,26 @@ impl Loop {
         self.apply(done);
     }
 
-    /// Takes in what has come of work.
-    pub(super) fn apply(&mut self, done: Done) {
+    fn apply(&mut self, done: Done) {
         match done {
-            Done::Ran(done) => self.work_ended(*done),
-            #[cfg(feature = "mux")]
-            Done::Pause(pause) => self.pause = Some(pause),
             Done::Nothing | Done::Executed { more: false, .. } => {}
             Done::Executed { server, more: true } => self.server_ready(server),
-            Done::Read { client, large, complete } => {
-                self.parsing -= 1;
-                self.has_read(&client, large, complete);
-            }
-            Done::Forgotten { server } => self.forgotten(server),
             Done::Connected { server, session } => self.add_session(server, *session),
             Done::NotConnected { server } => self.not_connected(server),
-            Done::Lost { link } => self.lost(link),
-            Done::Arrived { server, transport, origin } => self.arrive(&server, transport, origin),
-            Done::Early { server, transport, origin } => {
-                self.come_early(server, transport, origin);
-            }
-            Done::LookedUp { server, uid, groups } => self.looked_up(server, uid, &groups),
+            Done::Forgotten { server } => self.forgotten(server),
             Done::AnsweredEnding { server } => self.flush_ending(server),
             Done::TimeoutHandled { server } => self.set_timeout(server),
             Done::Returned { token, link, next } => self.returned(token, link, next),
-            Done::Host { server, listeners, reply } => {
+            Done::Lost { link } => self.lost(link),
+        }
+    }
+
+    fn take_in(&mut self, posted: Posted) {
+        match posted {
+            Posted::Ran(done) => self.work_ended(done),
+            Posted::Asked(server, asked) => self.asked(server, asked),
+            Posted::LookedUp { server, uid, groups } => self.looked_up(server, uid, &groups),
+            Posted::Host { server, listeners, reply } => {
                 let span = server.span.clone();
                 match (self.host(server, listeners), reply) {
                     (hosted, Some(reply)) => drop(reply.send(hosted)),
@@ -218,17 +241,36 @@ impl Loop {
                     (Ok(()), None) => {}
                 }
             }
-            Done::Disconnect { server, whom } => {
+            Posted::AddLink(link) => self.add_link(link),
+            #[cfg(feature = "mux")]
+            Posted::Pause(pause) => self.pause = Some(pause),
+        }
+    }
+
+    fn asked(&mut self, server: Arc<Hosted>, asked: Asked) {
+        match asked {
+            Asked::Connected(session) => self.add_session(server, *session),
+            Asked::Arrived(transport, origin) => self.arrive(&server, transport, origin),
+            Asked::Early(transport, origin) => self.come_early(server, transport, origin),
+            Asked::Read { client, large, complete } => {
+                self.parsing -= 1;
+                self.has_read(&client, large, complete);
+            }
+            Asked::Disconnect(whom) => {
                 if let Some(token) = server.registration.token() {
                     self.disconnect(token, whom);
                 }
             }
-            Done::Gate { server, gate } => {
+            Asked::Gate(gate) => {
                 if let Some(token) = server.registration.token() {
                     self.set_gate(token, gate);
                 }
             }
-            Done::AddLink { link } => self.add_link(link),
+            Asked::Forgotten => {
+                if let Some(token) = server.registration.token() {
+                    self.forgotten(token);
+                }
+            }
         }
     }
 
@@ -238,8 +280,8 @@ impl Loop {
         }
         let mut notices = mem::take(&mut self.notices);
         self.mailbox.take(&mut notices);
-        let results = mem::take(&mut *self.results.lock().unwrap_or_else(PoisonError::into_inner));
-        results.into_iter().for_each(|done| self.apply(done));
+        let posted = mem::take(&mut *self.posted.lock().unwrap_or_else(PoisonError::into_inner));
+        posted.into_iter().for_each(|posted| self.take_in(posted));
         for (token, notice) in notices.drain(..) {
             self.guard(token, |this| this.notice(token, notice));
         }

@@ -1,76 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An engine that is paused, so that what it hosts can be handed over to another program.
 
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use super::Engine;
-use super::event_loop::Loop;
-use super::hosted::Hosted;
-use super::work::Done;
+use super::event_loop::{Loop, Pause, Posted};
+use super::frozen::Freezing;
+use super::hosted::{Asked, Hosted};
 use crate::access::{Groups, Origin, Verdict, groups_of};
-use crate::session::{CameBy, Session, SessionState, SharedTexts, TextsTaken};
+use crate::session::{CameBy, SessionState, SharedTexts, TextsTaken};
 use crate::transport::{Luggage, Packing, inherited};
-
-/// To be done with the loop when nothing runs, at the latest then.
-pub(super) struct Pause {
-    pub(super) until: Instant,
-    pub(super) with: Box<dyn FnOnce(&mut Loop) + Send>,
-}
-
-/// What is collected of a paused engine.
-pub(crate) struct Freezing {
-    pub(crate) packing: Packing,
-    pub(crate) shared: SharedTexts,
-    pub(crate) servers: Vec<FrozenServer>,
-    /// What wings have added.
-    pub(crate) links: Vec<Box<dyn Any + Send>>,
-    /// Who cannot be handed over, and why if that is not the transport.
-    pub(crate) left_behind: Vec<String>,
-}
-
-pub(crate) struct FrozenServer {
-    pub(crate) hosted: Arc<Hosted>,
-    pub(crate) state: ServerState,
-}
-
-/// A server as data.
-#[derive(Default, Serialize, Deserialize)]
-pub(crate) struct ServerState {
-    pub(crate) listeners: Vec<ListenerState>,
-    /// What connections were opened as that there will be only once.
-    pub(crate) opened: Vec<String>,
-    /// Clients that were not greeted yet.
-    pub(crate) arrivals: Vec<ArrivalState>,
-    pub(crate) sessions: Vec<SessionState>,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ListenerState {
-    pub(crate) opened_as: Option<String>,
-    pub(crate) socket: u32,
-    pub(crate) file: Option<(u64, u64)>,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ArrivalState {
-    pub(crate) socket: u32,
-    pub(crate) given: bool,
-    pub(crate) came: CameBy,
-}
-
-impl Freezing {
-    pub(crate) fn server(&mut self, hosted: &Arc<Hosted>) -> io::Result<&mut ServerState> {
-        let server = self.servers.iter_mut().find(|server| Arc::ptr_eq(&server.hosted, hosted));
-        server.map(|server| &mut server.state).ok_or_else(|| io::Error::other("a server has ended"))
-    }
-}
 
 /// An engine whose loop stands still, until this is dropped.
 pub(crate) struct Paused(#[expect(dead_code, reason = "it is dropped")] Sender<()>);
@@ -101,7 +44,7 @@ impl Engine {
             }
         };
         let until = Instant::now() + at_most;
-        self.handle.0.post(Done::Pause(Pause { until, with: Box::new(with) }));
+        self.handle.0.post(Posted::Pause(Pause { until, with: Box::new(with) }));
         let busy = |_| {
             let error = format!("commands have been running for {at_most:?}");
             io::Error::new(io::ErrorKind::TimedOut, error)
@@ -127,11 +70,11 @@ impl Hosted {
         let mut origin = self.origin(&state.came);
         self.gate.find(&mut origin);
         let refused = |reason: String| io::Error::new(io::ErrorKind::PermissionDenied, reason);
-        let (peer, groups) = match self.door.judge(&*transport) {
+        let (peer, groups) = match self.admission.judge(&*transport) {
             Verdict::Admitted(peer) => (peer, None),
             Verdict::LookUp(peer, uid) => {
                 let groups = Groups(groups_of(uid));
-                match self.door.judge_member(peer, &groups) {
+                match self.admission.judge_member(peer, &groups) {
                     Verdict::Admitted(peer) => (peer, Some(groups)),
                     _ => return Err(refused("its user and groups are not allowed".to_owned())),
                 }
@@ -153,8 +96,7 @@ impl Hosted {
         let resumed = session.resume(state, luggage, self.options.limits.message);
         // It is taken in however that ended, so that it ends in order.
         let client = Arc::clone(session.client());
-        let server = Arc::clone(self);
-        self.post(Done::Connected { server, session: Box::<Session>::new(session) });
+        self.ask(Asked::Connected(Box::new(session)));
         if resumed.is_err() {
             client.abort();
         }

@@ -1,35 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One server, for the threads that execute its requests, look at it or end it.
 
+#[cfg(feature = "metrics")]
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::Dialect;
-use qmp_dispatch::{Command, Dispatcher, Locals, Monitor, MonitorId, Pending};
-use qmp_queue::{Popped, Queue, Ticket};
+use qmp_dispatch::{Dispatcher, Locals, Monitor, MonitorId};
+use qmp_queue::Queue;
 use tracing::Span;
 
 use super::dispatcher_role::DispatcherRole;
-use super::event_loop::Results;
 use super::gate::{Gate, GateState};
-use super::observed::Observed;
-use super::quick::{CommandSlot, QuickRuns};
-use super::work::{Done, Whom};
+use super::quick::QuickRuns;
 use crate::access::{
-    Accounts, Door, Groups, Ledger, Limits, Notices, Origin, Policy, Refused, Users, Verdict,
+    Accounts, Admission, Groups, Ledger, Limits, Notices, Origin, Policy, Refused, Users, Verdict,
     owner_of,
 };
-use crate::io::{
-    Mailbox, Notice, Registration, STRANGERS, Waker, close_aside, large_message_aside,
-};
+use crate::io::{Mailbox, Notice, Registration, STRANGERS, Waker, close_aside};
 use crate::observe::{ClientStatus, Counters, Gauges, Refusal, ServerStatus, milliseconds};
 use crate::session::{
-    Charges, Client, Complete, Cork, Corking, Descriptors, Discipline, EVENTS_MISSED, Job, Large,
-    Missed, OWN_NAMES, Outbox, Parts, Session,
+    Complete, ConnectedClient, Cork, Descriptors, Discipline, EVENTS_MISSED, Large, Missed,
+    OWN_NAMES, Outbox, Parts, QueuedRequest, Session,
 };
 use crate::transport::{Address, Closing, Peer, Renewal, Transport};
 
@@ -86,15 +82,14 @@ impl Drop for OnEnd {
 /// What other threads may use of a server.
 pub(crate) struct Hosted {
     pub(super) registration: Arc<Registration>,
-    /// Of the engine's loop.
-    results: Arc<Results>,
+    ask: Ask,
     pub(crate) dispatcher: Dispatcher,
-    pub(super) queue: Queue<Job>,
+    pub(super) queue: Queue<QueuedRequest>,
     pub(crate) options: Options,
     pub(super) accounts: Arc<Accounts>,
     pub(crate) observed: Observed,
     pub(crate) counters: Arc<Counters>,
-    pub(super) door: Door,
+    pub(super) admission: Admission,
     pub(super) gate: GateState,
     furnish: Furnish,
     /// What the log says of the server is said in it.
@@ -105,11 +100,11 @@ pub(crate) struct Hosted {
     pub(super) role: DispatcherRole,
     pub(super) quick_runs: QuickRuns,
     /// Of the engine.
-    cork: Arc<Cork>,
+    pub(super) cork: Arc<Cork>,
     /// In-band requests that are being executed.
-    executing: AtomicUsize,
+    pub(super) executing: AtomicUsize,
     /// Clients that were greeted and have not left.
-    clients: Mutex<BTreeMap<MonitorId, Arc<Client>>>,
+    clients: Mutex<BTreeMap<MonitorId, Arc<ConnectedClient>>>,
     /// Of its listeners, in their order.
     pub(crate) addresses: Vec<Address>,
     /// Of those listeners that have read files.
@@ -120,19 +115,50 @@ pub(crate) struct Hosted {
     stopping: AtomicBool,
     /// Whose command has stopped the server, if one has.
     ended_by: OnceLock<MonitorId>,
-    end: Mutex<End>,
+    end: Mutex<Lifecycle>,
     ended: Condvar,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    No,
+enum Lifecycle {
+    Running,
     Stopping,
     Ended,
 }
 
+/// What a server asks of the loop that hosts it, or is about to.
+pub(super) enum Asked {
+    /// A client was greeted.
+    Connected(Box<Session>),
+    /// A client wants to be let in.
+    Arrived(Box<dyn Transport>, Origin),
+    /// A client has come that may have to wait until the doors are opened.
+    Early(Box<dyn Transport>, Origin),
+    /// More of a large message of a client was read.
+    Read { client: Arc<ConnectedClient>, large: Box<Large>, complete: Option<Complete> },
+    /// Clients are to be disconnected.
+    Disconnect(Whom),
+    /// The gate is to be opened or shut.
+    #[cfg_attr(not(feature = "mux"), allow(dead_code, reason = "other servers are open"))]
+    Gate(Gate),
+    /// What was left of a session has been dropped.
+    Forgotten,
+}
+
+/// Has the loop of an engine take in what a server asks for.
+pub(super) type Ask = Arc<dyn Fn(Arc<Hosted>, Asked) + Send + Sync>;
+
+/// Whom to disconnect.
+pub(crate) enum Whom {
+    /// All clients.
+    All,
+    /// Those that get no notices.
+    Uninformed,
+    These(Vec<Arc<ConnectedClient>>),
+}
+
 /// What has become of a connection that was given to the server.
-enum Incoming {
+enum NewConnection {
     Session(Box<Session>),
     Arrival(Box<dyn Transport>, Origin),
 }
@@ -142,7 +168,7 @@ pub(crate) struct Plan {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) options: Options,
     pub(crate) observed: Observed,
-    pub(crate) door: Door,
+    pub(crate) admission: Admission,
     pub(crate) furnish: Furnish,
     pub(crate) span: Span,
     pub(crate) on_end: Option<OnEnd>,
@@ -168,7 +194,7 @@ impl Hosted {
     pub(super) fn new(
         plan: Plan,
         mailbox: &Arc<Mailbox>,
-        results: &Arc<Results>,
+        ask: &Ask,
         cork: &Arc<Cork>,
         users: &Arc<Users>,
     ) -> Arc<Hosted> {
@@ -176,7 +202,7 @@ impl Hosted {
         let accounts = Accounts::new(&plan.options.limits, users, Arc::clone(&registration));
         let server = Arc::new(Hosted {
             registration,
-            results: Arc::clone(results),
+            ask: Arc::clone(ask),
             cork: Arc::clone(cork),
             quick_runs: QuickRuns::new(&plan.dispatcher.registry()),
             dispatcher: plan.dispatcher,
@@ -186,7 +212,7 @@ impl Hosted {
             accounts,
             counters: Arc::clone(plan.observed.counters()),
             observed: plan.observed,
-            door: plan.door,
+            admission: plan.admission,
             furnish: plan.furnish,
             span: plan.span,
             on_end: Mutex::new(plan.on_end),
@@ -200,7 +226,7 @@ impl Hosted {
             doors: plan.doors,
             stopping: AtomicBool::new(false),
             ended_by: OnceLock::new(),
-            end: Mutex::new(End::No),
+            end: Mutex::new(Lifecycle::Running),
             ended: Condvar::new(),
         });
         server.observed.set_server(&server);
@@ -304,14 +330,14 @@ impl Hosted {
         self: &Arc<Self>,
         transport: Box<dyn Transport>,
         origin: Origin,
-    ) -> io::Result<Incoming> {
+    ) -> io::Result<NewConnection> {
         let refuse = |transport, refused: Refused| {
             self.refuse(transport, origin.listener, &refused);
             io::Error::new(io::ErrorKind::PermissionDenied, refused.reason)
         };
-        let verdict = match self.door.judge(&*transport) {
+        let verdict = match self.admission.judge(&*transport) {
             Verdict::LookUp(peer, uid) => {
-                self.door.judge_member(peer, &Groups(crate::access::groups_of(uid)))
+                self.admission.judge_member(peer, &Groups(crate::access::groups_of(uid)))
             }
             verdict => verdict,
         };
@@ -326,10 +352,10 @@ impl Hosted {
                 return Err(io::Error::new(io::ErrorKind::NotConnected, "the client has left"));
             }
             Verdict::NotReady | Verdict::LookUp(..) => {
-                return Ok(Incoming::Arrival(transport, origin));
+                return Ok(NewConnection::Arrival(transport, origin));
             }
         };
-        Ok(Incoming::Session(Box::new(self.connect(transport, origin, admitted, None))))
+        Ok(NewConnection::Session(Box::new(self.connect(transport, origin, admitted, None))))
     }
 
     /// Serves one more connection. It is identified, charged and greeted here, and then served by the engine.
@@ -348,20 +374,18 @@ impl Hosted {
             self.end(transport, origin.listener, None);
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the server has ended"));
         }
-        let server = Arc::clone(self);
-        let done = match self.gate.find(&mut origin) {
+        self.ask(match self.gate.find(&mut origin) {
             Gate::Open => match self.receive(transport, origin)? {
-                Incoming::Session(session) => Done::Connected { server, session },
-                Incoming::Arrival(transport, origin) => Done::Arrived { server, transport, origin },
+                NewConnection::Session(session) => Asked::Connected(session),
+                NewConnection::Arrival(transport, origin) => Asked::Arrived(transport, origin),
             },
-            Gate::Waiting | Gate::Early => Done::Early { server, transport, origin },
+            Gate::Waiting | Gate::Early => Asked::Early(transport, origin),
             Gate::Shut => {
                 self.end(transport, origin.listener, None);
                 let reason = "what the server stands for is not there";
                 return Err(io::Error::new(io::ErrorKind::NotConnected, reason));
             }
-        };
-        self.post(done);
+        });
         Ok(())
     }
 
@@ -372,7 +396,7 @@ impl Hosted {
         listener: Option<usize>,
         refused: &Refused,
     ) {
-        self.door.tell(refused);
+        self.admission.tell(refused);
         self.end(transport, listener, Some(refused));
     }
 
@@ -400,22 +424,21 @@ impl Hosted {
     }
 
     /// Has the loop take something in.
-    pub(super) fn post(&self, done: Done) {
-        self.results.lock().unwrap_or_else(PoisonError::into_inner).push(done);
-        self.registration.mailbox().wake();
+    pub(super) fn ask(self: &Arc<Self>, asked: Asked) {
+        (self.ask)(Arc::clone(self), asked);
     }
 
     /// A client has left.
-    pub(super) fn forget(&self, client: &Client) {
+    pub(super) fn forget(&self, client: &ConnectedClient) {
         self.clients().remove(&client.monitor.id());
     }
 
     /// The clients that are connected, in the order in which they have come.
-    pub(crate) fn list(&self) -> Vec<Arc<Client>> {
+    pub(crate) fn list(&self) -> Vec<Arc<ConnectedClient>> {
         self.clients().values().cloned().collect()
     }
 
-    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<MonitorId, Arc<Client>>> {
+    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<MonitorId, Arc<ConnectedClient>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -427,118 +450,13 @@ impl Hosted {
     }
 }
 
-/// Executing requests.
+/// The end.
 impl Hosted {
-    /// Takes the next request from the queue if the role is free. It must be [executed](Hosted::execute).
-    pub(super) fn next(&self) -> Option<Popped<Job>> {
-        if !self.role.try_take() {
-            return None;
-        }
-        let popped = self.queue.try_pop();
-        if popped.is_none() {
-            self.role.free();
-        }
-        popped
+    pub(crate) fn executing(&self) -> usize {
+        self.executing.load(Ordering::SeqCst)
     }
 
-    /// Whether the response to a request that was popped can go out together with others, and if so what is known of
-    /// its command.
-    pub(super) fn among_others(&self, popped: &Popped<Job>) -> Option<CommandSlot> {
-        let Job { client, pending, .. } = &popped.item;
-        let among_others = popped.more || client.has_more() || self.cork.any();
-        among_others
-            .then(|| self.quick_runs.slot_of(&self.dispatcher.registry(), pending.command()))
-    }
-
-    /// Executes a request whose turn has come. Returns whether another one can be executed now.
-    pub(super) fn execute(
-        self: &Arc<Self>,
-        popped: Popped<Job>,
-        slot: Option<CommandSlot>,
-    ) -> bool {
-        let may_cork = slot.is_some_and(|slot| self.quick_runs.is_quick(slot));
-        let _corking = may_cork.then(|| Corking::allow(&self.cork));
-        let Popped { item, resume, ticket, .. } = popped;
-        let Job { client, pending, charges, queued } = item;
-        let taken = self.counters.now();
-        self.counters.waited.add(taken.saturating_sub(queued));
-        client.taken(taken, resume.as_ref());
-        let monitor = Arc::clone(&client.monitor);
-        // While an async command waits, those of other clients are executed: QEMU has nothing like it.
-        let holds_role =
-            self.options.discipline == Discipline::OneAtATime && !self.is_async(&pending);
-        let large = charges.are_large().then(|| Arc::clone(&client));
-        let mut execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
-        execution.slot = slot;
-        // The dispatcher has its own net for handlers; this one is for the code around them.
-        let execute = || monitor.execute(pending, move || drop(execution));
-        match (catch_unwind(AssertUnwindSafe(execute)), large) {
-            (Ok(spent), Some(client)) => client.discard(spent),
-            (Ok(_), None) => {}
-            (Err(_), _) => tracing::error!("foreign code around a command has panicked"),
-        }
-        let freed = match holds_role {
-            true => self.role.returned(),
-            false => {
-                self.role.free();
-                true
-            }
-        };
-        // Looked at after the role was freed: what is pushed later is told by who pushes it.
-        freed && !self.queue.is_idle()
-    }
-
-    fn is_async(&self, pending: &Pending) -> bool {
-        if !self.dispatcher.has_async_commands() {
-            return false;
-        }
-        let registry = self.dispatcher.registry();
-        let command = pending.command().and_then(|name| registry.find_command(name));
-        command.is_some_and(Command::is_async)
-    }
-
-    /// Reads a large message on a thread for that. The session waits for it.
-    pub(super) fn read(self: &Arc<Self>, client: Arc<Client>, large: Box<Large>) {
-        let owner = client.ledger.owner();
-        let server = Arc::clone(self);
-        let mut reading = Reading { server, client, large: Some(large), complete: None };
-        large_message_aside(owner, move || {
-            reading.run();
-        });
-    }
-
-    /// Executes what a client that negotiates has sent, out of its turn.
-    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<Job>) {
-        for job in jobs {
-            let Job { client, pending, charges, queued } = job;
-            let taken = self.counters.now();
-            self.counters.waited.add(taken.saturating_sub(queued));
-            let monitor = Arc::clone(&client.monitor);
-            let execution = Execution::new(self, client, None, charges, taken, false);
-            monitor.execute(pending, move || drop(execution));
-        }
-    }
-
-    /// Executes one request on the embedder's thread. Whether more can be executed.
-    pub(crate) fn dispatch_one(self: &Arc<Self>) -> bool {
-        if let Some(embedder) = &self.embedder {
-            // Before a look at the queue: what comes after that wakes it again.
-            embedder.reset();
-        }
-        let popped = if self.is_stopping() { None } else { self.next() };
-        let executed = popped.is_some();
-        if let Some(popped) = popped {
-            if popped.resume.is_some() {
-                popped.item.client.let_read_on();
-            }
-            self.execute(popped, None);
-        }
-        // It may have been reset when it had just been woken.
-        self.wake_embedder();
-        executed && self.can_execute()
-    }
-
-    fn can_execute(&self) -> bool {
+    pub(super) fn can_execute(&self) -> bool {
         !self.queue.is_idle() && self.role.is_free() && !self.is_stopping()
     }
 
@@ -551,106 +469,13 @@ impl Hosted {
         }
     }
 
-    /// The queue may have something to pop for somebody, found out by a thread that is not about to look itself.
-    fn tell_of_queue(&self) {
-        match &self.embedder {
-            Some(_) => self.wake_embedder(),
-            None if self.queue.is_idle() => {}
-            None => self.registration.post(Notice::Queued),
-        }
-    }
-
-    pub(crate) fn executing(&self) -> usize {
-        self.executing.load(Ordering::SeqCst)
-    }
-}
-
-/// A large message that is read. The loop is told however that ends.
-struct Reading {
-    server: Arc<Hosted>,
-    client: Arc<Client>,
-    /// `Some` until this is dropped.
-    large: Option<Box<Large>>,
-    complete: Option<Complete>,
-}
-
-impl Reading {
-    fn run(&mut self) {
-        if let Some(large) = &mut self.large {
-            self.complete = large.read(&self.client.monitor);
-        }
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        if let Some(large) = self.large.take() {
-            let client = Arc::clone(&self.client);
-            self.server.post(Done::Read { client, large, complete: self.complete.take() });
-        }
-    }
-}
-
-/// One in-band request that is executed, until it has been answered; ends however that ends.
-struct Execution {
-    server: Arc<Hosted>,
-    client: Arc<Client>,
-    ticket: Option<Ticket<Job>>,
-    _charges: Charges,
-    taken: Duration,
-    had_oob: bool,
-    slot: Option<CommandSlot>,
-    /// The server's role is free only after the answer.
-    holds_role: bool,
-}
-
-impl Execution {
-    fn new(
-        server: &Arc<Hosted>,
-        client: Arc<Client>,
-        ticket: Option<Ticket<Job>>,
-        charges: Charges,
-        taken: Duration,
-        holds_role: bool,
-    ) -> Execution {
-        server.executing.fetch_add(1, Ordering::SeqCst);
-        let had_oob = client.monitor.is_oob_enabled();
-        let server = Arc::clone(server);
-        let slot = None;
-        Execution { server, client, ticket, _charges: charges, taken, had_oob, slot, holds_role }
-    }
-}
-
-impl Drop for Execution {
-    fn drop(&mut self) {
-        let server = &self.server;
-        let in_turn = self.ticket.is_some();
-        self.client.answered(self.ticket.take(), self.had_oob);
-        let took = server.counters.now().saturating_sub(self.taken);
-        server.counters.executed.add(took);
-        if let Some(slot) = self.slot {
-            server.quick_runs.took(slot, took);
-        }
-        server.executing.fetch_sub(1, Ordering::SeqCst);
-        let freed = in_turn && (!self.holds_role || server.role.answered());
-        if freed {
-            server.tell_of_queue();
-        }
-        if server.is_stopping() {
-            server.registration.post(Notice::Stop);
-        }
-    }
-}
-
-/// The end.
-impl Hosted {
     /// Ends the server in order.
     pub(crate) fn stop(&self) {
         if let Some(monitor) = qmp_dispatch::current() {
             let _ = self.ended_by.set(monitor.id());
         }
         self.stopping.store(true, Ordering::SeqCst);
-        self.advance(End::Stopping);
+        self.advance(Lifecycle::Stopping);
         self.registration.post(Notice::Stop);
         self.wake_embedder();
     }
@@ -660,50 +485,50 @@ impl Hosted {
     }
 
     /// Whose command has stopped the server: in QEMU, what comes after `quit` is ignored.
-    pub(super) fn was_ended_by(&self, client: &Client) -> bool {
+    pub(super) fn was_ended_by(&self, client: &ConnectedClient) -> bool {
         self.ended_by.get() == Some(&client.monitor.id())
     }
 
     /// Sends clients what is left for them, for a while, and ends their connections; others may come.
     pub(crate) fn disconnect_clients(self: &Arc<Self>, whom: Whom) {
-        self.post(Done::Disconnect { server: Arc::clone(self), whom });
+        self.ask(Asked::Disconnect(whom));
     }
 
     /// Opens or shuts the gate. When it is shut, clients that get no notices are disconnected as by
     /// [`disconnect_clients`](Hosted::disconnect_clients).
     #[cfg(feature = "mux")]
     pub(crate) fn set_gate(self: &Arc<Self>, gate: Gate) {
-        self.post(Done::Gate { server: Arc::clone(self), gate });
+        self.ask(Asked::Gate(gate));
     }
 
     /// Says who may connect from now on, and disconnects those who may not any more like
     /// [`disconnect_clients`](Hosted::disconnect_clients). May look up groups.
     pub(crate) fn set_policy(self: &Arc<Self>, policy: Policy) {
-        self.door.set_policy(policy);
+        self.admission.set_policy(policy);
         let mut gone = self.list();
         gone.retain(|client| {
             let peer = client.monitor.local::<Peer>();
             let groups = client.monitor.local::<Groups>();
-            peer.is_some_and(|peer| !self.door.still_admits(peer, groups))
+            peer.is_some_and(|peer| !self.admission.still_admits(peer, groups))
         });
         if !gone.is_empty() {
-            self.post(Done::Disconnect { server: Arc::clone(self), whom: Whom::These(gone) });
+            self.ask(Asked::Disconnect(Whom::These(gone)));
         }
     }
 
     /// The server has ended. What is returned is to be dropped, without the leadership.
     pub(super) fn set_ended(&self) -> Option<OnEnd> {
-        self.advance(End::Ended);
+        self.advance(Lifecycle::Ended);
         self.on_end.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner) == End::Ended
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) == Lifecycle::Ended
     }
 
-    fn advance(&self, to: End) {
+    fn advance(&self, to: Lifecycle) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        if *end != End::Ended {
+        if *end != Lifecycle::Ended {
             *end = to;
         }
         self.ended.notify_all();
@@ -720,12 +545,12 @@ impl Hosted {
     /// Waits until the server has been stopped, and then until it has ended, at most for `at_most`. Whether it has.
     fn wait(&self, at_most: Duration) -> bool {
         let lock = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = self.ended.wait_while(lock, |end| *end == End::No);
+        let end = self.ended.wait_while(lock, |end| *end == Lifecycle::Running);
         let end = end.unwrap_or_else(PoisonError::into_inner);
-        let running = |end: &mut End| *end != End::Ended;
+        let running = |end: &mut Lifecycle| *end != Lifecycle::Ended;
         let waited = self.ended.wait_timeout_while(end, at_most, running);
         let (end, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *end == End::Ended
+        *end == Lifecycle::Ended
     }
 }
 
@@ -766,7 +591,7 @@ impl Hosted {
 
     /// The status of each client, in the order in which they have come.
     pub(crate) fn client_statuses(&self) -> Vec<ClientStatus> {
-        let status = |client: &Arc<Client>| {
+        let status = |client: &Arc<ConnectedClient>| {
             let address = client.origin.listener.and_then(|index| self.addresses.get(index));
             ClientStatus { listener: address.map(Address::to_string), ..client.status() }
         };
@@ -776,5 +601,51 @@ impl Hosted {
     /// When the dispatcher has its next timeout.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         Instant::now().checked_add(self.dispatcher.timeout()?)
+    }
+}
+
+/// The counters of a server, and where its current state is read.
+#[derive(Clone)]
+pub(crate) struct Observed(Arc<Observation>);
+
+struct Observation {
+    counters: Arc<Counters>,
+    /// Set when the server runs.
+    server: OnceLock<Weak<Hosted>>,
+    #[cfg(feature = "metrics")]
+    extension: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Observed {
+    pub(crate) fn new() -> Observed {
+        Observed(Arc::new(Observation {
+            counters: Arc::new(Counters::new()),
+            server: OnceLock::new(),
+            #[cfg(feature = "metrics")]
+            extension: OnceLock::new(),
+        }))
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.0.counters
+    }
+
+    /// The server runs now.
+    fn set_server(&self, server: &Arc<Hosted>) {
+        let _ = self.0.server.set(Arc::downgrade(server));
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Observed {
+    /// The running server.
+    pub(crate) fn server(&self) -> Option<Arc<Hosted>> {
+        self.0.server.get()?.upgrade()
+    }
+
+    /// A value that is kept with the server, created by the first call. All callers name the same type.
+    pub(crate) fn extension<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let kept = self.0.extension.get_or_init(|| Arc::new(T::default()));
+        Arc::clone(kept).downcast().unwrap_or_default()
     }
 }

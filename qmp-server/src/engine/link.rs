@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 #[cfg(feature = "mux")]
-use super::Freezing;
+use super::frozen::Freezing;
 use crate::io::{Event, Interest, Registration};
 
 /// A source that is lent out for each of its inputs, so that what it does may call foreign code. What happens to it
@@ -21,7 +21,7 @@ pub(crate) trait Link: Send {
     fn socket(&self) -> Option<BorrowedFd<'_>>;
 
     /// Handles an input, without blocking.
-    fn handle(&mut self, input: Input) -> Next;
+    fn handle(&mut self, input: LinkInput) -> LinkNext;
 
     /// Adds what another program needs to go on with this.
     ///
@@ -34,7 +34,7 @@ pub(crate) trait Link: Send {
 
 /// What has happened to a link. Several things may have.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Input {
+pub(crate) struct LinkInput {
     /// Its socket has become ready.
     pub(crate) event: Option<Event>,
     /// The time that it has asked for has come.
@@ -45,7 +45,7 @@ pub(crate) struct Input {
 
 /// What a link wants after an input.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Next {
+pub(crate) struct LinkNext {
     /// It has another socket than before, or none any more.
     pub(crate) new_socket: bool,
     /// What it waits for at its socket.
@@ -58,7 +58,7 @@ pub(crate) struct Next {
     pub(crate) ended: bool,
 }
 
-impl Input {
+impl LinkInput {
     pub(super) fn is_nothing(&self) -> bool {
         self.event.is_none() && !self.timer && !self.woken
     }

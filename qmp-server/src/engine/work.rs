@@ -3,26 +3,27 @@
 //! the end of monitors.
 
 use std::any::Any;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use qmp_dispatch::Pending;
 use qmp_dispatch::proto::Error;
-use qmp_queue::Popped;
+use qmp_dispatch::{Command, Pending};
+use qmp_queue::{Popped, Ticket};
 use tracing::Span;
 
-use super::gate::Gate;
-use super::hosted::Hosted;
-use super::link::{Input, Link, Next};
+use super::hosted::{Asked, Hosted};
+use super::link::{Link, LinkInput, LinkNext};
 use super::listening::Listening;
 use super::quick::CommandSlot;
 use crate::access::{Groups, Ledger, Origin, Refused};
-use crate::io::{Notice, Registration, STRANGERS, Token, close_aside};
+use crate::io::{Notice, Registration, STRANGERS, Token, close_aside, large_message_aside};
 use crate::observe::Counters;
-use crate::session::{Client, Complete, Cork, Corking, Job, Large, OnLeave, Remains, Session};
+use crate::session::{
+    Charges, Complete, ConnectedClient, Cork, Corking, Discipline, Large, OnLeave, QueuedRequest,
+    Remains, Session,
+};
 use crate::transport::{Closing, Peer, Transport};
 
 /// Something to be run without the leadership.
@@ -45,25 +46,25 @@ pub(super) enum Work {
     /// Execute an in-band request.
     Execute {
         server: Arc<Hosted>,
-        popped: Popped<Job>,
+        popped: Popped<QueuedRequest>,
         /// Set if its response may be [corked](crate::session::Cork), once its command is known to be quick.
         slot: Option<CommandSlot>,
     },
     /// Execute an out-of-band request; the session waits for it.
     ExecuteOutOfBand {
         server: Arc<Hosted>,
-        client: Arc<Client>,
+        client: Arc<ConnectedClient>,
         pending: Pending,
     },
     /// Execute what clients that negotiate have queued, out of turn.
     Negotiate {
         server: Arc<Hosted>,
-        jobs: Vec<Job>,
+        jobs: Vec<QueuedRequest>,
     },
     /// Answer requests with an error, because their server ends.
     AnswerEnding {
         server: Token,
-        requests: Vec<(Arc<Client>, Vec<Pending>)>,
+        requests: Vec<(Arc<ConnectedClient>, Vec<Pending>)>,
     },
     HandleTimeout {
         server: Arc<Hosted>,
@@ -88,18 +89,13 @@ pub(super) enum Work {
     Lend {
         token: Token,
         link: Box<dyn Link>,
-        input: Input,
+        input: LinkInput,
     },
 }
 
-/// What has come of [`Work`], or what another thread wants the loop to take in.
+/// What has come of [`Work`].
 pub(super) enum Done {
     Nothing,
-    /// Work that another thread than the one that leads has run.
-    Ran(Box<Done>),
-    /// The loop is to be passed to a function at a point where nothing runs.
-    #[cfg(feature = "mux")]
-    Pause(super::handover::Pause),
     /// A client was greeted.
     Connected {
         server: Arc<Hosted>,
@@ -109,34 +105,10 @@ pub(super) enum Done {
     NotConnected {
         server: Token,
     },
-    /// A client wants to be let in.
-    Arrived {
-        server: Arc<Hosted>,
-        transport: Box<dyn Transport>,
-        origin: Origin,
-    },
-    /// A client has come that may have to wait until the doors are opened.
-    Early {
-        server: Arc<Hosted>,
-        transport: Box<dyn Transport>,
-        origin: Origin,
-    },
-    /// The groups of a user were looked up for the arrivals of a server.
-    LookedUp {
-        server: Token,
-        uid: u32,
-        groups: Groups,
-    },
     /// A request was executed. The server may have `more` that can be executed now.
     Executed {
         server: Token,
         more: bool,
-    },
-    /// More of a large message of a client was read.
-    Read {
-        client: Arc<Client>,
-        large: Box<Large>,
-        complete: Option<Complete>,
     },
     /// What was left of a session has been dropped.
     Forgotten {
@@ -152,42 +124,12 @@ pub(super) enum Done {
     Returned {
         token: Token,
         link: Box<dyn Link>,
-        next: Next,
+        next: LinkNext,
     },
     /// A link is gone.
     Lost {
         link: Token,
     },
-    /// A server is to be hosted.
-    Host {
-        server: Arc<Hosted>,
-        listeners: Vec<Listening>,
-        /// Of who waits for that.
-        reply: Option<SyncSender<io::Result<()>>>,
-    },
-    /// Clients of a server are to be disconnected. No notice, because the server may not be hosted yet.
-    Disconnect {
-        server: Arc<Hosted>,
-        whom: Whom,
-    },
-    /// The gate of a server is to be opened or shut. No notice for the same reason.
-    Gate {
-        server: Arc<Hosted>,
-        gate: Gate,
-    },
-    /// A link is to be hosted.
-    AddLink {
-        link: Box<dyn Link>,
-    },
-}
-
-/// Whom to disconnect.
-pub(crate) enum Whom {
-    /// All clients.
-    All,
-    /// Those that get no notices.
-    Uninformed,
-    These(Vec<Arc<Client>>),
 }
 
 impl Work {
@@ -318,7 +260,7 @@ impl Work {
                     Closing::Flushes => {
                         close_aside(owner, move || {
                             drop(transport);
-                            server.post(forgotten);
+                            server.ask(Asked::Forgotten);
                         });
                         Done::Nothing
                     }
@@ -349,6 +291,204 @@ impl Work {
     }
 }
 
+/// Executing requests.
+impl Hosted {
+    /// Takes the next request from the queue if the role is free. It must be [executed](Hosted::execute).
+    pub(super) fn next(&self) -> Option<Popped<QueuedRequest>> {
+        if !self.role.try_take() {
+            return None;
+        }
+        let popped = self.queue.try_pop();
+        if popped.is_none() {
+            self.role.free();
+        }
+        popped
+    }
+
+    /// Whether the response to a request that was popped can go out together with others, and if so what is known of
+    /// its command.
+    pub(super) fn among_others(&self, popped: &Popped<QueuedRequest>) -> Option<CommandSlot> {
+        let QueuedRequest { client, pending, .. } = &popped.item;
+        let among_others = popped.more || client.has_more() || self.cork.any();
+        among_others
+            .then(|| self.quick_runs.slot_of(&self.dispatcher.registry(), pending.command()))
+    }
+
+    /// Executes a request whose turn has come. Returns whether another one can be executed now.
+    pub(super) fn execute(
+        self: &Arc<Self>,
+        popped: Popped<QueuedRequest>,
+        slot: Option<CommandSlot>,
+    ) -> bool {
+        let may_cork = slot.is_some_and(|slot| self.quick_runs.is_quick(slot));
+        let _corking = may_cork.then(|| Corking::allow(&self.cork));
+        let Popped { item, resume, ticket, .. } = popped;
+        let QueuedRequest { client, pending, charges, queued } = item;
+        let taken = self.counters.now();
+        self.counters.waited.add(taken.saturating_sub(queued));
+        client.taken(taken, resume.as_ref());
+        let monitor = Arc::clone(&client.monitor);
+        // While an async command waits, those of other clients are executed: QEMU has nothing like it.
+        let holds_role =
+            self.options.discipline == Discipline::OneAtATime && !self.is_async(&pending);
+        let large = charges.are_large().then(|| Arc::clone(&client));
+        let mut execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
+        execution.slot = slot;
+        // The dispatcher has its own net for handlers; this one is for the code around them.
+        let execute = || monitor.execute(pending, move || drop(execution));
+        match (catch_unwind(AssertUnwindSafe(execute)), large) {
+            (Ok(spent), Some(client)) => client.discard(spent),
+            (Ok(_), None) => {}
+            (Err(_), _) => tracing::error!("foreign code around a command has panicked"),
+        }
+        let freed = match holds_role {
+            true => self.role.returned(),
+            false => {
+                self.role.free();
+                true
+            }
+        };
+        // Looked at after the role was freed: what is pushed later is told by who pushes it.
+        freed && !self.queue.is_idle()
+    }
+
+    fn is_async(&self, pending: &Pending) -> bool {
+        if !self.dispatcher.has_async_commands() {
+            return false;
+        }
+        let registry = self.dispatcher.registry();
+        let command = pending.command().and_then(|name| registry.find_command(name));
+        command.is_some_and(Command::is_async)
+    }
+
+    /// Reads a large message on a thread for that. The session waits for it.
+    pub(super) fn read(self: &Arc<Self>, client: Arc<ConnectedClient>, large: Box<Large>) {
+        let owner = client.ledger.owner();
+        let server = Arc::clone(self);
+        let mut reading = Reading { server, client, large: Some(large), complete: None };
+        large_message_aside(owner, move || {
+            reading.run();
+        });
+    }
+
+    /// Executes what a client that negotiates has sent, out of its turn.
+    pub(super) fn negotiate(self: &Arc<Self>, jobs: Vec<QueuedRequest>) {
+        for job in jobs {
+            let QueuedRequest { client, pending, charges, queued } = job;
+            let taken = self.counters.now();
+            self.counters.waited.add(taken.saturating_sub(queued));
+            let monitor = Arc::clone(&client.monitor);
+            let execution = Execution::new(self, client, None, charges, taken, false);
+            monitor.execute(pending, move || drop(execution));
+        }
+    }
+
+    /// Executes one request on the embedder's thread. Whether more can be executed.
+    pub(crate) fn dispatch_one(self: &Arc<Self>) -> bool {
+        if let Some(embedder) = &self.embedder {
+            // Before a look at the queue: what comes after that wakes it again.
+            embedder.reset();
+        }
+        let popped = if self.is_stopping() { None } else { self.next() };
+        let executed = popped.is_some();
+        if let Some(popped) = popped {
+            if popped.resume.is_some() {
+                popped.item.client.let_read_on();
+            }
+            self.execute(popped, None);
+        }
+        // It may have been reset when it had just been woken.
+        self.wake_embedder();
+        executed && self.can_execute()
+    }
+
+    /// The queue may have something to pop for somebody, found out by a thread that is not about to look itself.
+    fn tell_of_queue(&self) {
+        match &self.embedder {
+            Some(_) => self.wake_embedder(),
+            None if self.queue.is_idle() => {}
+            None => self.registration.post(Notice::Queued),
+        }
+    }
+}
+
+/// A large message that is read. The loop is told however that ends.
+struct Reading {
+    server: Arc<Hosted>,
+    client: Arc<ConnectedClient>,
+    /// `Some` until this is dropped.
+    large: Option<Box<Large>>,
+    complete: Option<Complete>,
+}
+
+impl Reading {
+    fn run(&mut self) {
+        if let Some(large) = &mut self.large {
+            self.complete = large.read(&self.client.monitor);
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(large) = self.large.take() {
+            let client = Arc::clone(&self.client);
+            self.server.ask(Asked::Read { client, large, complete: self.complete.take() });
+        }
+    }
+}
+
+/// One in-band request that is executed, until it has been answered; ends however that ends.
+struct Execution {
+    server: Arc<Hosted>,
+    client: Arc<ConnectedClient>,
+    ticket: Option<Ticket<QueuedRequest>>,
+    _charges: Charges,
+    taken: Duration,
+    had_oob: bool,
+    slot: Option<CommandSlot>,
+    /// The server's role is free only after the answer.
+    holds_role: bool,
+}
+
+impl Execution {
+    fn new(
+        server: &Arc<Hosted>,
+        client: Arc<ConnectedClient>,
+        ticket: Option<Ticket<QueuedRequest>>,
+        charges: Charges,
+        taken: Duration,
+        holds_role: bool,
+    ) -> Execution {
+        server.executing.fetch_add(1, Ordering::SeqCst);
+        let had_oob = client.monitor.is_oob_enabled();
+        let server = Arc::clone(server);
+        let slot = None;
+        Execution { server, client, ticket, _charges: charges, taken, had_oob, slot, holds_role }
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        let server = &self.server;
+        let in_turn = self.ticket.is_some();
+        self.client.answered(self.ticket.take(), self.had_oob);
+        let took = server.counters.now().saturating_sub(self.taken);
+        server.counters.executed.add(took);
+        if let Some(slot) = self.slot {
+            server.quick_runs.took(slot, took);
+        }
+        server.executing.fetch_sub(1, Ordering::SeqCst);
+        let freed = in_turn && (!self.holds_role || server.role.answered());
+        if freed {
+            server.tell_of_queue();
+        }
+        if server.is_stopping() {
+            server.registration.post(Notice::Stop);
+        }
+    }
+}
+
 /// One out-of-band request that is executed, until it has been answered; ends however that ends.
 struct OutOfBandRun {
     counters: Arc<Counters>,
@@ -357,7 +497,7 @@ struct OutOfBandRun {
 }
 
 impl OutOfBandRun {
-    fn new(server: &Hosted, client: &Client) -> OutOfBandRun {
+    fn new(server: &Hosted, client: &ConnectedClient) -> OutOfBandRun {
         let counters = Arc::clone(&server.counters);
         let session = Arc::clone(&client.registration);
         OutOfBandRun { began: counters.now(), counters, session }

@@ -25,16 +25,8 @@ impl<'de> Deserialize<'de> for Connect {
     }
 }
 
-/// A string as on the command line, with options.
-#[cfg(feature = "mux")]
-impl<'de> Deserialize<'de> for crate::Dial {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<crate::Dial, D::Error> {
-        deserializer.deserialize_str(Parsed(PhantomData))
-    }
-}
-
 /// Parses a string; a visitor that fails is told of with the place of the string.
-struct Parsed<T>(PhantomData<T>);
+pub(crate) struct Parsed<T>(pub(crate) PhantomData<T>);
 
 impl<T: FromStr<Err = AddressError>> Visitor<'_> for Parsed<T> {
     type Value = T;

@@ -90,16 +90,16 @@ struct FdsetFdInfo {
 #[derive(Debug, Default)]
 pub struct FdSets {
     /// By their ids; a set holds the oldest descriptor first.
-    sets: Mutex<BTreeMap<i64, Vec<Member>>>,
+    sets: Mutex<BTreeMap<i64, Vec<FdSetMember>>>,
 }
 
 #[derive(Debug)]
-struct Member {
+struct FdSetMember {
     fd: Descriptor,
     opaque: Option<String>,
 }
 
-impl Member {
+impl FdSetMember {
     /// The number by which clients name the descriptor.
     fn number(&self) -> i64 {
         self.fd.as_raw_fd().into()
@@ -232,7 +232,7 @@ impl FdSets {
             // The lowest that is free.
             None => (0..).zip(sets.keys()).take_while(|(free, id)| free == *id).count() as i64,
         };
-        let member = Member { fd, opaque: arguments.opaque };
+        let member = FdSetMember { fd, opaque: arguments.opaque };
         let info = AddfdInfo { fd: member.number(), fdset_id: id };
         sets.entry(id).or_default().push(member);
         Ok(info)
@@ -245,7 +245,7 @@ impl FdSets {
             (None, _) => None,
             (Some(_), None) => sets.remove(&id),
             (Some(members), Some(fd)) => {
-                let removed: Vec<Member> =
+                let removed: Vec<FdSetMember> =
                     members.extract_if(.., |member| member.number() == fd).collect();
                 if members.is_empty() {
                     sets.remove(&id);
@@ -260,8 +260,10 @@ impl FdSets {
     }
 
     fn query_fdsets(&self, _: &Context) -> Result<Vec<FdsetInfo>, Error> {
-        let info =
-            |member: &Member| FdsetFdInfo { fd: member.number(), opaque: member.opaque.clone() };
+        let info = |member: &FdSetMember| FdsetFdInfo {
+            fd: member.number(),
+            opaque: member.opaque.clone(),
+        };
         let sets = self.lock();
         let sets = sets.iter().rev().map(|(&fdset_id, members)| FdsetInfo {
             fds: members.iter().map(info).collect(),
@@ -270,7 +272,7 @@ impl FdSets {
         Ok(sets.collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Vec<Member>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Vec<FdSetMember>>> {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use qmp_dispatch::{Context, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::identity::Identity;
+use super::identity::MachineIdentity;
 use super::run_state::{RunControl, RunState};
 
 #[derive(Deserialize, JsonSchema)]
@@ -20,13 +20,13 @@ struct HumanMonitorCommand {
 
 /// The human monitor. What goes wrong in it is part of what it prints.
 struct HumanMonitor {
-    identity: Arc<Identity>,
+    identity: Arc<MachineIdentity>,
     run_control: Arc<RunControl>,
 }
 
 pub(super) fn register(
     registry: &mut Registry,
-    identity: Arc<Identity>,
+    identity: Arc<MachineIdentity>,
     run_control: Arc<RunControl>,
 ) -> Result<(), RegisterError> {
     let mut group = registry.with(Arc::new(HumanMonitor { identity, run_control }));

@@ -8,7 +8,7 @@ use qmp_dispatch::{Context, RegisterError, Registry};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub(super) struct Identity {
+pub(super) struct MachineIdentity {
     name: Option<String>,
     uuid: String,
 }
@@ -82,11 +82,11 @@ architectures! { Target11_1:
 pub(super) fn register(
     registry: &mut Registry,
     dialect: Dialect,
-    identity: &Arc<Identity>,
+    identity: &Arc<MachineIdentity>,
 ) -> Result<(), RegisterError> {
     let mut group = registry.with(Arc::clone(identity));
-    group.command("query-name", Identity::query_name)?;
-    group.command("query-uuid", Identity::query_uuid)?;
+    group.command("query-name", MachineIdentity::query_name)?;
+    group.command("query-uuid", MachineIdentity::query_uuid)?;
     let kvm = registry.command("query-kvm", |_: &Context| {
         Ok::<_, Error>(KvmInfo { enabled: false, present: true })
     })?;
@@ -105,10 +105,10 @@ pub(super) fn register(
     Ok(())
 }
 
-impl Identity {
-    pub(super) fn new(name: Option<String>, uuid: Option<String>) -> Identity {
+impl MachineIdentity {
+    pub(super) fn new(name: Option<String>, uuid: Option<String>) -> MachineIdentity {
         let uuid = uuid.unwrap_or_else(|| "00000000-0000-0000-0000-000000000000".to_owned());
-        Identity { name, uuid }
+        MachineIdentity { name, uuid }
     }
 
     pub(super) fn name(&self) -> Option<&str> {

@@ -253,12 +253,12 @@ impl Guest for () {}
 /// ```
 pub struct RunControl {
     /// Locked while an event is emitted and the guest is called, so that both see the changes in order.
-    state: Mutex<State>,
+    state: Mutex<MachineState>,
     guest: Box<dyn Guest>,
 }
 
 #[derive(Debug)]
-struct State {
+struct MachineState {
     run_state: RunState,
     on_reboot: RebootAction,
     on_shutdown: ShutdownAction,
@@ -319,7 +319,7 @@ impl RunControl {
     /// Creates the run state of a guest: [`RunState::Running`], or [`RunState::Prelaunch`] if it waits for `cont`.
     pub fn new(initial: RunState, guest: impl Guest) -> RunControl {
         RunControl {
-            state: Mutex::new(State {
+            state: Mutex::new(MachineState {
                 run_state: initial,
                 on_reboot: RebootAction::Reset,
                 on_shutdown: ShutdownAction::Poweroff,
@@ -436,7 +436,7 @@ impl RunControl {
 
     fn stop_locked(
         &self,
-        state: &mut State,
+        state: &mut MachineState,
         dispatcher: &Dispatcher,
         into: RunState,
     ) -> Result<(), EmitError> {
@@ -450,7 +450,7 @@ impl RunControl {
 
     fn shutdown_locked(
         &self,
-        state: &mut State,
+        state: &mut MachineState,
         dispatcher: &Dispatcher,
         reason: ShutdownCause,
     ) -> Result<(), EmitError> {
@@ -463,7 +463,7 @@ impl RunControl {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MachineState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

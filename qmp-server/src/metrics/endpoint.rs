@@ -99,19 +99,19 @@ impl fmt::Debug for MetricsEndpoint {
 }
 
 /// Cleans up when it is dropped.
-struct Listening(Box<dyn Listener>);
+struct MetricsListener(Box<dyn Listener>);
 
-impl Drop for Listening {
+impl Drop for MetricsListener {
     fn drop(&mut self) {
         self.0.clean_up();
     }
 }
 
-fn open_listeners(listen: &Listen) -> Result<Vec<Listening>, ListenError> {
+fn open_listeners(listen: &Listen) -> Result<Vec<MetricsListener>, ListenError> {
     let failed = |reason| ListenError { address: listen.address.clone(), reason };
     let opened = bind(listen)?.into_iter().map(|opened| match opened {
         Opened::Listener(listener) => {
-            let mut listening = Listening(listener);
+            let mut listening = MetricsListener(listener);
             listening.0.open().map_err(failed)?;
             Ok(listening)
         }
@@ -120,12 +120,12 @@ fn open_listeners(listen: &Listen) -> Result<Vec<Listening>, ListenError> {
     opened.collect()
 }
 
-type Text = Box<dyn Fn() -> String + Send>;
+type MakeText = Box<dyn Fn() -> String + Send>;
 
 /// What the thread has.
 struct Service {
-    text: Text,
-    listeners: Vec<Listening>,
+    text: MakeText,
+    listeners: Vec<MetricsListener>,
     stop: Arc<Waker>,
     /// The oldest first.
     clients: VecDeque<Scraper>,
@@ -233,14 +233,14 @@ impl Scraper {
     }
 
     /// Does what can be done now. Whether there is more to do.
-    fn go_on(&mut self, text: &Text) -> bool {
+    fn go_on(&mut self, text: &MakeText) -> bool {
         match self.serve(text) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
             Ok(()) | Err(_) => false,
         }
     }
 
-    fn serve(&mut self, text: &Text) -> io::Result<()> {
+    fn serve(&mut self, text: &MakeText) -> io::Result<()> {
         if !self.ready_for_request {
             self.transport.handshake()?;
             self.ready_for_request = true;

@@ -12,7 +12,7 @@ use qmp_dispatch::proto::{Capability, Greeting};
 use serde::{Deserialize, Serialize};
 
 use crate::io::{Event, Interest};
-use crate::session::Descriptor;
+use crate::session::{Descriptor, Written};
 use crate::transport::connect::stream::Stream;
 use crate::transport::{Luggage, Packing, Received, invalid};
 
@@ -21,7 +21,7 @@ const BUFFER_SIZE: usize = 64 << 10;
 
 pub(super) struct Connection {
     stream: Stream,
-    /// Requests are kept by their numbers in [`InFlight`](super::upstream::State::in_flight).
+    /// Requests are kept by their numbers in [`InFlight`](super::upstream::Traffic::in_flight).
     pub(super) session: Session<u64>,
     /// What the server has not taken all of. The next requests are not chosen before it has: so what waits can still be
     /// taken back.
@@ -52,15 +52,6 @@ struct Outgoing {
     text: String,
     at: usize,
     descriptor: Option<Arc<Descriptor>>,
-}
-
-/// What has come of writing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
-    /// Nothing is unsent.
-    All,
-    /// The server takes no more at the moment, or not any more.
-    Some,
 }
 
 impl Connection {

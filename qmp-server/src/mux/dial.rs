@@ -2,12 +2,15 @@
 //! How a mux and its upstream server come together: either of the two may connect.
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Deserializer};
+
 use crate::access::{Access, Decision, user_id};
-use crate::listen::bind;
+use crate::listen::{Parsed, bind};
 use crate::transport::connect::stream::Stream;
 use crate::transport::options::{self, Setting, switch};
 use crate::transport::{Listener, Opened, Transport};
@@ -128,6 +131,13 @@ impl FromStr for Dial {
         settings.retain(|(name, _)| name != "dial-in");
         let connect = Connect::of_settings(address.parse()?, &settings);
         Ok(Dial::Out(connect.map_err(wrong)?))
+    }
+}
+
+/// A string as on the command line, with options.
+impl<'de> Deserialize<'de> for Dial {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Dial, D::Error> {
+        deserializer.deserialize_str(Parsed(PhantomData))
     }
 }
 

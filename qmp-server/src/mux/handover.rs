@@ -7,7 +7,7 @@
 
 mod package;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::mem::take;
 use std::os::fd::AsFd;
@@ -23,11 +23,13 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::package::MuxHandover;
 pub use self::package::{Frozen, Handover};
 use super::Shared;
-use super::client::{Client, Place};
 use super::connection::ConnectionState;
 use super::names::Names;
-use super::request::{After, Asker, InFlight, Request as MuxRequest, Then, Unsent};
-use super::upstream::{Connection, State, Upstream};
+use super::request::{
+    After, Asker, InFlight, MuxClient, Request as MuxRequest, Then, UnsentRequest,
+};
+use super::returned::Again;
+use super::upstream::{MuxLocal, Presence, Traffic, Upstream};
 use crate::access::owner_of;
 use crate::engine::{Freezing, Returning, ServerState};
 use crate::session::SessionState;
@@ -108,41 +110,6 @@ struct ClientState {
     names: Vec<String>,
 }
 
-/// What a mux has taken over, until the clients' requests have come again.
-#[derive(Default)]
-pub(super) struct Returned {
-    /// By their marks. Those are odd, and those of requests that were sent are twice their numbers.
-    unsent: BTreeMap<u64, Unsent>,
-    marked: u64,
-    /// Answers that have come first.
-    pub(super) answers: BTreeMap<u64, (After, Result<Json, Error>)>,
-    clients: HashMap<u64, Arc<Client>>,
-}
-
-/// What a mark stands for.
-pub(super) enum Again {
-    Unsent(Unsent),
-    /// It was sent under this number.
-    Sent(u64),
-    /// The connection has been lost since.
-    Unknown(Error),
-}
-
-impl Returned {
-    /// Drops what a client has that has left.
-    pub(super) fn drop_those_of(&mut self, client: &Arc<Client>) -> impl Sized + use<> {
-        let is_its =
-            |of: &Option<Arc<Client>>| of.as_ref().is_some_and(|of| Arc::ptr_eq(of, client));
-        let (unsent, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            take(&mut self.unsent).into_iter().partition(|(_, one)| is_its(&one.client));
-        self.unsent = kept;
-        let (answers, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            take(&mut self.answers).into_iter().partition(|(_, (after, _))| is_its(&after.client));
-        self.answers = kept;
-        (unsent, answers)
-    }
-}
-
 /// The clients of a mux while it is frozen, each once.
 #[derive(Default)]
 struct Clients {
@@ -151,7 +118,7 @@ struct Clients {
 }
 
 impl Clients {
-    fn place(&mut self, client: &Arc<Client>) -> usize {
+    fn place(&mut self, client: &Arc<MuxClient>) -> usize {
         *self.places.entry(Arc::as_ptr(client).addr()).or_insert_with(|| {
             self.states.push(ClientState {
                 monitor: None,
@@ -172,7 +139,7 @@ impl Upstream {
     pub(super) fn hold(&self, until: Instant) -> bool {
         let mut state = self.state();
         state.holding = true;
-        let passes = |state: &mut State| state.passing || state.own.is_some();
+        let passes = |state: &mut Traffic| state.passing || state.own.is_some();
         let at_most = until.saturating_duration_since(Instant::now());
         let waited = self.settled.wait_timeout_while(state, at_most, passes);
         waited.is_ok_and(|(mut state, _)| !passes(&mut state))
@@ -198,7 +165,7 @@ impl Upstream {
             }
         }
         let mut requests = Requests::new();
-        let mut wait = |client: &Arc<Client>, request: RequestState| {
+        let mut wait = |client: &Arc<MuxClient>, request: RequestState| {
             if let Some(MonitorOf { id, .. }) = monitors.get(&Arc::as_ptr(client).addr()) {
                 requests.entry(*id).or_default().push(request);
             }
@@ -300,8 +267,8 @@ impl Upstream {
             }
         }
         let (absent, oob) = match &state.connection {
-            Connection::Absent { why } => (Some(why.clone()), false),
-            Connection::Present { oob } => (None, *oob),
+            Presence::Absent { why } => (Some(why.clone()), false),
+            Presence::Present { oob } => (None, *oob),
         };
         let upstream = UpstreamState {
             absent,
@@ -333,7 +300,7 @@ impl Upstream {
         for one in upstream.clients {
             let names = Names::new(one.prefix, Arc::clone(&self.names));
             one.names.into_iter().for_each(|name| names.add(name));
-            let client = Arc::new(Client::new(self, owner_of(&one.user), names));
+            let client = Arc::new(self.new_client(owner_of(&one.user), names));
             match one.monitor {
                 Some(monitor) => drop(state.returned.clients.insert(monitor, Arc::clone(&client))),
                 None => {
@@ -350,10 +317,10 @@ impl Upstream {
         state.sent = upstream.sent;
         state.since = ago(upstream.since);
         state.connection = match (upstream.absent, is_connected) {
-            (None, true) => Connection::Present { oob: upstream.oob },
+            (None, true) => Presence::Present { oob: upstream.oob },
             (why, _) => {
                 let why = why.unwrap_or_else(|| "the connection was not handed over".to_owned());
-                Connection::Absent { why }
+                Presence::Absent { why }
             }
         };
         for one in upstream.in_flight.into_iter().filter(|_| is_connected) {
@@ -377,7 +344,10 @@ impl Upstream {
         for (mark, UnsentState { line, then, descriptor, client }) in upstream.unsent {
             let descriptor = descriptor.map(|number| luggage.take(number)).transpose()?;
             let (arguments, client) = (arguments(&line), of(client));
-            state.returned.unsent.insert(mark, Unsent { arguments, then, descriptor, client });
+            state
+                .returned
+                .unsent
+                .insert(mark, UnsentRequest { arguments, then, descriptor, client });
         }
         for AnswerState { number, then, client, result } in upstream.answers {
             let after = After { client: of(client), asker: None, then, out_of_band: None };
@@ -395,7 +365,7 @@ impl Upstream {
     }
 
     /// The client that has come again with its monitor, if that is one.
-    pub(super) fn returning(&self, locals: &Locals) -> Option<Arc<Client>> {
+    pub(super) fn returning(&self, locals: &Locals) -> Option<Arc<MuxClient>> {
         let Returning(monitor) = locals.get()?;
         self.state().returned.clients.remove(monitor)
     }
@@ -414,8 +384,8 @@ impl Upstream {
             return Again::Sent(number);
         }
         let why = match &state.connection {
-            Connection::Absent { why } => why,
-            Connection::Present { .. } => "the connection has been lost",
+            Presence::Absent { why } => why,
+            Presence::Present { .. } => "the connection has been lost",
         };
         let error = format!("The command {command} was sent and not answered: {why}");
         Again::Unknown(Error::generic(error))
@@ -468,7 +438,7 @@ impl Shared {
         let hosted = self.server();
         for client in hosted.iter().flat_map(|hosted| hosted.list()) {
             let monitor = &client.monitor;
-            if let Some(Place { client, .. }) = monitor.local() {
+            if let Some(MuxLocal { client, .. }) = monitor.local() {
                 let (id, client) = (u64::from(monitor.id()), Arc::clone(client));
                 let user = monitor.local().map(Peer::user).unwrap_or_default();
                 monitors.insert(Arc::as_ptr(&client).addr(), MonitorOf { id, user, client });
@@ -516,7 +486,7 @@ impl Shared {
 struct MonitorOf {
     id: u64,
     user: String,
-    client: Arc<Client>,
+    client: Arc<MuxClient>,
 }
 
 #[cfg(test)]

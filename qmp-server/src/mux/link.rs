@@ -20,23 +20,24 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::client::{Received, RequestTooLarge, SessionError, Stage};
 use qmp_dispatch::proto::{Band, Capability, Error, Event};
 
-use super::connection::{Connection, Written};
+use super::connection::Connection;
 use super::dial::{Arrived, Arriving, Door};
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use super::handover::{MuxHandover, MuxState};
 use super::lost::UpstreamLost;
-use super::{Opened, Shared};
-use crate::engine::{Engine, Freezing, Gate, Input, Link, Next, Whom};
-use crate::io::{Interest, Notice, Registration, look_up_aside};
+use super::{OpenedUpstream, Shared};
+use crate::engine::{Engine, Freezing, Gate, Link, LinkInput, LinkNext, Whom};
+use crate::io::{Interest, Notice, Registration};
 use crate::server::{Control, Server};
-use crate::transport::connect::attempt::Attempt;
+use crate::session::Written;
+use crate::transport::connect::attempt::{Attempt, Prepared};
 use crate::transport::connect::stream::Stream;
 
 /// How long to leave a server alone that could not be reached: at first, and at most.
@@ -120,7 +121,7 @@ enum State {
     /// Until the server has connected, if that is at its end.
     Listening,
     Arriving(Arriving),
-    Preparing(Arc<Prepared>),
+    Preparing(Prepared),
     Connecting(Box<Attempt>),
     /// If the server is silent until `silent_at`, that is told once.
     Greeting {
@@ -136,9 +137,6 @@ enum State {
     },
     Ended,
 }
-
-/// What is known when names have been looked up and files were read.
-type Prepared = Mutex<Option<io::Result<Attempt>>>;
 
 pub(super) struct UpstreamLink {
     registration: Arc<Registration>,
@@ -184,7 +182,7 @@ impl Link for UpstreamLink {
         }
     }
 
-    fn handle(&mut self, input: Input) -> Next {
+    fn handle(&mut self, input: LinkInput) -> LinkNext {
         let _entered = self.shared.span.clone().entered();
         self.shared.upstream.awake();
         let now = Instant::now();
@@ -210,7 +208,7 @@ impl Link for UpstreamLink {
             self.end();
         }
         let next = self.next();
-        Next { again: next.again || more_is_known, ..next }
+        LinkNext { again: next.again || more_is_known, ..next }
     }
 
     fn freeze(&self, freezing: &mut Freezing) -> io::Result<()> {
@@ -305,14 +303,14 @@ impl UpstreamLink {
         registration: Arc<Registration>,
         shared: Arc<Shared>,
         dispatcher: Dispatcher,
-        opened: Option<Opened>,
+        opened: Option<OpenedUpstream>,
     ) -> UpstreamLink {
         let now = Instant::now();
         // One that was inherited is there, or the mux ends.
         let waits = shared.upstream.lost_policy() == UpstreamLost::Keep || shared.is_inherited();
         let (state, door) = match opened {
-            Some(Opened::Inherited(attempt)) => (State::Connecting(attempt), None),
-            Some(Opened::Door(door)) => (State::Waiting { until: now }, Some(door)),
+            Some(OpenedUpstream::Inherited(attempt)) => (State::Connecting(attempt), None),
+            Some(OpenedUpstream::Door(door)) => (State::Waiting { until: now }, Some(door)),
             None => (State::Waiting { until: now }, None),
         };
         UpstreamLink {
@@ -333,18 +331,15 @@ impl UpstreamLink {
         }
     }
 
-    fn step(&mut self, state: State, input: Input, now: Instant) -> Result<State, End> {
+    fn step(&mut self, state: State, input: LinkInput, now: Instant) -> Result<State, End> {
         match state {
             State::Waiting { until } if now < until => Ok(State::Waiting { until }),
             State::Waiting { .. } | State::Listening => self.begin(now),
             State::Arriving(arriving) => self.arrive(arriving, now),
-            State::Preparing(prepared) => {
-                let attempt = prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-                match attempt {
-                    None => Ok(State::Preparing(prepared)),
-                    Some(attempt) => self.connect(Box::new(attempt?), now),
-                }
-            }
+            State::Preparing(prepared) => match prepared.take() {
+                None => Ok(State::Preparing(prepared)),
+                Some(attempt) => self.connect(Box::new(attempt?), now),
+            },
             State::Connecting(attempt) => self.connect(attempt, now),
             State::Greeting { connection, silent_at }
             | State::Negotiating { connection, silent_at } => {
@@ -371,15 +366,9 @@ impl UpstreamLink {
             let attempt = Attempt::prepare(upstream, CONNECT_TIMEOUT)?;
             return self.connect(Box::new(attempt), now);
         }
-        let prepared: Arc<Prepared> = Arc::default();
-        let (result, registration) = (Arc::clone(&prepared), Arc::clone(&self.registration));
-        let upstream = upstream.clone();
-        look_up_aside(LOOK_UPS, move || {
-            let attempt = Attempt::prepare(&upstream, CONNECT_TIMEOUT);
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(attempt);
-            registration.post(Notice::Wake);
-        });
-        Ok(State::Preparing(prepared))
+        let registration = Arc::clone(&self.registration);
+        let wake = move || registration.post(Notice::Wake);
+        Ok(State::Preparing(Prepared::aside(LOOK_UPS, upstream, CONNECT_TIMEOUT, wake)))
     }
 
     /// Goes on with a server that has connected. Others wait until it has gone.
@@ -410,7 +399,7 @@ impl UpstreamLink {
         }
         let connection = Box::new(Connection::new(stream, self.connections));
         self.connections += 1;
-        self.exchange(connection, Some(now + ANSWER_EXPECTED), Input::default(), now)
+        self.exchange(connection, Some(now + ANSWER_EXPECTED), LinkInput::default(), now)
     }
 
     /// Passes on what the server sends, and sends what waits.
@@ -418,7 +407,7 @@ impl UpstreamLink {
         &mut self,
         mut connection: Box<Connection>,
         silent_at: Option<Instant>,
-        input: Input,
+        input: LinkInput,
         now: Instant,
     ) -> Result<State, End> {
         let stage = connection.session.stage();
@@ -666,7 +655,7 @@ impl UpstreamLink {
         }
     }
 
-    fn next(&mut self) -> Next {
+    fn next(&mut self) -> LinkNext {
         let at = match &self.state {
             State::Waiting { until } => Some(*until),
             State::Arriving(arriving) => Some(arriving.until),
@@ -683,7 +672,7 @@ impl UpstreamLink {
             | State::Serving { connection } => (connection.interest(), connection.is_readable()),
             _ => (Interest::Readable, false),
         };
-        Next {
+        LinkNext {
             new_socket: std::mem::take(&mut self.new_socket),
             interest,
             timer,

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One request on its way to the upstream server, and what becomes of the answer.
+//! What a client has at the upstream server: its requests on their way there, and what becomes of the answers.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use qmp_dispatch::proto::{Band, Error, Json, Object, Value};
 use qmp_dispatch::{Context, Forwarded, Monitor, MonitorId, RequestState, Responder};
+use qmp_queue::{Mode, Producer, Queue};
 use serde::{Deserialize, Serialize};
 
-use super::client::{Client, OutOfBand};
-use super::names::Renamed;
-use crate::access::{Charge, Ledger};
+use super::names::{Names, Renamed};
+use crate::access::{Charge, Ledger, Notices};
 use crate::introspected::Introspected;
+use crate::io::Owner;
 use crate::session::{Descriptor, Descriptors, charged};
 
 /// The beginning of a command's name that is kept while it is in flight, in bytes. Clients choose names, of any length.
@@ -21,14 +23,129 @@ const LONGEST_COMMAND: usize = 128;
 /// The name under which a server that still holds a descriptor is made to let go of it.
 const PROBE: &str = "qmp-server-probe";
 
+/// Limit of unanswered out-of-band requests per client; there is nothing else to hold them up.
+const MOST_OUT_OF_BAND: usize = 64;
+
+/// A user whose request is longer than this gives up one of its turns for each as many bytes: that is about what it takes QEMU to
+/// read them, byte by byte, in place of other users' requests.
+const BYTES_PER_TURN: usize = 64;
+
+/// Requests move through the queue in a box: they are large.
+pub(super) type Boxed = Box<Request>;
+
+/// A client, for as long as it is connected or something of it is at the upstream server. It holds neither the monitor
+/// nor anything that waits for an answer.
+pub(super) struct MuxClient {
+    pub(super) names: Names,
+    /// Its place in the line for the upstream server.
+    line: Producer<Box<Request>>,
+    out_of_band: Arc<AtomicUsize>,
+    /// Whether it stays when the upstream server has gone. Set when it has a monitor.
+    notices: OnceLock<Notices>,
+    /// The number of the connection to the upstream server when it came.
+    since: u64,
+    /// It has left. Set before its requests are dropped; a request is queued before this is looked at: one of the two
+    /// sees the other.
+    gone: AtomicBool,
+}
+
+impl MuxClient {
+    /// A client whose requests are sent in turn with those of other users.
+    ///
+    /// `since` is the number of the connection to the upstream server.
+    pub(super) fn new(line: &Queue<Boxed>, since: u64, user: Owner, names: Names) -> MuxClient {
+        MuxClient {
+            names,
+            line: line.register_in(user, Mode::default()),
+            out_of_band: Arc::default(),
+            notices: OnceLock::new(),
+            since,
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it gets the mux's own events, and stays when the upstream server has gone.
+    pub(super) fn has_notices(&self) -> bool {
+        self.notices.get().is_some_and(Notices::are_on)
+    }
+
+    pub(super) fn set_notices(&self, notices: Notices) {
+        let _ = self.notices.set(notices);
+    }
+
+    /// Whether it came after the connection of this number had been made, and before the next one.
+    pub(super) fn is_of_connection(&self, number: u64) -> bool {
+        self.since == number
+    }
+
+    /// Makes the client's request wait in line. Returns those that did so already: they have passed their deadlines, as
+    /// a client has only one in-band request in progress, and will not be sent any more.
+    pub(super) fn queue(&self, request: Request) -> Vec<Boxed> {
+        let overdue = self.clear();
+        // Refused only when all has ended; then its answer says so.
+        drop(self.line.push(Box::new(request)));
+        overdue
+    }
+
+    /// Makes its user pay for so many bytes of a request that is sent, by turns.
+    pub(super) fn charge(&self, bytes: usize) {
+        self.line.charge(u32::try_from(bytes / BYTES_PER_TURN).unwrap_or(u32::MAX));
+    }
+
+    /// Makes a request for a client that has left wait in line.
+    pub(super) fn queue_own(&self, request: Request) {
+        drop(self.line.push(Box::new(request)));
+    }
+
+    /// Takes back what waits in line.
+    pub(super) fn clear(&self) -> Vec<Boxed> {
+        self.line.clear().items
+    }
+
+    /// Counts one that has been let in before.
+    pub(super) fn out_of_band_again(&self) -> OutOfBand {
+        self.out_of_band.fetch_add(1, Ordering::Relaxed);
+        OutOfBand(Arc::clone(&self.out_of_band))
+    }
+
+    /// Counts an out-of-band request until what is returned is dropped; `None` if there are too many.
+    pub(super) fn out_of_band(&self) -> Option<OutOfBand> {
+        let counted = OutOfBand(Arc::clone(&self.out_of_band));
+        (self.out_of_band.fetch_add(1, Ordering::Relaxed) < MOST_OUT_OF_BAND).then_some(counted)
+    }
+
+    /// Whether an out-of-band request is unanswered.
+    pub(super) fn has_out_of_band(&self) -> bool {
+        self.out_of_band.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// Notes that it has left. Returns whether that was known.
+    pub(super) fn set_gone(&self) -> bool {
+        self.gone.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// One out-of-band request that is unanswered.
+pub(super) struct OutOfBand(Arc<AtomicUsize>);
+
+impl Drop for OutOfBand {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A request that is to be sent.
 pub(super) struct Request {
-    pub(super) text: Text,
+    pub(super) text: RequestText,
     pub(super) after: After,
 }
 
 /// What is sent. Dropped when it has been written.
-pub(super) struct Text {
+pub(super) struct RequestText {
     pub(super) command: String,
     pub(super) arguments: Option<Json>,
     pub(super) band: Band,
@@ -37,7 +154,7 @@ pub(super) struct Text {
     _charge: Option<Charge>,
 }
 
-impl Text {
+impl RequestText {
     pub(super) fn len(&self) -> usize {
         self.command.len() + self.arguments.as_ref().map_or(0, |json| json.as_str().len())
     }
@@ -53,7 +170,7 @@ impl Text {
 
 /// Whom the answer is for, and what it says besides.
 pub(super) struct After {
-    pub(super) client: Option<Arc<Client>>,
+    pub(super) client: Option<Arc<MuxClient>>,
     /// `None` if nobody waits for the answer, or does not any more because the client has left.
     pub(super) asker: Option<Asker>,
     pub(super) then: Then,
@@ -98,7 +215,7 @@ impl Request {
         context: &Context,
         request: Forwarded,
         responder: Responder<Json>,
-        client: &Arc<Client>,
+        client: &Arc<MuxClient>,
     ) -> Result<Request, (Responder<Json>, Error)> {
         let band = context.band();
         let monitor = context.monitor();
@@ -143,7 +260,7 @@ impl Request {
             },
         };
         let descriptor = asker.passed.as_ref().map(|(_, descriptor)| Arc::clone(descriptor));
-        let mut text = Text { command, arguments, band, descriptor, _charge: None };
+        let mut text = RequestText { command, arguments, band, descriptor, _charge: None };
         let ledger = monitor.local::<Arc<Ledger>>();
         text._charge = ledger.map(|ledger| ledger.charge_bytes(text.len()));
         let after =
@@ -156,8 +273,8 @@ impl Request {
         context: &Context,
         request: Forwarded,
         responder: Responder<Json>,
-        client: &Arc<Client>,
-        unsent: Unsent,
+        client: &Arc<MuxClient>,
+        unsent: UnsentRequest,
     ) -> Request {
         let monitor = context.monitor();
         let ledger = monitor.local::<Arc<Ledger>>();
@@ -165,7 +282,7 @@ impl Request {
         let charged = ledger.and_then(|ledger| charged(descriptor, ledger).pop());
         let passed = charged.map(|descriptor| (Arc::clone(monitor), Arc::new(descriptor)));
         let descriptor = passed.as_ref().map(|(_, descriptor)| Arc::clone(descriptor));
-        let mut text = Text {
+        let mut text = RequestText {
             command: request.command,
             arguments: unsent.arguments,
             band: context.band(),
@@ -179,15 +296,15 @@ impl Request {
     }
 
     /// Closes the descriptors that a client had which has left, one after the other.
-    pub(super) fn close_all(client: &Arc<Client>, mut names: Vec<String>) -> Option<Request> {
+    pub(super) fn close_all(client: &Arc<MuxClient>, mut names: Vec<String>) -> Option<Request> {
         let name = names.pop()?;
         let full = client.names.full(&name);
         client.names.remove(&name);
         Some(Request::own("closefd", &full, Some(Arc::clone(client)), Then::Close(names)))
     }
 
-    fn own(command: &str, name: &str, client: Option<Arc<Client>>, then: Then) -> Request {
-        let text = Text {
+    fn own(command: &str, name: &str, client: Option<Arc<MuxClient>>, then: Then) -> Request {
+        let text = RequestText {
             command: command.to_owned(),
             arguments: Some(with_name(&Object::new(), name.to_owned())),
             band: Band::InBand,
@@ -223,17 +340,17 @@ impl Request {
         }
     }
 
-    pub(super) fn is_of(&self, client: &Arc<Client>) -> bool {
+    pub(super) fn is_of(&self, client: &Arc<MuxClient>) -> bool {
         self.after.client.as_ref().is_some_and(|of| Arc::ptr_eq(of, client))
     }
 }
 
 /// What another program has made of a request that it did not send.
-pub(super) struct Unsent {
+pub(super) struct UnsentRequest {
     pub(super) arguments: Option<Json>,
     pub(super) then: Then,
     pub(super) descriptor: Option<OwnedFd>,
-    pub(super) client: Option<Arc<Client>>,
+    pub(super) client: Option<Arc<MuxClient>>,
 }
 
 /// Which result of introspection a request is for. One with arguments is for an error, and so is one out-of-band.
@@ -302,7 +419,7 @@ impl After {
     }
 
     /// Whether the client that it was for has left while names of its descriptors may have come.
-    pub(super) fn names_to_close(&self) -> Option<Arc<Client>> {
+    pub(super) fn names_to_close(&self) -> Option<Arc<MuxClient>> {
         let client = self.client.as_ref().filter(|client| client.is_gone())?;
         matches!(self.then, Then::Pass { .. }).then(|| Arc::clone(client))
     }
@@ -375,7 +492,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn new(text: &Text, after: After) -> InFlight {
+    pub(super) fn new(text: &RequestText, after: After) -> InFlight {
         let command = &text.command;
         let mut end = command.len().min(LONGEST_COMMAND);
         while !command.is_char_boundary(end) {

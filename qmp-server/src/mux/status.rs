@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::request::Asker;
-use super::upstream::Connection;
+use super::upstream::Presence;
 #[cfg(feature = "metrics")]
 use crate::metrics::Exposition;
 use crate::observe::milliseconds;
@@ -86,8 +86,8 @@ impl Shared {
         let state = upstream.state();
         let queued = upstream.queued(&state) as u64;
         let (connected, oob, reason) = match &state.connection {
-            Connection::Present { oob } => (true, *oob, None),
-            Connection::Absent { why } => (false, false, Some(why.clone())),
+            Presence::Present { oob } => (true, *oob, None),
+            Presence::Absent { why } => (false, false, Some(why.clone())),
         };
         let in_flight = state.in_flight.values().map(|in_flight| InFlightCommand {
             command: in_flight.command.clone(),
@@ -115,7 +115,7 @@ impl Shared {
 impl super::upstream::Upstream {
     pub(super) fn tell(&self, exposition: &mut Exposition) {
         let state = self.state();
-        let connected = matches!(state.connection, Connection::Present { .. });
+        let connected = matches!(state.connection, Presence::Present { .. });
         let (in_flight, queued) = (state.in_flight.len(), self.queued(&state));
         let oldest = state.oldest().map(|oldest| oldest.sent.elapsed()).unwrap_or_default();
         let hangs = state.hangs;

@@ -17,12 +17,12 @@ use qmp_dispatch::proto::{Band, Error, Json};
 use qmp_dispatch::{Context, Forwarded, Responder};
 use qmp_queue::Queue;
 
-use super::client::{Client, Place};
-use super::handover::{Again, Returned};
 use super::lost::UpstreamLost;
-use super::request::{After, InFlight, Request, Text};
+use super::names::Names;
+use super::request::{After, InFlight, MuxClient, Request, RequestText};
+use super::returned::{Again, Returned};
 use crate::introspected::{self, Introspected};
-use crate::io::{Notice, Registration};
+use crate::io::{Notice, Owner, Registration};
 use crate::observe::Counter;
 
 /// Out-of-band requests of all clients that may be unanswered: those of clients that have gone count, too.
@@ -41,8 +41,8 @@ const MOST_URGENT_BYTES: usize = 1 << 20;
 pub(super) struct Upstream {
     /// In-band requests. Boxed, because an idle client keeps the room that they took.
     line: Queue<Box<Request>>,
-    state: Mutex<State>,
-    /// Nothing of `State::passing` and `State::own` is left.
+    state: Mutex<Traffic>,
+    /// Nothing of `Traffic::passing` and `Traffic::own` is left.
     pub(super) settled: Condvar,
     /// Of the link.
     registration: OnceLock<Arc<Registration>>,
@@ -56,8 +56,8 @@ pub(super) struct Upstream {
     lost_policy: OnceLock<UpstreamLost>,
 }
 
-pub(super) struct State {
-    pub(super) connection: Connection,
+pub(super) struct Traffic {
+    pub(super) connection: Presence,
     /// When that changed.
     pub(super) since: Instant,
     /// Of the server that there is a connection to, or was last.
@@ -95,7 +95,7 @@ pub(super) struct State {
 }
 
 /// As those see it who have a request.
-pub(super) enum Connection {
+pub(super) enum Presence {
     /// There is none, and who asks is told why.
     Absent {
         why: String,
@@ -106,12 +106,12 @@ pub(super) enum Connection {
 }
 
 /// A request that will not be sent, and what its client is told, if anything.
-type Refused = Box<(Request, Option<Error>)>;
+type RefusedRequest = Box<(Request, Option<Error>)>;
 
 impl Upstream {
     pub(super) fn new() -> Upstream {
-        let state = State {
-            connection: Connection::Absent { why: "not connected yet".to_owned() },
+        let state = Traffic {
+            connection: Presence::Absent { why: "not connected yet".to_owned() },
             version: None,
             since: Instant::now(),
             in_flight: BTreeMap::new(),
@@ -150,6 +150,11 @@ impl Upstream {
         self.lost_policy.get().copied().unwrap_or_default()
     }
 
+    /// A client whose requests are sent in turn with those of other users.
+    pub(super) fn new_client(&self, user: Owner, names: Names) -> MuxClient {
+        MuxClient::new(&self.line, self.connections.get(), user, names)
+    }
+
     pub(super) fn line(&self) -> &Queue<Box<Request>> {
         &self.line
     }
@@ -180,7 +185,7 @@ impl Upstream {
         request: Forwarded,
         responder: Responder<Json>,
     ) {
-        let Some(Place { client, .. }) = context.monitor().local::<Place>() else {
+        let Some(MuxLocal { client, .. }) = context.monitor().local::<MuxLocal>() else {
             let error = Error::generic("the monitor is not one of this mux");
             return responder.respond_json(Err(error));
         };
@@ -210,18 +215,18 @@ impl Upstream {
         self.wake();
     }
 
-    fn admit(&self, client: &Arc<Client>, mut request: Request) -> Result<(), Refused> {
+    fn admit(&self, client: &Arc<MuxClient>, mut request: Request) -> Result<(), RefusedRequest> {
         let mut state = self.state();
         // Clients that go with the connection are about to be disconnected. The next one is not for them.
         let goes = self.lost_policy() != UpstreamLost::Keep && !client.has_notices();
         let oob = match &state.connection {
-            Connection::Present { .. }
+            Presence::Present { .. }
                 if goes && !client.is_of_connection(self.connections.get()) =>
             {
                 return Err(Box::new((request, None)));
             }
-            Connection::Present { oob } => *oob,
-            Connection::Absent { why } => {
+            Presence::Present { oob } => *oob,
+            Presence::Absent { why } => {
                 let error = (!goes).then(|| cannot_be_sent(&request.text.command, why));
                 return Err(Box::new((request, error)));
             }
@@ -260,7 +265,7 @@ impl Upstream {
     }
 
     /// Takes the next request that may be sent, and counts it as sent. `in_band` says whether it may be an in-band one.
-    pub(super) fn next(&self, in_band: bool) -> Option<(u64, Text)> {
+    pub(super) fn next(&self, in_band: bool) -> Option<(u64, RequestText)> {
         let mut unwanted = Vec::new();
         let mut state = self.state();
         let in_band = in_band && state.bytes < MOST_BYTES;
@@ -374,18 +379,18 @@ impl Upstream {
         let mut state = self.state();
         self.connections.count();
         state.version = Some(version);
-        state.connection = Connection::Present { oob };
+        state.connection = Presence::Present { oob };
         state.since = Instant::now();
     }
 
     /// There is none any more. Of those who wait for an answer, the clients that `is_told` names are told so, and others
     /// get none.
-    pub(super) fn lost(&self, why: &str, is_told: impl Fn(&Client) -> bool) {
+    pub(super) fn lost(&self, why: &str, is_told: impl Fn(&MuxClient) -> bool) {
         let mut state = self.state();
-        if matches!(state.connection, Connection::Present { .. }) {
+        if matches!(state.connection, Presence::Present { .. }) {
             state.since = Instant::now();
         }
-        state.connection = Connection::Absent { why: why.to_owned() };
+        state.connection = Presence::Absent { why: why.to_owned() };
         let in_flight = take(&mut state.in_flight);
         (state.out_of_band, state.urgent_bytes, state.passing) = (0, 0, false);
         state.bytes = 0;
@@ -412,12 +417,12 @@ impl Upstream {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        matches!(self.state().connection, Connection::Present { .. })
+        matches!(self.state().connection, Presence::Present { .. })
     }
 
     /// Says why there is no connection, if there is none.
     pub(super) fn set_reason(&self, why: &str) {
-        if let Connection::Absent { why: reason } = &mut self.state().connection {
+        if let Presence::Absent { why: reason } = &mut self.state().connection {
             why.clone_into(reason);
         }
     }
@@ -430,12 +435,12 @@ impl Upstream {
     }
 
     /// How many requests wait for being sent.
-    pub(super) fn queued(&self, state: &State) -> usize {
+    pub(super) fn queued(&self, state: &Traffic) -> usize {
         self.line.len() + state.urgent.len() + state.to_pass.len()
     }
 
     /// A client has left: what it has asked is not sent any more, or not answered, and its names are closed.
-    pub(super) fn leave(&self, client: &Arc<Client>) {
+    pub(super) fn leave(&self, client: &Arc<MuxClient>) {
         if client.set_gone() {
             return;
         }
@@ -444,10 +449,10 @@ impl Upstream {
     }
 
     /// Lets go of all that a client that has left waits for.
-    fn drop_requests(&self, client: &Arc<Client>) {
+    fn drop_requests(&self, client: &Arc<MuxClient>) {
         let mut state = self.state();
         let of_client = |in_flight: &mut InFlight| {
-            let is_its = |of: &Arc<Client>| Arc::ptr_eq(of, client);
+            let is_its = |of: &Arc<MuxClient>| Arc::ptr_eq(of, client);
             let its = in_flight.after.client.as_ref().is_some_and(is_its);
             if its { in_flight.after.asker.take() } else { None }
         };
@@ -472,7 +477,7 @@ impl Upstream {
     }
 
     /// Closes the descriptors that a client has left behind, in its own turns.
-    fn close_names(&self, client: &Arc<Client>) {
+    fn close_names(&self, client: &Arc<MuxClient>) {
         if self.is_connected()
             && let Some(close) = Request::close_all(client, client.names.all())
         {
@@ -481,7 +486,7 @@ impl Upstream {
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, Traffic> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -490,7 +495,26 @@ fn cannot_be_sent(command: &str, why: &str) -> Error {
     Error::generic(format!("The command {command} cannot be sent to the server: {why}"))
 }
 
-impl State {
+/// A [local](qmp_dispatch::Monitor::local) of every monitor of a mux: its client, which has left at the latest when this
+/// is dropped.
+pub(super) struct MuxLocal {
+    pub(super) client: Arc<MuxClient>,
+    upstream: Arc<Upstream>,
+}
+
+impl MuxLocal {
+    pub(super) fn new(client: &Arc<MuxClient>, upstream: &Arc<Upstream>) -> MuxLocal {
+        MuxLocal { client: Arc::clone(client), upstream: Arc::clone(upstream) }
+    }
+}
+
+impl Drop for MuxLocal {
+    fn drop(&mut self) {
+        self.upstream.leave(&self.client);
+    }
+}
+
+impl Traffic {
     /// The request that has been unanswered for longest.
     pub(super) fn oldest(&self) -> Option<&InFlight> {
         self.in_flight.values().next()

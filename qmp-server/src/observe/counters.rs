@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a server has done, counted where it is done. Never with a lock: requests come by here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::counter::Counter;
 use super::histogram::Histogram;
 
 /// What a server counts: figures that only grow.
@@ -118,22 +118,5 @@ impl Counters {
 
     pub(crate) fn cut_off(&self, why: CutOff) -> &Counter {
         &self.cut_off[why as usize]
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn count(&self) {
-        self.add(1);
-    }
-
-    pub(crate) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Counter;
+use super::counter::Counter;
 
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;

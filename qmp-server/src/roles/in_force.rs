@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use qmp_dispatch::Locals;
+use qmp_dispatch::{Locals, Monitor};
 
 use super::{Role, Roles};
 use crate::Peer;
@@ -85,9 +85,9 @@ impl Identity {
 
 /// The role that one client has. A local of its monitor.
 #[derive(Clone)]
-pub(super) struct Holder(Arc<Held>);
+pub(super) struct Holder(Arc<HeldRole>);
 
-enum Held {
+enum HeldRole {
     /// The embedder has said so.
     Always(Arc<Role>),
     Found {
@@ -101,19 +101,19 @@ enum Held {
 impl Holder {
     pub(super) fn new(in_force: &RolesInForce, locals: &Locals) -> Holder {
         if let Some(own) = locals.get::<Arc<Role>>() {
-            return Holder(Arc::new(Held::Always(Arc::clone(own))));
+            return Holder(Arc::new(HeldRole::Always(Arc::clone(own))));
         }
         let client = Identity::of(locals);
         let (number, roles) = in_force.current();
         let found = Mutex::new((number, roles.role_of(&client)));
-        Holder(Arc::new(Held::Found { in_force: in_force.clone(), client, found }))
+        Holder(Arc::new(HeldRole::Found { in_force: in_force.clone(), client, found }))
     }
 
     /// `None` if there is no such role as the client's listener names.
     pub(super) fn role(&self) -> Option<Arc<Role>> {
         let (in_force, client, found) = match &*self.0 {
-            Held::Always(role) => return Some(Arc::clone(role)),
-            Held::Found { in_force, client, found } => (in_force, client, found),
+            HeldRole::Always(role) => return Some(Arc::clone(role)),
+            HeldRole::Found { in_force, client, found } => (in_force, client, found),
         };
         let mut found = lock(found);
         if found.0 != in_force.0.number.load(Ordering::SeqCst) {
@@ -121,6 +121,29 @@ impl Holder {
             *found = (number, roles.role_of(client));
         }
         found.1.clone()
+    }
+}
+
+impl Role {
+    /// Returns the role of a client. `None` if no [`Roles`](super::Roles) were registered: the client may do anything.
+    ///
+    /// ```
+    /// use qmp_dispatch::proto::Error;
+    /// use qmp_dispatch::{Context, LocalClient, Registry};
+    /// use qmp_server::{Role, Roles};
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.command("x-role", |context: &Context| {
+    ///     let role = Role::of(context.monitor());
+    ///     Ok::<_, Error>(role.map_or(String::new(), |role| role.name().to_owned()))
+    /// })?;
+    /// Roles::default().register(&mut registry);
+    /// let client = LocalClient::new(registry);
+    /// assert_eq!(client.ask("{'execute': 'x-role'}"), [r#"{"return": "admin"}"#]);
+    /// # Ok::<(), qmp_dispatch::RegisterError>(())
+    /// ```
+    pub fn of(monitor: &Monitor) -> Option<Arc<Role>> {
+        monitor.local().and_then(Holder::role)
     }
 }
 

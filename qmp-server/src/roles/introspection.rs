@@ -2,46 +2,19 @@
 //! Introspection, as far as it concerns those who have some role.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use qmp_dispatch::proto::{Json, Value};
 
 use super::Role;
-use crate::introspected::{Introspected, kept};
+use crate::introspected::Introspected;
 
-/// What was last shown, and of what: schemas are large and hardly ever change.
-#[derive(Debug, Default)]
-pub(super) struct Introspections(Mutex<[Option<Shown>; 2]>);
-
-#[derive(Debug)]
-struct Shown {
-    whole: Arc<Json>,
-    part: Arc<Json>,
-}
-
-/// A copy of a role may come to allow something else.
-impl Clone for Introspections {
-    fn clone(&self) -> Introspections {
-        Introspections::default()
-    }
-}
-
-impl Introspections {
-    /// What is left of a result for those who have this role.
-    pub(super) fn shown(&self, introspected: Introspected, whole: &Json, role: &Role) -> Json {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = &mut last[introspected as usize];
-        match last {
-            Some(shown) if *shown.whole == *whole => Json::clone(&shown.part),
-            _ => {
-                let part = match introspected {
-                    Introspected::Commands => commands(whole, role),
-                    Introspected::Schema => schema(whole, role),
-                };
-                *last = kept(whole).zip(kept(&part)).map(|(whole, part)| Shown { whole, part });
-                part
-            }
-        }
+impl Role {
+    /// Removes from a result of introspection what this role does not allow.
+    pub(super) fn shown(&self, introspected: Introspected, whole: &Json) -> Json {
+        self.last_shown.of(introspected, whole, || match introspected {
+            Introspected::Commands => commands(whole, self),
+            Introspected::Schema => schema(whole, self),
+        })
     }
 }
 

@@ -1,17 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A role: the commands and events of some clients.
 
-use std::sync::Arc;
-
-use qmp_dispatch::Monitor;
-use qmp_dispatch::proto::Json;
-
-use super::in_force::Holder;
-use super::introspection::Introspections;
+use super::last_shown::LastShown;
 use super::{RoleError, ready_made};
 use crate::deadline_profile::DeadlineProfile;
 use crate::glob;
-use crate::introspected::Introspected;
 
 /// Which commands a client may execute, and which events it gets.
 ///
@@ -45,7 +38,7 @@ pub struct Role {
     /// `true` only in `admin`: a client that adds a monitor to QEMU can use it without any role.
     adds_monitors: bool,
     deadline_profile: Option<DeadlineProfile>,
-    introspections: Introspections,
+    pub(super) last_shown: LastShown,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -175,7 +168,7 @@ impl Role {
             notices: None,
             adds_monitors: false,
             deadline_profile: None,
-            introspections: Introspections::default(),
+            last_shown: LastShown::default(),
         }
     }
 
@@ -269,27 +262,6 @@ impl Role {
         &self.name
     }
 
-    /// Returns the role of a client. `None` if no [`Roles`](super::Roles) were registered: the client may do anything.
-    ///
-    /// ```
-    /// use qmp_dispatch::proto::Error;
-    /// use qmp_dispatch::{Context, LocalClient, Registry};
-    /// use qmp_server::{Role, Roles};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.command("x-role", |context: &Context| {
-    ///     let role = Role::of(context.monitor());
-    ///     Ok::<_, Error>(role.map_or(String::new(), |role| role.name().to_owned()))
-    /// })?;
-    /// Roles::default().register(&mut registry);
-    /// let client = LocalClient::new(registry);
-    /// assert_eq!(client.ask("{'execute': 'x-role'}"), [r#"{"return": "admin"}"#]);
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
-    pub fn of(monitor: &Monitor) -> Option<Arc<Role>> {
-        monitor.local().and_then(Holder::role)
-    }
-
     /// Whether the command of this name may be executed.
     pub fn allows_command(&self, name: &str) -> bool {
         let base = || self.base.as_ref().is_some_and(|base| base.allows_command(name));
@@ -317,11 +289,6 @@ impl Role {
     pub(super) fn allows_all_events(&self) -> bool {
         let base = || self.base.as_ref().is_some_and(|base| base.allows_all_events());
         self.events.allow_all().unwrap_or_else(base)
-    }
-
-    /// Removes from a result of introspection what this role does not allow.
-    pub(super) fn shown(&self, introspected: Introspected, result: &Json) -> Json {
-        self.introspections.shown(introspected, result, self)
     }
 }
 

@@ -16,8 +16,8 @@ use crate::observe::{ClientCounters, ClientStatus, Counters, RunningCommand, mil
 use crate::transport::Peer;
 
 /// An in-band request that waits for its turn.
-pub(crate) struct Job {
-    pub(crate) client: Arc<Client>,
+pub(crate) struct QueuedRequest {
+    pub(crate) client: Arc<ConnectedClient>,
     pub(crate) pending: Pending,
     /// What it takes, until it has been answered.
     pub(crate) charges: Charges,
@@ -41,7 +41,7 @@ impl Charges {
 }
 
 /// A client, for the threads that answer it, that look at it, or that disconnect it.
-pub(crate) struct Client {
+pub(crate) struct ConnectedClient {
     pub(crate) registration: Arc<Registration>,
     pub(crate) origin: Origin,
     pub(crate) monitor: Arc<Monitor>,
@@ -49,7 +49,7 @@ pub(crate) struct Client {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: ClientCounters,
     pub(super) server: Arc<Counters>,
-    pub(super) producer: Producer<Job>,
+    pub(super) producer: Producer<QueuedRequest>,
     /// In-band requests that were read and not answered yet.
     pub(super) unanswered: AtomicUsize,
     /// The session cannot read on, or end, until a request is answered or taken. The loop sets this and then looks at
@@ -58,7 +58,7 @@ pub(crate) struct Client {
     /// That of a request which has been answered while the client left too much unread: until it has read, no other
     /// request of it is begun. So it is kept one answer for beyond what makes its output full, however many requests
     /// it has queued.
-    pub(super) unread: Mutex<Option<Ticket<Job>>>,
+    pub(super) unread: Mutex<Option<Ticket<QueuedRequest>>>,
     /// Whether there is one. Whoever sets this looks at the output afterwards, and whoever has written output looks at
     /// this afterwards: one of them sees the other.
     pub(super) is_unread: AtomicBool,
@@ -67,7 +67,7 @@ pub(crate) struct Client {
     pub(super) left: OnceLock<BeingClosed>,
 }
 
-impl Client {
+impl ConnectedClient {
     /// An in-band request has been taken from the queue, and is executed from now on.
     pub(crate) fn taken(&self, at: Duration, resume: Option<&Resume>) {
         self.counters.taken(at);
@@ -79,7 +79,7 @@ impl Client {
 
     /// An in-band request has been answered: the monitor may be resumed. `had_oob` says whether out-of-band execution
     /// was enabled before it.
-    pub(crate) fn answered(&self, ticket: Option<Ticket<Job>>, had_oob: bool) {
+    pub(crate) fn answered(&self, ticket: Option<Ticket<QueuedRequest>>, had_oob: bool) {
         self.counters.answered();
         let begins = !had_oob && self.monitor.is_oob_enabled();
         // Both, in this order: more may wait, and then one less is in progress.
@@ -94,7 +94,7 @@ impl Client {
     }
 
     /// Keeps the ticket of a request that was answered if the client has left too much unread.
-    fn keep_until_read(&self, ticket: Ticket<Job>) -> Option<Ticket<Job>> {
+    fn keep_until_read(&self, ticket: Ticket<QueuedRequest>) -> Option<Ticket<QueuedRequest>> {
         if !self.outbox.is_full() {
             return Some(ticket);
         }
@@ -117,12 +117,12 @@ impl Client {
         true
     }
 
-    fn take_read(&self) -> Option<Ticket<Job>> {
+    fn take_read(&self) -> Option<Ticket<QueuedRequest>> {
         self.is_unread.store(false, Ordering::SeqCst);
         self.unread().take()
     }
 
-    fn unread(&self) -> MutexGuard<'_, Option<Ticket<Job>>> {
+    fn unread(&self) -> MutexGuard<'_, Option<Ticket<QueuedRequest>>> {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,7 +169,7 @@ impl Client {
 
     /// What operators see of it, but for the address of its listener.
     pub(crate) fn status(&self) -> ClientStatus {
-        let Client { monitor, counters, .. } = self;
+        let ConnectedClient { monitor, counters, .. } = self;
         let now = self.server.now();
         let queue = self.producer.stats();
         let Sent { bytes, unsent, events_missed } = self.outbox.sent();

@@ -13,7 +13,7 @@ use qmp_dispatch::{MonitorState, Pending, RequestState};
 use serde::{Deserialize, Serialize};
 
 use super::outbox::OutboxState;
-use super::{Descriptor, Descriptors, MODE_WITH_OOB, Session, SharedTexts, State, charged};
+use super::{Descriptor, Descriptors, MODE_WITH_OOB, Phase, Session, SharedTexts, charged};
 use crate::DeadlineProfile;
 use crate::access::{DoorRole, Origin};
 use crate::transport::{Luggage, Packing, Peer, Transport, invalid};
@@ -104,7 +104,7 @@ impl Session {
             unread: self.input.unread[self.input.at..].to_vec(),
             came_last,
             waiting: waiting.unwrap_or_default(),
-            draining: self.state == State::Draining,
+            draining: self.state == Phase::Draining,
         })
     }
 
@@ -142,10 +142,10 @@ impl Session {
         self.may_be_suspended = false;
         match (state.draining, self.client.monitor.is_negotiated()) {
             (true, _) => {
-                self.state = State::Draining;
+                self.state = Phase::Draining;
                 self.client.outbox.finish();
             }
-            (false, true) => self.state = State::Commands,
+            (false, true) => self.state = Phase::Commands,
             (false, false) => {}
         }
         Ok(())

@@ -1,20 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Output that has not been sent to the client yet.
+//!
+//! Responses may wait for what follows, so that several go to a client in one write: if the thread that executed their requests
+//! [may cork](Corking), which is before handlers that are known to be quick. Nothing overtakes them: whatever is written
+//! at once writes the corked responses of all clients first, in the order in which they were made.
 
+#[cfg(feature = "mux")]
+mod frozen;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-use std::{io, mem};
+use std::{io, mem, ptr};
 
 use qmp_dispatch::Output;
 use qmp_dispatch::proto::Layout;
 
-use super::cork::{Cork, Corking};
+#[cfg(feature = "mux")]
+pub(crate) use self::frozen::{OutboxState, SharedTexts, TextsTaken};
 use super::missed::notice;
 use crate::access::{Charge, Ledger};
-use crate::io::{Notice, Registration};
+use crate::io::{Mailbox, Notice, Registration};
 use crate::observe::Counters;
 use crate::transport::Transport;
 
@@ -30,15 +42,15 @@ pub(crate) struct Outbox {
     layout: Layout,
     /// A client that leaves more than this unsent is not read from, and gets no events.
     full: usize,
-    state: Mutex<State>,
+    state: Mutex<Buffer>,
     /// A [`Missed`].
     missed: AtomicU8,
-    /// `State::unsent`, for a look without the lock.
+    /// `Buffer::unsent`, for a look without the lock.
     unsent: AtomicUsize,
     counters: Arc<Counters>,
 }
 
-struct State {
+struct Buffer {
     /// `None` once nothing is to be written any more: the client has gone, or shall get nothing.
     transport: Option<Arc<dyn Transport>>,
     /// What is to be written, from `written` of the first piece on. No piece is empty, and none is wholly written.
@@ -80,7 +92,7 @@ pub(crate) enum Missed {
 
 enum Piece {
     Own { bytes: Vec<u8>, kind: Kind },
-    Shared(Shared),
+    Shared(SharedPiece),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,12 +102,12 @@ enum Kind {
 }
 
 /// A text that other outboxes may keep, too.
-struct Shared {
+struct SharedPiece {
     text: Arc<str>,
     ledger: Arc<Ledger>,
 }
 
-impl Drop for Shared {
+impl Drop for SharedPiece {
     fn drop(&mut self) {
         self.ledger.drop_shared(&self.text);
     }
@@ -117,117 +129,6 @@ impl Piece {
     }
 }
 
-/// An [`Outbox`] as data.
-#[cfg(feature = "mux")]
-#[derive(Default, serde::Serialize, serde::Deserialize)]
-pub(crate) struct OutboxState {
-    pieces: Vec<PieceState>,
-    missed_events: u64,
-    missing_logged: bool,
-    missed_in_all: u64,
-    bytes_sent: u64,
-}
-
-#[cfg(feature = "mux")]
-#[derive(serde::Serialize, serde::Deserialize)]
-enum PieceState {
-    Own {
-        #[serde(with = "qmp_dispatch::proto::bytes_as_text")]
-        bytes: Vec<u8>,
-        is_event: bool,
-    },
-    /// The number of the text, and what of it has been written.
-    Shared(usize, usize),
-}
-
-/// Texts that several outboxes keep, each once.
-#[cfg(feature = "mux")]
-#[derive(Default)]
-pub(crate) struct SharedTexts {
-    texts: Vec<Arc<str>>,
-    numbers: std::collections::HashMap<usize, usize>,
-}
-
-#[cfg(feature = "mux")]
-impl SharedTexts {
-    fn number_of(&mut self, text: &Arc<str>) -> usize {
-        *self.numbers.entry(Arc::as_ptr(text).addr()).or_insert_with(|| {
-            self.texts.push(Arc::clone(text));
-            self.texts.len() - 1
-        })
-    }
-
-    pub(crate) fn into_texts(self) -> Vec<Arc<str>> {
-        self.texts
-    }
-}
-
-/// The same in the other program.
-#[cfg(feature = "mux")]
-#[derive(Default)]
-pub(crate) struct TextsTaken(Vec<Arc<str>>);
-
-#[cfg(feature = "mux")]
-impl From<Vec<String>> for TextsTaken {
-    fn from(texts: Vec<String>) -> TextsTaken {
-        TextsTaken(texts.into_iter().map(Into::into).collect())
-    }
-}
-
-#[cfg(feature = "mux")]
-impl Outbox {
-    pub(super) fn state(&self, shared: &mut SharedTexts) -> OutboxState {
-        let state = self.lock();
-        let mut written = state.written;
-        let pieces = state.pieces.iter().map(|piece| {
-            let from = mem::take(&mut written);
-            match piece {
-                Piece::Own { bytes, kind } => PieceState::Own {
-                    bytes: bytes[from..].to_vec(),
-                    is_event: *kind == Kind::Event,
-                },
-                Piece::Shared(piece) => PieceState::Shared(shared.number_of(&piece.text), from),
-            }
-        });
-        OutboxState {
-            pieces: pieces.collect(),
-            missed_events: state.missed_events,
-            missing_logged: state.missing_logged,
-            missed_in_all: state.missed_in_all,
-            bytes_sent: state.bytes_sent,
-        }
-    }
-
-    /// Puts an outbox to which nothing was added yet into this state. The loop looks whether there is room when it takes
-    /// the session in.
-    pub(crate) fn resume(&self, outbox: OutboxState, texts: &TextsTaken) {
-        let mut state = self.lock();
-        for piece in outbox.pieces {
-            match piece {
-                PieceState::Own { bytes, is_event } => {
-                    state.append(&bytes, if is_event { Kind::Event } else { Kind::Response });
-                }
-                PieceState::Shared(number, from) => {
-                    let Some(text) = texts.0.get(number) else { continue };
-                    if from == 0 {
-                        state.append_shared(text);
-                    } else {
-                        // Only the first piece is written in part.
-                        let rest = text.as_bytes().get(from..).unwrap_or_default();
-                        state.append(rest, Kind::Event);
-                    }
-                }
-            }
-        }
-        state.missed_events = outbox.missed_events;
-        state.missing_logged = outbox.missing_logged;
-        state.missed_in_all = outbox.missed_in_all;
-        state.bytes_sent = outbox.bytes_sent;
-        state.blocked_since = (state.unsent > 0 || state.missed_events > 0).then(Instant::now);
-        self.account(&mut state);
-    }
-}
-
 /// What a client has been sent, and what not.
 pub(crate) struct Sent {
     pub(crate) bytes: u64,
@@ -240,11 +141,11 @@ pub(crate) struct Sent {
 pub(crate) enum Written {
     /// Nothing is unsent.
     All,
-    /// The client takes no more at the moment.
+    /// The other end takes no more at the moment.
     Some,
 }
 
-impl State {
+impl Buffer {
     fn append(&mut self, text: &[u8], of: Kind) {
         match self.pieces.back_mut() {
             Some(Piece::Own { bytes, kind }) if *kind == of => bytes.extend_from_slice(text),
@@ -260,7 +161,7 @@ impl State {
     fn append_shared(&mut self, text: &Arc<str>) {
         let ledger = Arc::clone(self.charge.ledger());
         ledger.keep_shared(text);
-        self.pieces.push_back(Piece::Shared(Shared { text: Arc::clone(text), ledger }));
+        self.pieces.push_back(Piece::Shared(SharedPiece { text: Arc::clone(text), ledger }));
         self.unsent += text.len();
         self.unsent_events += text.len();
     }
@@ -340,7 +241,7 @@ impl Outbox {
         counters: Arc<Counters>,
         cork: &Arc<Cork>,
     ) -> Arc<Outbox> {
-        let state = State {
+        let state = Buffer {
             transport: Some(transport),
             pieces: VecDeque::new(),
             written: 0,
@@ -404,7 +305,7 @@ impl Outbox {
 
     /// Writes responses that were corked. Logs nothing: others may wait for this with a lock. If the transport's code panics,
     /// that is the end of this output alone: no other's waits with it, and whoever writes is nobody who could be ended for it.
-    pub(super) fn uncork(&self, text: &str) {
+    fn uncork(&self, text: &str) {
         let mut state = self.lock();
         let write = AssertUnwindSafe(|| self.write_behind(&mut state, text));
         if catch_unwind(write).is_err() {
@@ -446,7 +347,7 @@ impl Outbox {
         self.bury(&mut self.lock())
     }
 
-    fn bury(&self, state: &mut State) -> Option<Arc<dyn Transport>> {
+    fn bury(&self, state: &mut Buffer) -> Option<Arc<dyn Transport>> {
         state.pieces = VecDeque::new();
         (state.written, state.unsent, state.own, state.unsent_events) = (0, 0, 0, 0);
         state.blocked_since = None;
@@ -456,7 +357,7 @@ impl Outbox {
         state.transport.take()
     }
 
-    fn write(&self, state: &mut State) {
+    fn write(&self, state: &mut Buffer) {
         let before = state.bytes_sent;
         let written = state.write();
         self.counters.bytes_sent.add(state.bytes_sent - before);
@@ -468,13 +369,13 @@ impl Outbox {
 
     /// Nothing can be written any more. What the client has sent is still executed as after a half-close, until the
     /// system reports its end.
-    fn broken(&self, state: &mut State) {
+    fn broken(&self, state: &mut Buffer) {
         drop(self.bury(state));
         self.registration.post(Notice::Broken);
     }
 
     /// Writes what is unsent and then the text, unless the client gets nothing more.
-    fn write_behind(&self, state: &mut State, text: &str) {
+    fn write_behind(&self, state: &mut Buffer, text: &str) {
         if state.is_closed() {
             return;
         }
@@ -493,7 +394,7 @@ impl Outbox {
     }
 
     /// Writes what is unsent, or leaves it to the loop if the client is blocked.
-    fn write_or_keep(&self, state: &mut State) {
+    fn write_or_keep(&self, state: &mut Buffer) {
         if state.blocked_since.is_some() {
             return self.account(state);
         }
@@ -505,7 +406,7 @@ impl Outbox {
     }
 
     /// The same, and says in the log that the client misses events, or tells the loop that it is not to miss any.
-    fn write_out(&self, mut state: MutexGuard<'_, State>) {
+    fn write_out(&self, mut state: MutexGuard<'_, Buffer>) {
         if state.overrun {
             drop(state);
             return self.registration.post(Notice::Overrun);
@@ -514,7 +415,7 @@ impl Outbox {
         self.tell_of_missed(state);
     }
 
-    fn tell_of_missed(&self, mut state: MutexGuard<'_, State>) {
+    fn tell_of_missed(&self, mut state: MutexGuard<'_, Buffer>) {
         let misses = state.missed_events > 0 && !mem::replace(&mut state.missing_logged, true);
         drop(state);
         if misses {
@@ -522,13 +423,13 @@ impl Outbox {
         }
     }
 
-    fn account(&self, state: &mut State) {
+    fn account(&self, state: &mut Buffer) {
         self.unsent.store(state.unsent, Ordering::Release);
         let own = state.own;
         state.charge.set_bytes(own);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -586,5 +487,124 @@ impl Output for Outbox {
     fn flush(&self) {
         self.cork.flush();
         self.write_out(self.lock());
+    }
+}
+
+/// Responses of at most so many bytes wait, of all clients of an engine together: so they need no account.
+const AT_MOST: usize = 16 << 10;
+
+/// The responses of an engine that wait.
+pub(crate) struct Cork {
+    /// Whether any response waits or is being written, for a look without the lock.
+    any: AtomicBool,
+    /// Those that are being written. Held meanwhile, for who writes something later waits for it; empty otherwise. Locked
+    /// before an outbox.
+    writing: Mutex<Corked>,
+    /// Never held while anything else is locked.
+    waiting: Mutex<Corked>,
+    /// Of the loop that writes them before it sleeps.
+    mailbox: Arc<Mailbox>,
+}
+
+/// Responses in the order in which they were made.
+#[derive(Default)]
+struct Corked {
+    text: String,
+    /// To whom each part of the text goes, and where the part ends.
+    parts: Vec<(Arc<Outbox>, usize)>,
+}
+
+impl Cork {
+    pub(crate) fn new(mailbox: &Arc<Mailbox>) -> Cork {
+        Cork {
+            any: AtomicBool::new(false),
+            writing: Mutex::default(),
+            waiting: Mutex::default(),
+            mailbox: Arc::clone(mailbox),
+        }
+    }
+
+    /// Whether a response waits or is being written.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::SeqCst)
+    }
+
+    /// Lets a response wait that is short enough.
+    fn add(&self, outbox: Arc<Outbox>, response: &str) {
+        let mut waiting = self.lock();
+        while !waiting.parts.is_empty() && waiting.text.len() + response.len() > AT_MOST {
+            drop(waiting);
+            self.flush();
+            waiting = self.lock();
+        }
+        waiting.text.push_str(response);
+        let end = waiting.text.len();
+        match waiting.parts.last_mut() {
+            Some((last, last_end)) if Arc::ptr_eq(last, &outbox) => *last_end = end,
+            _ => waiting.parts.push((outbox, end)),
+        }
+        self.any.store(true, Ordering::SeqCst);
+        drop(waiting);
+        // Of a run that goes on though another thread has stepped in.
+        self.mailbox.rouse();
+    }
+
+    /// Writes all responses that wait.
+    pub(crate) fn flush(&self) {
+        if !self.any() {
+            return;
+        }
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut waiting = self.lock();
+            if waiting.parts.is_empty() {
+                return self.any.store(false, Ordering::SeqCst);
+            }
+            mem::swap(&mut *waiting, &mut *writing);
+            drop(waiting);
+            let Corked { text, parts } = &mut *writing;
+            let mut begin = 0;
+            for (outbox, end) in parts.drain(..) {
+                outbox.uncork(&text[begin..end]);
+                begin = end;
+            }
+            text.clear();
+        }
+    }
+
+    /// Whether a response of so many bytes may wait.
+    fn is_for(bytes: usize) -> bool {
+        bytes <= AT_MOST
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Corked> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+thread_local! {
+    /// The address of the cork that this thread may use, or 0. Others are those of other engines, whose loops would not
+    /// know that something waits.
+    static MAY_CORK: Cell<usize> = const { Cell::new(0) };
+}
+
+/// As long as this lives, responses that this thread makes for clients of the cork's engine may wait.
+pub(crate) struct Corking<'a>(PhantomData<&'a Cork>);
+
+impl<'a> Corking<'a> {
+    pub(crate) fn allow(cork: &'a Cork) -> Corking<'a> {
+        MAY_CORK.set(ptr::from_ref(cork).addr());
+        Corking(PhantomData)
+    }
+
+    /// Whether this thread may use this cork.
+    fn is_allowed(cork: &Cork) -> bool {
+        MAY_CORK.get() == ptr::from_ref(cork).addr()
+    }
+}
+
+impl Drop for Corking<'_> {
+    fn drop(&mut self) {
+        MAY_CORK.set(0);
     }
 }

@@ -39,12 +39,12 @@ impl fmt::Display for CertificateName {
 /// it has `://`, and else a DNS name or a common name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ExpectedName {
-    kind: Option<Kind>,
+    kind: Option<NameKind>,
     name: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum NameKind {
     Dns,
     Uri,
     Common,
@@ -53,10 +53,10 @@ enum Kind {
 impl ExpectedName {
     pub(crate) fn new(text: &str) -> ExpectedName {
         let (kind, name) = match text.split_once(':') {
-            Some(("dns", name)) => (Some(Kind::Dns), name.to_ascii_lowercase()),
-            Some(("uri", uri)) => (Some(Kind::Uri), uri.to_owned()),
-            Some(("cn", name)) => (Some(Kind::Common), name.to_owned()),
-            _ if text.contains("://") => (Some(Kind::Uri), text.to_owned()),
+            Some(("dns", name)) => (Some(NameKind::Dns), name.to_ascii_lowercase()),
+            Some(("uri", uri)) => (Some(NameKind::Uri), uri.to_owned()),
+            Some(("cn", name)) => (Some(NameKind::Common), name.to_owned()),
+            _ if text.contains("://") => (Some(NameKind::Uri), text.to_owned()),
             _ => (None, text.to_owned()),
         };
         ExpectedName { kind, name }
@@ -65,11 +65,11 @@ impl ExpectedName {
     /// Whether it is this name. Case does not matter in DNS names.
     pub(crate) fn is(&self, name: &CertificateName) -> bool {
         match (name, self.kind) {
-            (CertificateName::Dns(name), None | Some(Kind::Dns)) => {
+            (CertificateName::Dns(name), None | Some(NameKind::Dns)) => {
                 name.eq_ignore_ascii_case(&self.name)
             }
-            (CertificateName::Uri(uri), Some(Kind::Uri)) => *uri == self.name,
-            (CertificateName::Common(name), None | Some(Kind::Common)) => *name == self.name,
+            (CertificateName::Uri(uri), Some(NameKind::Uri)) => *uri == self.name,
+            (CertificateName::Common(name), None | Some(NameKind::Common)) => *name == self.name,
             _ => false,
         }
     }

@@ -22,9 +22,9 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use super::connect::attempt::Attempt;
+use super::connect::attempt::{Attempt, Prepared};
 use super::{Address, Closing, Connect, Listener, Opened, Peer, Received, Transport, tcp, vsock};
-use crate::io::{Events, Interest, Poll, Token, look_up_aside};
+use crate::io::{Events, Interest, Poll, Token};
 
 /// How long an address may take to be connected to, a handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ impl DialOut {
         };
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let timer = Timer { fd, is_open: AtomicBool::new(false) };
+        let timer = DialTimer { fd, is_open: AtomicBool::new(false) };
         let poll = Poll::new()?;
         poll.register(timer.fd.as_fd(), STEP, Interest::Readable)?;
         Ok(Opened::Listener(Box::new(Dialler {
@@ -89,7 +89,7 @@ impl DialOut {
             insecure,
             poll,
             timer: Arc::new(timer),
-            state: Mutex::new(State { stage: Stage::Waiting, told: None }),
+            state: Mutex::new(DialState { stage: DialStage::Waiting, told: None }),
         })))
     }
 }
@@ -99,33 +99,30 @@ struct Dialler {
     reconnect: Duration,
     insecure: bool,
     poll: Poll,
-    timer: Arc<Timer>,
-    state: Mutex<State>,
+    timer: Arc<DialTimer>,
+    state: Mutex<DialState>,
 }
 
-struct State {
-    stage: Stage,
+struct DialState {
+    stage: DialStage,
     /// What the log has told of the last try.
     told: Option<String>,
 }
 
-enum Stage {
+enum DialStage {
     /// Until the timer expires. With a client it is switched off.
     Waiting,
-    Preparing(Arc<Prepared>),
+    Preparing(Prepared),
     Connecting(Box<Attempt>),
 }
 
-/// What is known when names have been looked up and files were read.
-type Prepared = Mutex<Option<io::Result<Attempt>>>;
-
-struct Timer {
+struct DialTimer {
     fd: OwnedFd,
     /// Whether clients are to be connected to.
     is_open: AtomicBool,
 }
 
-impl Timer {
+impl DialTimer {
     /// Expires after this time for the next client, if there is to be one.
     fn set_for_next(&self, time: Duration) {
         if self.is_open.load(Ordering::SeqCst) {
@@ -150,30 +147,27 @@ impl Timer {
 }
 
 impl Dialler {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DialState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the next step; a client if there is one.
-    fn step(&self, state: &mut State) -> io::Result<Option<Box<dyn Transport>>> {
-        let mut attempt = match mem::replace(&mut state.stage, Stage::Waiting) {
-            Stage::Waiting if !self.timer.has_expired() => return Ok(None),
-            Stage::Waiting if self.connect.is_slow_to_prepare() => {
-                state.stage = Stage::Preparing(self.prepare());
+    fn step(&self, state: &mut DialState) -> io::Result<Option<Box<dyn Transport>>> {
+        let mut attempt = match mem::replace(&mut state.stage, DialStage::Waiting) {
+            DialStage::Waiting if !self.timer.has_expired() => return Ok(None),
+            DialStage::Waiting if self.connect.is_slow_to_prepare() => {
+                state.stage = DialStage::Preparing(self.prepare());
                 return Ok(None);
             }
-            Stage::Waiting => Box::new(Attempt::prepare(&self.connect, CONNECT_TIMEOUT)?),
-            Stage::Preparing(prepared) => {
-                let attempt = prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-                match attempt {
-                    Some(attempt) => Box::new(attempt?),
-                    None => {
-                        state.stage = Stage::Preparing(prepared);
-                        return Ok(None);
-                    }
-                }
+            DialStage::Waiting => Box::new(Attempt::prepare(&self.connect, CONNECT_TIMEOUT)?),
+            DialStage::Preparing(prepared) => {
+                let Some(attempt) = prepared.take() else {
+                    state.stage = DialStage::Preparing(prepared);
+                    return Ok(None);
+                };
+                Box::new(attempt?)
             }
-            Stage::Connecting(attempt) => attempt,
+            DialStage::Connecting(attempt) => attempt,
         };
         let stream = attempt.step(Instant::now())?;
         if let Some(stream) = stream {
@@ -190,21 +184,14 @@ impl Dialler {
             self.poll.register(socket, STEP, Interest::ReadableWritable)?;
         }
         self.timer.set(attempt.until().saturating_duration_since(Instant::now()).max(AT_ONCE));
-        state.stage = Stage::Connecting(attempt);
+        state.stage = DialStage::Connecting(attempt);
         Ok(None)
     }
 
     /// Looks up names and reads files elsewhere. The timer expires when that is done.
-    fn prepare(&self) -> Arc<Prepared> {
-        let prepared: Arc<Prepared> = Arc::default();
-        let (result, timer) = (Arc::clone(&prepared), Arc::clone(&self.timer));
-        let connect = self.connect.clone();
-        look_up_aside(LOOK_UPS, move || {
-            let attempt = Attempt::prepare(&connect, CONNECT_TIMEOUT);
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(attempt);
-            timer.set(AT_ONCE);
-        });
-        prepared
+    fn prepare(&self) -> Prepared {
+        let timer = Arc::clone(&self.timer);
+        Prepared::aside(LOOK_UPS, &self.connect, CONNECT_TIMEOUT, move || timer.set(AT_ONCE))
     }
 }
 
@@ -226,7 +213,7 @@ impl Listener for Dialler {
     fn shut(&mut self) -> io::Result<()> {
         self.timer.is_open.store(false, Ordering::SeqCst);
         self.timer.set(Duration::ZERO);
-        self.state().stage = Stage::Waiting;
+        self.state().stage = DialStage::Waiting;
         Ok(())
     }
 
@@ -262,7 +249,7 @@ impl Listener for Dialler {
 /// The connection to a client. The next one is made some time after it was dropped.
 struct Dialled {
     connection: Box<dyn Transport>,
-    timer: Arc<Timer>,
+    timer: Arc<DialTimer>,
     reconnect: Duration,
 }
 

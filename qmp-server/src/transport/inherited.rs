@@ -125,7 +125,7 @@ pub(crate) fn connection(fd: OwnedFd, given: bool) -> io::Result<Box<dyn Transpo
         AddressFamily::VSOCK => Box::new(VsockStream(fd)),
         _ => return Err(no_use()),
     };
-    Ok(if given { Box::new(Inherited { connection }) } else { connection })
+    Ok(if given { Box::new(InheritedConnection { connection }) } else { connection })
 }
 
 /// The descriptor of this number, if there is one, under another number: this one is closed. What is left open would be
@@ -162,17 +162,17 @@ fn duplicate(number: i32) -> io::Result<OwnedFd> {
 }
 
 /// A connection that we have been given: whoever did so answers for the client.
-struct Inherited {
+struct InheritedConnection {
     connection: Box<dyn Transport>,
 }
 
-impl AsFd for Inherited {
+impl AsFd for InheritedConnection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
     }
 }
 
-impl Transport for Inherited {
+impl Transport for InheritedConnection {
     fn peer(&self) -> io::Result<Peer> {
         Ok(Peer::Starter)
     }

@@ -117,10 +117,10 @@ impl Listener for TlsListener {
 pub(crate) struct TlsStream {
     stream: TcpStream,
     authorities: Arc<Authorities>,
-    state: Mutex<State>,
+    state: Mutex<TlsState>,
 }
 
-struct State {
+struct TlsState {
     tls: Connection,
     /// So many bytes have been encrypted and not been said to be sent, because not all of them are.
     encrypted: usize,
@@ -128,7 +128,7 @@ struct State {
     explain: fn(&rustls::Error) -> String,
 }
 
-impl State {
+impl TlsState {
     /// Reads and decrypts; false at the end.
     fn fill(&mut self, mut stream: &TcpStream) -> io::Result<bool> {
         let received = self.tls.read_tls(&mut stream)?;
@@ -202,10 +202,14 @@ impl TlsStream {
         authorities: Arc<Authorities>,
         explain: fn(&rustls::Error) -> String,
     ) -> TlsStream {
-        TlsStream { stream, authorities, state: Mutex::new(State { tls, encrypted: 0, explain }) }
+        TlsStream {
+            stream,
+            authorities,
+            state: Mutex::new(TlsState { tls, encrypted: 0, explain }),
+        }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TlsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn bind_path(path: &Path, file: SocketFile) -> io::Result<Box<dyn Lis
 }
 
 /// Binds a socket, whose file is as it should be when this returns.
-fn bind_file(path: &Path, file: SocketFile) -> io::Result<(UnixListener, Identity)> {
+fn bind_file(path: &Path, file: SocketFile) -> io::Result<(UnixListener, FileIdentity)> {
     let address = SocketAddrUnix::new(path)?;
     let socket = new_socket()?;
     if let Some(mode) = file.mode {
@@ -77,7 +77,7 @@ fn bind_file(path: &Path, file: SocketFile) -> io::Result<(UnixListener, Identit
 
 /// Nobody can connect before the socket is as it should be. Whoever owns the folder may have put something else in its
 /// place: no other file is changed, and no symbolic link followed.
-fn prepare(path: &Path, identity: Identity, file: SocketFile) -> io::Result<()> {
+fn prepare(path: &Path, identity: FileIdentity, file: SocketFile) -> io::Result<()> {
     let SocketFile { mode, owner, group } = file;
     if mode.is_some() || owner.is_some() || group.is_some() {
         let path = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -135,15 +135,15 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// Device and inode.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
-fn identity(path: &Path) -> io::Result<Identity> {
+fn identity(path: &Path) -> io::Result<FileIdentity> {
     let metadata = fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Removes a file unless it is another one: somebody may have put something else in its place.
-fn remove_if(path: &Path, ours: Identity) {
+fn remove_if(path: &Path, ours: FileIdentity) {
     if identity(path).is_ok_and(|identity| identity == ours) {
         let _ = fs::remove_file(path);
     }
@@ -152,7 +152,7 @@ fn remove_if(path: &Path, ours: Identity) {
 struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
-    identity: Identity,
+    identity: FileIdentity,
     file: SocketFile,
     /// Held exactly while the socket does not listen: other servers would take it for one that was left over.
     lock: Option<LockFile>,
@@ -313,7 +313,7 @@ impl Listener for AbstractSocket {
 pub(crate) fn take_over(
     listener: UnixListener,
     path: &Path,
-    identity: Option<Identity>,
+    identity: Option<FileIdentity>,
     file: SocketFile,
 ) -> Box<dyn Listener> {
     let Some(identity) = identity else { return Box::new(listener) };

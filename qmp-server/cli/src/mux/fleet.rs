@@ -11,9 +11,9 @@ use qmp_dispatch::Responder;
 use qmp_dispatch::proto::Error;
 use qmp_server::{Engine, Frozen, Handover, MetricsOfAll, Mux, Server, ServerHandle};
 
-use super::control::{self, MachineStatus};
 use super::inbox::{Inbox, Message};
 use super::machine::Machine;
+use super::orders::{self, MachineStatus};
 use crate::addresses::{Claim, Taken};
 use crate::clients::{Audits, Rules};
 use crate::options::ServerOptions;
@@ -268,7 +268,7 @@ impl Fleet {
         at_most: Duration,
     ) -> io::Result<Frozen> {
         let muxes = self.machines.values().map(|served| &served.mux);
-        let control = control.map(|server| (control::NAME, server));
+        let control = control.map(|server| (orders::NAME, server));
         let added = self.machines.values().filter_map(|served| served.machine.order());
         let added = serde_json::to_string(&added.collect::<Vec<_>>())?;
         Handover::freeze(&self.engine, muxes, control.as_slice(), at_most, &added)

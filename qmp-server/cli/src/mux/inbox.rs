@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::control::Order;
+use super::orders::Order;
 use crate::Failure;
 
 /// Readable when there is something to [take](Inbox::take).

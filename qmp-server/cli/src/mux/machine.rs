@@ -7,11 +7,12 @@ use std::sync::Arc;
 use qmp_dispatch::Dispatcher;
 use qmp_server::{Address, Discipline, Handover, Mux, Server, system_time, version};
 
-use super::control::{MachineAdd, OriginStatus};
-use super::finder::Found;
+use super::orders::{MachineAdd, OriginStatus};
 use crate::clients::{Audits, Rules};
 use crate::config::Sourced;
-use crate::options::{Lost, QemuDialect, Seconds, ServerOptions, SharedMachine};
+use crate::deadline::Seconds;
+use crate::options::{Lost, QemuDialect, ServerOptions, SharedMachine};
+use crate::path_pattern::Found;
 use crate::{Failure, clients};
 
 /// One of the machines that are shared.

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use qmp_server::Address;
 
-use super::finder::{Change, Finder, Found, PathPattern};
+use super::finder::{Change, Finder};
 use super::fleet::{Fleet, Gone, Served};
 use super::machine::{Machine, Origin};
 use crate::Failure;
 use crate::options::{ServerOptions, SharedMachine};
+use crate::path_pattern::{Found, PathPattern};
 
 /// A section of the file that names any number of machines.
 #[derive(PartialEq)]

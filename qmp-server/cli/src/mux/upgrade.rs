@@ -18,9 +18,9 @@ use qmp_server::{Frozen, Handover};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::Host;
-use super::control::MachineAdd;
 use super::control::Operators;
 use super::machine::Machine;
+use super::orders::MachineAdd;
 use crate::Failure;
 use crate::log::Guard;
 use crate::notify;

@@ -11,7 +11,7 @@ use crate::steps;
 
 /// Who has written a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum Author {
     /// A client: in doubt, what follows is part of the secret.
     Client,
     /// The server, which quotes what it has been told, and whose sentences have colons.
@@ -26,7 +26,7 @@ impl Secrets {
     pub(super) fn clean<'t>(
         &self,
         text: &'t str,
-        source: Source,
+        source: Author,
         depth: usize,
         found: &mut Found,
     ) -> Cow<'t, str> {
@@ -77,7 +77,7 @@ impl Secrets {
 
 struct Cleaning<'a, 't> {
     secrets: &'a Secrets,
-    source: Source,
+    source: Author,
     /// How often more there may be JSON in a text in JSON.
     depth: usize,
     found: &'a mut Found,
@@ -125,7 +125,7 @@ impl Cleaning<'_, '_> {
         let word = &self.text[self.word.clone()];
         let is_key = word.starts_with("-----BEGIN");
         let space = self.byte(self.at).is_some_and(|byte| byte.is_ascii_whitespace());
-        let names_secret = || self.source == Source::Client && self.is_secret(word);
+        let names_secret = || self.source == Author::Client && self.is_secret(word);
         // A sign goes before a value, and not the value itself.
         let is_followed =
             || !matches!(self.byte(self.skip_space(self.at)), None | Some(b'=' | b':'));
@@ -143,7 +143,7 @@ impl Cleaning<'_, '_> {
         if word == "json" {
             let start = self.skip_space(rest);
             let is_object = self.byte(start) == Some(b'{');
-            let is_client = self.source == Source::Client;
+            let is_client = self.source == Author::Client;
             if is_object || (is_client && start < self.text.len()) {
                 let end = if is_object { self.end_of_brackets(start) } else { self.text.len() };
                 self.secrets.note_json(&self.text[start..end], self.depth, self.found);
@@ -156,7 +156,7 @@ impl Cleaning<'_, '_> {
             word == **before || (before.starts_with('-') && word.ends_with(*before))
         };
         // The server may say what it could not execute.
-        let is_sentence = self.source == Source::Server && line.starts_with(' ');
+        let is_sentence = self.source == Author::Server && line.starts_with(' ');
         if !is_sentence && BEFORE_COMMAND_LINES.iter().any(is_line) {
             let kept = Secrets::program(line, self.found);
             if kept != line {
@@ -184,9 +184,9 @@ impl Cleaning<'_, '_> {
     fn user(&mut self, scheme: &str) {
         let start = self.at;
         let end = match self.source {
-            Source::Client => self.last_at,
-            Source::Server if start < self.no_user_before => return,
-            Source::Server => {
+            Author::Client => self.last_at,
+            Author::Server if start < self.no_user_before => return,
+            Author::Server => {
                 let is_end = |c: char| c.is_whitespace() || "'\"".contains(c);
                 let url = &self.text[start..];
                 let url = &url[..url.find(is_end).unwrap_or(url.len())];
@@ -221,12 +221,12 @@ impl Cleaning<'_, '_> {
         let is_colon = self.byte(self.at) == Some(b':');
         let is_header = is_colon && between.is_empty() && names_match(HEADERS, &normal(name));
         // A sentence of the server may have a name and a colon, too.
-        if is_colon && between.is_empty() && self.source == Source::Server && !is_header {
+        if is_colon && between.is_empty() && self.source == Author::Server && !is_header {
             return false;
         }
         let start = self.skip_space(self.at + 1);
         let quote = self.quote_around(name.len() + between.len());
-        let ends_at_space = self.source == Source::Server && !is_header;
+        let ends_at_space = self.source == Author::Server && !is_header;
         let end = self.end_of_value(start, quote, ends_at_space);
         if end == start {
             return false;
@@ -246,7 +246,7 @@ impl Cleaning<'_, '_> {
         let start = self.at.checked_sub(before + 1)?;
         let quote = self.byte(start).filter(|byte| matches!(byte, b'\'' | b'"'))?;
         let closed_before_value = self.byte(self.at - 1) == Some(quote);
-        (self.source == Source::Server && !closed_before_value).then_some(quote)
+        (self.source == Author::Server && !closed_before_value).then_some(quote)
     }
 
     /// Where a value ends that begins here: within quotes, where they end; else where the next option begins. It may

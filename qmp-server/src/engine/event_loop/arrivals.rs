@@ -6,12 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Loop, Source, TRY_AGAIN, Timer};
+use super::{Loop, Posted, Source, TRY_AGAIN, Timer};
 use crate::access::{Groups, HANDSHAKE_DEADLINE, Origin, Refused, Verdict, groups_of};
 use crate::engine::gate::Gate;
 use crate::engine::hosted::Hosted;
 use crate::engine::timers::Key;
-use crate::engine::work::{Done, Work};
+use crate::engine::work::Work;
 use crate::io::{Interest, Token, look_up_aside};
 use crate::observe::Refusal;
 use crate::transport::{Peer, Transport};
@@ -116,7 +116,7 @@ impl Loop {
             return self.work.push_back(Work::End { server: hosted, transport, listener });
         };
         // Its panic is not that of the listener it came from.
-        let judged = catch_unwind(AssertUnwindSafe(|| hosted.door.judge(&*transport)));
+        let judged = catch_unwind(AssertUnwindSafe(|| hosted.admission.judge(&*transport)));
         let Ok(verdict) = judged else {
             tracing::error!("the code of a transport has panicked, and its connection is ended");
             let listener = origin.listener;
@@ -182,7 +182,7 @@ impl Loop {
         if arrival.peer.is_some() {
             return;
         }
-        match arrival.hosted.door.judge(&*arrival.transport) {
+        match arrival.hosted.admission.judge(&*arrival.transport) {
             Verdict::NotReady => {}
             Verdict::LookUp(peer, uid) => self.look_up(token, peer, uid),
             verdict => self.decided(token, verdict, None),
@@ -201,10 +201,10 @@ impl Loop {
             return self.refuse_arrival(token, "too many users are looked up already");
         }
         tenant.looking_up.insert(uid);
-        let (results, mailbox) = (Arc::clone(&self.results), Arc::clone(&self.mailbox));
+        let (posted, mailbox) = (Arc::clone(&self.posted), Arc::clone(&self.mailbox));
         look_up_aside(LOOK_UPS, move || {
-            let done = Done::LookedUp { server, uid, groups: Groups(groups_of(uid)) };
-            results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(done);
+            let found = Posted::LookedUp { server, uid, groups: Groups(groups_of(uid)) };
+            posted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(found);
             mailbox.wake();
         });
     }
@@ -219,7 +219,7 @@ impl Loop {
             let is_of_user =
                 |peer: &mut Peer| matches!(peer, Peer::Process { uid: of, .. } if *of == uid);
             let Some(peer) = arrival.peer.take_if(is_of_user) else { continue };
-            let verdict = arrival.hosted.door.judge_member(peer, groups);
+            let verdict = arrival.hosted.admission.judge_member(peer, groups);
             self.decided(token, verdict, Some(groups.clone()));
         }
     }

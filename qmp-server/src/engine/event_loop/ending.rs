@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::servers::Stage;
+use super::servers::ServerStage;
 use super::{Loop, Source, Timer};
-use crate::engine::work::{Whom, Work};
+use crate::engine::hosted::Whom;
+use crate::engine::work::Work;
 use crate::io::Token;
 use crate::session::Next;
 
@@ -18,8 +19,8 @@ impl Loop {
     /// The server has been shut down, or what it executed then has been answered.
     pub(super) fn stop(&mut self, server: Token) {
         let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
-        if tenant.stage == Stage::Running {
-            tenant.stage = Stage::Answering;
+        if tenant.stage == ServerStage::Running {
+            tenant.stage = ServerStage::Answering;
             let at = Instant::now().checked_add(tenant.hosted.options.shutdown_deadline);
             let listeners = std::mem::take(&mut tenant.listeners);
             let arrivals = std::mem::take(&mut tenant.arrivals);
@@ -46,10 +47,10 @@ impl Loop {
     /// Answers what waits with an error.
     pub(super) fn refuse_waiting(&mut self, server: Token) {
         let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
-        if tenant.stage != Stage::Answering {
+        if tenant.stage != ServerStage::Answering {
             return;
         }
-        tenant.stage = Stage::Refusing;
+        tenant.stage = ServerStage::Refusing;
         let hosted = Arc::clone(&tenant.hosted);
         let sessions: Vec<Token> = tenant.sessions.iter().copied().collect();
         let mut requests = Vec::new();
@@ -71,7 +72,7 @@ impl Loop {
     /// Sends clients what is left for them.
     pub(super) fn flush_ending(&mut self, server: Token) {
         let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
-        tenant.stage = Stage::Flushing;
+        tenant.stage = ServerStage::Flushing;
         let sessions: Vec<Token> = tenant.sessions.iter().copied().collect();
         sessions.into_iter().for_each(|token| self.flush(token));
         self.end_if_nobody_is_left(server);
@@ -125,7 +126,7 @@ impl Loop {
             return;
         }
         match tenant.stage {
-            Stage::Running => {
+            ServerStage::Running => {
                 let nobody_comes = tenant.listeners.is_empty()
                     && tenant.arrivals.is_empty()
                     && tenant.early.is_empty()
@@ -135,8 +136,8 @@ impl Loop {
                 }
             }
             // Foreign code may still be told of the last ones that have left.
-            Stage::Flushing if tenant.leaving == 0 => self.remove_server(server),
-            Stage::Flushing | Stage::Answering | Stage::Refusing => {}
+            ServerStage::Flushing if tenant.leaving == 0 => self.remove_server(server),
+            ServerStage::Flushing | ServerStage::Answering | ServerStage::Refusing => {}
         }
     }
 }

@@ -10,16 +10,22 @@ use std::time::{Duration, Instant};
 
 use qmp_dispatch::MonitorId;
 
-use super::servers::Stage;
+use super::servers::ServerStage;
 use super::{Loop, Source};
 use crate::access::Origin;
-use crate::engine::handover::{ArrivalState, Freezing, FrozenServer, ListenerState, ServerState};
+use crate::engine::frozen::{ArrivalState, Freezing, FrozenServer, ListenerState, ServerState};
 use crate::engine::hosted::Hosted;
 use crate::session::CameBy;
 use crate::transport::{Packing, Peer, Transport, Travels};
 
 /// How often it is looked whether what runs has ended: events are edges, which a wait for them would lose.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// To be done with the loop when nothing runs, at the latest then.
+pub(in crate::engine) struct Pause {
+    pub(in crate::engine) until: Instant,
+    pub(in crate::engine) with: Box<dyn FnOnce(&mut Loop) + Send>,
+}
 
 impl Loop {
     /// Passes the loop on as soon as nothing runs; until then no work is begun. Gives that up when its time is over.
@@ -40,7 +46,7 @@ impl Loop {
     pub(in crate::engine) fn freeze(&self, freezing: &mut Freezing) -> io::Result<()> {
         for source in self.sources.values() {
             if let Source::Server(tenant) = source {
-                if tenant.stage != Stage::Running || tenant.hosted.is_stopping() {
+                if tenant.stage != ServerStage::Running || tenant.hosted.is_stopping() {
                     return Err(io::Error::other("a server is ending"));
                 }
                 let hosted = Arc::clone(&tenant.hosted);

@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::{Loop, Source, TRY_AGAIN, Timer};
 use crate::access::Origin;
 use crate::engine::gate::Gate;
-use crate::engine::hosted::Hosted;
-use crate::engine::work::{Whom, Work};
+use crate::engine::hosted::{Hosted, Whom};
+use crate::engine::work::Work;
 use crate::io::{Interest, Token};
 use crate::transport::Transport;
 

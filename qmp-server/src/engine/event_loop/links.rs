@@ -2,7 +2,7 @@
 //! Links: lent out for each input.
 
 use super::{Loop, Source, Timer};
-use crate::engine::link::{Input, Link, Next};
+use crate::engine::link::{Link, LinkInput, LinkNext};
 use crate::engine::timers::Key;
 use crate::engine::work::Work;
 use crate::io::{Event, Interest, Token};
@@ -12,7 +12,7 @@ pub(super) struct LinkSlot {
     /// `None` while it is lent out.
     pub(super) link: Option<Box<dyn Link>>,
     /// What has happened meanwhile.
-    noted: Input,
+    noted: LinkInput,
     /// What its socket is registered for.
     interest: Option<Interest>,
     timer: Option<Key>,
@@ -22,7 +22,7 @@ impl Loop {
     pub(super) fn add_link(&mut self, link: Box<dyn Link>) {
         let registration = std::sync::Arc::clone(link.registration());
         let slot =
-            LinkSlot { link: Some(link), noted: Input::default(), interest: None, timer: None };
+            LinkSlot { link: Some(link), noted: LinkInput::default(), interest: None, timer: None };
         let token = self.sources.insert(Source::Link(Box::new(slot)));
         self.tenants += 1;
         registration.set_token(token);
@@ -44,7 +44,7 @@ impl Loop {
         self.note(token, |noted| noted.timer = true);
     }
 
-    fn note(&mut self, token: Token, note: impl FnOnce(&mut Input)) {
+    fn note(&mut self, token: Token, note: impl FnOnce(&mut LinkInput)) {
         let Some(Source::Link(slot)) = self.sources.get_mut(token) else { return };
         note(&mut slot.noted);
         self.lend(token);
@@ -62,7 +62,7 @@ impl Loop {
         }
     }
 
-    pub(super) fn returned(&mut self, token: Token, link: Box<dyn Link>, next: Next) {
+    pub(super) fn returned(&mut self, token: Token, link: Box<dyn Link>, next: LinkNext) {
         let Some(Source::Link(slot)) = self.sources.get_mut(token) else { return };
         // Most inputs change nothing about it.
         if let Some(timer) = slot.timer.take_if(|(at, _)| next.ended || next.timer != Some(*at)) {

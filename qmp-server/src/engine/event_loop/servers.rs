@@ -18,7 +18,7 @@ use crate::transport::Transport;
 /// A server, as the loop sees it.
 pub(super) struct Tenant {
     pub(super) hosted: Arc<Hosted>,
-    pub(super) stage: Stage,
+    pub(super) stage: ServerStage,
     pub(super) listeners: Vec<Token>,
     /// By their deadlines, so that the oldest comes first.
     pub(super) arrivals: BTreeMap<Key, Token>,
@@ -41,7 +41,7 @@ pub(super) struct Tenant {
 
 /// How far a server has come with its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ServerStage {
     Running,
     /// What is executed is answered, for a while.
     Answering,
@@ -53,7 +53,7 @@ pub(super) enum Stage {
 
 impl Tenant {
     pub(super) fn is_running(&self) -> bool {
-        self.stage == Stage::Running
+        self.stage == ServerStage::Running
     }
 }
 
@@ -66,7 +66,7 @@ impl Loop {
     ) -> io::Result<()> {
         let tenant = Tenant {
             hosted: Arc::clone(&hosted),
-            stage: Stage::Running,
+            stage: ServerStage::Running,
             listeners: Vec::new(),
             arrivals: BTreeMap::new(),
             early: Vec::new(),
@@ -151,7 +151,7 @@ impl Loop {
         {
             let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { continue };
             let popped = match tenant.stage {
-                Stage::Running => tenant.hosted.next(),
+                ServerStage::Running => tenant.hosted.next(),
                 _ => None,
             };
             // If there is no more or the role is taken, whoever changes that makes the server ready again.

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::servers::Stage;
+use super::servers::ServerStage;
 use super::{Loop, Source, TRY_AGAIN, Timer};
 use crate::access::{DoorRole, GivenRole};
 use crate::engine::hosted::Hosted;
@@ -13,7 +13,7 @@ use crate::engine::timers::Key;
 use crate::engine::work::Work;
 use crate::io::{Event, Interest, Token};
 use crate::observe::CutOff;
-use crate::session::{Client, Complete, Effects, Large, Next, Run, Session, Written};
+use crate::session::{Complete, ConnectedClient, Effects, Large, Next, Run, Session, Written};
 
 /// How long negotiation waits for its turn while a command is executed. A client that comes to see what blocks would
 /// wait for just that.
@@ -50,7 +50,7 @@ impl Loop {
             return self.work.push_back(Work::Forget { server: hosted, remains });
         };
         tenant.connecting = tenant.connecting.saturating_sub(1);
-        let is_running = tenant.stage == Stage::Running;
+        let is_running = tenant.stage == ServerStage::Running;
         let client = Arc::clone(session.client());
         let served = SessionSlot {
             session,
@@ -151,7 +151,7 @@ impl Loop {
     /// More of a large message of a client has been read.
     pub(super) fn has_read(
         &mut self,
-        client: &Client,
+        client: &ConnectedClient,
         large: Box<Large>,
         complete: Option<Complete>,
     ) {

@@ -12,6 +12,7 @@ use std::io;
 use std::mem;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::VsockAddr;
@@ -29,6 +30,7 @@ use super::stream::Stream;
 #[cfg(feature = "tls")]
 use super::tls;
 use super::{Connect, KeepAlive, SHORTEST, silent};
+use crate::io::{Owner, look_up_aside};
 #[cfg(feature = "tls")]
 use crate::transport::Transport as _;
 #[cfg(feature = "tls")]
@@ -48,7 +50,7 @@ pub(crate) struct Attempt {
     keep_alive: Option<KeepAlive>,
     #[cfg(feature = "tls")]
     tls: Option<rustls::ClientConnection>,
-    stage: Stage,
+    stage: AttemptStage,
     /// How long one address may take, its handshake included.
     patience: Duration,
     /// When the current address has had that time.
@@ -59,18 +61,46 @@ pub(crate) struct Attempt {
     new_socket: bool,
 }
 
-enum Stage {
+enum AttemptStage {
     Next,
     Connecting(OwnedFd),
     #[cfg(feature = "tls")]
     ShakingHands(Box<TlsStream>),
 }
 
+/// An attempt that is being [prepared](Attempt::prepare) on another thread.
+#[derive(Clone)]
+pub(crate) struct Prepared(Arc<Mutex<Option<io::Result<Attempt>>>>);
+
+impl Prepared {
+    /// Prepares an attempt where that holds up nobody, and calls `done` when it has been.
+    pub(crate) fn aside(
+        owner: Owner,
+        options: &Connect,
+        patience: Duration,
+        done: impl FnOnce() + Send + 'static,
+    ) -> Prepared {
+        let prepared = Prepared(Arc::default());
+        let (result, options) = (prepared.clone(), options.clone());
+        look_up_aside(owner, move || {
+            let attempt = Attempt::prepare(&options, patience);
+            *result.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(attempt);
+            done();
+        });
+        prepared
+    }
+
+    /// Takes the attempt, if it has been prepared.
+    pub(crate) fn take(&self) -> Option<io::Result<Attempt>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 impl Attempt {
     /// Finds out what has to be known beforehand: the addresses of a host, and what the files of TLS hold. Blocks, but
     /// only where [`Connect::is_slow_to_prepare`] says so. An inherited socket is taken over.
     pub(crate) fn prepare(options: &Connect, patience: Duration) -> io::Result<Attempt> {
-        let mut stage = Stage::Next;
+        let mut stage = AttemptStage::Next;
         let targets = match &options.address {
             Address::Unix(path) => [Target::Unix(SocketAddrUnix::new(path)?)].into(),
             Address::UnixAbstract(name) => {
@@ -81,12 +111,12 @@ impl Attempt {
                 resolve(host, *port, options)?
             }
             Address::Fd(number) => {
-                stage = Stage::Connecting(inherited::take_connected(*number)?);
+                stage = AttemptStage::Connecting(inherited::take_connected(*number)?);
                 VecDeque::new()
             }
             Address::Systemd(name) => {
                 let number = inherited::only_activated(name.as_deref())?;
-                stage = Stage::Connecting(inherited::take_connected(number)?);
+                stage = AttemptStage::Connecting(inherited::take_connected(number)?);
                 VecDeque::new()
             }
             // Not verified.
@@ -116,8 +146,8 @@ impl Attempt {
     /// If no address can be reached, or the handshake fails. Then the attempt is over.
     pub(crate) fn step(&mut self, now: Instant) -> io::Result<Option<Stream>> {
         loop {
-            match mem::replace(&mut self.stage, Stage::Next) {
-                Stage::Next => {
+            match mem::replace(&mut self.stage, AttemptStage::Next) {
+                AttemptStage::Next => {
                     let Some(target) = self.targets.pop_front() else {
                         return Err(mem::replace(&mut self.failed, io::ErrorKind::NotFound.into()));
                     };
@@ -125,36 +155,36 @@ impl Attempt {
                     match begin(&target, self.keep_alive) {
                         Ok(socket) => {
                             self.new_socket = true;
-                            self.stage = Stage::Connecting(socket);
+                            self.stage = AttemptStage::Connecting(socket);
                         }
                         Err(error) => self.failed = error,
                     }
                 }
-                Stage::Connecting(socket) => match is_made(&socket) {
+                AttemptStage::Connecting(socket) => match is_made(&socket) {
                     Ok(true) => {
                         #[cfg(feature = "tls")]
                         if let Some(client) = self.tls.take() {
                             let stream = TlsStream::of_client(client, socket.into());
-                            self.stage = Stage::ShakingHands(Box::new(stream));
+                            self.stage = AttemptStage::ShakingHands(Box::new(stream));
                             continue;
                         }
                         return Ok(Some(Stream::Socket(socket)));
                     }
                     Ok(false) if now < self.until => {
-                        self.stage = Stage::Connecting(socket);
+                        self.stage = AttemptStage::Connecting(socket);
                         return Ok(None);
                     }
                     Ok(false) => self.failed = silent("the server does not accept the connection"),
                     Err(error) => self.failed = error,
                 },
                 #[cfg(feature = "tls")]
-                Stage::ShakingHands(stream) => match stream.handshake() {
+                AttemptStage::ShakingHands(stream) => match stream.handshake() {
                     Ok(()) => return Ok(Some(Stream::Tls(stream))),
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                         return Err(tls::explain_end(error));
                     }
                     Err(_) if now < self.until => {
-                        self.stage = Stage::ShakingHands(stream);
+                        self.stage = AttemptStage::ShakingHands(stream);
                         return Ok(None);
                     }
                     Err(_) => return Err(silent("the server does not complete the TLS handshake")),
@@ -171,11 +201,11 @@ impl Attempt {
     /// Waits until there is something for [`step`](Attempt::step) to do, at most until this address has had its time.
     pub(super) fn wait(&self) -> io::Result<()> {
         let (socket, flags) = match &self.stage {
-            Stage::Next => return Ok(()),
-            Stage::Connecting(socket) => (socket.as_fd(), PollFlags::OUT),
+            AttemptStage::Next => return Ok(()),
+            AttemptStage::Connecting(socket) => (socket.as_fd(), PollFlags::OUT),
             // What we send fits into an empty socket.
             #[cfg(feature = "tls")]
-            Stage::ShakingHands(stream) => (stream.as_fd(), PollFlags::IN),
+            AttemptStage::ShakingHands(stream) => (stream.as_fd(), PollFlags::IN),
         };
         let left = self.until.saturating_duration_since(Instant::now()).max(SHORTEST);
         let timeout = Timespec::try_from(left).unwrap_or_default();
@@ -187,10 +217,10 @@ impl Attempt {
 
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.stage {
-            Stage::Next => None,
-            Stage::Connecting(socket) => Some(socket.as_fd()),
+            AttemptStage::Next => None,
+            AttemptStage::Connecting(socket) => Some(socket.as_fd()),
             #[cfg(feature = "tls")]
-            Stage::ShakingHands(stream) => Some(stream.as_fd()),
+            AttemptStage::ShakingHands(stream) => Some(stream.as_fd()),
         }
     }
 
