@@ -14,8 +14,6 @@ pub(crate) use admission::{
 pub use limits::{Limits, Quota};
 pub(crate) use origin::{DoorRole, GivenRole, Notices, Origin};
 pub use users::Access;
-#[cfg(feature = "mux")]
-pub(crate) use users::Decision;
 pub(crate) use users::{Groups, group_id, groups_of, user_id};
 #[cfg(feature = "roles")]
 pub(crate) use users::{is_mapped_group, is_nobody};

@@ -33,7 +33,7 @@ pub use self::builder::EngineBuilder;
 use self::builder::OnThreadStart;
 use self::event_loop::{AllPosted, Loop, Posted};
 #[cfg(feature = "mux")]
-pub(crate) use self::frozen::{ArrivalState, Freezing, ServerState};
+pub(crate) use self::frozen::{ArrivalState, Freezing, ListenerState, ServerState};
 pub(crate) use self::gate::Gate;
 #[cfg(feature = "mux")]
 pub(crate) use self::handover::{Paused, Returning};

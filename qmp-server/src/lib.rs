@@ -143,8 +143,8 @@ pub use machine::{
 pub use metrics::{Metrics, MetricsEndpoint, MetricsOfAll, register_metrics};
 #[cfg(feature = "mux")]
 pub use mux::{
-    Dial, DialIn, Frozen, Handover, InFlightCommand, Mux, UnknownUpstreamLost, UpstreamLost,
-    UpstreamStatus,
+    Dial, DialIn, DialInSockets, Frozen, Handover, InFlightCommand, Mux, UnknownUpstreamLost,
+    UpstreamLost, UpstreamStatus,
 };
 pub use observe::{ClientStatus, RunningCommand, ServerStatus, TracePoints, version};
 #[cfg(feature = "roles")]

@@ -3,6 +3,7 @@
 
 mod connection;
 mod dial;
+mod dial_in;
 mod events;
 mod handover;
 #[cfg(test)]
@@ -25,8 +26,9 @@ use qmp_dispatch::proto::{Capability, Greeting, Json, Version};
 use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
 use tracing::Span;
 
-use self::dial::Door;
 pub use self::dial::{Dial, DialIn};
+pub use self::dial_in::DialInSockets;
+use self::dial_in::{DialInSocket, Membership, Seat};
 use self::handover::MuxHandover;
 pub use self::handover::{Frozen, Handover};
 use self::link::{CONNECT_TIMEOUT, UpstreamLink};
@@ -86,8 +88,12 @@ struct Shared {
     dial_in: Option<DialIn>,
     /// What was [opened](Mux::open), until the mux serves.
     opened: Mutex<Option<OpenedUpstream>>,
-    /// Where the server connects, whose file is removed when the mux has ended.
-    door: OnceLock<Arc<Door>>,
+    /// The sockets among which it does.
+    dial_in_sockets: OnceLock<DialInSockets>,
+    /// That at which it does, which is closed when the mux has ended.
+    dial_in_socket: OnceLock<Arc<DialInSocket>>,
+    /// The place there, until no server is wanted any more.
+    membership: Mutex<Option<Membership>>,
     name: Option<String>,
     /// What the log says of this mux is said in it.
     span: Span,
@@ -114,8 +120,8 @@ struct Shared {
 enum OpenedUpstream {
     /// The connection that was inherited.
     Inherited(Box<Attempt>),
-    /// Where it connects.
-    Door(Arc<Door>),
+    /// The place of the one that connects.
+    Seat(Arc<Seat>),
 }
 
 /// What has become of the server for the clients.
@@ -165,7 +171,9 @@ impl Mux {
             connect,
             dial_in,
             opened: Mutex::new(None),
-            door: OnceLock::new(),
+            dial_in_sockets: OnceLock::new(),
+            dial_in_socket: OnceLock::new(),
+            membership: Mutex::default(),
             name: name.map(str::to_owned),
             span: name.map_or_else(Span::none, |name| tracing::error_span!("mux", machine = name)),
             upstream: Arc::new(Upstream::new()),
@@ -267,9 +275,13 @@ impl Mux {
         }
         let open = || -> io::Result<Option<OpenedUpstream>> {
             if let Some(dial_in) = &self.shared.dial_in {
-                let door = Arc::new(Door::open(dial_in)?);
-                let _ = self.shared.door.set(Arc::clone(&door));
-                return Ok(Some(OpenedUpstream::Door(door)));
+                let (name, upstream) = (self.shared.name.as_deref(), &self.shared.upstream);
+                let sockets = self.shared.dial_in_sockets.get_or_init(DialInSockets::default);
+                let membership = sockets.seat(dial_in, name, upstream)?;
+                let _ = self.shared.dial_in_socket.set(Arc::clone(&membership.socket));
+                let seat = Arc::clone(&membership.seat);
+                *self.shared.membership() = Some(membership);
+                return Ok(Some(OpenedUpstream::Seat(seat)));
             }
             if !self.shared.is_inherited() || self.shared.handed_over().is_some() {
                 return Ok(None);
@@ -330,7 +342,8 @@ impl Mux {
         let _entered = self.shared.span.clone().entered();
         link.serve(engine, server, handover)?;
         engine.add_link(Box::new(link));
-        Ok(())
+        // A server that is handed over has the first claim to its place.
+        self.shared.dial_in_socket.get().map_or(Ok(()), |socket| socket.serve_on(engine))
     }
 
     /// Has the figures of the server for the clients tell of the upstream server, too, from now on; otherwise they do when
@@ -380,6 +393,23 @@ impl Mux {
     /// ```
     pub fn only_of_user(self, uid: u32) -> Mux {
         let _ = self.shared.peer.set(uid);
+        self
+    }
+
+    /// Lets the servers of this mux and others connect at the same socket, if it listens for one that
+    /// [connects](Dial::In): where others that were given the same `sockets` do, if its address is the same. Those that share
+    /// a socket serve on one engine. To be called before the mux [opens](Mux::open).
+    ///
+    /// ```
+    /// use qmp_server::{DialInSockets, Mux};
+    ///
+    /// let sockets = DialInSockets::default();
+    /// let upstream = "unix:/run/qemu.sock,dial-in=on,mode=0666,user=0".parse()?;
+    /// let mux = Mux::named("vm0", upstream)?.dial_in_at(&sockets);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dial_in_at(self, sockets: &DialInSockets) -> Mux {
+        let _ = self.shared.dial_in_sockets.set(sockets.clone());
         self
     }
 
@@ -459,8 +489,9 @@ impl Mux {
         if let Some(server) = server {
             server.wait_until_ended();
         }
-        // The link may end a little later, and the program before that.
-        self.shared.door.get().into_iter().for_each(|door| door.clean_up());
+        // The program may end before anything else happens.
+        self.shared.shut_down();
+        self.shared.dial_in_socket.get().into_iter().for_each(|socket| socket.wait_until_left());
     }
 
     /// Ends the server for the clients, in its order. The connection to the upstream server lasts until that has answered
@@ -497,6 +528,10 @@ impl Shared {
 
     fn opened(&self) -> MutexGuard<'_, Option<OpenedUpstream>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn membership(&self) -> MutexGuard<'_, Option<Membership>> {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn handed_over(&self) -> MutexGuard<'_, Option<MuxHandover>> {
@@ -539,6 +574,8 @@ impl Shared {
 
     fn shut_down(&self) {
         self.shutting_down.store(true, Ordering::SeqCst);
+        let membership = self.membership().take();
+        drop(membership);
         if let Some(server) = self.server() {
             server.stop();
         }

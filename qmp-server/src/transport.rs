@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) use self::address::options;
 pub use self::address::{Address, AddressError};
 pub use self::certificate_name::CertificateName;
-#[cfg(any(feature = "roles", feature = "tls"))]
+#[cfg(any(feature = "mux", feature = "roles", feature = "tls"))]
 pub(crate) use self::certificate_name::ExpectedName;
 pub(crate) use self::connect::LONGEST_TIMEOUT;
 pub use self::connect::{Connect, ConnectTls, KeepAlive};

@@ -7,7 +7,7 @@ use std::mem::{Discriminant, discriminant};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use qmp_server::{Address, Dial, Listen};
+use qmp_server::{Address, Dial, DialIn, Listen};
 
 use crate::Failure;
 use crate::config::Sourced;
@@ -17,17 +17,17 @@ use crate::options::ServerOptions;
 /// twice, and no machine is the mux itself.
 #[derive(Default)]
 pub(crate) struct Taken {
-    listened: Places,
-    upstream: Places,
+    listened: Places<Address>,
+    upstream: Places<Dial>,
 }
 
-type Places = HashMap<Place, Vec<Address>>;
+type Places<T> = HashMap<Place, Vec<T>>;
 
 /// What one server has of [`Taken`].
 #[derive(Default)]
 pub(crate) struct Claim {
     listened: Vec<(Place, Address)>,
-    upstream: Option<(Place, Address)>,
+    upstream: Option<(Place, Dial)>,
 }
 
 /// Looks for what one server alone takes twice.
@@ -78,18 +78,19 @@ impl Taken {
             let Some(upstream) = &options.mux.upstream else { continue };
             let address = upstream.value.address();
             let place = Place::of(address);
-            if overlaps(&self.listened, &place, address) {
+            if overlaps(&self.listened, &place, address, |listened| listened) {
                 let reason = format_args!("the mux itself listens at {address}");
                 return Err(upstream.blame("upstream", reason));
             }
-            let is_single = matches!(upstream.value, Dial::In(_))
-                || matches!(address, Address::Fd(_) | Address::Systemd(_));
-            if is_single && overlaps(&self.upstream, &place, address) {
-                let reason = format_args!("{address} is the upstream server of another machine");
-                return Err(upstream.blame("upstream", reason));
+            let mut others = self.upstream.get(&place).into_iter().flatten();
+            // Those that are there go together, so one of them is enough.
+            if let Some(other) = others.find(|other| overlap(address, other.address())) {
+                check_beside(&upstream.value, other).map_err(|reason| {
+                    upstream.blame("upstream", format_args!("{address}: {reason}"))
+                })?;
             }
-            self.upstream.entry(place.clone()).or_default().push(address.clone());
-            claim.upstream = Some((place, address.clone()));
+            self.upstream.entry(place.clone()).or_default().push(upstream.value.clone());
+            claim.upstream = Some((place, upstream.value.clone()));
         }
         Ok(())
     }
@@ -106,11 +107,11 @@ impl Taken {
         }
         let address = &sourced.value.address;
         let place = Place::of(address);
-        if overlaps(&self.listened, &place, address) {
+        if overlaps(&self.listened, &place, address, |listened| listened) {
             let reason = format_args!("{address} is listened at twice");
             return Err(sourced.blame(key, reason));
         }
-        if overlaps(&self.upstream, &place, address) {
+        if overlaps(&self.upstream, &place, address, Dial::address) {
             let reason = format_args!("{address} is the upstream server of a machine");
             return Err(sourced.blame(key, reason));
         }
@@ -124,8 +125,8 @@ impl Taken {
         for (place, address) in claim.listened {
             remove(&mut self.listened, place, &address);
         }
-        if let Some((place, address)) = claim.upstream {
-            remove(&mut self.upstream, place, &address);
+        if let Some((place, dial)) = claim.upstream {
+            remove(&mut self.upstream, place, &dial);
         }
     }
 
@@ -136,14 +137,31 @@ impl Taken {
     }
 }
 
-fn overlaps(places: &Places, place: &Place, address: &Address) -> bool {
-    let there = places.get(place);
-    there.is_some_and(|there| there.iter().any(|other| overlap(address, other)))
+/// Whether two machines can have upstream servers at addresses that overlap. Any number of muxes may connect to one server;
+/// what there is once is one machine's, unless those that connect there are told apart.
+fn check_beside(one: &Dial, other: &Dial) -> Result<(), &'static str> {
+    let is_single = |dial: &Dial| matches!(dial.address(), Address::Fd(_) | Address::Systemd(_));
+    match (one, other) {
+        (Dial::In(one), Dial::In(other)) => DialIn::check_beside(one, other),
+        (Dial::In(_), _) | (_, Dial::In(_)) => Err("the server of another machine connects there"),
+        _ if is_single(one) => Err("it is the upstream server of another machine"),
+        _ => Ok(()),
+    }
 }
 
-fn remove(places: &mut Places, place: Place, address: &Address) {
+fn overlaps<T>(
+    places: &Places<T>,
+    place: &Place,
+    address: &Address,
+    of: impl Fn(&T) -> &Address,
+) -> bool {
+    let there = places.get(place);
+    there.is_some_and(|there| there.iter().any(|other| overlap(address, of(other))))
+}
+
+fn remove<T: PartialEq>(places: &mut Places<T>, place: Place, taken: &T) {
     if let Entry::Occupied(mut there) = places.entry(place) {
-        let at = there.get().iter().position(|other| other == address);
+        let at = there.get().iter().position(|other| other == taken);
         at.map(|at| there.get_mut().swap_remove(at));
         if there.get().is_empty() {
             there.remove();

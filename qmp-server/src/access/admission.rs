@@ -44,6 +44,15 @@ pub(crate) struct Policy {
 pub(crate) struct Logged(Mutex<(Option<Instant>, HashMap<String, u32>)>);
 
 impl Logged {
+    /// Counts one more of this user. Returns what its line in the log ends with, if it is to have one.
+    pub(crate) fn line(&self, user: &str) -> Option<&'static str> {
+        match self.count(user.to_owned(), Instant::now()) {
+            ..MOST_LINES => Some(""),
+            MOST_LINES => Some("; more are not logged for a while"),
+            _ => None,
+        }
+    }
+
     /// How many there are now of this user.
     fn count(&self, user: String, now: Instant) -> u32 {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,9 +144,7 @@ impl Admission {
     /// Tells of a client that is not let in.
     pub(crate) fn tell(&self, Refused { peer, why, reason }: &Refused) {
         let user = peer.as_ref().map(Peer::user).unwrap_or_default();
-        let lines = self.logged.count(user, Instant::now());
-        if lines <= MOST_LINES {
-            let last = if lines == MOST_LINES { "; more are not logged for a while" } else { "" };
+        if let Some(last) = self.logged.line(&user) {
             match peer {
                 Some(peer) => tracing::warn!("client {peer} is refused: {reason}{last}"),
                 None => tracing::warn!("a client is refused: {reason}{last}"),

@@ -6,18 +6,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use qmp_dispatch::proto::client::{self, Ids, Session, SessionError, SessionState};
-use qmp_dispatch::proto::{Capability, Greeting};
+use qmp_dispatch::proto::client::{self, Ids, Session, SessionError, SessionState, Stage};
+use qmp_dispatch::proto::{Capability, Event as QmpEvent, Greeting};
 
 use serde::{Deserialize, Serialize};
 
 use crate::io::{Event, Interest};
 use crate::session::{Descriptor, Written};
 use crate::transport::connect::stream::Stream;
-use crate::transport::{Luggage, Packing, Received, invalid};
+use crate::transport::{Luggage, Packing, Peer, Received, Transport, invalid};
 
 /// What is read at a time.
 const BUFFER_SIZE: usize = 64 << 10;
+
+/// One input reads no more often than this before others get their turn.
+const READS_PER_INPUT: usize = 16;
 
 pub(super) struct Connection {
     stream: Stream,
@@ -52,6 +55,46 @@ struct Outgoing {
     text: String,
     at: usize,
     descriptor: Option<Arc<Descriptor>>,
+}
+
+/// Why there is no connection, or not any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) why: String,
+    /// The server has ended because it was told to: by `quit`, or as the guest or somebody else has
+    /// shut the machine down.
+    pub(super) orderly: bool,
+}
+
+impl End {
+    /// On one line: the server may have a say in this, and it gets into the log.
+    pub(super) fn broken(why: impl ToString) -> End {
+        End { why: why.to_string().replace(char::is_control, " "), orderly: false }
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => End::broken("it has closed the connection"),
+            _ => End::broken(error),
+        }
+    }
+}
+
+impl From<SessionError> for End {
+    fn from(error: SessionError) -> End {
+        match error {
+            SessionError::Invalid(invalid) => {
+                End::broken(format_args!("it sends rubbish: {invalid}"))
+            }
+            SessionError::SecondGreeting => End::broken("it greets twice"),
+            SessionError::NegotiationRefused(error) => {
+                End::broken(format_args!("negotiation failed: {error}"))
+            }
+            error => End::broken(error),
+        }
+    }
 }
 
 impl Connection {
@@ -132,13 +175,37 @@ impl Connection {
         }
     }
 
-    /// Receives what is there into `buffer`, which must be empty. Nothing is received when there is nothing.
+    /// Receives what is there, though not for longer than others can wait, and passes each message on. Returns how many
+    /// bytes there were.
     ///
     /// # Errors
     ///
-    /// If the connection has ended; an error of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the server has
-    /// ended it.
-    pub(super) fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+    /// If the connection has ended, or is not worth going on with.
+    pub(super) fn receive_messages(
+        &mut self,
+        mut received: impl FnMut(&mut Connection, client::Received<u64>) -> Result<(), End>,
+    ) -> Result<usize, End> {
+        let (mut buffer, mut bytes) = (Vec::new(), 0);
+        for _ in 0..READS_PER_INPUT {
+            if !self.readable {
+                break;
+            }
+            buffer.clear();
+            self.receive(&mut buffer)?;
+            bytes += buffer.len();
+            let mut input = &buffer[..];
+            while let Some(message) = self.session.read(&mut input) {
+                received(self, message?)?;
+            }
+        }
+        match self.write_closed && !self.readable {
+            true => Err(End::broken("it does not read any more")),
+            false => Ok(bytes),
+        }
+    }
+
+    /// Receives into `buffer`, which must be empty. Nothing is received when there is nothing.
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.reserve_exact(BUFFER_SIZE);
         match self.stream.receive(buffer) {
             Ok(Received { bytes: 0, .. }) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -155,12 +222,29 @@ impl Connection {
         }
     }
 
-    /// Takes the next message from the front of `input`.
-    pub(super) fn read(
-        &mut self,
-        input: &mut &[u8],
-    ) -> Option<Result<client::Received<u64>, SessionError>> {
-        self.session.read(input)
+    /// Goes on with what comes before the greeting; see [`Transport::handshake`](crate::Transport::handshake).
+    pub(super) fn handshake(&self) -> io::Result<()> {
+        self.stream.transport().map_or(Ok(()), Transport::handshake)
+    }
+
+    /// Who is at the other end of TLS.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.stream.transport()?.peer().ok()
+    }
+
+    /// Whether commands can be executed.
+    pub(super) fn is_ready(&self) -> bool {
+        self.session.stage() == Stage::Ready
+    }
+
+    /// Notes whether the event says that the machine, and so its server, is about to end, or that it is not.
+    pub(super) fn note_end(&mut self, event: &QmpEvent) {
+        match &*event.name {
+            "SHUTDOWN" => self.ending = true,
+            // With -no-shutdown the machine is stopped instead, and can be started again.
+            "STOP" | "RESET" | "RESUME" => self.ending = false,
+            _ => {}
+        }
     }
 
     /// Makes what the session has to transmit a message of its own, with which the descriptor goes.
@@ -226,13 +310,16 @@ mod tests {
         let mut greeting =
             br#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}}, "capabilities": []}}"#
                 .as_slice();
-        assert!(matches!(connection.read(&mut greeting), Some(Ok(Received::Greeting(_)))));
+        assert!(matches!(connection.session.read(&mut greeting), Some(Ok(Received::Greeting(_)))));
         connection.flush();
         let negotiation = packet(&far);
         let (_, id) = negotiation.split_once(r#""id":"#).unwrap();
         let id = id.trim_end().trim_end_matches('}');
         let response = format!(r#"{{"return": {{}}, "id": {id}}}"#);
-        assert!(matches!(connection.read(&mut response.as_bytes()), Some(Ok(Received::Ready))));
+        assert!(matches!(
+            connection.session.read(&mut response.as_bytes()),
+            Some(Ok(Received::Ready))
+        ));
 
         let request = |connection: &mut Connection, number| {
             connection.session.request("stop", None, Band::InBand, number).unwrap();

@@ -3,24 +3,20 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::str::FromStr;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::access::{Access, Decision, user_id};
-use crate::listen::{Parsed, bind};
-use crate::transport::connect::stream::Stream;
+use crate::access::user_id;
+use crate::listen::Parsed;
 use crate::transport::options::{self, Setting, switch};
-use crate::transport::{Listener, Opened, Transport};
 use crate::{Address, AddressError, Connect, Listen};
 
 /// How a [`Mux`](crate::Mux) and its upstream server come together.
 ///
 /// Written as a [`Connect`], or with `dial-in=on` among the options of a [`Listen`] if the server connects: `user=NAME` is then the
 /// user whose process it must be at a Unix socket, by name or number, in place of the own user and root. What QEMU is told is
-/// understood there: `server=off,reconnect-ms=N`.
+/// understood there: `server=off,reconnect-ms=N`. Servers of several machines can connect at [one socket](crate::DialInSockets).
 ///
 /// ```
 /// use qmp_server::Dial;
@@ -81,6 +77,59 @@ impl DialIn {
         DialIn { listen, user: None }
     }
 
+    /// Whether the servers of two machines can connect at the same socket, and be told apart: at a Unix socket by the
+    /// [user](DialIn::user) of their processes, with TLS by the names in their certificates.
+    ///
+    /// ```
+    /// use qmp_server::Dial;
+    ///
+    /// let dial_in = |text: &str| match text.parse() {
+    ///     Ok(Dial::In(dial_in)) => *dial_in,
+    ///     other => panic!("{other:?}"),
+    /// };
+    /// let first = dial_in("unix:/run/qemu.sock,dial-in=on,mode=0666,user=1001");
+    /// let second = dial_in("unix:/run/qemu.sock,dial-in=on,mode=0666,user=1002");
+    /// assert!(first.check_beside(&second).is_ok());
+    /// let other = dial_in("unix:/run/qemu.sock,dial-in=on");
+    /// assert_eq!(first.check_beside(&other).unwrap_err(), "another machine listens there with other options");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If they cannot, with the reason.
+    pub fn check_beside(&self, other: &DialIn) -> Result<(), &'static str> {
+        if self.of_all() != other.of_all() {
+            return Err("another machine listens there with other options");
+        }
+        let tells_apart = |dial_in: &DialIn| match dial_in.listen.address {
+            // What is inherited turns out to be a Unix socket or not.
+            Address::Unix(_) | Address::UnixAbstract(_) | Address::Fd(_) | Address::Systemd(_) => {
+                true
+            }
+            Address::Tls { .. } => !dial_in.allow_names().is_empty(),
+            Address::Tcp { .. } | Address::Vsock { .. } | Address::Stdio => false,
+        };
+        match tells_apart(self) && tells_apart(other) {
+            true => Ok(()),
+            false => Err(
+                "it is another machine's, too, and nothing tells them apart: expected unix:PATH, or tls:HOST:PORT with \
+                 client-ca=FILE and allow-name=NAME",
+            ),
+        }
+    }
+
+    /// The names in certificates of servers that may connect.
+    pub(super) fn allow_names(&self) -> &[String] {
+        self.listen.tls.as_ref().map_or(&[], |tls| &tls.allow_names)
+    }
+
+    /// How to listen for the servers of all machines that connect there.
+    pub(super) fn of_all(&self) -> Listen {
+        let mut listen = self.listen.clone();
+        listen.tls.iter_mut().for_each(|tls| tls.allow_names.clear());
+        listen
+    }
+
     fn parse(address: Address, settings: Vec<Setting>) -> Result<DialIn, String> {
         let (mut user, mut rest) = (None, Vec::new());
         for (name, value) in settings {
@@ -138,102 +187,6 @@ impl FromStr for Dial {
 impl<'de> Deserialize<'de> for Dial {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Dial, D::Error> {
         deserializer.deserialize_str(Parsed(PhantomData))
-    }
-}
-
-/// Where servers connect, and which of them may.
-pub(super) struct Door {
-    listener: Box<dyn Listener>,
-    access: Access,
-    #[cfg(feature = "tls")]
-    has_tls: bool,
-}
-
-/// A server that has connected, during its handshake.
-pub(super) struct Arriving {
-    transport: Box<dyn Transport>,
-    pub(super) until: Instant,
-}
-
-/// What has come of it.
-pub(super) enum Arrived {
-    /// It has to do something first.
-    NotYet(Arriving),
-    /// It is one that may connect.
-    Connected(Stream),
-}
-
-impl Door {
-    pub(super) fn open(DialIn { listen, user }: &DialIn) -> io::Result<Door> {
-        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let mut access = Access::default();
-        if let Some(user) = user {
-            access.allow_user(user)?;
-        }
-        let mut opened = bind(listen).map_err(|error| error.reason)?.into_iter();
-        let mut listener = match (opened.next(), opened.next()) {
-            (Some(Opened::Listener(listener)), None) => listener,
-            (_, Some(_)) => return Err(invalid("systemd has passed more than one such socket")),
-            _ => return Err(invalid("is connected, and nobody can connect there")),
-        };
-        listener.open()?;
-        Ok(Door {
-            listener,
-            access,
-            #[cfg(feature = "tls")]
-            has_tls: listen.tls.is_some(),
-        })
-    }
-
-    /// The next server that has connected. Its handshake may take this long.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is none.
-    pub(super) fn accept(&self, now: Instant, patience: Duration) -> io::Result<Arriving> {
-        Ok(Arriving { transport: self.listener.accept()?, until: now + patience })
-    }
-
-    /// Goes on with the handshake, and decides whether the server may connect.
-    pub(super) fn admit(&self, arriving: Arriving, now: Instant) -> io::Result<Arrived> {
-        let transport = &arriving.transport;
-        match transport.handshake() {
-            Ok(()) => {}
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            Err(_) if now < arriving.until => return Ok(Arrived::NotYet(arriving)),
-            Err(_) => {
-                let error = "it does not complete the TLS handshake";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, error));
-            }
-        }
-        let peer = transport.peer()?;
-        if !matches!(self.access.decide(&peer), Decision::Yes) {
-            let error = format!("{peer} has connected, and may not");
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
-        }
-        #[cfg(feature = "tls")]
-        if self.has_tls {
-            return Ok(Arrived::Connected(Stream::Tls(arriving.transport)));
-        }
-        let socket = transport.as_fd().try_clone_to_owned()?;
-        Ok(Arrived::Connected(Stream::Socket(socket)))
-    }
-
-    /// Removes the file of the socket.
-    pub(super) fn clean_up(&self) {
-        self.listener.clean_up();
-    }
-}
-
-impl AsFd for Door {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-}
-
-impl AsFd for Arriving {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.transport.as_fd()
     }
 }
 

@@ -14,21 +14,24 @@
 //!   any ── the mux ends ──▶ Ended
 //! ```
 //!
+//! If the server is the one that connects, `Listening` is in the place of the five in the middle: until a server
+//! [comes](super::dial_in) that could be served already.
+//!
 //! It is lent out for each of its inputs, and so may call responders, and relay events, in the order in which answers and
 //! events come.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::Dispatcher;
-use qmp_dispatch::proto::client::{Received, RequestTooLarge, SessionError, Stage};
-use qmp_dispatch::proto::{Band, Capability, Error, Event};
+use qmp_dispatch::proto::client::{Received, RequestTooLarge, Stage};
+use qmp_dispatch::proto::{Band, Capability, Error};
 
-use super::connection::Connection;
-use super::dial::{Arrived, Arriving, Door};
+use super::connection::{Connection, End};
+use super::dial_in::Seat;
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use super::handover::{MuxHandover, MuxState};
 use super::lost::UpstreamLost;
@@ -67,51 +70,8 @@ const WINDOW_WITH_OOB: usize = 6;
 /// After so many bytes of requests, what was chosen is sent before others are.
 const SENT_TOGETHER: usize = 16 << 10;
 
-/// One input reads no more often than this before others get their turn.
-const READS_PER_INPUT: usize = 16;
-
 /// Looking up names is one owner's, for all links.
 const LOOK_UPS: u64 = 1;
-
-/// Why there is no connection, or not any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct End {
-    why: String,
-    /// The server has ended because it was told to: by `quit`, or as the guest or somebody else has
-    /// shut the machine down.
-    orderly: bool,
-}
-
-impl End {
-    /// On one line: the server may have a say in this, and it gets into the log.
-    fn broken(why: impl ToString) -> End {
-        End { why: why.to_string().replace(char::is_control, " "), orderly: false }
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> End {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => End::broken("it has closed the connection"),
-            _ => End::broken(error),
-        }
-    }
-}
-
-impl From<SessionError> for End {
-    fn from(error: SessionError) -> End {
-        match error {
-            SessionError::Invalid(invalid) => {
-                End::broken(format_args!("it sends rubbish: {invalid}"))
-            }
-            SessionError::SecondGreeting => End::broken("it greets twice"),
-            SessionError::NegotiationRefused(error) => {
-                End::broken(format_args!("negotiation failed: {error}"))
-            }
-            error => End::broken(error),
-        }
-    }
-}
 
 /// See the diagram at the head of this file.
 enum State {
@@ -120,7 +80,6 @@ enum State {
     },
     /// Until the server has connected, if that is at its end.
     Listening,
-    Arriving(Arriving),
     Preparing(Prepared),
     Connecting(Box<Attempt>),
     /// If the server is silent until `silent_at`, that is told once.
@@ -143,8 +102,8 @@ pub(super) struct UpstreamLink {
     shared: Arc<Shared>,
     dispatcher: Dispatcher,
     state: State,
-    /// Where the server connects, if this end listens.
-    door: Option<Arc<Door>>,
+    /// Who connects, if this end listens.
+    seat: Option<Arc<Seat>>,
     /// How many connections there have been, from a random number on.
     connections: u64,
     /// When the last attempt to connect began.
@@ -172,13 +131,11 @@ impl Link for UpstreamLink {
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
-            State::Listening => self.door.as_ref().map(|door| door.as_fd()),
-            State::Arriving(arriving) => Some(arriving.as_fd()),
             State::Connecting(attempt) => attempt.socket(),
             State::Greeting { connection, .. }
             | State::Negotiating { connection, .. }
             | State::Serving { connection } => Some(connection.socket()),
-            State::Waiting { .. } | State::Preparing(_) | State::Ended => None,
+            State::Waiting { .. } | State::Listening | State::Preparing(_) | State::Ended => None,
         }
     }
 
@@ -284,6 +241,7 @@ impl UpstreamLink {
         }
         drop(luggage);
         if let Some(connection) = connection {
+            self.seat.iter().for_each(|seat| seat.occupy());
             self.state = State::Serving { connection: Box::new(connection) };
         }
         let gate = match (is_connected, self.keeps(), greeting.is_some()) {
@@ -308,9 +266,9 @@ impl UpstreamLink {
         let now = Instant::now();
         // One that was inherited is there, or the mux ends.
         let waits = shared.upstream.lost_policy() == UpstreamLost::Keep || shared.is_inherited();
-        let (state, door) = match opened {
+        let (state, seat) = match opened {
             Some(OpenedUpstream::Inherited(attempt)) => (State::Connecting(attempt), None),
-            Some(OpenedUpstream::Door(door)) => (State::Waiting { until: now }, Some(door)),
+            Some(OpenedUpstream::Seat(seat)) => (State::Waiting { until: now }, Some(seat)),
             None => (State::Waiting { until: now }, None),
         };
         UpstreamLink {
@@ -319,7 +277,7 @@ impl UpstreamLink {
             dispatcher,
             early_until: (!waits).then(|| now + EARLY),
             state,
-            door,
+            seat,
             connections: super::random() >> 1,
             began: now,
             pause: FIRST_PAUSE,
@@ -335,7 +293,6 @@ impl UpstreamLink {
         match state {
             State::Waiting { until } if now < until => Ok(State::Waiting { until }),
             State::Waiting { .. } | State::Listening => self.begin(now),
-            State::Arriving(arriving) => self.arrive(arriving, now),
             State::Preparing(prepared) => match prepared.take() {
                 None => Ok(State::Preparing(prepared)),
                 Some(attempt) => self.connect(Box::new(attempt?), now),
@@ -352,13 +309,10 @@ impl UpstreamLink {
 
     fn begin(&mut self, now: Instant) -> Result<State, End> {
         self.began = now;
-        if let Some(door) = &self.door {
-            // Another one than that of the connection before, or the same again, which is as well.
-            self.new_socket = true;
-            return match door.accept(now, CONNECT_TIMEOUT) {
-                Ok(arriving) => self.arrive(arriving, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(State::Listening),
-                Err(error) => Err(error.into()),
+        if let Some(seat) = &self.seat {
+            return match seat.take() {
+                Some(connection) => self.taken(connection, now),
+                None => Ok(State::Listening),
             };
         }
         let upstream = &self.shared.connect;
@@ -371,16 +325,12 @@ impl UpstreamLink {
         Ok(State::Preparing(Prepared::aside(LOOK_UPS, upstream, CONNECT_TIMEOUT, wake)))
     }
 
-    /// Goes on with a server that has connected. Others wait until it has gone.
-    fn arrive(&mut self, arriving: Arriving, now: Instant) -> Result<State, End> {
-        let Some(door) = &self.door else { return Ok(State::Waiting { until: now }) };
-        match door.admit(arriving, now)? {
-            Arrived::NotYet(arriving) => Ok(State::Arriving(arriving)),
-            Arrived::Connected(stream) => {
-                self.new_socket = true;
-                self.made(stream, now)
-            }
-        }
+    /// Goes on with a server that has connected, and has greeted and negotiated.
+    fn taken(&mut self, mut connection: Box<Connection>, now: Instant) -> Result<State, End> {
+        self.new_socket = true;
+        self.connections += 1;
+        self.connected(&mut connection);
+        self.exchange(connection, None, LinkInput::default(), now)
     }
 
     fn connect(&mut self, mut attempt: Box<Attempt>, now: Instant) -> Result<State, End> {
@@ -414,7 +364,8 @@ impl UpstreamLink {
         if let Some(event) = input.event {
             connection.ready(event);
         }
-        let received = self.receive(&mut connection);
+        let received =
+            connection.receive_messages(|connection, received| self.received(connection, received));
         if let Err(end) = received {
             return Err(End { orderly: connection.ending, ..end });
         }
@@ -422,10 +373,6 @@ impl UpstreamLink {
         let next = connection.session.stage();
         let silent_at = match silent_at {
             _ if next != stage => Some(now + ANSWER_EXPECTED),
-            // Others that have connected wait for it, and the one that is meant may be among them.
-            Some(at) if at <= now && self.door.is_some() => {
-                return Err(End::broken("it has connected, and does not greet or negotiate"));
-            }
             Some(at) if at <= now => {
                 self.tell_of_silence(&connection);
                 None
@@ -437,25 +384,6 @@ impl UpstreamLink {
             Stage::Negotiation => State::Negotiating { connection, silent_at },
             _ => State::Serving { connection },
         })
-    }
-
-    fn receive(&mut self, connection: &mut Connection) -> Result<(), End> {
-        let mut buffer = Vec::new();
-        for _ in 0..READS_PER_INPUT {
-            if !connection.is_readable() {
-                break;
-            }
-            buffer.clear();
-            connection.receive(&mut buffer)?;
-            let mut input = &buffer[..];
-            while let Some(received) = connection.read(&mut input) {
-                self.received(connection, received?)?;
-            }
-        }
-        match connection.write_closed && !connection.is_readable() {
-            true => Err(End::broken("it does not read any more")),
-            false => Ok(()),
-        }
     }
 
     fn received(
@@ -470,7 +398,7 @@ impl UpstreamLink {
             // Before the greeting they are left over from the client before.
             Received::Event(_) if connection.session.stage() == Stage::Greeting => {}
             Received::Event(event) => {
-                connection.ending = tells_end(&event).unwrap_or(connection.ending);
+                connection.note_end(&event);
                 self.dispatcher.relay(&event);
             }
             Received::Response { request, result } => {
@@ -565,6 +493,8 @@ impl UpstreamLink {
     /// There is no connection any more, or none has come about.
     fn lost(&mut self, end: End, now: Instant) -> State {
         self.new_socket = true;
+        // The next one may come at once, though it has to wait a little.
+        self.seat.iter().for_each(|seat| seat.vacate());
         let was_connected = self.shared.upstream.is_connected();
         if was_connected {
             self.tell_clients(&end);
@@ -658,7 +588,6 @@ impl UpstreamLink {
     fn next(&mut self) -> LinkNext {
         let at = match &self.state {
             State::Waiting { until } => Some(*until),
-            State::Arriving(arriving) => Some(arriving.until),
             State::Connecting(attempt) => Some(attempt.until()),
             State::Greeting { silent_at, .. } | State::Negotiating { silent_at, .. } => *silent_at,
             State::Listening | State::Preparing(_) | State::Serving { .. } | State::Ended => None,
@@ -666,7 +595,7 @@ impl UpstreamLink {
         let timer =
             at.into_iter().chain(self.ends_at).chain(self.early_until).chain(self.look_at).min();
         let (interest, again) = match &self.state {
-            State::Connecting(_) | State::Arriving(_) => (Interest::ReadableWritable, false),
+            State::Connecting(_) => (Interest::ReadableWritable, false),
             State::Greeting { connection, .. }
             | State::Negotiating { connection, .. }
             | State::Serving { connection } => (connection.interest(), connection.is_readable()),
@@ -685,17 +614,8 @@ impl UpstreamLink {
 /// Also if it ends by a panic: nobody waits for an answer that does not come.
 impl Drop for UpstreamLink {
     fn drop(&mut self) {
-        self.door.iter().for_each(|door| door.clean_up());
+        // No server is given to a mux that has none to look at it.
+        self.seat.iter().for_each(|seat| seat.occupy());
         self.shared.upstream.lost("the mux ends", |_| true);
-    }
-}
-
-/// Whether the event says that the machine, and so its server, is about to end, or that it is not.
-fn tells_end(event: &Event) -> Option<bool> {
-    match &*event.name {
-        "SHUTDOWN" => Some(true),
-        // With -no-shutdown the machine is stopped instead, and can be started again.
-        "STOP" | "RESET" | "RESUME" => Some(false),
-        _ => None,
     }
 }

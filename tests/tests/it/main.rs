@@ -35,6 +35,7 @@ mod mux;
 mod mux_clients;
 mod mux_control;
 mod mux_descriptors;
+mod mux_dial_in;
 mod mux_dials;
 mod mux_faults;
 mod mux_hanging;

@@ -138,21 +138,23 @@ fn dialled_in(options: &str) -> (Server, PathBuf) {
 }
 
 #[test]
-fn a_server_that_connects_is_shared_and_the_next_one_waits_for_its_end() {
-    let (mux, path) = dialled_in("");
+fn a_server_that_connects_is_shared_and_another_one_when_it_has_gone() {
+    let (mut mux, path) = dialled_in("");
     let connect = || Peer::of(UnixStream::connect(&path).unwrap());
     let mut first = connect();
-    let mut second = connect();
-    second.greet("[]");
     first.greet("[]");
     first.negotiate();
     let mut client = mux.negotiated();
     client.send_command("one");
     let request = first.expect("one");
+    connect().expect_end();
+    mux.process().expect_log("has connected, and is refused: the machine has a server");
     first.answer(&request, "{}");
     client.expect(r#"{"return": {}}"#);
     drop(first);
     client.expect_event("__org.qmp-server_UPSTREAM_DISCONNECTED");
+    let mut second = connect();
+    second.greet("[]");
     second.negotiate();
     client.expect_event("__org.qmp-server_UPSTREAM_CONNECTED");
     client.send_command("two");
@@ -198,7 +200,7 @@ fn a_server_of_another_user_is_not_spoken_to() {
     let (mut mux, path) = dialled_in(",user=65534");
     let mut stranger = Peer::of(UnixStream::connect(&path).unwrap());
     stranger.expect_end();
-    mux.process().expect_log("has connected, and may not");
+    mux.process().expect_log("has connected, and is refused: it may not");
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use qmp_dispatch::Responder;
 use qmp_dispatch::proto::Error;
-use qmp_server::{Engine, Frozen, Handover, MetricsOfAll, Mux, Server, ServerHandle};
+use qmp_server::{
+    DialInSockets, Engine, Frozen, Handover, MetricsOfAll, Mux, Server, ServerHandle,
+};
 
 use super::inbox::{Inbox, Message};
 use super::machine::Machine;
@@ -22,6 +24,8 @@ use crate::{Failure, clients};
 /// The machines, and what they have in common.
 pub(super) struct Fleet {
     engine: Engine,
+    /// Where upstream servers connect, each for one or several of the machines.
+    dial_in_sockets: DialInSockets,
     audits: Audits,
     metrics: MetricsOfAll,
     taken: Taken,
@@ -83,6 +87,7 @@ impl Fleet {
         let engine = Engine::builder().per_user(clients::share_of_user(options)).start();
         Ok(Fleet {
             engine: engine.map_err(Failure::usage)?,
+            dial_in_sockets: DialInSockets::default(),
             audits: Audits::default(),
             metrics: MetricsOfAll::default(),
             taken,
@@ -101,6 +106,7 @@ impl Fleet {
         (machine, claim): (Machine, Claim),
     ) -> Result<Prepared, Failure> {
         let made = machine.mux().and_then(|mux| {
+            let mux = mux.dial_in_at(&self.dial_in_sockets);
             let handed_over = self.handed_over.as_mut();
             let (server, rules) = machine.server(&mux, &mut self.audits, handed_over)?;
             Ok((mux, server, rules))

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Mux;
 use super::super::upstream::Upstream;
+use super::super::{DialInSockets, Mux};
 use super::MuxState;
-use crate::engine::{Engine, Freezing, Paused, ServerState};
+use crate::engine::{Engine, Freezing, ListenerState, Paused, ServerState};
 use crate::server::{Inherited, InheritedClients, InheritedListener, Server, ServerHandle};
 use crate::session::TextsTaken;
 use crate::transport::inherited::STORE_NAME;
@@ -25,6 +25,9 @@ struct Package {
     /// Other servers, by name.
     #[serde(default)]
     servers: Vec<(String, ServerState)>,
+    /// Sockets at which upstream servers connect.
+    #[serde(default)]
+    dial_in: Vec<ListenerState>,
     /// Events that several clients have not read.
     texts: Vec<String>,
     /// Of the program that packs.
@@ -103,6 +106,7 @@ impl fmt::Debug for Frozen {
 pub struct Handover {
     muxes: Vec<MuxState>,
     servers: Vec<(String, ServerState)>,
+    dial_in: Inherited,
     texts: Arc<TextsTaken>,
     luggage: Arc<Mutex<Luggage>>,
     program: String,
@@ -156,10 +160,16 @@ impl Handover {
         });
         let servers = servers.collect::<io::Result<_>>()?;
         let Freezing { packing, shared, links, left_behind, .. } = freezing;
-        let muxes = links.into_iter().filter_map(|link| link.downcast().ok()).map(|link| *link);
+        let (mut muxes, mut dial_in) = (Vec::new(), Vec::new());
+        for link in links {
+            match link.downcast() {
+                Ok(mux) => muxes.push(*mux),
+                Err(link) => dial_in.extend(link.downcast().map(|listener| *listener)),
+            }
+        }
         let texts = shared.into_texts().iter().map(|text| text.as_ref().to_owned()).collect();
-        let (muxes, program) = (muxes.collect(), program.to_owned());
-        let packed = packing.finish(&Package { muxes, servers, texts, program })?;
+        let program = program.to_owned();
+        let packed = packing.finish(&Package { muxes, servers, dial_in, texts, program })?;
         Ok(Frozen { packed, left_behind, upstreams, _paused: paused })
     }
 
@@ -179,12 +189,14 @@ impl Handover {
             }
         }
         let unpacked = received?;
-        let Package { muxes, servers, texts, program } = unpacked.data;
+        let Package { muxes, servers, dial_in, texts, program } = unpacked.data;
+        let mut luggage = unpacked.descriptors;
         Ok(Handover {
             muxes,
             servers,
+            dial_in: take_listeners(dial_in, &mut luggage),
             texts: Arc::new(texts.into()),
-            luggage: Arc::new(Mutex::new(unpacked.descriptors)),
+            luggage: Arc::new(Mutex::new(luggage)),
             program,
         })
     }
@@ -198,6 +210,15 @@ impl Handover {
     /// the server [listens](Server::listen): listeners that are asked for again are not opened anew. Does nothing if there was
     /// no such mux.
     pub fn resume(&mut self, mux: &Mux, server: Server) -> Server {
+        // Also for a new machine at the socket of others.
+        if let Some(dial_in) = &mux.shared.dial_in {
+            let opened_as = dial_in.listen.address.to_string();
+            let listeners = &mut self.dial_in.listeners;
+            if let Some(place) = listeners.iter().position(|one| one.opened_as == opened_as) {
+                let sockets = mux.shared.dial_in_sockets.get_or_init(DialInSockets::default);
+                sockets.inherit(listeners.swap_remove(place));
+            }
+        }
         let is_it = |state: &MuxState| state.name == mux.shared.name;
         let Some(place) = self.muxes.iter().position(is_it) else { return server };
         let mut state = self.muxes.swap_remove(place);
@@ -221,18 +242,8 @@ impl Handover {
     fn pass_on(&self, state: ServerState, server: Server) -> Server {
         let ServerState { listeners, opened, arrivals, sessions } = state;
         let mut luggage = self.luggage.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut inherited = Inherited::default();
+        let mut inherited = take_listeners(listeners, &mut luggage);
         inherited.opened = opened;
-        for listener in listeners {
-            match (listener.opened_as, luggage.take(listener.socket)) {
-                (Some(opened_as), Ok(socket)) => {
-                    let file = listener.file;
-                    inherited.listeners.push(InheritedListener { opened_as, socket, file });
-                }
-                (_, Err(error)) => tracing::error!(%error, "a listener was not handed over"),
-                (None, Ok(_)) => {}
-            }
-        }
         let server = server.with_arrivals(arrivals, &mut luggage);
         drop(luggage);
         let (texts, luggage) = (Arc::clone(&self.texts), Arc::clone(&self.luggage));
@@ -252,16 +263,24 @@ impl Drop for Handover {
         let mut luggage = self.luggage.lock().unwrap_or_else(PoisonError::into_inner);
         let muxes = self.muxes.drain(..).map(|mux| mux.server);
         let servers = self.servers.drain(..).map(|(_, server)| server);
-        for listener in muxes.chain(servers).flat_map(|server| server.listeners) {
-            if let (Some(opened_as), Ok(socket)) =
-                (listener.opened_as, luggage.take(listener.socket))
-            {
-                let mut inherited = Inherited::default();
-                let file = listener.file;
-                inherited.listeners.push(InheritedListener { opened_as, socket, file });
-            }
+        for server in muxes.chain(servers) {
+            drop(take_listeners(server.listeners, &mut luggage));
         }
     }
+}
+
+fn take_listeners(listeners: Vec<ListenerState>, luggage: &mut Luggage) -> Inherited {
+    let mut inherited = Inherited::default();
+    for ListenerState { opened_as, socket, file } in listeners {
+        match (opened_as, luggage.take(socket)) {
+            (Some(opened_as), Ok(socket)) => {
+                inherited.listeners.push(InheritedListener { opened_as, socket, file });
+            }
+            (_, Err(error)) => tracing::error!(%error, "a listener was not handed over"),
+            (None, Ok(_)) => {}
+        }
+    }
+    inherited
 }
 
 impl fmt::Debug for Handover {

@@ -76,6 +76,15 @@ const RECORD: usize = 16 << 10;
 
 #[cfg(feature = "mux")]
 impl Stream {
+    /// What is between the socket and what is said.
+    pub(crate) fn transport(&self) -> Option<&dyn Transport> {
+        match self {
+            Stream::Socket(_) => None,
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => Some(&**stream),
+        }
+    }
+
     /// Checks that a process of this user is at the other end. Only a Unix socket has such.
     pub(crate) fn check_peer(&self, uid: u32) -> io::Result<()> {
         match self {
