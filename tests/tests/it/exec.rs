@@ -2,18 +2,22 @@
 //! `mux --exec`: the program becomes QEMU, and a mux stands in its monitor's place.
 
 use std::io::{PipeReader, Read, Write, pipe};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 
 use qmp_proto::Dialect;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tests::endpoint::Endpoint;
 use tests::process::run;
 use tests::programs::Oracle;
 use tests::server::{Client, LIMIT, program, qmp_server, refusal};
+use tests::waiting::{wait_for, wait_until};
+
+const DONE: &str = r#"{"return": {}}"#;
 
 /// The arguments by which libvirt passes a monitor as descriptor 8.
 const MONITOR: &str = "-chardev socket,id=charmonitor,fd=8,server=on,wait=off \
@@ -162,6 +166,86 @@ fn a_connection_is_taken_over_like_a_listener() {
     assert!(received.contains("SHUTDOWN"), "{received}");
     let (status, said) = started.end();
     assert!(status.success(), "{said}");
+}
+
+/// The mux beside the QEMU that was started here.
+fn mux_of(started: &Started) -> i32 {
+    let dir = started.dir.path().canonicalize().unwrap();
+    let numbers = std::fs::read_dir("/proc").unwrap();
+    let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut muxes = numbers.filter(|number: &i32| {
+        let of = |file: &str| Path::new("/proc").join(number.to_string()).join(file);
+        let words = std::fs::read(of("cmdline")).unwrap_or_default();
+        std::fs::read_link(of("cwd")).is_ok_and(|cwd| cwd == dir)
+            && String::from_utf8_lossy(&words).contains("--behind=mux:")
+    });
+    muxes.next().expect("there is a mux")
+}
+
+#[test]
+fn an_upgrade_is_seen_by_neither_side() {
+    for dialect in Dialect::ALL {
+        let Some(qemu) = Oracle::of(dialect).program("qemu-system-x86_64") else { return };
+        let mut started = Started::new(&format!(
+            "--listen unix:{{name}}.sock --log-filter info --exec -- {} -name vm1 -machine none \
+             -nodefaults -display none -S {MONITOR} 2>log.txt",
+            qemu.display()
+        ));
+        let log = started.dir.path().join("log.txt");
+        let mut libvirt = check_shared(&started);
+        let mut other = Client::connect(&Endpoint::Unix(started.dir.path().join("vm1.sock")));
+        other.negotiate("{}");
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(LIMIT)).unwrap();
+        let request = br#"{"execute": "getfd", "arguments": {"fdname": "net"}}"#;
+        libvirt.send_with(request, &[theirs.as_fd()]);
+        libvirt.expect(DONE);
+        drop(theirs);
+        let mux = Pid::from_raw(mux_of(&started)).unwrap();
+        let descriptors = || {
+            let path = format!("/proc/{}/fd", mux.as_raw_nonzero());
+            std::fs::read_dir(path).unwrap().count()
+        };
+        let mut open = None;
+        for upgrade in 1..=3 {
+            // Half a request before, and the rest after.
+            libvirt.send(r#"{"execute": "query-na"#);
+            other.send_command("query-name");
+            kill_process(mux, Signal::USR2).unwrap();
+            wait_for(|| {
+                let log = std::fs::read_to_string(&log).unwrap();
+                match log.matches("another program has handed over").count() {
+                    done if done >= upgrade => Ok(()),
+                    _ => Err(log),
+                }
+            });
+            libvirt.send(r#"me"}"#);
+            libvirt.expect(r#"{"return": {"name": "vm1"}}"#);
+            other.expect(r#"{"return": {"name": "vm1"}}"#);
+            check_shared(&started);
+            assert_eq!(mux_of(&started), mux.as_raw_nonzero().get());
+            // With the clients that have just left, maybe.
+            let open = *open.get_or_insert_with(descriptors);
+            wait_until(|| descriptors() <= open);
+        }
+        // QEMU uses what it was passed before, under the name of before: its end of the pair is closed with this.
+        let backend = r#"{"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": "net"}}, "server": false}}"#;
+        libvirt.send(&format!(
+            r#"{{"execute": "chardev-add", "arguments": {{"id": "net", "backend": {backend}}}}}"#
+        ));
+        libvirt.expect(DONE);
+        libvirt.send(r#"{"execute": "chardev-remove", "arguments": {"id": "net"}}"#);
+        libvirt.expect(DONE);
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+        // The process is QEMU still, and its end is everybody's.
+        let killed = Command::new("kill").args(["-KILL", &started.pid()]).status().unwrap();
+        assert!(killed.success());
+        libvirt.expect_end();
+        other.expect_end();
+        assert_eq!(started.child.wait().unwrap().signal(), Some(9));
+        wait_until(|| !Path::new(&format!("/proc/{}", mux.as_raw_nonzero())).exists());
+        assert!(!started.dir.path().join("vm1.sock").exists());
+    }
 }
 
 /// Whoever waits for the end of a pipe that QEMU has inherited does not wait for the mux.
