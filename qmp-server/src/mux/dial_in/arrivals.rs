@@ -55,7 +55,7 @@ const UNKNOWN: &str = "it is not known who it is";
 const LISTENER: u64 = 0;
 
 /// A server that has connected.
-struct Arrival {
+struct ArrivingServer {
     /// Who is to blame for it, as far as is known at first.
     owner: String,
     /// `None` during the handshake of TLS.
@@ -76,7 +76,7 @@ pub(super) struct DialInLink {
     /// Has the listener and all arrivals.
     poll: Poll,
     /// By their numbers, which are in the order in which they came.
-    arrivals: BTreeMap<u64, Arrival>,
+    arrivals: BTreeMap<u64, ArrivingServer>,
     /// The same, by who is to blame.
     owners: HashMap<String, BTreeSet<u64>>,
     /// The number of the last one.
@@ -242,7 +242,7 @@ impl DialInLink {
         }
         self.owners.entry(owner.clone()).or_default().insert(number);
         let (received, asked, until) = (0, false, now + PATIENCE);
-        let arrival = Arrival { owner, peer: known, connection, received, asked, until };
+        let arrival = ArrivingServer { owner, peer: known, connection, received, asked, until };
         self.arrivals.insert(number, arrival);
         self.make_room(number);
         self.go_on(number);
@@ -261,20 +261,22 @@ impl DialInLink {
     }
 
     fn refuse_late(&mut self, now: Instant) {
-        let is_late = |(_, oldest): &(&u64, &Arrival)| oldest.until <= now;
+        let is_late = |(_, oldest): &(&u64, &ArrivingServer)| oldest.until <= now;
         while let Some((&number, _)) = self.arrivals.first_key_value().filter(is_late) {
             self.refuse(number, "it does not greet and negotiate");
         }
     }
 
     fn refuse(&mut self, number: u64, reason: &str) {
-        let Some(Arrival { owner, peer, connection, .. }) = self.take(number) else { return };
+        let Some(ArrivingServer { owner, peer, connection, .. }) = self.take(number) else {
+            return;
+        };
         self.socket.tell(peer.or_else(|| connection.peer()).as_ref(), &owner, reason);
         self.socket.close_aside(connection);
     }
 
     /// Takes a server out, which is not watched any more then.
-    fn take(&mut self, number: u64) -> Option<Arrival> {
+    fn take(&mut self, number: u64) -> Option<ArrivingServer> {
         let arrival = self.arrivals.remove(&number)?;
         if let Some(its) = self.owners.get_mut(&arrival.owner) {
             its.remove(&number);
@@ -307,7 +309,7 @@ impl DialInLink {
     }
 }
 
-impl Arrival {
+impl ArrivingServer {
     /// Goes on as far as there is input. Returns the place that is the server's, once that is known.
     fn step(&mut self, socket: &DialInSocket) -> Result<Option<Arc<Seat>>, String> {
         let peer = match &self.peer {
