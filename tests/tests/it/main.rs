@@ -25,6 +25,7 @@ mod guide;
 mod inherited;
 mod introspection;
 mod isolation;
+mod libvirt;
 mod lifecycle;
 mod limits;
 mod lingering;
