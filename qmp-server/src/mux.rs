@@ -413,14 +413,14 @@ impl Mux {
         self
     }
 
-    /// Says what becomes of clients when the upstream server is lost, in place of the default. To be called before the mux
-    /// serves.
+    /// Says what becomes of clients when the upstream server is lost. By default they are
+    /// [disconnected](UpstreamLost::Disconnect). To be called before the mux serves.
     ///
     /// ```
     /// use qmp_server::{Mux, UpstreamLost};
     ///
     /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
-    /// let mux = mux.on_upstream_lost(UpstreamLost::Disconnect);
+    /// let mux = mux.on_upstream_lost(UpstreamLost::Keep);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_upstream_lost(self, what: UpstreamLost) -> Mux {

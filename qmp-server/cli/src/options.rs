@@ -287,8 +287,8 @@ pub(crate) struct UpstreamOptions {
     #[serde(skip)]
     pub(crate) quiet: bool,
     /// What becomes of clients when the server is lost, and while it is not there: disconnect (they get
-    /// the end, and are refused, as by the server itself), keep (they get errors; this is the default)
-    /// or exit (as disconnect, and the mux ends); those of addresses with notices=on always stay
+    /// the end, and are refused, as by the server itself; this is the default), keep (they stay, and get
+    /// errors) or exit (as disconnect, and the mux ends); those of addresses with notices=on always stay
     #[arg(long, value_name = "WHAT")]
     pub(crate) upstream_lost: Option<Lost>,
 }

@@ -11,16 +11,20 @@ use std::str::FromStr;
 /// use qmp_server::UpstreamLost;
 ///
 /// assert_eq!("keep".parse(), Ok(UpstreamLost::Keep));
+/// assert_eq!(UpstreamLost::default(), UpstreamLost::Disconnect);
 /// let error = "wait".parse::<UpstreamLost>().unwrap_err();
 /// assert_eq!(error.to_string(), "'wait' is not disconnect, keep or exit");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UpstreamLost {
     /// As if they were its own clients: they get what is left for them, no answers to what is unanswered, and the end.
     /// Until the server has greeted again, and before it has greeted for the first time, nobody can connect: the system
     /// refuses clients where that is [possible](crate::Listener::shut). Elsewhere, such as at a socket that was inherited,
     /// they are disconnected at once; those that come before the first greeting can wait for it for five seconds.
+    ///
+    /// This is the default.
+    #[default]
     Disconnect,
     /// They stay, and get errors for what is unanswered; unless the server has ended as it was told to: then they are
     /// disconnected. Others can connect, and are greeted in the name of the last upstream server. Before the first one,
@@ -28,15 +32,6 @@ pub enum UpstreamLost {
     Keep,
     /// As [`Disconnect`](UpstreamLost::Disconnect), and the mux ends.
     Exit,
-}
-
-/// What is done if nothing is said.
-pub(super) const DEFAULT: UpstreamLost = UpstreamLost::Keep;
-
-impl Default for UpstreamLost {
-    fn default() -> UpstreamLost {
-        DEFAULT
-    }
 }
 
 /// Something else than what may become of clients.

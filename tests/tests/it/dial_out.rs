@@ -121,7 +121,7 @@ fn a_mux_connects_to_its_managers_and_serves_others_as_well() {
             "--upstream",
             "unix:upstream.sock",
             "--listen",
-            "unix:{sock}",
+            "unix:{sock},notices=on",
             "--listen",
             &format!("{address},reconnect-ms=5"),
         ],

@@ -4,7 +4,7 @@
 //!
 //! - A block `console` is run by a shell in a directory of its own. A command has to print the output that follows it, where
 //!   `...` stands for anything and times in events may differ. A command without output has to succeed. A server stays in
-//!   the background as soon as its sockets exist. [`SETTINGS`] has the files that a block needs, and
+//!   the background as soon as it greets at its sockets. [`SETTINGS`] has the files that a block needs, and
 //!   [`in_the_directory`] replaces paths.
 //! - The output of `socat - UNIX:...` is a dialogue: lines that begin with `{'` are typed, the others must come back.
 //! - A block `toml` must pass `--check-config`, unless it is for Cargo.
@@ -39,12 +39,13 @@ const NOT_RUN: [(&str, &str); 8] = [
 ];
 
 /// What a block needs: the document, a text in the block, and the need.
-const SETTINGS: [(&str, &str, Setting); 6] = [
+const SETTINGS: [(&str, &str, Setting); 7] = [
     ("README.md", "socat - UNIX:qmp.sock", Setting::Server("qmp.sock")),
     ("README.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
     ("operate.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
     ("operate.md", "qmp-server status unix:qmp.sock", Setting::Server("qmp.sock")),
     ("roles.md", "--upstream unix:/run/vm1/qemu.sock", Setting::Server("qemu.sock")),
+    ("mux.md", "operators.sock,notices=on", Setting::Server("qemu.sock")),
     (
         "configuration.md",
         "--check-config",
@@ -217,16 +218,18 @@ fn check_commands(document: &str, block: &Block, dir: &TempDir) {
     let shown = commands(&block.text);
     // A mark after each command, which preserves `$?`, separates the outputs.
     let mut script = "trap 'kill $(jobs -p) 2>/dev/null' EXIT\n".to_owned();
+    // The door of a mux is there before it is open; who may not execute the command is greeted, too.
+    script += "greets() { qmp-server call unix:$1 query-version >/dev/null 2>&1; [ $? -ne 2 ]; }\n";
     for Shown { command, .. } in &shown {
         let here = in_the_directory(command);
         if is_run(command) && serves(&here) {
             let here = here.trim_end_matches(['&', ' ']);
             writeln!(script, "{here} >>background.log 2>&1 &").unwrap();
             for socket in sockets(here) {
-                let there = format!("[ -S {socket} ]");
                 let still_running = "kill -0 $! || { cat background.log; break; }";
-                writeln!(script, "until {there}; do {still_running}; sleep 0.01; done").unwrap();
-                writeln!(script, "{there}").unwrap();
+                let greets = format!("greets {socket}");
+                writeln!(script, "until {greets}; do {still_running}; sleep 0.01; done").unwrap();
+                writeln!(script, "{greets}").unwrap();
             }
         } else if is_run(command) {
             writeln!(script, "{here}").unwrap();

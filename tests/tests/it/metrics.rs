@@ -191,7 +191,8 @@ fn an_upstream_server_that_comes_and_goes_is_counted() {
 fn the_metrics_of_a_mux_can_be_had_before_there_is_an_upstream_server() {
     let dir = tempfile::tempdir().unwrap();
     let address = format!("unix:{}", dir.path().join("missing.sock").display());
-    let (_mux, port) = start_with_metrics(&["mux", "--upstream", &address]);
+    let mux = ["mux", "--upstream", &address, "--upstream-lost", "keep"];
+    let (_mux, port) = start_with_metrics(&mux);
     assert_eq!(scrape(port).value(&metric("upstream_connected")), 0.0);
 }
 

@@ -23,7 +23,8 @@ fn check_shared(mux: &Server, name: &str) {
 }
 
 fn mux(upstream: &str) -> Server {
-    Server::start_with(["mux", "--upstream", upstream, "--listen", "unix:{sock}"])
+    let arguments = ["mux", "--upstream", upstream, "--upstream-lost", "keep"];
+    Server::start_with(arguments.into_iter().chain(["--listen", "unix:{sock}"]))
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients of a mux see when its server is not there, by `--upstream-lost` and at doors with notices.
+//! What clients of a mux see when its server is not there: by default, by `--upstream-lost` and at doors with notices.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -116,8 +116,6 @@ fn answer(peer: &mut Peer, command: &str) {
 #[test]
 fn clients_find_what_the_server_itself_would_leave_them_round_by_round() {
     let doors = [
-        "--upstream-lost",
-        "disconnect",
         "--listen",
         "unix:door.sock,mode=0640",
         "--listen",

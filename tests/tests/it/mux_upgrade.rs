@@ -36,8 +36,8 @@ fn goes_on(mux: &mut Server, why: &str) {
 fn a_program_that_refuses_its_configuration_is_not_executed() {
     let dir = tempfile::Builder::new().prefix("qmp-mux-").tempdir().unwrap();
     let file = dir.path().join("mux.toml");
-    fs::write(&file, "listen = ['unix:qmp.sock']\n[mux]\nupstream = 'unix:upstream.sock'\n")
-        .unwrap();
+    let text = "listen = ['unix:qmp.sock,notices=on']\n[mux]\nupstream = 'unix:upstream.sock'\n";
+    fs::write(&file, text).unwrap();
     let scripted = Scripted::listen(&dir.path().join("upstream.sock"));
     let mut mux = Server::start_in(dir, ["mux", "--config", "mux.toml", "--log-filter", "info"]);
     let mut upstream = scripted.accept_and_negotiate("[]");

@@ -8,7 +8,9 @@ use tempfile::TempDir;
 
 use super::{Frozen, Handover};
 use crate::mux::lines::{LIMIT, Lines, pass};
-use crate::{Address, Discipline, Engine, Limits, Listen, Mux, Server, system_time, version};
+use crate::{
+    Address, Discipline, Engine, Limits, Listen, Mux, Server, UpstreamLost, system_time, version,
+};
 
 struct Site {
     folder: TempDir,
@@ -38,6 +40,7 @@ impl Site {
     fn run(&self, handover: Option<&mut Handover>) -> Running {
         let engine = Engine::new().unwrap();
         let mux = Mux::new(self.address("upstream.sock").into()).unwrap();
+        let mux = mux.on_upstream_lost(UpstreamLost::Keep);
         let dispatcher = Dispatcher::new(mux.registry().unwrap(), version(), system_time);
         let server = Server::new(dispatcher)
             .discipline(Discipline::OnePerMonitor)
@@ -67,7 +70,7 @@ impl Site {
 
     fn client(&self, oob: bool) -> Lines {
         let path = self.folder.path().join("qmp.sock");
-        // It listens once the upstream server has greeted.
+        // It is greeted once the upstream server has greeted.
         let mut client = Lines::new(UnixStream::connect(path).unwrap());
         client.expect("QMP");
         let enable = if oob { r#", "arguments": {"enable": ["oob"]}"# } else { "" };
