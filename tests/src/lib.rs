@@ -15,6 +15,7 @@
 //! - [`server`] starts our own server for a test, [`connection`] talks to it, [`programs`] finds the clients that are
 //!   not written in Rust.
 //! - [`upstream`] starts the mux in front of a QEMU program; [`scripted`] is a server controlled by a test.
+//! - [`stdio`] shares a server at standard input and output, again and again.
 //! - [`upgrades`] upgrades a mux under load, again and again.
 //! - [`waiting`] waits until a condition holds.
 
@@ -39,6 +40,7 @@ pub mod report;
 pub mod schema;
 pub mod scripted;
 pub mod server;
+pub mod stdio;
 pub mod upgrades;
 pub mod upstream;
 pub mod waiting;

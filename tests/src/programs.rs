@@ -11,6 +11,7 @@ use crate::server::target_dir;
 
 /// The versions of the Python packages that the tests are for.
 pub const PYTHON_REQUIREMENTS: &str = include_str!("../interop/requirements.txt");
+const NODE_PACKAGES: &str = include_str!("../interop/node-packages.txt");
 /// The virtual environment that `cargo xtask test` makes, in the target directory.
 pub const PYTHON_ENVIRONMENT: &str = "interop-venv";
 
@@ -84,15 +85,32 @@ impl Oracle {
 pub fn find_python(name: &str) -> Option<PathBuf> {
     let environment = target_dir().join(PYTHON_ENVIRONMENT);
     let program = environment.join("bin").join(name);
-    if program.is_file() && is_current(&environment) {
+    if program.is_file() && has(&environment, "requirements.txt", PYTHON_REQUIREMENTS) {
         return Some(program);
     }
     absent(name, "run `cargo xtask test`, which makes a Python environment in the target directory")
 }
 
-fn is_current(environment: &Path) -> bool {
-    std::fs::read_to_string(environment.join("requirements.txt"))
-        .is_ok_and(|text| text == PYTHON_REQUIREMENTS)
+/// Finds Node, and the directory with the packages that `cargo xtask test` installs where Node and npm are. `None` means
+/// that what is only for these packages is left out.
+///
+/// # Panics
+///
+/// If the packages are absent or of other versions, Node and npm are not, and `CI=true` is set.
+#[must_use]
+pub fn find_node() -> Option<(PathBuf, PathBuf)> {
+    let node = find_optional("node")?;
+    find_optional("npm")?;
+    let environment = target_dir().join("interop-node");
+    if has(&environment, "node-packages.txt", NODE_PACKAGES) {
+        return Some((node, environment.join("node_modules")));
+    }
+    absent("node-qemu", "run `cargo xtask test`, which installs it into the target directory")
+}
+
+/// Whether everything in this list has been installed there.
+fn has(environment: &Path, list: &str, packages: &str) -> bool {
+    std::fs::read_to_string(environment.join(list)).is_ok_and(|text| text == packages)
 }
 
 fn absent<T>(name: &str, how_to_install: &str) -> Option<T> {

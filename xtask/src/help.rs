@@ -36,6 +36,8 @@ cargo xtask TASK
                                   attack serve and mux in every known way at once, beside polite clients and a bare echo
     soak --upgrades N [--machines N]
                                   upgrade a mux under load, in place and by restarts
+    soak --stdio N [--qemu RELEASE]
+                                  start a mux at standard input and output N times, and miss no byte
     release [--dry-run] [--install] CRATE...|all
                                   check, pack, verify, publish and tag crates; --dry-run stops after verifying
     dist [archive|deb] [--check]  build the archive and the package of the program; --check builds them again elsewhere,

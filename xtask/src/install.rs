@@ -2,7 +2,7 @@
 //! Installs what tasks need besides Rust. If everything is present, nothing is installed and the network is not used.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::command::{Failure, Outcome, exists, output_of, run};
@@ -22,7 +22,8 @@ pub(crate) fn install_test_tools() -> Outcome {
         let python = if has_python() { &[][..] } else { &PYTHON_PACKAGES };
         missing_packages(&TEST_PROGRAMS).chain(python.iter().copied()).collect()
     })?;
-    install_python_environment()
+    install_python_environment()?;
+    install_node_packages()
 }
 
 /// Installs those programs that are missing, and prints their names.
@@ -79,26 +80,54 @@ fn install_packages(packages: &[&str]) -> Outcome {
 
 /// Creates a virtual environment in the target directory with exactly the packages of `requirements.txt`.
 fn install_python_environment() -> Outcome {
-    let requirements = root().join("tests/interop/requirements.txt");
-    let environment = target_dir().join("interop-venv");
-    // The copy of the requirements is written last: without it, an environment is incomplete and is made again.
-    let done = environment.join("requirements.txt");
-    let wanted = files::read(&requirements)?;
+    install_listed("requirements.txt", "interop-venv", |list, _, environment| {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment))?;
+        let mut pip = Command::new(environment.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        run(pip.arg("--requirement").arg(list).stdin(Stdio::null()))
+    })
+}
+
+/// Installs the packages of `node-packages.txt` into the target directory. Without Node, what is tested with these packages
+/// is left out.
+fn install_node_packages() -> Outcome {
+    if !(exists("node") && exists("npm")) {
+        println!("skipped: packages for Node, as node or npm is absent");
+        return Ok(());
+    }
+    install_listed("node-packages.txt", "interop-node", |_, packages, environment| {
+        files::remove(environment)?;
+        let mut npm = Command::new("npm");
+        npm.args([
+            "install",
+            "--silent",
+            "--no-save",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+        ]);
+        npm.arg("--prefix").arg(environment).args(packages);
+        run(npm.stdin(Stdio::null()))
+    })
+}
+
+/// Installs the packages of a list in `tests/interop` into a directory of the target directory, unless that has been done.
+/// `install` gets the file, its packages, and the directory.
+fn install_listed(
+    list: &str,
+    directory: &str,
+    install: impl FnOnce(&Path, &[&str], &Path) -> Outcome,
+) -> Outcome {
+    let file = root().join("tests/interop").join(list);
+    let environment = target_dir().join(directory);
+    // The copy of the list is written last: without it, an environment is incomplete and is made again.
+    let done = environment.join(list);
+    let wanted = files::read(&file)?;
     if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
-    println!(
-        "installing {} into {}",
-        wanted.split_whitespace().collect::<Vec<_>>().join(" "),
-        environment.display()
-    );
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
-    let mut pip = Command::new(python_of(&environment));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    run(pip.arg(&requirements).stdin(Stdio::null()))?;
+    let packages: Vec<_> = wanted.split_whitespace().collect();
+    println!("installing {} into {}", packages.join(" "), environment.display());
+    install(&file, &packages, &environment)?;
     files::write(&done, &wanted)
-}
-
-fn python_of(environment: &Path) -> PathBuf {
-    environment.join("bin/python")
 }

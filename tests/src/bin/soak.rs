@@ -10,6 +10,7 @@ use qmp_proto::Dialect;
 use tests::bench::floor;
 use tests::chaos;
 use tests::hostile::{self, Kind, Target};
+use tests::stdio;
 use tests::upgrades;
 use tests::upstream::Program;
 
@@ -20,6 +21,8 @@ use tests::upstream::Program;
 /// QEMU. The 99th percentile of a polite client's latency is compared with that of a bare echo under the same attack.
 ///
 /// With --upgrades, a mux is executed anew and restarted under load, and every reply has to come once, and in its order.
+///
+/// With --stdio, a mux is started at standard input and output again and again, and no byte may be lost.
 ///
 /// Exits with 0 if all was well, and with 1 if not.
 #[derive(Debug, Parser)]
@@ -48,6 +51,9 @@ struct Arguments {
     /// Machines of the mux that is upgraded
     #[arg(long, value_name = "N", default_value = "20")]
     machines: usize,
+    /// Start a mux at standard input and output instead, this often, and miss no byte
+    #[arg(long, value_name = "N", conflicts_with_all = ["hostile", "upgrades"])]
+    stdio: Option<usize>,
     /// Attack this only: serve or mux
     #[arg(long, value_name = "KIND", requires = "hostile")]
     only: Option<Kind>,
@@ -92,12 +98,16 @@ fn main() -> ExitCode {
             floor::serve(floor::Way::Epoll, socket, line).map_err(|error| error.to_string())
         }
         None if arguments.hostile => attack(&arguments),
-        None => match arguments.upgrades {
-            Some(upgrades) => {
+        None => match (arguments.upgrades, arguments.stdio) {
+            (Some(upgrades), _) => {
                 upgrade(upgrades, arguments.machines);
                 Ok(())
             }
-            None => soak(&arguments),
+            (_, Some(runs)) => {
+                converse(runs, arguments.qemu);
+                Ok(())
+            }
+            (None, None) => soak(&arguments),
         },
     };
     match done {
@@ -127,6 +137,15 @@ fn upgrade(upgrades: usize, machines: usize) {
     println!(
         "{upgrades} upgrades in place and {upgrades} restarts of {machines} machines in {took:.1?}: \
          {replies} replies, none lost, doubled or out of order; the longest took {longest:.1?}"
+    );
+}
+
+fn converse(runs: usize, qemu: Dialect) {
+    let began = Instant::now();
+    let held = stdio::converse(qemu, runs.div_ceil(3));
+    println!(
+        "{held} muxes at standard input and output in {:.1?}: no byte was lost",
+        began.elapsed()
     );
 }
 

@@ -2,42 +2,87 @@
 //! A server is killed and started again, five times: each of the clients that we test with sees through the mux what it
 //! sees on the server itself.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use qapi::qmp::blockdev_del;
 use qapi::{ExecuteError, Qmp, Stream};
+use tempfile::TempDir;
 use tests::process::{Process, Signal};
-use tests::programs::find_python;
+use tests::programs::{find_node, find_python};
 use tests::server::LIMIT;
 use tests::upstream::{Muxed, Program, SOCKET};
 use tests::waiting::wait_for;
 
 const ROUNDS: usize = 5;
+/// Commands that a client executes before the server is killed; it goes on with others until it fails.
 const COMMANDS: usize = 20;
 
-/// What a client sees at a socket, whose server is killed when it is ready. Each answer must be to its own command.
-type Client = fn(socket: &Path, kill: &mut dyn FnMut()) -> Vec<String>;
+/// A server at a socket.
+trait Site {
+    fn socket(&self) -> PathBuf;
+    fn process(&self) -> &Process;
+    fn restart(&mut self);
 
-#[track_caller]
-fn check(client: Client) {
-    let dir = tempfile::Builder::new().prefix("qmp-killed-").tempdir().unwrap();
-    let options = ["--upstream-lost", "disconnect"];
-    let Some(mut muxed) = Muxed::start(Program::StorageDaemon, &options) else { return };
-    for round in 0..ROUNDS {
-        let Some(direct) = Program::StorageDaemon.start_in(dir.path()) else { return };
-        let directly = client(&dir.path().join(SOCKET), &mut || kill(&direct));
-        let socket = muxed.mux.socket();
-        let through = client(&socket, &mut || kill(&muxed.upstream));
-        assert_eq!(through, directly, "round {round}");
-        muxed.restart();
+    fn kill(&self) {
+        self.process().signal(Signal::KILL).unwrap();
     }
 }
 
-fn kill(server: &Process) {
-    server.signal(Signal::KILL).unwrap();
+impl Site for Muxed {
+    fn socket(&self) -> PathBuf {
+        self.mux.socket()
+    }
+
+    fn process(&self) -> &Process {
+        &self.upstream
+    }
+
+    fn restart(&mut self) {
+        Muxed::restart(self);
+    }
+}
+
+/// The server itself.
+struct Direct {
+    dir: TempDir,
+    process: Process,
+}
+
+impl Direct {
+    fn start() -> Option<Direct> {
+        let dir = tempfile::Builder::new().prefix("qmp-killed-").tempdir().unwrap();
+        let process = Program::StorageDaemon.start_in(dir.path())?;
+        Some(Direct { dir, process })
+    }
+}
+
+impl Site for Direct {
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join(SOCKET)
+    }
+
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn restart(&mut self) {
+        self.process.stop().unwrap();
+        self.process = Program::StorageDaemon.start_in(self.dir.path()).unwrap();
+    }
+}
+
+/// Returns what a client sees in all rounds. Each answer must be to its own command, whenever the server is killed.
+type Client = fn(&mut dyn Site) -> Vec<String>;
+
+#[track_caller]
+fn check(client: Client) {
+    let Some(mut direct) = Direct::start() else { return };
+    let options = ["--upstream-lost", "disconnect"];
+    let Some(mut muxed) = Muxed::start(Program::StorageDaemon, &options) else { return };
+    assert_eq!(client(&mut muxed), client(&mut direct));
 }
 
 fn connect(socket: &Path) -> UnixStream {
@@ -64,81 +109,91 @@ fn connecting(socket: &Path) -> String {
     })
 }
 
-fn raw(socket: &Path, kill: &mut dyn FnMut()) -> Vec<String> {
-    let mut stream = BufReader::new(connect(socket));
-    let mut line = || {
-        let mut line = String::new();
-        stream.read_line(&mut line).unwrap();
-        line
-    };
-    assert!(line().contains("QMP"));
-    let mut writer = UnixStream::try_clone(stream.get_ref()).unwrap();
-    writer.write_all(b"{'execute': 'qmp_capabilities'}\n").unwrap();
-    let mut line = || {
-        let mut line = String::new();
-        stream.read_line(&mut line).unwrap();
-        line
-    };
-    line();
-    for number in 0..COMMANDS {
-        writer.write_all(format!("{{'execute': 'no-{number}'}}\n").as_bytes()).unwrap();
-        assert!(line().contains(&format!("The command no-{number} has not been found")));
-    }
-    kill();
-    let mut rest = String::new();
-    let end = match stream.read_to_string(&mut rest) {
-        Ok(0) => "the end".to_owned(),
-        Ok(_) => rest,
-        Err(error) => name(error.kind()),
-    };
-    vec![end, connecting(socket)]
-}
-
-fn by_qapi(socket: &Path, kill: &mut dyn FnMut()) -> Vec<String> {
-    let reader = connect(socket);
-    let writer = reader.try_clone().unwrap();
-    let mut client = Qmp::new(Stream::new(BufReader::new(reader), writer));
-    client.handshake().unwrap();
-    for number in 0..COMMANDS {
-        let node_name = format!("no-{number}");
-        let expected = format!("Failed to find node with node-name='{node_name}'");
-        match client.execute(&blockdev_del { node_name }) {
-            Err(ExecuteError::Qapi(error)) => assert_eq!(error.desc, expected),
-            other => panic!("not an error response: {other:?}"),
+/// Executes commands, one after the other, until that fails, for which the server is killed. Returns how it has failed.
+fn ask(site: &dyn Site, mut execute: impl FnMut(&str) -> Result<String, ErrorKind>) -> String {
+    for number in 0.. {
+        if number == COMMANDS {
+            site.kill();
+        }
+        let node = format!("no-{number}");
+        match execute(&node) {
+            Ok(answer) => {
+                assert_eq!(answer, format!("Failed to find node with node-name='{node}'"));
+            }
+            Err(kind) => return name(kind),
         }
     }
-    kill();
-    let end = match client.execute(&blockdev_del { node_name: "last".to_owned() }) {
-        Err(ExecuteError::Io(error)) => name(error.kind()),
-        other => format!("{other:?}"),
-    };
-    vec![end, connecting(socket)]
+    unreachable!()
 }
 
-fn by_python(socket: &Path, kill: &mut dyn FnMut()) -> Vec<String> {
-    let Some(python) = find_python("python") else { return Vec::new() };
+fn by_qapi(site: &mut dyn Site) -> Vec<String> {
+    let mut seen = Vec::new();
+    for _ in 0..ROUNDS {
+        let reader = connect(&site.socket());
+        let writer = reader.try_clone().unwrap();
+        let mut client = Qmp::new(Stream::new(BufReader::new(reader), writer));
+        client.handshake().unwrap();
+        seen.push(ask(site, |node| {
+            match client.execute(&blockdev_del { node_name: node.to_owned() }) {
+                Err(ExecuteError::Qapi(error)) => Ok(error.desc),
+                Err(ExecuteError::Io(error)) => Err(error.kind()),
+                other => panic!("not an error response: {other:?}"),
+            }
+        }));
+        seen.push(connecting(&site.socket()));
+        site.restart();
+    }
+    seen
+}
+
+/// What a script of `interop` prints.
+fn by_script(command: Option<Command>, site: &mut dyn Site) -> Vec<String> {
+    let Some(mut command) = command else { return Vec::new() };
+    let socket = site.socket();
+    command.arg(&socket).args([ROUNDS, COMMANDS].map(|number| number.to_string()));
     // It does not try again.
-    drop(connect(socket));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/killed_client.py");
-    let mut command = Command::new(python);
-    command.arg(script).arg(socket).stdin(Stdio::piped()).stdout(Stdio::piped());
+    drop(connect(&socket));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut process = Process::start(&mut command).unwrap();
-    let mut stdout = BufReader::new(process.child().stdout.take().unwrap());
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n", "{}", process.stderr());
-    kill();
-    connecting(socket);
-    process.child().stdin.take().unwrap().write_all(b"go\n").unwrap();
-    let mut output = String::new();
-    stdout.read_to_string(&mut output).unwrap();
+    let mut stdin = process.child().stdin.take().unwrap();
+    let mut lines = BufReader::new(process.child().stdout.take().unwrap()).lines();
+    let mut line = || lines.next().map(Result::unwrap);
+    let mut seen = Vec::new();
+    for _ in 0..ROUNDS {
+        let ready = line();
+        assert_eq!(ready.as_deref(), Some("ready"), "{}", process.stderr());
+        site.kill();
+        connecting(&socket);
+        stdin.write_all(b"refused\n").unwrap();
+        let end = |line: &String| line != "done";
+        seen.extend(std::iter::from_fn(&mut line).take_while(end));
+        site.restart();
+        drop(connect(&socket));
+        stdin.write_all(b"restarted\n").unwrap();
+    }
+    drop(stdin);
     assert!(process.wait(LIMIT).unwrap().unwrap().success(), "{}", process.stderr());
-    output.lines().map(str::to_owned).collect()
+    seen
 }
 
-#[test]
-fn a_raw_client_sees_no_difference() {
-    check(raw);
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(name)
+}
+
+fn by_python(site: &mut dyn Site) -> Vec<String> {
+    let command = find_python("python").map(|python| {
+        let mut command = Command::new(python);
+        command.arg(script("killed_client.py"));
+        command
+    });
+    by_script(command, site)
+}
+
+fn node(package: &str) -> Option<Command> {
+    let (node, packages) = find_node()?;
+    let mut command = Command::new(node);
+    command.arg(script("killed_client.cjs")).arg(packages.join(package));
+    Some(command)
 }
 
 #[test]
@@ -149,4 +204,10 @@ fn the_client_of_rust_programs_sees_no_difference() {
 #[test]
 fn qemus_own_client_sees_no_difference() {
     check(by_python);
+}
+
+#[test]
+fn the_clients_of_node_programs_see_no_difference() {
+    check(|site| by_script(node("node-qemu"), site));
+    check(|site| by_script(node("qemu-qmp"), site));
 }

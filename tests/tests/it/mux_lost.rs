@@ -11,12 +11,14 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::Command;
 use std::time::Duration;
 
+use qmp_proto::Dialect;
 use tempfile::TempDir;
 use tests::certificates::{Authority, Identity};
 use tests::json::Json;
 use tests::process::{Process, Signal, run};
 use tests::scripted::{Peer, Scripted};
 use tests::server::{Client, LIMIT, Server, program, qmp_server, refusal};
+use tests::stdio;
 use tests::upstream::{Muxed, Program, expect_upstream};
 use tests::waiting::{wait_for, wait_until};
 
@@ -510,30 +512,11 @@ fn ask_until_the_end(client: &mut dyn Stream, number: usize) -> usize {
     unreachable!()
 }
 
-/// The client ends its input at once, and gets every byte all the same.
 #[test]
 fn nothing_is_lost_at_standard_output() {
-    const RUNS: usize = 25;
-    const COMMANDS: usize = 20;
-    let dir = directory();
-    let Some(upstream) = Program::StorageDaemon.start_in(dir.path()) else { return };
-    let commands = (0..COMMANDS).map(|id| format!("{{'execute': 'query-version', 'id': {id}}}"));
-    let input = format!("{{'execute': 'qmp_capabilities'}}{}", commands.collect::<String>());
-    for what in ["disconnect", "keep", "exit"] {
-        for _ in 0..RUNS {
-            let mut mux = qmp_server(["mux", "--upstream", "unix:upstream.sock", "--listen"]);
-            mux.args(["stdio", "--upstream-lost", what]).current_dir(dir.path());
-            let finished = run(&mut mux, &input, LIMIT).unwrap();
-            assert!(finished.status.success(), "{finished:?}");
-            let lines: Vec<_> = finished.stdout.split_inclusive("\r\n").collect();
-            assert_eq!(lines.len(), 2 + COMMANDS, "{finished:?}");
-            assert!(lines[0].starts_with(r#"{"QMP""#) && lines[1].trim_end() == DONE);
-            for (id, line) in lines[2..].iter().enumerate() {
-                assert!(line.ends_with(&format!("\"id\": {id}}}\r\n")), "{line}");
-            }
-        }
+    for dialect in Dialect::ALL {
+        let _ = stdio::converse(dialect, 12);
     }
-    drop(upstream);
 }
 
 #[test]
