@@ -347,7 +347,8 @@ fn a_pipe_that_nobody_reads_holds_up_nobody() {
     make_pipe(&path);
     let arguments = ["--listen", "unix:{sock}", "--audit", "audit.pipe"];
     let mut server = Server::start_in(dir, arguments);
-    fill(&mut server.negotiated());
+    let mut client = server.negotiated();
+    fill(&mut client);
     // Now the pipe is read.
     let reader = File::open(&path).unwrap();
     check_gap(&mut server, reader);
@@ -362,7 +363,8 @@ fn a_reader_that_stops_holds_up_nobody() {
     let idle = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
     let arguments = ["--listen", "unix:{sock}", "--audit", "audit.pipe"];
     let mut server = Server::start_in(dir, arguments);
-    fill(&mut server.negotiated());
+    let mut client = server.negotiated();
+    fill(&mut client);
     let reader = File::open(&path).unwrap();
     drop(idle);
     check_gap(&mut server, reader);
