@@ -16,7 +16,18 @@ use crate::session::{CameBy, SessionState, SharedTexts, TextsTaken};
 use crate::transport::{Luggage, Packing, inherited};
 
 /// An engine whose loop stands still, until this is dropped.
-pub(crate) struct Paused(#[expect(dead_code, reason = "it is dropped")] Sender<()>);
+pub(crate) struct Paused(Sender<Sender<()>>);
+
+impl Paused {
+    /// Ends the connections that cannot be handed over.
+    pub(crate) fn end_left_behind(&self) {
+        let (done, is_done) = channel();
+        if self.0.send(done).is_ok() {
+            // Until the other end is dropped.
+            let _ = is_done.recv();
+        }
+    }
+}
 
 impl Engine {
     /// Stops the loop at a point where nothing runs, and collects what it has.
@@ -33,14 +44,17 @@ impl Engine {
             left_behind: Vec::new(),
         };
         let (sender, frozen) = channel();
-        let (resume, resumed) = channel::<()>();
+        let (resume, resumed) = channel();
         let with = move |event_loop: &mut Loop| {
             let collect = AssertUnwindSafe(|| event_loop.freeze(&mut freezing));
             let collected = catch_unwind(collect);
             let collected = collected.unwrap_or_else(|_| Err(io::Error::other("internal error")));
             if sender.send(collected.map(|()| freezing)).is_ok() {
                 // Until the other end is dropped.
-                let _ = resumed.recv();
+                while let Ok(done) = resumed.recv() {
+                    event_loop.end_left_behind();
+                    drop::<Sender<()>>(done);
+                }
             }
         };
         let until = Instant::now() + at_most;

@@ -130,6 +130,7 @@ impl Host {
         let arguments: Vec<CString> = arguments.collect::<Result<_, _>>()?;
         log.flush();
         fcntl_setfd(socket, FdFlags::empty())?;
+        frozen.end_left_behind();
         // Signals stay held, and those that have come wait for the new program.
         Ok(execve(&program, &arguments, &variables)?)
     }
@@ -138,6 +139,7 @@ impl Host {
     pub(super) fn store(&mut self) -> bool {
         let stored = self.freeze().and_then(|frozen| {
             notify::store(&frozen.sockets())?;
+            frozen.end_left_behind();
             // It is the next program's now. If this one went on for a moment, both would read what clients send.
             std::mem::forget(frozen);
             Ok(())

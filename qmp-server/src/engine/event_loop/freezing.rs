@@ -131,6 +131,19 @@ impl Loop {
     }
 }
 
+impl Loop {
+    /// Ends the connections that cannot be handed over, as their transport ends them.
+    pub(in crate::engine) fn end_left_behind(&self) {
+        for source in self.sources.values() {
+            if let Source::Session(served) = source
+                && served.session.transport().travels() == Travels::Never
+            {
+                served.session.transport().shutdown();
+            }
+        }
+    }
+}
+
 /// A client that was not greeted yet, if its connection can be handed over.
 fn arrival(
     hosted: &Hosted,

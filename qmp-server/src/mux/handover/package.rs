@@ -41,7 +41,7 @@ pub struct Frozen {
     packed: Packed,
     left_behind: Vec<String>,
     upstreams: Held,
-    _paused: Paused,
+    paused: Paused,
 }
 
 /// Muxes that pass no descriptors, until this is dropped.
@@ -58,6 +58,22 @@ impl Frozen {
     /// the first does not look hung up.
     pub fn sockets(&self) -> [BorrowedFd<'_>; 2] {
         [self.packed.far.as_fd(), self.packed.near.as_fd()]
+    }
+
+    /// Ends the connections of those clients, so that they see an end of TLS, and not that it is cut off. To be called when
+    /// nothing is in the way of the other program any more.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_server::{Engine, Handover};
+    ///
+    /// let frozen = Handover::freeze(&Engine::new()?, [], &[], Duration::from_secs(2), "")?;
+    /// frozen.end_left_behind();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn end_left_behind(&self) {
+        self.paused.end_left_behind();
     }
 
     /// Names the clients that will be disconnected, because they cannot be handed over: those with TLS.
@@ -170,7 +186,7 @@ impl Handover {
         let texts = shared.into_texts().iter().map(|text| text.as_ref().to_owned()).collect();
         let program = program.to_owned();
         let packed = packing.finish(&Package { muxes, servers, dial_in, texts, program })?;
-        Ok(Frozen { packed, left_behind, upstreams, _paused: paused })
+        Ok(Frozen { packed, left_behind, upstreams, paused })
     }
 
     /// Receives what another program has packed, from the first of these descriptors that has it. All of them are taken over
