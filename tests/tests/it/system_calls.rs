@@ -68,12 +68,17 @@ impl Traced {
         kill_process(main.unwrap(), signal).unwrap();
     }
 
+    /// Waits for its end. Returns what was recorded.
+    fn record(&mut self) -> String {
+        let status = self.process.wait(LIMIT).unwrap().expect("it has been told to end");
+        assert!(status.success(), "{}", self.process.stderr());
+        fs::read_to_string(self.file("record")).unwrap()
+    }
+
     /// Waits for its end. Returns the calls of all its threads but the main one, which is the embedder's, and
     /// [`PROGRAMS_OWN`].
     fn calls(mut self) -> Calls {
-        let status = self.process.wait(LIMIT).unwrap().expect("it has been told to end");
-        assert!(status.success(), "{}", self.process.stderr());
-        let record = fs::read_to_string(self.file("record")).unwrap();
+        let record = self.record();
         let (main, _) = record.split_once(' ').unwrap();
         // A call that another thread's interrupts has a second line, which begins with "<...".
         let call = Regex::new(r"(?m)^(\d+) +([a-z0-9_]+)\((.*)").unwrap();
@@ -256,8 +261,38 @@ fn each_feature_calls_what_is_listed_for_it() {
     }
     let with_list = features.iter().filter(|(name, ..)| !guide.list_of(name).is_empty());
     assert_eq!(
-        with_list.count(),
+        with_list.count() + 1,
         guide.features.len(),
         "docs/seccomp.md has a list of something else"
     );
+}
+
+/// From the start of the new program that looks at its configuration to its execution, on the main thread.
+#[test]
+fn an_upgrade_calls_what_is_listed_for_it() {
+    let Some(strace) = strace() else { return };
+    let guide = Guide::read();
+    let upstream = Server::start();
+    let behind = format!("unix:{}", upstream.socket().display());
+    let arguments = ["mux", "--upstream", &behind, "--upstream-lost", "keep", "--log-filter=info"];
+    let arguments = [&arguments[..], &["--listen", "unix:qmp.sock"]].concat();
+    let mut server = Traced::start(&strace, program(), &arguments, directory());
+    let mut client = Client::connect(&server.endpoint());
+    client.negotiate("{}");
+    server.signal(Signal::USR2);
+    server.process.expect_log("another program has handed over");
+    client.execute("query-status");
+    server.signal(Signal::TERM);
+    let record = server.record();
+    let (main, _) = record.split_once(' ').unwrap();
+    let lines = record.lines().filter_map(|line| line.strip_prefix(main));
+    let lines: Vec<_> = lines.map(str::trim_start).collect();
+    let executed = lines.iter().rposition(|line| line.starts_with("execve(")).unwrap();
+    let starts = |line: &&str| line.contains("CLONE_VFORK");
+    let started = lines[..executed].iter().rposition(starts).unwrap();
+    let call = Regex::new("^([a-z0-9_]+)\\(").unwrap();
+    let calls = lines[started..=executed].iter().filter_map(|line| call.captures(line));
+    let recorded: Calls = calls.map(|call| call[1].to_owned()).collect();
+    let core = &guide.always | &guide.sometimes;
+    assert_eq!(&recorded - &core, guide.list_of("SIGUSR2"), "{lines:#?}");
 }
