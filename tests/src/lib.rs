@@ -35,6 +35,7 @@ pub mod inputs;
 pub mod json;
 pub mod process;
 pub mod programs;
+pub mod qemus;
 pub mod relay;
 pub mod report;
 pub mod schema;

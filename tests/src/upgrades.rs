@@ -1,28 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A mux that is upgraded again and again under load: every reply comes once and in its order, every event once, nobody is
-//! disconnected, and descriptors that were passed before can be used afterwards.
+//! A mux that is upgraded and reloaded again and again under load: every reply comes once and in its order, every event once,
+//! nobody is disconnected but who uses TLS, and descriptors that were passed before can be used afterwards.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
+use crate::certificates::{Authority, Identity};
+use crate::channel::TlsClient;
+use crate::endpoint::{Endpoint, LOCALHOST};
 use crate::json::Json;
 use crate::process::{Process, Signal};
-use crate::server::{Client, LIMIT, program};
+use crate::server::{Client, LIMIT, ports, program};
 use crate::waiting::wait_for;
 
 /// What is to be done.
@@ -34,7 +37,13 @@ pub struct Plan {
     pub executed: usize,
     /// How often the service is restarted.
     pub restarted: usize,
+    /// How often it reads its file again, which says something else each time.
+    pub reloaded: usize,
 }
+
+/// How late a reply may be that an upgrade has held up: two seconds each for a descriptor that is on its way and for commands
+/// of the mux itself, as docs/operate.md has it, and one for the start of the program.
+pub const BOUND: Duration = Duration::from_secs(5);
 
 /// What has been seen.
 #[derive(Clone, Copy, Debug)]
@@ -52,25 +61,43 @@ pub struct Seen {
 /// If a client or an upstream server sees anything that it would not see without upgrades.
 #[must_use]
 pub fn run(plan: Plan) -> Seen {
-    let mut service = Service::new(plan.machines);
+    // One more, whose clients have TLS and which is idle otherwise.
+    let mut service = Service::new(plan.machines + 1);
     let upstreams: Vec<_> =
-        (0..plan.machines).map(|number| Upstream::start(&service.upstream(number))).collect();
+        (0..=plan.machines).map(|number| Upstream::start(&service.upstream(number))).collect();
     service.start();
     let mut keepers: Vec<_> =
-        (0..plan.machines).map(|number| keeper(&service.socket(number), number)).collect();
+        (0..plan.machines).map(|number| Keeper::new(&service.socket(number), number)).collect();
+    // It passes descriptors again and again.
+    let mut busy = Keeper::new(&service.socket(0), plan.machines);
+    let mut with_tls = WithTls::new(&service);
     let stop = Arc::new(AtomicBool::new(false));
     let load: Vec<_> = (0..plan.machines)
         .flat_map(|number| [false, true].map(|oob| (number, oob)))
         .map(|(number, oob)| Loader::start(&service.socket(number), oob, &stop))
         .collect();
-    for turn in 0..plan.executed.max(plan.restarted) {
-        if turn < plan.executed {
-            load.iter().for_each(Loader::wait_for_progress);
-            service.execute_anew();
-        }
-        if turn < plan.restarted {
-            load.iter().for_each(Loader::wait_for_progress);
-            service.restart();
+    let kinds = [Kind::Execution, Kind::Restart, Kind::Reload];
+    let mut left = [plan.executed, plan.restarted, plan.reloaded];
+    while left.iter().any(|&left| left > 0) {
+        for (kind, left) in kinds.iter().zip(&mut left) {
+            // Twice as many reloads are twice as many at a time.
+            let times = if *kind == Kind::Reload { 2 } else { 1 };
+            for _ in 0..times.min(*left) {
+                *left -= 1;
+                load.iter().for_each(Loader::wait_for_progress);
+                match kind {
+                    Kind::Execution => service.execute_anew(),
+                    Kind::Restart => service.restart(),
+                    Kind::Reload => service.reload(),
+                }
+                busy.use_descriptor();
+                busy.pass();
+                if *kind != Kind::Reload {
+                    with_tls.client.expect_end();
+                    with_tls = WithTls::new(&service);
+                }
+                with_tls.ask();
+            }
         }
     }
     load.iter().for_each(Loader::wait_for_progress);
@@ -82,38 +109,92 @@ pub fn run(plan: Plan) -> Seen {
             longest: all.longest.max(one.longest),
         },
     );
-    for (number, keeper) in keepers.iter_mut().enumerate() {
-        keeper.send(&format!(
-            r#"{{"execute": "closefd", "arguments": {{"fdname": "tap{number}"}}, "id": 1}}"#
-        ));
+    keepers.iter_mut().for_each(Keeper::use_descriptor);
+    drop((keepers, busy, service, upstreams));
+    seen
+}
+
+/// What happens to the service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Execution,
+    Restart,
+    Reload,
+}
+
+/// A client that passes a descriptor, and uses it some time later.
+struct Keeper {
+    client: Client,
+    name: String,
+    /// The other end of what was passed.
+    ours: UnixStream,
+}
+
+impl Keeper {
+    fn new(socket: &Path, number: usize) -> Keeper {
+        let mut client = Client::connect(&Endpoint::Unix(socket.to_owned()));
+        client.negotiate("{}");
+        let (ours, _) = UnixStream::pair().expect("a pair");
+        let mut keeper = Keeper { client, name: format!("tap{number}"), ours };
+        keeper.pass();
+        keeper
+    }
+
+    fn pass(&mut self) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        ours.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        self.ours = ours;
+        self.ask("getfd", &[theirs.as_fd()]);
+    }
+
+    /// The server writes into the descriptor of this name, and closes it.
+    fn use_descriptor(&mut self) {
+        self.ask("closefd", &[]);
+        let mut written = String::new();
+        let read = self.ours.read_to_string(&mut written);
+        assert_eq!((read.ok(), written.as_str()), (Some(USED.len()), USED), "{}", self.name);
+    }
+
+    fn ask(&mut self, command: &str, descriptors: &[BorrowedFd<'_>]) {
+        let name = &self.name;
+        let text =
+            format!(r#"{{"execute": "{command}", "arguments": {{"fdname": "{name}"}}, "id": 0}}"#);
+        self.client.send_with(text.as_bytes(), descriptors);
         let reply = loop {
-            let message = keeper.receive();
+            let message = self.client.receive();
             if message.get("event").is_none() {
                 break message;
             }
         };
-        assert!(reply.get("return").is_some(), "the name is not known any more: {reply}");
+        assert!(reply.get("return").is_some(), "{command} {name}: {reply}");
     }
-    drop(keepers);
-    drop(service);
-    drop(upstreams);
-    seen
 }
 
-/// A client that passes a descriptor, and does not read then.
-fn keeper(socket: &Path, number: usize) -> Client {
-    let mut client = Client::connect(&Endpoint::Unix(socket.to_owned()));
-    client.receive();
-    client.send(r#"{"execute": "qmp_capabilities"}"#);
-    client.receive();
-    let file = File::open("/dev/null").expect("a file");
-    let text =
-        format!(r#"{{"execute": "getfd", "arguments": {{"fdname": "tap{number}"}}, "id": 0}}"#);
-    client.send_with(text.as_bytes(), &[file.as_fd()]);
-    let reply = client.receive();
-    assert!(reply.get("return").is_some(), "{reply}");
-    client
+/// A client whose connection goes through TLS, and is not handed over.
+struct WithTls {
+    client: Client,
+    /// Requests of one client differ from all others'.
+    next: usize,
 }
+
+impl WithTls {
+    fn new(service: &Service) -> WithTls {
+        let client = TlsClient { ca: service.ca.clone(), identity: None };
+        let mut client = Client::connect(&Endpoint::Tls { port: service.port, client });
+        client.negotiate("{}");
+        WithTls { client, next: CLIENTS.fetch_add(1, Ordering::SeqCst) * REQUESTS }
+    }
+
+    fn ask(&mut self) {
+        let arguments = format!(r#"{{"n": {}}}"#, self.next);
+        self.next += 1;
+        self.client.send(&format!(r#"{{"execute": "x-echo", "arguments": {arguments}}}"#));
+        self.client.expect(&format!(r#"{{"return": {arguments}}}"#));
+    }
+}
+
+/// What a server writes into a descriptor that it was passed.
+const USED: &str = "used";
 
 /// A mux under a service manager: this one, which speaks systemd's protocols.
 struct Service {
@@ -124,24 +205,63 @@ struct Service {
     stored: Vec<OwnedFd>,
     /// How often the program that runs now has been executed anew.
     executed: usize,
+    reloads: usize,
+    machines: usize,
+    /// Who signs the certificates.
+    ca: PathBuf,
+    server: Identity,
+    /// That of the listener with TLS, once there is one.
+    port: u16,
 }
 
 impl Service {
     fn new(machines: usize) -> Service {
         let dir = tempfile::Builder::new().prefix("qmp-up-").tempdir().expect("a directory");
-        let mut text = String::new();
-        for number in 0..machines {
+        let notified = UnixDatagram::bind(dir.path().join("notify.sock")).expect("a socket");
+        notified.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        let authority = Authority::new(dir.path(), "authority").expect("an authority");
+        let server = authority.issue(LOCALHOST, &[LOCALHOST]).expect("a certificate");
+        let only_ours = Permissions::from_mode(0o600);
+        fs::set_permissions(&server.key, only_ours).expect("a mode");
+        let ca = authority.certificate();
+        let service = Service {
+            dir,
+            notified,
+            process: None,
+            stored: Vec::new(),
+            executed: 0,
+            reloads: 0,
+            machines,
+            ca,
+            server,
+            port: 0,
+        };
+        service.write_file();
+        service
+    }
+
+    /// Says the same of all machines at each reload, and something else of everything beside that.
+    fn write_file(&self) {
+        let Identity { cert, key } = &self.server;
+        let mut text = format!("limit = ['stalled={}']\n", 1000 + self.reloads);
+        for number in 0..self.machines + self.reloads % 2 {
+            let tls = match number + 1 == self.machines {
+                true => {
+                    let (cert, key) = (cert.display(), key.display());
+                    format!(", 'tls:127.0.0.1:0,insecure=on,cert={cert},key={key}'")
+                }
+                false => String::new(),
+            };
             write!(
                 text,
                 "\n[[machine]]\nname = 'vm{number}'\nupstream = 'unix:vm{number}-qemu.sock'\n\
-                 listen = ['unix:vm{number}.sock']\n"
+                 listen = ['unix:vm{number}.sock'{tls}]\nlimit = ['stalled=1000']\n\
+                 deadline = ['{}']\n",
+                1000 + self.reloads
             )
             .expect("a text");
         }
-        fs::write(dir.path().join("mux.toml"), text).expect("a file");
-        let notified = UnixDatagram::bind(dir.path().join("notify.sock")).expect("a socket");
-        notified.set_read_timeout(Some(LIMIT)).expect("a timeout");
-        Service { dir, notified, process: None, stored: Vec::new(), executed: 0 }
+        fs::write(self.dir.path().join("mux.toml"), text).expect("a file");
     }
 
     fn socket(&self, number: usize) -> PathBuf {
@@ -179,6 +299,13 @@ impl Service {
         self.process = Some(Process::start(&mut command).expect("the program starts"));
         self.executed = 0;
         self.expect("READY=1");
+        if self.port == 0 {
+            let process = self.process();
+            self.port = wait_for(|| {
+                let log = process.stderr();
+                ports(&log).first().copied().ok_or(log)
+            });
+        }
         for number in 0.. {
             let socket = self.socket(number);
             if !self.upstream(number).exists() {
@@ -194,20 +321,7 @@ impl Service {
         loop {
             assert!(Instant::now() < deadline, "no {state}: {}", self.process().stderr());
             let mut bytes = [0; 4096];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let mut buffers = [std::io::IoSliceMut::new(&mut bytes)];
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            let Ok(received) = recvmsg(&self.notified, &mut buffers, &mut ancillary, flags) else {
-                continue;
-            };
-            let length = received.bytes;
-            let mut came = Vec::new();
-            for message in ancillary.drain() {
-                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                    came.extend(descriptors);
-                }
-            }
+            let Ok((length, came)) = receive(&self.notified, &mut bytes) else { continue };
             let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
             if text.lines().any(|line| line == "FDSTORE=1") {
                 assert_eq!((came.len(), self.stored.len()), (2, 0), "{text}");
@@ -232,6 +346,18 @@ impl Service {
             if done >= executed { Ok(()) } else { Err(format!("{done} upgrades: {log}")) }
         });
         self.expect("READY=1");
+    }
+
+    fn reload(&mut self) {
+        self.reloads += 1;
+        self.write_file();
+        let refused = |log: String| log.matches("SIGHUP: nothing has changed").count();
+        let before = refused(self.process().stderr());
+        self.process().signal(Signal::HUP).expect("it runs");
+        self.expect("RELOADING=1");
+        self.expect("READY=1");
+        let log = self.process().stderr();
+        assert_eq!(refused(log.clone()), before, "{log}");
     }
 
     fn restart(&mut self) {
@@ -276,7 +402,7 @@ impl Upstream {
             let ended = stream.try_clone().expect("a descriptor");
             thread::spawn(move || {
                 let mut theirs = theirs;
-                let _ = std::io::Read::read(&mut theirs, &mut [0]);
+                let _ = theirs.read(&mut [0]);
                 let _ = ended.shutdown(std::net::Shutdown::Both);
             });
             serve(stream);
@@ -295,6 +421,34 @@ impl Drop for Upstream {
     }
 }
 
+/// What is read, with the descriptors that come along.
+struct WithDescriptors {
+    stream: UnixStream,
+    passed: Arc<Mutex<VecDeque<OwnedFd>>>,
+}
+
+impl Read for WithDescriptors {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let (bytes, came) = receive(&self.stream, buffer)?;
+        self.passed.lock().expect("nobody panics").extend(came);
+        Ok(bytes)
+    }
+}
+
+fn receive(socket: impl AsFd, buffer: &mut [u8]) -> std::io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut buffers = [IoSliceMut::new(buffer)];
+    let received = recvmsg(socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut came = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            came.extend(descriptors);
+        }
+    }
+    Ok((received.bytes, came))
+}
+
 fn serve(stream: UnixStream) {
     let mut writer = stream.try_clone().expect("a descriptor");
     let mut say = |text: &str| drop(writer.write_all(format!("{text}\r\n").as_bytes()));
@@ -302,9 +456,10 @@ fn serve(stream: UnixStream) {
         r#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 1, "major": 11}, "package": ""}, "capabilities": ["oob"]}}"#,
     );
     stream.set_read_timeout(Some(Duration::from_millis(2))).expect("a timeout");
-    let mut lines = BufReader::new(stream);
+    let passed = Arc::new(Mutex::new(VecDeque::new()));
+    let mut lines = BufReader::new(WithDescriptors { stream, passed: Arc::clone(&passed) });
     let (mut line, mut held) = (String::new(), Vec::new());
-    let (mut ids, mut names, mut events) = (HashSet::new(), HashSet::new(), 0u64);
+    let (mut ids, mut names, mut events) = (HashSet::new(), HashMap::new(), 0u64);
     loop {
         match lines.read_line(&mut line) {
             Ok(0) => return,
@@ -331,12 +486,16 @@ fn serve(stream: UnixStream) {
                 arguments.map(ToString::to_string).expect("arguments")
             }
             Some("getfd") => {
-                names.insert(name().expect("a name"));
+                let descriptor = passed.lock().expect("nobody panics").pop_front();
+                names.insert(name().expect("a name"), descriptor.expect("a descriptor"));
                 "{}".to_owned()
             }
             Some("closefd") => {
                 let name = name().expect("a name");
-                if !names.remove(&name) {
+                if let Some(descriptor) = names.remove(&name) {
+                    // Nobody may read it any more when a client has left.
+                    let _ = File::from(descriptor).write_all(USED.as_bytes());
+                } else {
                     let desc = format!("{name} is not known");
                     say(&format!(
                         r#"{{"error": {{"class": "GenericError", "desc": "{desc}"}}, "id": {id}}}"#
@@ -394,8 +553,11 @@ impl Loader {
 /// Numbers of requests that no two clients have in common.
 static CLIENTS: AtomicUsize = AtomicUsize::new(0);
 
+/// More than one client sends.
+const REQUESTS: usize = 10_000_000;
+
 fn load(socket: &Path, oob: bool, stop: &AtomicBool, replies: &AtomicUsize) -> Seen {
-    let base = CLIENTS.fetch_add(1, Ordering::SeqCst) * 10_000_000;
+    let base = CLIENTS.fetch_add(1, Ordering::SeqCst) * REQUESTS;
     let mut client = Client::connect(&Endpoint::Unix(socket.to_owned()));
     client.negotiate(if oob { r#"{"enable": ["oob"]}"# } else { "{}" });
     let (mut sent, mut received, mut ticks) = (0, 0, None);

@@ -35,7 +35,9 @@ cargo xtask TASK
     soak --hostile [--seconds N] [--seed S] [--only serve|mux] [--qemu RELEASE] [--share SHARE]
                                   attack serve and mux in every known way at once, beside polite clients and a bare echo
     soak --upgrades N [--machines N]
-                                  upgrade a mux under load, in place and by restarts
+                                  upgrade a mux under load, in place and by restarts, and reload it
+    soak --qemus N [--qemu RELEASE]
+                                  share this many QEMUs, of which one stands still and one ends again and again
     soak --stdio N [--qemu RELEASE]
                                   start a mux at standard input and output N times, and miss no byte
     release [--dry-run] [--install] CRATE...|all

@@ -9,7 +9,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     run_command(&mut cargo(["build", "--release", "--package", PROGRAM]))?;
     let program = ["run", "--quiet", "--release", "--package", "tests", "--bin", "soak", "--"];
     let mut soak = cargo(program);
-    if arguments.iter().any(|argument| matches!(argument.as_str(), "--hostile" | "--stdio")) {
+    let needs_qemu = ["--hostile", "--qemus", "--stdio"];
+    if arguments.iter().any(|argument| needs_qemu.contains(&argument.as_str())) {
         soak.envs(oracles::environment()?);
     }
     run_command(soak.args(arguments).env("QMP_SERVER_BIN", release_server()))

@@ -10,9 +10,14 @@ use qmp_proto::Dialect;
 use tests::bench::floor;
 use tests::chaos;
 use tests::hostile::{self, Kind, Target};
+use tests::programs::Oracle;
+use tests::qemus;
 use tests::stdio;
 use tests::upgrades;
 use tests::upstream::Program;
+
+/// How often one of the QEMUs ends.
+const ENDS: usize = 10;
 
 /// Send unruly clients while polite ones check every answer, in rounds; after each, the server must hold as little
 /// memory and as many descriptors as before the first.
@@ -20,7 +25,10 @@ use tests::upstream::Program;
 /// With --hostile, attackers of every known kind come instead, all at once, first to `serve`, then to `mux` in front of a
 /// QEMU. The 99th percentile of a polite client's latency is compared with that of a bare echo under the same attack.
 ///
-/// With --upgrades, a mux is executed anew and restarted under load, and every reply has to come once, and in its order.
+/// With --upgrades, a mux is executed anew, restarted and told to read its file again under load: every reply has to come once,
+/// in its order and in time, and descriptors that were passed before must be good for use.
+///
+/// With --qemus, so many real QEMUs are shared: one stands still, one ends ten times, and the others have to answer.
 ///
 /// With --stdio, a mux is started at standard input and output again and again, and no byte may be lost.
 ///
@@ -45,9 +53,13 @@ struct Arguments {
     /// Attack instead
     #[arg(long)]
     hostile: bool,
-    /// Upgrade a mux under load instead: this often in place, and this often by a restart
+    /// Upgrade a mux under load instead: this often in place, this often by a restart, and twice as often it reads its
+    /// file again
     #[arg(long, value_name = "N", conflicts_with = "hostile")]
     upgrades: Option<usize>,
+    /// Share so many QEMUs instead
+    #[arg(long, value_name = "N", conflicts_with_all = ["hostile", "upgrades"], value_parser = clap::value_parser!(u16).range(3..))]
+    qemus: Option<u16>,
     /// Machines of the mux that is upgraded
     #[arg(long, value_name = "N", default_value = "20")]
     machines: usize,
@@ -98,11 +110,9 @@ fn main() -> ExitCode {
             floor::serve(floor::Way::Epoll, socket, line).map_err(|error| error.to_string())
         }
         None if arguments.hostile => attack(&arguments),
+        None if arguments.qemus.is_some() => share(&arguments),
         None => match (arguments.upgrades, arguments.stdio) {
-            (Some(upgrades), _) => {
-                upgrade(upgrades, arguments.machines);
-                Ok(())
-            }
+            (Some(upgrades), _) => upgrade(upgrades, arguments.machines),
             (_, Some(runs)) => {
                 converse(runs, arguments.qemu);
                 Ok(())
@@ -129,15 +139,38 @@ fn soak(arguments: &Arguments) -> Result<(), String> {
     chaos::run(&scale, |round| println!("{round}"))
 }
 
-fn upgrade(upgrades: usize, machines: usize) {
+fn upgrade(upgrades: usize, machines: usize) -> Result<(), String> {
     let began = Instant::now();
-    let plan = upgrades::Plan { machines, executed: upgrades, restarted: upgrades };
+    let plan = upgrades::Plan {
+        machines,
+        executed: upgrades,
+        restarted: upgrades,
+        reloaded: 2 * upgrades,
+    };
     let upgrades::Seen { replies, longest } = upgrades::run(plan);
     let took = began.elapsed();
     println!(
-        "{upgrades} upgrades in place and {upgrades} restarts of {machines} machines in {took:.1?}: \
-         {replies} replies, none lost, doubled or out of order; the longest took {longest:.1?}"
+        "{upgrades} upgrades in place, {upgrades} restarts and {} reloads of {machines} machines in {took:.1?}: \
+         {replies} replies, none lost, doubled or out of order; the longest took {longest:.1?}",
+        plan.reloaded
     );
+    if longest > upgrades::BOUND {
+        return Err(format!("a reply took longer than {:?}", upgrades::BOUND));
+    }
+    Ok(())
+}
+
+fn share(arguments: &Arguments) -> Result<(), String> {
+    let machines = usize::from(arguments.qemus.unwrap_or_default());
+    let Some(qemu) = Oracle::of(arguments.qemu).program("qemu-system-x86_64") else {
+        return Ok(());
+    };
+    let qemus::Seen { answers, longest } = qemus::run(&qemu, machines, ENDS);
+    println!(
+        "{machines} QEMUs, one stopped and one ended {ENDS} times: {answers} answers of the others, \
+         the longest took {longest:.1?}"
+    );
+    Ok(())
 }
 
 fn converse(runs: usize, qemu: Dialect) {

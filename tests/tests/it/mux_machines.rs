@@ -18,6 +18,8 @@ use tempfile::TempDir;
 use tests::endpoint::Endpoint;
 use tests::exposition::Exposition;
 use tests::process::{Process, Signal, run};
+use tests::programs::Oracle;
+use tests::qemus;
 use tests::scripted::{Crowd, Scripted};
 use tests::server::{Client, LIMIT, Server, qmp_server};
 use tests::waiting::{retry, wait_for, wait_until};
@@ -465,4 +467,11 @@ fn a_machine_costs_little_memory_and_no_thread() {
     // Without optimizations, the program itself has more that is written to when it is loaded.
     let most = if cfg!(debug_assertions) { 2 << 20 } else { 1 << 20 };
     assert!(one <= most, "{one} bytes for one machine");
+}
+
+#[test]
+fn real_machines_answer_beside_one_that_stands_still_and_one_that_ends() {
+    let Some(qemu) = Oracle::V10_0.program("qemu-system-x86_64") else { return };
+    let seen = qemus::run(&qemu, 4, 2);
+    assert_eq!(seen.answers, 2 * 6);
 }

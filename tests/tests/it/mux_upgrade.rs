@@ -14,14 +14,14 @@ use tests::upgrades::{Plan, run};
 const DONE: &str = r#"{"return": {}}"#;
 
 #[test]
-fn nobody_notices_that_the_program_is_executed_anew() {
-    let seen = run(Plan { machines: 5, executed: 10, restarted: 0 });
+fn nobody_notices_that_the_program_is_executed_anew_or_reads_its_file() {
+    let seen = run(Plan { machines: 5, executed: 5, restarted: 0, reloaded: 6 });
     assert!(seen.replies > 100, "{seen:?}");
 }
 
 #[test]
 fn nobody_notices_a_restart_under_a_service_manager_that_stores_descriptors() {
-    let seen = run(Plan { machines: 5, executed: 2, restarted: 10 });
+    let seen = run(Plan { machines: 5, executed: 2, restarted: 5, reloaded: 2 });
     assert!(seen.replies > 100, "{seen:?}");
 }
 
