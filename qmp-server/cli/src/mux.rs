@@ -10,6 +10,7 @@ mod orders;
 mod patterns;
 mod plan;
 mod reload;
+mod sockets;
 mod upgrade;
 
 use std::os::fd::AsFd;
@@ -112,7 +113,8 @@ fn serve(
     notify::ready(&host.summary());
     while host.goes_on() {
         let held = attached.as_ref().and_then(Attached::as_fd);
-        let wakers = host.patterns.waker().into_iter().chain([host.inbox.as_fd()]);
+        let wakers = host.patterns.waker().into_iter();
+        let wakers = wakers.chain([host.inbox.as_fd(), host.fleet.waker()]);
         let wakers: Vec<_> = wakers.chain(held).collect();
         match ending.wait(&wakers) {
             Woken::HangUp => {
@@ -236,6 +238,7 @@ impl Host {
             }
         }
         self.patterns.look(&mut self.fleet, &self.options);
+        self.fleet.look();
     }
 
     fn obey(&mut self, order: Order) {

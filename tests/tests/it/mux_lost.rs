@@ -190,6 +190,28 @@ fn the_next_server_gets_nothing_of_the_clients_of_the_last_one_and_they_nothing_
     peer.expect_silence(Duration::ZERO);
 }
 
+/// Otherwise its clients would be refused for seconds after it listens.
+#[test]
+fn a_server_is_connected_to_as_soon_as_its_socket_appears_with_its_folder() {
+    let dir = directory();
+    let folder = dir.path().join("run/vm1");
+    let upstream = format!("unix:{}", folder.join("qemu.sock").display());
+    let mux = ["mux", "--upstream", &upstream, "--log-filter", "debug"];
+    let listen = ["--listen", "unix:door.sock", "--listen", "unix:{sock},notices=on"];
+    let mut mux = Server::start_in(dir, mux.into_iter().chain(listen));
+    let door = Door::Unix(mux.dir().join("door.sock").display().to_string());
+    for round in 1..=3 {
+        fs::create_dir_all(&folder).unwrap();
+        let server = Scripted::listen(&folder.join("qemu.sock"));
+        let _peer = server.accept_and_negotiate("[]");
+        drop(door.negotiated());
+        drop(server);
+        fs::remove_dir_all(mux.dir().join("run")).unwrap();
+        let log = mux.process().stderr();
+        assert_eq!(log.matches("the socket of the upstream server has appeared").count(), round);
+    }
+}
+
 #[test]
 fn a_client_that_is_not_identified_yet_is_disconnected_with_the_others() {
     let dir = directory();

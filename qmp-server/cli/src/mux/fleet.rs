@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use qmp_server::{
 use super::inbox::{Inbox, Message};
 use super::machine::Machine;
 use super::orders::{self, MachineStatus};
+use super::sockets::Sockets;
 use crate::addresses::{Claim, Taken};
 use crate::clients::{Audits, Rules};
 use crate::options::ServerOptions;
@@ -34,6 +36,8 @@ pub(super) struct Fleet {
     /// By name. A machine stays here until it has [ended](Fleet::ended), so that its name and its addresses are its own for as
     /// long as clients could still see it.
     machines: BTreeMap<Option<String>, Served>,
+    /// Those of upstream servers that are named.
+    sockets: Sockets,
     /// How many there may be when one more is added.
     most: usize,
     inbox: Arc<Inbox>,
@@ -93,6 +97,7 @@ impl Fleet {
             taken,
             program,
             machines: BTreeMap::new(),
+            sockets: Sockets::new().map_err(Failure::usage)?,
             most: options.most_machines(),
             inbox,
             handed_over: None,
@@ -136,6 +141,9 @@ impl Fleet {
         // Before anybody is served who could look for them.
         self.metrics.add(name.as_deref(), metrics);
         served.mux.serve_on(&self.engine, server).map_err(Failure::usage)?;
+        if let Some(socket) = served.machine.socket() {
+            self.sockets.watch(socket);
+        }
         Ok(self.machines.entry(name).or_insert(served))
     }
 
@@ -163,6 +171,27 @@ impl Fleet {
 
     pub(super) fn get(&self, name: &Option<String>) -> Option<&Served> {
         self.machines.get(name)
+    }
+
+    /// Readable when there is something to [look](Fleet::look) at.
+    pub(super) fn waker(&self) -> BorrowedFd<'_> {
+        self.sockets.as_fd()
+    }
+
+    /// Looks at which upstream servers have come, of those that are named.
+    pub(super) fn look(&mut self) {
+        let appeared = self.sockets.appeared().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot look for the sockets of upstream servers");
+            Vec::new()
+        });
+        for socket in appeared {
+            let of_socket = |served: &&Served| served.machine.socket() == Some(&socket);
+            for served in self.machines.values().filter(of_socket) {
+                let machine = served.machine.name.as_deref();
+                tracing::debug!(machine, "the socket of the upstream server has appeared");
+                served.mux.upstream_appeared();
+            }
+        }
     }
 
     /// Lets a machine be what is said of it now. Returns whether it can be that while it runs; otherwise nothing has changed.
@@ -227,6 +256,9 @@ impl Fleet {
     pub(super) fn ended(&mut self, name: Option<String>) -> Option<Gone> {
         let served = self.machines.remove(&name)?;
         self.metrics.remove(name.as_deref());
+        if let Some(socket) = served.machine.socket() {
+            self.sockets.forget(socket);
+        }
         self.has_lost |= served.mux.has_lost_upstream();
         self.taken.release(served.claim);
         tracing::info!(machine = name, "a machine has gone");

@@ -2,10 +2,11 @@
 //! One machine, and what it is made of.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 
 use qmp_dispatch::Dispatcher;
-use qmp_server::{Address, Discipline, Handover, Mux, Server, system_time, version};
+use qmp_server::{Address, Connect, Dial, Discipline, Handover, Mux, Server, system_time, version};
 
 use super::orders::{MachineAdd, OriginStatus};
 use crate::clients::{Audits, Rules};
@@ -127,6 +128,16 @@ impl Machine {
         match &self.origin {
             Origin::Control(order) => Some(order),
             Origin::Options | Origin::Found(_) => None,
+        }
+    }
+
+    /// Where its upstream server listens, if that is a socket's file and was not found by a pattern.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        match (&self.options.mux.upstream.as_ref()?.value, &self.origin) {
+            (Dial::Out(Connect { address: Address::Unix(path), .. }), origin) => {
+                (!matches!(origin, Origin::Found(_))).then_some(path)
+            }
+            _ => None,
         }
     }
 
