@@ -43,10 +43,6 @@ pub struct Authority {
 
 impl Authority {
     /// Makes one, with its own certificate in the file `NAME.pem`.
-    ///
-    /// # Errors
-    ///
-    /// If files cannot be written.
     pub fn new(dir: &Path, name: &str) -> io::Result<Authority> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let params = of_authority(name)?;
@@ -55,10 +51,6 @@ impl Authority {
     }
 
     /// Makes one below this one, which may only certify these DNS names and those below them.
-    ///
-    /// # Errors
-    ///
-    /// As [`new`](Self::new).
     pub fn constrained(&self, name: &str, permitted: &[&str]) -> io::Result<Authority> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let permitted = permitted.iter().map(|&name| GeneralSubtree::DnsName(name.to_owned()));
@@ -85,26 +77,17 @@ impl Authority {
     }
 
     /// The file of its certificate.
-    #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.dir.join(format!("{}.pem", self.name))
     }
 
     /// Issues a certificate for the owner of this common name and these others: host names,
     /// addresses, URIs. Its files are `NAME.AUTHORITY.crt` and `.key`.
-    ///
-    /// # Errors
-    ///
-    /// If files cannot be written, or something is not a name.
     pub fn issue(&self, name: &str, others: &[&str]) -> io::Result<Identity> {
         self.issue_for(name, others, Validity::Now)
     }
 
     /// Issues a certificate that is good at this time.
-    ///
-    /// # Errors
-    ///
-    /// As [`issue`](Self::issue).
     pub fn issue_for(
         &self,
         name: &str,
@@ -144,10 +127,6 @@ fn of_authority(name: &str) -> io::Result<CertificateParams> {
 }
 
 /// Chains of certificates (DER, one after the other) with names of every kind, constrained and not.
-///
-/// # Errors
-///
-/// If they cannot be made.
 pub fn chains() -> io::Result<Vec<Vec<u8>>> {
     let dir = tempfile::tempdir()?;
     let root = Authority::new(dir.path(), "root")?;

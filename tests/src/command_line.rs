@@ -7,10 +7,6 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 /// Reads the command line. Help is printed here; a mistake gets one line and exit status 2.
-///
-/// # Errors
-///
-/// Fails with the exit status if there is nothing to be done.
 pub fn parse<Arguments: Parser>() -> Result<Arguments, ExitCode> {
     Arguments::try_parse().map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {

@@ -62,10 +62,6 @@ pub struct Message {
 
 impl Message {
     /// The value, provided that it is laid out and escaped as QMP servers do.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the text is not JSON, or not laid out like that.
     pub fn json(&self) -> Result<Json, Failure> {
         let value = match Json::parse(&self.text) {
             Ok(value) => value,
@@ -84,7 +80,6 @@ impl Message {
 }
 
 /// A text on one line, printable and shortened.
-#[must_use]
 pub fn shown(text: &str) -> String {
     let mut line = String::new();
     for character in text.chars().take(SHOWN_CHARACTERS) {
@@ -118,10 +113,6 @@ pub struct Connection {
 
 impl Connection {
     /// Connects to a monitor with this layout of messages.
-    ///
-    /// # Errors
-    ///
-    /// Fails if no server accepts within `patience`.
     pub fn open(endpoint: &Endpoint, layout: Layout, patience: Duration) -> Result<Self, Failure> {
         match endpoint.connect(patience) {
             Ok(channel) => Ok(Self::new(channel, layout)),
@@ -132,7 +123,6 @@ impl Connection {
     }
 
     /// Speaks QMP over something that is connected and does not block.
-    #[must_use]
     pub fn new(channel: Box<dyn Channel>, layout: Layout) -> Self {
         Self {
             channel,
@@ -145,16 +135,11 @@ impl Connection {
     }
 
     /// What was sent (`>`) and received (`<`), shortened.
-    #[must_use]
     pub fn transcript(&self) -> &[String] {
         &self.transcript
     }
 
     /// Sends `bytes`, and `descriptors` along with the first of them.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the server closes the connection, or takes no input until the deadline.
     pub fn send(
         &mut self,
         bytes: &[u8],
@@ -196,10 +181,6 @@ impl Connection {
     }
 
     /// Ends our side; the server's answers can still be read.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the connection is gone.
     pub fn half_close(&mut self) -> Result<(), Failure> {
         self.channel.half_close().map_err(|error| {
             Failure::Unexpected(format!("cannot shut down the sending side: {error}"))
@@ -207,10 +188,6 @@ impl Connection {
     }
 
     /// Reads one message: a line, or on a pretty-printing monitor all lines up to a lone closing brace.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is none until the deadline, or if one of its lines does not end with CR LF.
     pub fn read_message(&mut self, deadline: Instant) -> Result<Message, Failure> {
         let mut data = self.take_line(deadline)?;
         if self.layout == Layout::Pretty {
@@ -229,10 +206,6 @@ impl Connection {
     }
 
     /// Checks that nothing comes for this long.
-    ///
-    /// # Errors
-    ///
-    /// Fails with what came, the end of the connection included.
     pub fn expect_silence(&mut self, duration: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + duration;
         loop {
@@ -253,10 +226,6 @@ impl Connection {
     }
 
     /// Waits for the server to close the connection, and returns how it did.
-    ///
-    /// # Errors
-    ///
-    /// Fails if anything else comes first, or if the connection stays open until the deadline.
     pub fn expect_end(&mut self, deadline: Instant) -> Result<End, Failure> {
         loop {
             match self.end {

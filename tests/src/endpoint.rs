@@ -43,10 +43,6 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// Connects, or fails at once.
-    ///
-    /// # Errors
-    ///
-    /// Fails if no server listens, or if the listener's backlog is full.
     pub fn try_connect(&self) -> io::Result<Box<dyn Channel>> {
         match self {
             Self::Unix(path) => {
@@ -70,10 +66,6 @@ impl Endpoint {
     }
 
     /// Connects, asking again for as long as `patience` lasts.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the reason of the last try.
     pub fn connect(&self, patience: Duration) -> io::Result<Box<dyn Channel>> {
         retry(patience, || self.try_connect())
     }

@@ -25,11 +25,6 @@ struct Sample<'t> {
 
 impl Exposition {
     /// Reads a text. Each metric is to have its help, its type and then its samples, all in one place.
-    ///
-    /// # Panics
-    ///
-    /// If a line is not valid; the message has the line.
-    #[must_use]
     #[track_caller]
     pub fn parse(text: &str) -> Self {
         match Self::try_parse(text) {
@@ -62,11 +57,6 @@ impl Exposition {
     }
 
     /// The value of this name and these labels, as they are written.
-    ///
-    /// # Panics
-    ///
-    /// If there is none.
-    #[must_use]
     #[track_caller]
     pub fn value(&self, key: &str) -> f64 {
         match self.samples.get(key) {

@@ -54,10 +54,6 @@ impl std::error::Error for SyntaxError {}
 
 impl Json {
     /// Parses a text that holds one JSON value.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the text is anything but one JSON value, or nested more than 1200 levels deep.
     pub fn parse(text: &str) -> Result<Self, SyntaxError> {
         let mut parser = Parser { text, at: 0, depth: 0 };
         let value = parser.value()?;
@@ -69,14 +65,12 @@ impl Json {
     }
 
     /// The value of the first member of this name, if this is an object that has one.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&Self> {
         let Self::Object(members) = self else { return None };
         members.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     /// The string, if this is one.
-    #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
@@ -85,7 +79,6 @@ impl Json {
     }
 
     /// The elements, if this is an array.
-    #[must_use]
     pub fn as_array(&self) -> Option<&[Self]> {
         match self {
             Self::Array(elements) => Some(elements),
@@ -94,7 +87,6 @@ impl Json {
     }
 
     /// The number, if this is one without fraction and exponent that fits.
-    #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
         match self {
             Self::Number(text) => text.parse().ok(),
@@ -103,7 +95,6 @@ impl Json {
     }
 
     /// The text of this value in the layout and with the escapes of a QMP server; line ends are `\n`.
-    #[must_use]
     pub fn to_text(&self, layout: Layout) -> String {
         let mut text = String::new();
         self.write(&mut text, layout, 0);

@@ -5,6 +5,8 @@
 //! [`difffuzz`], and [`bench::fairness`] to count, use a crate under test. Elsewhere, the tests do not, so that a mistake in
 //! a crate cannot hide itself.
 //!
+//! What is here fails with a reason, by a panic or an error: that is its purpose, and so it is not documented at each item.
+//!
 //! - [`chaos`] runs misbehaving clients against our server; the program `soak` is its command line.
 //! - [`hostile`] runs attackers of every known kind at once; its command line is `soak --hostile`.
 //! - [`conformance`] runs the cases in `conformance/cases` against any QMP server, QEMU included. The program

@@ -29,10 +29,6 @@ pub struct Process {
 
 impl Process {
     /// Starts the command, with its standard error kept.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the program cannot be started.
     pub fn start(command: &mut Command) -> io::Result<Self> {
         let stderr_dir = tempfile::Builder::new().prefix("qmp-stderr-").tempdir()?;
         let stderr = stderr_dir.path().join("stderr.txt");
@@ -46,16 +42,11 @@ impl Process {
     }
 
     /// Returns its standard error so far.
-    #[must_use]
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap_or_default()).into_owned()
     }
 
     /// Waits until its standard error contains a text.
-    ///
-    /// # Panics
-    ///
-    /// Panics if it does not within [`LIMIT`](crate::server::LIMIT).
     #[track_caller]
     pub fn expect_log(&self, text: &str) {
         wait_for(|| {
@@ -65,10 +56,6 @@ impl Process {
     }
 
     /// Waits until it accepts connections at this endpoint.
-    ///
-    /// # Panics
-    ///
-    /// Panics if it exits, or does not accept within [`LIMIT`](crate::server::LIMIT).
     #[track_caller]
     pub fn expect_ready(&mut self, endpoint: &Endpoint) {
         wait_for(|| {
@@ -80,10 +67,6 @@ impl Process {
     }
 
     /// Waits for its exit, this long at most.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the system cannot tell.
     pub fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         if let Some(status) = self.child.try_wait()? {
             return Ok(Some(status));
@@ -96,19 +79,11 @@ impl Process {
     }
 
     /// Sends it a signal.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it has exited.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(rustix::process::kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// Ends it: with SIGTERM, and if that does not help, by force.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the system cannot tell whether it has exited.
     pub fn stop(&mut self) -> io::Result<()> {
         if self.child.try_wait()?.is_none() {
             self.signal(Signal::TERM)?;
@@ -141,10 +116,6 @@ pub struct Finished {
 }
 
 /// Runs a program to its end with this text as its standard input.
-///
-/// # Errors
-///
-/// Fails if it cannot be started, or takes longer than `limit`.
 pub fn run(command: &mut Command, input: &str, limit: Duration) -> io::Result<Finished> {
     let mut stdin = tempfile::tempfile()?;
     stdin.write_all(input.as_bytes())?;

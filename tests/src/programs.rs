@@ -16,18 +16,12 @@ const NODE_PACKAGES: &str = include_str!("../interop/node-packages.txt");
 pub const PYTHON_ENVIRONMENT: &str = "interop-venv";
 
 /// Finds a program on the search path; `None` means that the calling test is to be skipped.
-///
-/// # Panics
-///
-/// If there is none and `CI=true` is set.
-#[must_use]
 pub fn find(name: &str, how_to_install: &str) -> Option<PathBuf> {
     on_path(name).or_else(|| absent(name, how_to_install))
 }
 
 /// Finds a program that the tests can do without, because another one shows the same: `None` means that
 /// what is only for this one is left out, everywhere.
-#[must_use]
 pub fn find_optional(name: &str) -> Option<PathBuf> {
     let found = on_path(name);
     if found.is_none() {
@@ -52,18 +46,12 @@ pub enum Oracle {
 
 impl Oracle {
     /// Returns the one that speaks this dialect.
-    #[must_use]
     pub fn of(dialect: Dialect) -> Self {
         if dialect >= Dialect::Qemu11_1 { Self::V11_1 } else { Self::V10_0 }
     }
 
     /// Finds a program of this release: `qemu-system-x86_64`, `qemu-storage-daemon`, `qemu-img`, `qemu-io` or `qemu-nbd`.
     /// `None` means that the calling test is to be skipped.
-    ///
-    /// # Panics
-    ///
-    /// If there is none and `CI=true` is set.
-    #[must_use]
     pub fn program(self, name: &str) -> Option<PathBuf> {
         let (variable, directory) = match self {
             Self::V10_0 => ("QMP_QEMU_10_0", "oracles/qemu-10.0/bin"),
@@ -77,11 +65,6 @@ impl Oracle {
 }
 
 /// Finds a program of the Python environment, such as `python` or `qmp-shell`.
-///
-/// # Panics
-///
-/// If there is none, or one of other versions than [`PYTHON_REQUIREMENTS`], and `CI=true` is set.
-#[must_use]
 pub fn find_python(name: &str) -> Option<PathBuf> {
     let environment = target_dir().join(PYTHON_ENVIRONMENT);
     let program = environment.join("bin").join(name);

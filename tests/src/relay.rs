@@ -28,11 +28,6 @@ pub enum Said {
 
 impl Said {
     /// What a message says that answers one of these requests, which wait for answers by their ids, or none.
-    ///
-    /// # Panics
-    ///
-    /// If it is an answer that nobody waits for.
-    #[must_use]
     pub fn new(message: &Json, waiting: &mut HashMap<Option<Json>, Json>) -> Said {
         if message.get("event").is_some() {
             return Said::Event(message.clone());
@@ -43,7 +38,6 @@ impl Said {
     }
 
     /// The event, if it is one.
-    #[must_use]
     pub fn event(&self) -> Option<&Json> {
         match self {
             Said::Event(event) => Some(event),
@@ -52,7 +46,6 @@ impl Said {
     }
 
     /// The request that is answered, if it is an answer.
-    #[must_use]
     pub fn request(&self) -> Option<&Json> {
         match self {
             Said::Event(_) => None,
@@ -62,7 +55,6 @@ impl Said {
 }
 
 /// A message without its id.
-#[must_use]
 pub fn without_id(message: &Json) -> Json {
     let Json::Object(members) = message else { return message.clone() };
     Json::Object(members.iter().filter(|(name, _)| name != "id").cloned().collect())
@@ -74,10 +66,6 @@ pub struct Record(Arc<Mutex<Vec<Said>>>);
 
 impl Record {
     /// Lets one client connect at `front` to the server at `back`.
-    ///
-    /// # Errors
-    ///
-    /// If `front` cannot be listened at.
     pub fn start(front: &Path, back: &Path) -> io::Result<Record> {
         let listener = UnixListener::bind(front)?;
         let record = Record::default();
@@ -87,7 +75,6 @@ impl Record {
     }
 
     /// Returns the messages so far.
-    #[must_use]
     pub fn said(&self) -> Vec<Said> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

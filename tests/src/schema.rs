@@ -29,7 +29,6 @@ pub(crate) struct Member<'s> {
 }
 
 /// Whether a command or event is an extension that is not QEMU's.
-#[must_use]
 pub fn is_downstream(name: &str) -> bool {
     name.starts_with("__")
 }
@@ -43,21 +42,11 @@ pub struct Schema {
 
 impl Schema {
     /// The schema that a server returns, an array of entries.
-    ///
-    /// # Panics
-    ///
-    /// If it is none, or two entries have the same name.
-    #[must_use]
     pub fn new(result: &Json) -> Self {
         Self::of(result.as_array().expect("a schema is an array").to_vec())
     }
 
     /// A schema that was written down, an entry on each line.
-    ///
-    /// # Panics
-    ///
-    /// If a line is no entry.
-    #[must_use]
     pub fn parse(lines: &str) -> Self {
         Self::of(lines.lines().map(|line| Json::parse(line).expect("an entry")).collect())
     }
@@ -72,7 +61,6 @@ impl Schema {
     }
 
     /// The names of the commands and events, sorted.
-    #[must_use]
     pub fn entities(&self) -> Vec<&str> {
         let is_entity = |entry: &&Json| matches!(text(entry, "meta-type"), "command" | "event");
         let mut names: Vec<_> =
@@ -89,7 +77,6 @@ impl Schema {
 
     /// These commands and events, as far as they exist, and all types that they lead to. The masked names of types are
     /// numbers by first use, so that schemas can be compared whatever else they contain.
-    #[must_use]
     pub fn excerpt(&self, entities: &[&str]) -> Vec<String> {
         let mut excerpt = Excerpt { schema: self, uses: Vec::new(), names: HashMap::new() };
         let mut lines: Vec<String> = entities
@@ -109,7 +96,6 @@ impl Schema {
     /// `arg-type`, `ret-type` and names of members lead to a type, a member with `*` must be optional, `+` stands
     /// before a variant of a union, `^` before a value of an enum, `!` before the JSON type of a builtin type and `$`
     /// before a feature of what comes before it. Arrays and alternates are passed through.
-    #[must_use]
     pub fn has(&self, path: &str) -> bool {
         let steps: Vec<_> = path.split('/').collect();
         self.find(steps[0]).is_some_and(|entry| self.leads(entry, &steps[1..]))

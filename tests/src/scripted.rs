@@ -20,11 +20,6 @@ use crate::upstream;
 
 /// Starts a mux with these options in front of a scripted server. Clients wait for the greeting and are kept when the
 /// server is lost, unless the options say otherwise; at [`NOTICES`](upstream::NOTICES) they are in any case.
-///
-/// # Panics
-///
-/// If that fails.
-#[must_use]
 pub fn behind_mux(options: &[&str]) -> (Server, Scripted) {
     let dir = tempfile::Builder::new().prefix("qmp-mux-").tempdir().expect("temporary directory");
     let scripted = Scripted::listen(&dir.path().join("upstream.sock"));
@@ -42,22 +37,12 @@ pub struct Scripted {
 
 impl Scripted {
     /// Listens at a path.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot.
-    #[must_use]
     pub fn listen(path: &Path) -> Scripted {
         let listener = UnixListener::bind(path).expect("the path can be listened at");
         Scripted { listener, path: path.to_owned() }
     }
 
     /// Waits for a client.
-    ///
-    /// # Panics
-    ///
-    /// If none comes.
-    #[must_use]
     #[track_caller]
     pub fn accept(&self) -> Peer {
         assert!(self.is_called_within(LIMIT), "nobody connects");
@@ -66,11 +51,6 @@ impl Scripted {
     }
 
     /// Waits for a client, greets it as a server that offers these capabilities, and negotiates.
-    ///
-    /// # Panics
-    ///
-    /// If it does not do its part.
-    #[must_use]
     #[track_caller]
     pub fn accept_and_negotiate(&self, capabilities: &str) -> Peer {
         let mut peer = self.accept();
@@ -80,11 +60,6 @@ impl Scripted {
     }
 
     /// Whether a client comes, and waits to be accepted.
-    ///
-    /// # Panics
-    ///
-    /// If the system cannot tell.
-    #[must_use]
     pub fn is_called_within(&self, limit: Duration) -> bool {
         let timeout = limit.try_into().expect("a limit that fits");
         poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&timeout)).expect("poll") > 0
@@ -108,11 +83,6 @@ pub struct Crowd {
 
 impl Crowd {
     /// Listens at these paths.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot.
-    #[must_use]
     pub fn listen(paths: &[PathBuf]) -> Crowd {
         let listeners: Vec<_> =
             paths.iter().map(|path| UnixListener::bind(path).expect("a path")).collect();
@@ -189,31 +159,18 @@ pub struct Request {
 
 impl Peer {
     /// A server at this end of a connection.
-    ///
-    /// # Panics
-    ///
-    /// If the system refuses a timeout.
-    #[must_use]
     pub fn of(stream: UnixStream) -> Peer {
         stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
         Peer { stream: BufReader::new(stream) }
     }
 
     /// Sends a greeting with these capabilities.
-    ///
-    /// # Panics
-    ///
-    /// If the client has gone.
     #[track_caller]
     pub fn greet(&mut self, capabilities: &str) {
         self.greet_as(1, capabilities);
     }
 
     /// Sends a greeting as a server of this major version.
-    ///
-    /// # Panics
-    ///
-    /// If the client has gone.
     #[track_caller]
     pub fn greet_as(&mut self, major: u32, capabilities: &str) {
         let version = format!(r#"{{"micro": 0, "minor": 0, "major": {major}}}"#);
@@ -223,10 +180,6 @@ impl Peer {
     }
 
     /// Lets the client negotiate; returns the request.
-    ///
-    /// # Panics
-    ///
-    /// If it does anything else.
     #[track_caller]
     pub fn negotiate(&mut self) -> Request {
         let request = self.request();
@@ -236,10 +189,6 @@ impl Peer {
     }
 
     /// The next request.
-    ///
-    /// # Panics
-    ///
-    /// If none comes, or if it has no id.
     #[track_caller]
     pub fn request(&mut self) -> Request {
         let mut line = String::new();
@@ -252,10 +201,6 @@ impl Peer {
     }
 
     /// The next request must be for this command.
-    ///
-    /// # Panics
-    ///
-    /// If it is not.
     #[track_caller]
     pub fn expect(&mut self, command: &str) -> Request {
         let request = self.request();
@@ -264,20 +209,12 @@ impl Peer {
     }
 
     /// Answers a request with this result.
-    ///
-    /// # Panics
-    ///
-    /// If the client has gone.
     #[track_caller]
     pub fn answer(&mut self, request: &Request, result: &str) {
         self.send(&format!(r#"{{"return": {result}, "id": {}}}"#, request.id));
     }
 
     /// Answers a request with an error.
-    ///
-    /// # Panics
-    ///
-    /// If the client has gone.
     #[track_caller]
     pub fn refuse(&mut self, request: &Request, text: &str) {
         self.send(&format!(
@@ -307,10 +244,6 @@ impl Peer {
     }
 
     /// Sends an event without data.
-    ///
-    /// # Panics
-    ///
-    /// If the client has gone.
     #[track_caller]
     pub fn emit(&mut self, event: &str) {
         self.send(&format!(
@@ -319,36 +252,23 @@ impl Peer {
     }
 
     /// Sends a message.
-    ///
-    /// # Panics
-    ///
-    /// If the client has gone.
     #[track_caller]
     pub fn send(&mut self, text: &str) {
         self.send_bytes(format!("{text}\r\n").as_bytes());
     }
 
     /// Sends bytes.
-    ///
-    /// # Panics
-    ///
-    /// If the client has gone.
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("a client that reads");
     }
 
     /// The connection itself, for what this has no method for.
-    #[must_use]
     pub fn into_stream(self) -> UnixStream {
         self.stream.into_inner()
     }
 
     /// The client must end the connection now; what it still sends is dropped.
-    ///
-    /// # Panics
-    ///
-    /// If it does not.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let ended = self.stream.read_to_end(&mut Vec::new());
@@ -362,10 +282,6 @@ impl Peer {
     }
 
     /// The client must send nothing for this long.
-    ///
-    /// # Panics
-    ///
-    /// If it does.
     #[track_caller]
     pub fn expect_silence(&mut self, duration: Duration) {
         assert_eq!(self.stream.buffer(), b"");

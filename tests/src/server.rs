@@ -29,11 +29,6 @@ pub struct Server {
 impl Server {
     /// Starts the machine `confvm`, not running, on a compact and on a pretty-printing socket, and waits until it
     /// accepts connections.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
-    #[must_use]
     pub fn start() -> Self {
         let arguments = ["serve", "--name", "confvm", "--paused"];
         Self::start_with(arguments.into_iter().chain([
@@ -46,31 +41,16 @@ impl Server {
 
     /// Starts `qmp-server` with these arguments, in which `{sock}` and `{pretty}` stand for paths, and waits until it
     /// accepts connections on the former. Its standard input is empty, its working directory the one of the sockets.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
-    #[must_use]
     pub fn start_with<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
         Self::start_in(temporary_directory(), arguments)
     }
 
     /// Like [`start_with`](Self::start_with), in a directory that holds something already.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
-    #[must_use]
     pub fn start_in<'a>(dir: TempDir, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         Self::launch(dir, arguments, &[])
     }
 
     /// Like [`start_with`](Self::start_with), with these variables in its environment.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
-    #[must_use]
     pub fn start_in_environment<'a>(
         arguments: impl IntoIterator<Item = &'a str>,
         variables: &[(&str, &str)],
@@ -98,19 +78,16 @@ impl Server {
     }
 
     /// Its directory.
-    #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// The path of its compact socket.
-    #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.dir().join("qmp.sock")
     }
 
     /// Its compact monitor.
-    #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::Unix(self.socket())
     }
@@ -121,21 +98,11 @@ impl Server {
     }
 
     /// Connects a client; the greeting is still to be read.
-    ///
-    /// # Panics
-    ///
-    /// If the server does not accept.
-    #[must_use]
     pub fn connect(&self) -> Client {
         Client::connect(&self.endpoint())
     }
 
     /// Connects a client and negotiates, with no capability enabled.
-    ///
-    /// # Panics
-    ///
-    /// If that fails.
-    #[must_use]
     pub fn negotiated(&self) -> Client {
         let mut client = self.connect();
         client.negotiate("{}");
@@ -143,21 +110,12 @@ impl Server {
     }
 
     /// Waits for it to exit.
-    ///
-    /// # Panics
-    ///
-    /// If it stays.
     pub fn wait(&mut self) -> ExitStatus {
         let status = self.process.wait(LIMIT).expect("child can be waited for");
         status.unwrap_or_else(|| panic!("qmp-server has not exited: {}", self.process.stderr()))
     }
 
     /// The ports that it listens at, in the order of its arguments.
-    ///
-    /// # Panics
-    ///
-    /// If it greets nobody.
-    #[must_use]
     pub fn ports(&self) -> Vec<u16> {
         // It accepts clients before it says where, and greets them afterwards.
         drop(self.connect().receive());
@@ -165,10 +123,6 @@ impl Server {
     }
 
     /// Waits until it has logged that it refused this many clients, and returns the reasons.
-    ///
-    /// # Panics
-    ///
-    /// If it does not, or logs anything else as well.
     #[track_caller]
     pub fn refused(&mut self, clients: usize) -> Vec<String> {
         wait_for(|| {
@@ -191,10 +145,6 @@ impl Server {
     }
 
     /// Sends it a signal.
-    ///
-    /// # Panics
-    ///
-    /// If it has exited.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal).expect("qmp-server runs");
     }
@@ -208,11 +158,6 @@ pub struct Client {
 
 impl Client {
     /// Connects.
-    ///
-    /// # Panics
-    ///
-    /// If the server does not accept.
-    #[must_use]
     pub fn connect(endpoint: &Endpoint) -> Self {
         match Connection::open(endpoint, Layout::Compact, LIMIT) {
             Ok(connection) => Self { connection },
@@ -221,10 +166,6 @@ impl Client {
     }
 
     /// Reads the greeting and negotiates with these arguments.
-    ///
-    /// # Panics
-    ///
-    /// If that fails.
     #[track_caller]
     pub fn negotiate(&mut self, arguments: &str) {
         let greeting = self.receive();
@@ -234,30 +175,18 @@ impl Client {
     }
 
     /// Sends a text as it is.
-    ///
-    /// # Panics
-    ///
-    /// If the server does not take it.
     #[track_caller]
     pub fn send(&mut self, text: &str) {
         self.send_bytes(text.as_bytes());
     }
 
     /// Sends bytes.
-    ///
-    /// # Panics
-    ///
-    /// If the server does not take them.
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.send_with(bytes, &[]);
     }
 
     /// Sends bytes, and descriptors along with the first of them.
-    ///
-    /// # Panics
-    ///
-    /// If the server does not take them.
     #[track_caller]
     pub fn send_with(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
         if let Err(error) = self.connection.send(bytes, descriptors, Instant::now() + LIMIT) {
@@ -266,10 +195,6 @@ impl Client {
     }
 
     /// The next message.
-    ///
-    /// # Panics
-    ///
-    /// If none comes, or one that is not laid out as it should be.
     #[track_caller]
     pub fn receive(&mut self) -> Json {
         match self
@@ -283,20 +208,12 @@ impl Client {
     }
 
     /// The next message must have exactly this text.
-    ///
-    /// # Panics
-    ///
-    /// If it has not.
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
         assert_eq!(self.receive().to_string(), text);
     }
 
     /// The next message must be an event of this name.
-    ///
-    /// # Panics
-    ///
-    /// If it is not.
     #[track_caller]
     pub fn expect_event(&mut self, name: &str) {
         let message = self.receive();
@@ -304,20 +221,12 @@ impl Client {
     }
 
     /// Sends a command without arguments and without an id.
-    ///
-    /// # Panics
-    ///
-    /// If the server does not take it.
     #[track_caller]
     pub fn send_command(&mut self, command: &str) {
         self.send(&format!(r#"{{"execute": "{command}"}}"#));
     }
 
     /// Runs a command without arguments and returns its result.
-    ///
-    /// # Panics
-    ///
-    /// If anything but its success comes next.
     #[track_caller]
     pub fn execute(&mut self, command: &str) -> Json {
         self.send_command(command);
@@ -326,10 +235,6 @@ impl Client {
     }
 
     /// Ends the sending side.
-    ///
-    /// # Panics
-    ///
-    /// If the connection is gone.
     #[track_caller]
     pub fn half_close(&mut self) {
         if let Err(error) = self.connection.half_close() {
@@ -338,10 +243,6 @@ impl Client {
     }
 
     /// The server must close the connection now.
-    ///
-    /// # Panics
-    ///
-    /// If it sends something or stays.
     #[track_caller]
     pub fn expect_end(&mut self) {
         if let Err(error) = self.connection.expect_end(Instant::now() + LIMIT) {
@@ -350,10 +251,6 @@ impl Client {
     }
 
     /// Nothing must come for this long.
-    ///
-    /// # Panics
-    ///
-    /// If something does.
     #[track_caller]
     pub fn expect_silence(&mut self, duration: Duration) {
         if let Err(error) = self.connection.expect_silence(duration) {
@@ -367,10 +264,6 @@ fn temporary_directory() -> TempDir {
 }
 
 /// Runs the program, which must fail at once with exit status 2 and one line. Returns the line.
-///
-/// # Panics
-///
-/// If it does anything else.
 #[track_caller]
 pub fn refusal(arguments: &[&str]) -> String {
     let finished =
@@ -383,7 +276,6 @@ pub fn refusal(arguments: &[&str]) -> String {
 }
 
 /// A `qmp-server` with these arguments and an empty standard input, not started yet.
-#[must_use]
 pub fn qmp_server(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(program());
     command.args(arguments).stdin(Stdio::null());
@@ -391,11 +283,6 @@ pub fn qmp_server(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Com
 }
 
 /// The program: `QMP_SERVER_BIN` if set, else the one beside this test, brought up to date first.
-///
-/// # Panics
-///
-/// If it cannot be built.
-#[must_use]
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| match std::env::var_os("QMP_SERVER_BIN") {
@@ -405,11 +292,6 @@ pub fn program() -> &'static Path {
 }
 
 /// A copy of the [program] in this directory, for users who have no access to where that is.
-///
-/// # Panics
-///
-/// If there can be none.
-#[must_use]
 pub fn copy_for_all(dir: &Path) -> PathBuf {
     let copy = dir.join("qmp-server");
     // By another process: what this one writes cannot be executed while a child that another thread starts still has it open.
@@ -422,11 +304,6 @@ pub fn copy_for_all(dir: &Path) -> PathBuf {
 
 /// An example of the crate `qmp-server`: in the directory `QMP_EXAMPLES_DIR` if set, else the one beside this test,
 /// brought up to date first.
-///
-/// # Panics
-///
-/// If it cannot be built.
-#[must_use]
 pub fn example(name: &str) -> PathBuf {
     match std::env::var_os("QMP_EXAMPLES_DIR") {
         Some(directory) => Path::new(&directory).join(name),
@@ -459,14 +336,12 @@ fn profile_dir() -> PathBuf {
 }
 
 /// Cargo's target directory.
-#[must_use]
 pub fn target_dir() -> PathBuf {
     let profile = profile_dir();
     profile.parent().unwrap_or(&profile).to_owned()
 }
 
 /// Returns the ports in a server's log at which it listens, in their order.
-#[must_use]
 pub fn ports(log: &str) -> Vec<u16> {
     let whole_lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     let addresses =

@@ -32,10 +32,6 @@ pub fn mux_options<'a>(options: &[&'a str]) -> impl Iterator<Item = &'a str> {
 }
 
 /// Waits until a mux with such options has a connection to its server, or has none.
-///
-/// # Panics
-///
-/// Panics if that is not so within [`LIMIT`](crate::server::LIMIT).
 #[track_caller]
 pub fn expect_upstream(mux: &Server, connected: bool) {
     let mut client = watcher(mux);
@@ -53,11 +49,6 @@ pub fn expect_upstream(mux: &Server, connected: bool) {
 }
 
 /// Connects a client to a mux with such options where it gets the mux's own events, and negotiates.
-///
-/// # Panics
-///
-/// If that fails.
-#[must_use]
 #[track_caller]
 pub fn watcher(mux: &Server) -> Client {
     let mut client = Client::connect(&Endpoint::Unix(mux.dir().join(NOTICES)));
@@ -86,11 +77,6 @@ impl Program {
     }
 
     /// Its command line, with a monitor at this socket; `None` if it is absent and the calling test is to be skipped.
-    ///
-    /// # Panics
-    ///
-    /// If it is the storage daemon, is absent, and `CI=true` is set.
-    #[must_use]
     pub fn command(self, socket: &str) -> Option<Vec<String>> {
         match self {
             Self::StorageDaemon => drop(programs::find(self.name(), "apt-get install qemu-utils")?),
@@ -123,22 +109,12 @@ impl Program {
     }
 
     /// The same of the QEMU that speaks this dialect; `None` if the calling test is to be skipped.
-    ///
-    /// # Panics
-    ///
-    /// If it is absent, and `CI=true` is set.
-    #[must_use]
     pub fn command_of(self, dialect: Dialect, socket: &str) -> Option<Vec<String>> {
         let program = Oracle::of(dialect).program(self.name())?;
         Some(self.command_line(program.to_string_lossy().into_owned(), socket))
     }
 
     /// Starts it in a directory, where its socket will be; `None` if the calling test is to be skipped.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
-    #[must_use]
     pub fn start_in(self, dir: &Path) -> Option<Process> {
         let words = self.command(SOCKET)?;
         // A program that was killed has left it behind, and nobody is to find that one.
@@ -161,11 +137,6 @@ pub struct Muxed {
 
 impl Muxed {
     /// Starts both, the mux with these options; `None` if the calling test is to be skipped.
-    ///
-    /// # Panics
-    ///
-    /// If one of them does not start.
-    #[must_use]
     pub fn start(program: Program, options: &[&str]) -> Option<Muxed> {
         let dir =
             tempfile::Builder::new().prefix("qmp-mux-").tempdir().expect("temporary directory");
@@ -177,10 +148,6 @@ impl Muxed {
     }
 
     /// Starts the program again, after its end.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
     pub fn restart(&mut self) {
         self.upstream.stop().expect("it can be stopped");
         self.upstream = self.program.start_in(self.mux.dir()).expect("it has been there before");
@@ -188,10 +155,6 @@ impl Muxed {
 }
 
 /// Waits until the files that a process holds in this directory are those with these names, which are sorted.
-///
-/// # Panics
-///
-/// Panics if that is not so within [`LIMIT`](crate::server::LIMIT).
 #[track_caller]
 pub fn expect_held(process: &mut Process, dir: &Path, names: &[&str]) {
     wait_for(|| {
@@ -204,10 +167,6 @@ pub fn expect_held(process: &mut Process, dir: &Path, names: &[&str]) {
 }
 
 /// Waits until a process holds at most this number of files.
-///
-/// # Panics
-///
-/// Panics if that is not so within [`LIMIT`](crate::server::LIMIT).
 #[track_caller]
 pub fn expect_files(process: &mut Process, most: usize) {
     wait_for(|| {
@@ -217,11 +176,6 @@ pub fn expect_files(process: &mut Process, most: usize) {
 }
 
 /// Returns the names of the open files of a process.
-///
-/// # Panics
-///
-/// If it is not there.
-#[must_use]
 pub fn open_files(process: &mut Process) -> Vec<OsString> {
     let open = fs::read_dir(format!("/proc/{}/fd", process.child().id())).expect("it runs");
     let targets = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());

@@ -8,10 +8,6 @@ use crate::server::LIMIT;
 const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// Tries something until it succeeds, for as long as `patience` lasts.
-///
-/// # Errors
-///
-/// Fails with the reason of the last try.
 pub fn retry<T, E>(patience: Duration, mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let deadline = Instant::now() + patience;
     loop {
@@ -24,10 +20,6 @@ pub fn retry<T, E>(patience: Duration, mut attempt: impl FnMut() -> Result<T, E>
 }
 
 /// Looks until that succeeds, and returns the result.
-///
-/// # Panics
-///
-/// Panics with the last error if it does not succeed within [`LIMIT`].
 #[track_caller]
 pub fn wait_for<T>(look: impl FnMut() -> Result<T, String>) -> T {
     match retry(LIMIT, look) {
@@ -37,10 +29,6 @@ pub fn wait_for<T>(look: impl FnMut() -> Result<T, String>) -> T {
 }
 
 /// Waits until a condition holds.
-///
-/// # Panics
-///
-/// Panics if it does not hold within [`LIMIT`].
 #[track_caller]
 pub fn wait_until(mut condition: impl FnMut() -> bool) {
     wait_for(|| condition().then_some(()).ok_or_else(|| "the condition does not hold".to_owned()));

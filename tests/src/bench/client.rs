@@ -54,19 +54,11 @@ struct Parser {
 
 impl Client {
     /// Connects, negotiates, and learns what the answer to the request is.
-    ///
-    /// # Errors
-    ///
-    /// If the server is absent, or does not speak QMP.
     pub fn connect(socket: &Path, mode: Mode) -> io::Result<Client> {
         Client::connect_asking(socket, mode, REQUEST)
     }
 
     /// The same for another request.
-    ///
-    /// # Errors
-    ///
-    /// As above.
     pub fn connect_asking(socket: &Path, mode: Mode, request: &'static [u8]) -> io::Result<Client> {
         let socket = UnixStream::connect(socket)?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -90,23 +82,17 @@ impl Client {
     }
 
     /// From now on, requests are written anew each time, and responses parsed.
-    #[must_use]
     pub fn parsing(mut self) -> Client {
         self.parser = Some(Box::default());
         self
     }
 
     /// The answer to the request, line end included.
-    #[must_use]
     pub fn response(&self) -> &[u8] {
         &self.response
     }
 
     /// Asks and waits for the answer; how long that took.
-    ///
-    /// # Errors
-    ///
-    /// If the connection breaks, or the answer is another one.
     pub fn round_trip(&mut self) -> io::Result<Duration> {
         let started = Instant::now();
         self.ask(1)?;
@@ -115,10 +101,6 @@ impl Client {
     }
 
     /// Sends this number of requests in one write, without waiting for answers.
-    ///
-    /// # Errors
-    ///
-    /// If the connection breaks.
     pub fn ask(&mut self, requests: usize) -> io::Result<()> {
         match (requests, &mut self.parser) {
             (0, _) => Ok(()),
@@ -131,10 +113,6 @@ impl Client {
     }
 
     /// Asks until the server takes no more, because nothing of its answers is read.
-    ///
-    /// # Errors
-    ///
-    /// If the connection breaks.
     pub fn ask_without_reading(&mut self) -> io::Result<()> {
         self.socket.set_nonblocking(true)?;
         let mut refused_since: Option<Instant> = None;
@@ -153,10 +131,6 @@ impl Client {
     }
 
     /// Waits until something comes; how many answers that completes.
-    ///
-    /// # Errors
-    ///
-    /// If the connection breaks, or an answer is another one than the first.
     pub fn receive(&mut self) -> io::Result<usize> {
         let received = self.socket.read(&mut self.buffer)?;
         if received == 0 {

@@ -35,10 +35,6 @@ const WAYS: [(&str, Mode, usize); 3] = [
 ];
 
 /// Counts everything.
-///
-/// # Errors
-///
-/// If a tool is not there, or the server does not answer.
 pub fn count() -> Result<Counts, String> {
     let mut counts = Counts::new();
     for (way, mode, together) in WAYS {
@@ -54,7 +50,6 @@ pub fn count() -> Result<Counts, String> {
 }
 
 /// Returns the counts that are larger in `now` than in `before`, one a line.
-#[must_use]
 pub fn larger(before: &Counts, now: &Counts) -> String {
     let mut lines = String::new();
     for (what, before) in before {

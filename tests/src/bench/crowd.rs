@@ -23,10 +23,6 @@ pub struct Crowd {
 
 impl Crowd {
     /// Clients that have no request in flight yet, and will have this many.
-    ///
-    /// # Errors
-    ///
-    /// If there are no descriptors left.
     pub fn new(members: Vec<Client>, in_flight: usize) -> io::Result<Crowd> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         for (number, member) in (0..).zip(&members) {
@@ -38,10 +34,6 @@ impl Crowd {
 
     /// Asks, and asks again for each answer, until `enough` says so, which is told how many have come. Then waits for
     /// what is in flight. How many answers have come until then.
-    ///
-    /// # Errors
-    ///
-    /// If a connection breaks or the server hangs.
     pub fn run(&mut self, mut enough: impl FnMut(u64) -> bool) -> io::Result<u64> {
         let mut left = 0;
         for member in &mut self.members {
@@ -76,16 +68,11 @@ impl Crowd {
     }
 
     /// One of them, to be asked alone.
-    ///
-    /// # Panics
-    ///
-    /// If there are none.
     pub fn first(&mut self) -> &mut Client {
         &mut self.members[0]
     }
 
     /// How many answers each of them has got while all were asking.
-    #[must_use]
     pub fn served(&self) -> &[u64] {
         &self.served
     }

@@ -77,10 +77,6 @@ pub struct Fairness {
 }
 
 /// Measures a server in this process.
-///
-/// # Errors
-///
-/// If it does not answer as it should.
 pub fn fairness(scale: &Scale) -> io::Result<Fairness> {
     let server = Counting::start()?;
     let mut polite = server.polite()?;

@@ -34,10 +34,6 @@ impl From<f64> for Spread {
 
 /// Adds a figure to the file, if there is to be one. Figures of one group and one `what` are held against each other;
 /// the first that is recorded is ours. A `what` that begins with a number is a point of a series.
-///
-/// # Panics
-///
-/// If the file cannot be written to.
 pub(crate) fn record(group: &str, what: &str, of: &str, unit: &str, spread: Spread) {
     let Some(path) = std::env::var_os(FILE) else { return };
     let Spread { lower, median, upper } = spread;

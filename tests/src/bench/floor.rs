@@ -34,10 +34,6 @@ pub enum Way {
 
 /// Serves until the process is killed. `line` is what is answered, and with what the echoes greet; for a relay, the
 /// socket of the server behind.
-///
-/// # Errors
-///
-/// If it cannot listen there, or there are no more descriptors or threads.
 pub fn serve(way: Way, socket: &Path, line: &str) -> io::Result<()> {
     let listener = UnixListener::bind(socket)?;
     let answer: Arc<[u8]> = format!("{line}\r\n").into_bytes().into();

@@ -18,10 +18,6 @@ pub struct Pinned {
 
 impl Pinned {
     /// Pins to the last core that may be used: the first one is where most interrupts go.
-    ///
-    /// # Errors
-    ///
-    /// If the system does not allow it.
     pub fn new() -> io::Result<Pinned> {
         let before = sched_getaffinity(None)?;
         let last = (0..CpuSet::MAX_CPU).rev().find(|&core| before.is_set(core));
@@ -46,10 +42,6 @@ pub struct ManyDescriptors {
 
 impl ManyDescriptors {
     /// Raises the limit.
-    ///
-    /// # Errors
-    ///
-    /// If the system does not allow it.
     pub fn new() -> io::Result<ManyDescriptors> {
         let before = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum })?;
@@ -57,7 +49,6 @@ impl ManyDescriptors {
     }
 
     /// How many are allowed.
-    #[must_use]
     pub fn allowed() -> Option<u64> {
         getrlimit(Resource::Nofile).maximum
     }
@@ -70,10 +61,6 @@ impl Drop for ManyDescriptors {
 }
 
 /// The resident memory of a process, in KiB.
-///
-/// # Errors
-///
-/// If there is no such process.
 pub fn resident_kib(pid: u32) -> io::Result<u64> {
     // The value in `status` is late by up to 64 pages for each thread.
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
@@ -83,10 +70,6 @@ pub fn resident_kib(pid: u32) -> io::Result<u64> {
 }
 
 /// How long a process has run in user mode. Counted in ticks of the system, of ten milliseconds most often.
-///
-/// # Errors
-///
-/// If there is no such process.
 pub fn user_time(pid: u32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // Behind the name, which may have blanks.
@@ -97,7 +80,6 @@ pub fn user_time(pid: u32) -> io::Result<Duration> {
 }
 
 /// The processor, the kernel, the number of cores, and how many descriptors a process may have.
-#[must_use]
 pub fn describe() -> Vec<(String, Json)> {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor

@@ -50,10 +50,6 @@ pub enum Way {
 }
 
 /// Serves as an upstream server does that behaves like this, until standard input ends or the process is killed.
-///
-/// # Errors
-///
-/// If it cannot listen there.
 pub fn serve(way: Way, sockets: &[PathBuf]) -> io::Result<()> {
     let _descriptors = ManyDescriptors::new()?;
     if way == Way::Crowd {

@@ -58,10 +58,6 @@ impl Default for Scale {
 
 /// Measures everything. `program` is the one that can be the [`floor`]; the programs of other [`stacks`] are in the
 /// directory, if there is one.
-///
-/// # Errors
-///
-/// If a server does not start or does not answer as it should.
 pub fn run(scale: &Scale, program: PathBuf, stacks: Option<&Path>) -> Result<Report, String> {
     let floor = Floor { program, line: answer_of_ours()? };
     let mut report = report(scale, &Kind::ALL, |section| {
@@ -84,20 +80,12 @@ pub fn run(scale: &Scale, program: PathBuf, stacks: Option<&Path>) -> Result<Rep
 }
 
 /// Measures the mux in front of QEMU's programs, and these without it. `program` is as for [`run`].
-///
-/// # Errors
-///
-/// If a server does not start or does not answer as it should.
 pub fn run_mux(scale: &Scale, program: PathBuf) -> Result<Report, String> {
     let floor = Floor { program, line: String::new() };
     report(scale, &mux::UPSTREAMS, |section| mux::measure(section, scale, &floor))
 }
 
 /// Measures one mux for many machines. `program` is the one that can be their [upstream servers](machines::serve).
-///
-/// # Errors
-///
-/// If a server does not start or does not answer as it should.
 pub fn run_machines(scale: &Scale, program: &Path) -> Result<Report, String> {
     let mut report = Report::new(scale);
     report.machine = machine::describe();

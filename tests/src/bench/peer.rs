@@ -45,7 +45,6 @@ impl Kind {
     ];
 
     /// Its name in reports.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Kind::Ours => "qmp-server",
@@ -60,7 +59,6 @@ impl Kind {
     }
 
     /// Whether it is there; ours and the floor always are.
-    #[must_use]
     pub fn is_installed(self) -> bool {
         match self {
             Kind::Ours | Kind::Floor(_) | Kind::Mux => true,
@@ -155,10 +153,6 @@ pub struct Peer {
 
 impl Peer {
     /// Starts one for up to `clients` clients, and waits until it has served one.
-    ///
-    /// # Errors
-    ///
-    /// If it does not start, with its standard error.
     pub fn start(kind: Kind, clients: usize, floor: &Floor) -> Result<Peer, String> {
         let count = if kind.one_client_per_socket() { clients } else { 1 };
         let (dir, sockets) = sockets(count)?;
@@ -167,10 +161,6 @@ impl Peer {
     }
 
     /// Starts a mux in front of the server at `upstream`, and waits until it has served one client.
-    ///
-    /// # Errors
-    ///
-    /// If it does not start, with its standard error.
     pub fn start_mux(upstream: &Path) -> Result<Peer, String> {
         let unknown = Floor { program: PathBuf::new(), line: String::new() };
         Peer::start_before(Kind::Mux, upstream, &unknown)
@@ -201,7 +191,6 @@ impl Peer {
     }
 
     /// Where client `number` connects: each to a socket of its own, or all to one.
-    #[must_use]
     pub fn socket(&self, number: usize) -> &Path {
         &self.sockets[number % self.sockets.len()]
     }

@@ -147,7 +147,6 @@ impl Report {
     }
 
     /// For programs.
-    #[must_use]
     pub fn to_json(&self) -> String {
         let json = object([
             ("machine", Json::Object(self.machine.clone())),
@@ -159,10 +158,6 @@ impl Report {
     }
 
     /// Adds the figures to the file that the environment names, if it does.
-    ///
-    /// # Panics
-    ///
-    /// If the file cannot be written to.
     pub fn record(&self) {
         for section in &self.sections {
             for Figure { what, of, unit, value } in &section.figures {

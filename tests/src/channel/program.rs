@@ -21,10 +21,6 @@ pub struct Program {
 
 impl Program {
     /// Starts the program.
-    ///
-    /// # Errors
-    ///
-    /// If that fails.
     pub fn start(command: &[String]) -> io::Result<Program> {
         let nothing = || io::Error::new(io::ErrorKind::InvalidInput, "no program to start");
         let (name, arguments) = command.split_first().ok_or_else(nothing)?;

@@ -62,19 +62,11 @@ pub struct TlsStream {
 impl TlsStream {
     /// Shakes hands with the server of this name; whether it accepts our certificate is not known
     /// before something is received.
-    ///
-    /// # Errors
-    ///
-    /// If that fails.
     pub fn connect(stream: TcpStream, name: &str, client: &TlsClient) -> io::Result<TlsStream> {
         TlsStream::connect_with(stream, name, client, b"")
     }
 
     /// Like [`connect`](Self::connect), and sends these bytes together with the end of the handshake.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect).
     pub fn connect_with(
         stream: TcpStream,
         name: &str,

@@ -67,10 +67,6 @@ impl fmt::Display for Round {
 }
 
 /// Starts a server and runs the rounds. Calls a function with the results of each.
-///
-/// # Errors
-///
-/// Fails with the error of the server, and the seed.
 pub fn run(scale: &Scale, mut tell: impl FnMut(&Round)) -> Result<(), String> {
     let with_seed = |reason| format!("seed {}: {reason}", scale.seed);
     let started = Instant::now();

@@ -63,7 +63,6 @@ impl Need {
         [Self::Machine, Self::Pretty, Self::Oob, Self::FdPassing, Self::QemuTiming];
 
     /// The name that cases use.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Machine => "machine",
@@ -75,10 +74,6 @@ impl Need {
     }
 
     /// The one of this name.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is none.
     pub fn parse(name: &str) -> Result<Self, String> {
         let known = Self::ALL.map(Self::name).join(", ");
         let found = Self::ALL.into_iter().find(|need| need.name() == name);
@@ -113,10 +108,6 @@ pub struct Case {
 
 impl Case {
     /// Reads a case from its line.
-    ///
-    /// # Errors
-    ///
-    /// Fails with what is wrong with the case.
     pub fn parse(line: &str, source: String) -> Result<Self, String> {
         let document = Json::parse(line).map_err(|error| error.to_string())?;
         let text = |member: &str| document.get(member).and_then(Json::as_str);
@@ -145,23 +136,17 @@ impl Case {
     }
 
     /// Whether it connects to the server again, or once more.
-    #[must_use]
     pub fn needs_more_connections(&self) -> bool {
         self.steps.iter().any(|step| step.mode().is_some())
     }
 
     /// Category and name.
-    #[must_use]
     pub fn title(&self) -> String {
         format!("{}/{}", self.category, self.name)
     }
 }
 
 /// Reads all cases of these files and directories, the files of a directory by name.
-///
-/// # Errors
-///
-/// Fails if a file cannot be read, or holds something that is not a case.
 pub fn load(paths: &[PathBuf]) -> Result<Vec<Case>, String> {
     let mut cases = Vec::new();
     for path in paths {

@@ -38,10 +38,6 @@ pub struct Monitors {
 }
 
 /// Runs a case on a connection of its own.
-///
-/// # Errors
-///
-/// Fails at the first step with another result than in the case, with the traffic so far.
 pub fn run_case(case: &Case, monitors: &Monitors) -> Result<(), (Failure, Vec<String>)> {
     let mut run = CaseRun {
         monitors,

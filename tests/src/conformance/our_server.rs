@@ -39,13 +39,11 @@ pub enum Transport {
 
 impl Transport {
     /// Whether descriptors can be passed along.
-    #[must_use]
     pub fn passes_descriptors(self) -> bool {
         matches!(self, Self::Unix | Self::Fd)
     }
 
     /// The cases that make no sense over it, and why.
-    #[must_use]
     pub fn inapplicable(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Stdio => &[("commands/query-yank", "only sockets can be yanked, as in QEMU")],
@@ -54,7 +52,6 @@ impl Transport {
     }
 
     /// Whether a server has one connection in its life.
-    #[must_use]
     pub fn is_single_connection(self) -> bool {
         self == Self::Stdio
     }

@@ -43,13 +43,11 @@ pub struct Options {
 
 impl Options {
     /// The directory of the cases that come with this crate, as QEMU 10.0 answers them.
-    #[must_use]
     pub fn own_cases() -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/cases")
     }
 
     /// The directories of those that a QEMU of this dialect answers otherwise, or that are new.
-    #[must_use]
     pub fn newer_cases(dialect: Dialect) -> Vec<PathBuf> {
         let directory = |version| {
             PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("conformance/cases-{version}"))
@@ -59,13 +57,11 @@ impl Options {
     }
 
     /// The file of the cases in which our server is meant to differ from QEMU.
-    #[must_use]
     pub fn own_deviations() -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/deviations.jsonl")
     }
 
     /// All cases of this dialect but the slow ones, on a server that is none of QEMU's.
-    #[must_use]
     pub fn new(dialect: Dialect, launch: Launch) -> Self {
         Self {
             launch,
@@ -80,10 +76,6 @@ impl Options {
     }
 
     /// Reads the cases and divides them into those to run and those to skip.
-    ///
-    /// # Errors
-    ///
-    /// Fails if a file cannot be read or holds something that is not a case.
     pub fn select(&self) -> Result<Selected, String> {
         let mut selection = self.selection.clone();
         let mut lacks = |lacks: bool, need| {
@@ -110,10 +102,6 @@ impl Options {
     }
 
     /// Reads the cases.
-    ///
-    /// # Errors
-    ///
-    /// Fails if a file cannot be read or holds something that is not a case.
     pub fn load(&self) -> Result<Vec<Case>, String> {
         let mut cases = case::load(&self.cases)?;
         for newer in case::load(&self.newer)? {
@@ -163,7 +151,6 @@ pub struct CaseResult {
 
 impl CaseResult {
     /// The line that reports a failure.
-    #[must_use]
     pub fn failure(&self) -> Option<String> {
         let Verdict::Failed { why, .. } = &self.verdict else { return None };
         Some(format!("FAIL {}/{}: {why}", self.category, self.name))
@@ -188,7 +175,6 @@ pub struct Summary {
 
 impl Summary {
     /// The counts of all cases that were run.
-    #[must_use]
     pub fn total(&self) -> Count {
         let categories = self.categories();
         let sum = |count: fn(&Count) -> usize| categories.values().map(count).sum();
@@ -196,7 +182,6 @@ impl Summary {
     }
 
     /// The same for each category of which cases were run.
-    #[must_use]
     pub fn categories(&self) -> BTreeMap<&str, Count> {
         let mut categories = BTreeMap::<_, Count>::new();
         for result in &self.results {
@@ -219,10 +204,6 @@ impl Summary {
 }
 
 /// Calls something with a stack that is deep enough for the cases.
-///
-/// # Panics
-///
-/// If `call` does.
 pub fn with_deep_stack<T: Send>(call: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread =
@@ -237,10 +218,6 @@ pub fn with_deep_stack<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 
 /// Runs the cases and reports on `out`: a line for each failure, the counts for each category, and the total. To be
 /// called inside [`with_deep_stack`].
-///
-/// # Errors
-///
-/// Fails if the cases cannot be read, none is to be run, the server cannot be reached at all, or nothing can be written.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary, String> {
     let Selected { chosen, skipped } = options.select()?;
     if chosen.is_empty() {

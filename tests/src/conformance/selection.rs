@@ -13,10 +13,6 @@ pub struct Glob(Regex);
 
 impl Glob {
     /// Reads a pattern.
-    ///
-    /// # Errors
-    ///
-    /// Fails if a set of characters makes no sense.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let mut regex = String::from(r"(?s)\A");
         let mut rest = pattern;
@@ -40,7 +36,6 @@ impl Glob {
     }
 
     /// Whether the whole text fits the pattern.
-    #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         self.0.is_match(text)
     }
@@ -76,7 +71,6 @@ pub struct Selected {
 
 impl Selection {
     /// Divides the cases up. Those that were not asked for by name do not turn up at all.
-    #[must_use]
     pub fn apply(&self, cases: Vec<Case>) -> Selected {
         let mut selected = Selected::default();
         for case in cases {

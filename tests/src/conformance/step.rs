@@ -124,10 +124,6 @@ pub enum Payload {
 
 impl Payload {
     /// Hands the bytes over block by block; `fill_in` replaces the `${name}` in a template.
-    ///
-    /// # Errors
-    ///
-    /// Fails if `fill_in` or `take_block` does.
     pub fn for_each_block<E>(
         &self,
         fill_in: impl FnOnce(&str) -> Result<String, E>,
@@ -154,7 +150,6 @@ impl Payload {
 
 impl Step {
     /// How a connection starts that this step makes, if it makes one.
-    #[must_use]
     pub fn mode(&self) -> Option<Mode> {
         match self.action {
             Action::Connect { mode, .. } | Action::Reconnect(mode) => Some(mode),
@@ -163,10 +158,6 @@ impl Step {
     }
 
     /// Reads a step.
-    ///
-    /// # Errors
-    ///
-    /// Fails with what is wrong with the step.
     pub fn parse(step: &Json) -> Result<Self, String> {
         let Json::Object(members) = step else {
             return Err(format!("a step is an object, not {step}"));

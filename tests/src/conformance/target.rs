@@ -110,10 +110,6 @@ pub struct Target {
 
 impl Target {
     /// Starts the server if need be.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it cannot be started.
     pub fn new(launch: &Launch) -> Result<Self, String> {
         let dir = tempfile::Builder::new().prefix("qmp-conformance-").tempdir();
         let dir = dir.map_err(|error| format!("cannot make a directory: {error}"))?;
@@ -122,22 +118,16 @@ impl Target {
     }
 
     /// The compact monitor.
-    #[must_use]
     pub fn main(&self) -> &Endpoint {
         &self.running.main
     }
 
     /// The pretty-printing monitor.
-    #[must_use]
     pub fn pretty(&self) -> Option<&Endpoint> {
         self.running.pretty.as_ref()
     }
 
     /// Waits until the server greets.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it does not within `patience`, or if it has exited, with what it said.
     pub fn wait_until_ready(&mut self, patience: Duration) -> Result<(), String> {
         let deadline = Instant::now() + patience;
         loop {
@@ -172,10 +162,6 @@ impl Target {
     }
 
     /// After a case that ends the server: starts it again, or waits until it is started.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it stays away.
     pub fn bring_back(&mut self, patience: Duration) -> Result<(), String> {
         if let Some(process) = &mut self.running.process {
             let ended = process.wait(patience).map_err(|error| error.to_string())?;
@@ -200,10 +186,6 @@ fn start(command: &[String]) -> Result<Process, String> {
 }
 
 /// Splits a command line into words at white space, except inside quotes and after a backslash.
-///
-/// # Errors
-///
-/// Fails if a quote is left open.
 pub fn split_words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

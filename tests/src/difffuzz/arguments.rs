@@ -114,10 +114,6 @@ fn first_difference(
 }
 
 /// Compares until the inputs are used up or a difference is found.
-///
-/// # Errors
-///
-/// Fails if there is no QEMU of the dialect, or if a peer cannot be started or gives up answering.
 pub fn run(dialect: Dialect, options: &Options, subject: Subject) -> Result<Outcome, String> {
     let random = Random::new(options.seed);
     share_out(

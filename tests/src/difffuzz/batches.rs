@@ -23,7 +23,6 @@ pub struct Options {
 
 impl Options {
     /// These many inputs, one comparison at a time.
-    #[must_use]
     pub fn new(count: u64) -> Self {
         Self { count, seed: 1, stream: 250, jobs: 1 }
     }

@@ -100,10 +100,6 @@ fn first_difference(theirs: &[String], ours: &[String]) -> Option<String> {
 }
 
 /// Compares until the files in the directory are used up or a difference is found.
-///
-/// # Errors
-///
-/// Fails if the files cannot be read, there is no QEMU of the dialect, or a peer cannot be started or gives up answering.
 pub fn run(
     dialect: Dialect,
     directory: &Path,

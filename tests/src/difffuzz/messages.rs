@@ -94,10 +94,6 @@ impl Trial {
 
 /// Compares until the inputs are used up or a difference is found; without a subject, it is `qmp-proto` alone that is
 /// compared.
-///
-/// # Errors
-///
-/// Fails if there is no QEMU of the dialect, or if a peer cannot be started or gives up answering.
 pub fn run(
     dialect: Dialect,
     options: &Options,

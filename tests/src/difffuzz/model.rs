@@ -25,7 +25,6 @@ impl Mode {
     pub const ALL: [Mode; 3] = [Mode::Fresh, Mode::Negotiated, Mode::Oob];
 
     /// The request that brings a new connection into this state.
-    #[must_use]
     pub fn negotiation(self) -> &'static [u8] {
         match self {
             Mode::Fresh => b"",
@@ -54,7 +53,6 @@ pub struct Model {
 
 impl Model {
     /// A new connection.
-    #[must_use]
     pub fn new(dialect: Dialect) -> Self {
         Self { reader: Reader::new(dialect, Limits::default()), negotiated: false, oob: false }
     }
@@ -149,7 +147,6 @@ fn bands(oob: bool) -> Bands {
 
 /// Whether `input`, read from a clean state, can be compared: it does not kill QEMU, and every command of `commands` in
 /// it is refused by all servers with the same words.
-#[must_use]
 pub fn is_comparable(dialect: Dialect, input: &[u8], mode: Mode, commands: &[String]) -> bool {
     let harmless = |request: &Request| match request.command.as_str() {
         // qmp-proto does not decide which of several unexpected arguments is reported.

@@ -45,10 +45,6 @@ pub enum Subject {
 
 impl Subject {
     /// Starts it; `upstream` starts what a mux is put in front of.
-    ///
-    /// # Errors
-    ///
-    /// Fails if one of them does not start.
     pub fn start(
         self,
         dialect: Dialect,
@@ -74,10 +70,6 @@ pub struct Peer {
 
 impl Peer {
     /// QEMU's smallest program with a monitor.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it does not start.
     pub fn storage_daemon(dialect: Dialect) -> Result<Self, String> {
         let program = oracle(dialect, STORAGE_DAEMON)?;
         Self::start(STORAGE_DAEMON, |socket| {
@@ -91,10 +83,6 @@ impl Peer {
     }
 
     /// QEMU with the reference machine.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it does not start.
     pub fn machine(dialect: Dialect) -> Result<Self, String> {
         let program = oracle(dialect, MACHINE)?;
         Self::start(MACHINE, |socket| {
@@ -107,10 +95,6 @@ impl Peer {
     }
 
     /// Our own server, with the same machine.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it does not start.
     pub fn our_server(dialect: Dialect) -> Result<Self, String> {
         Self::start("qmp-server", |socket| {
             let listen = format!("unix:{}", socket.display());
@@ -129,10 +113,6 @@ impl Peer {
     }
 
     /// Our mux in front of one of the others, whose dialect it takes.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it does not start, or does not connect to `upstream`.
     pub fn mux(upstream: Peer) -> Result<Self, String> {
         let greeting = upstream.greeting()?;
         let mut mux = Self::start("qmp-server mux", |socket| {
@@ -163,16 +143,11 @@ impl Peer {
     }
 
     /// The name of the program.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
     /// The names of its commands.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it does not answer.
     pub fn commands(&self) -> Result<Vec<String>, String> {
         let lines = self.answers(Mode::Negotiated, b"{\"execute\": \"query-commands\"}")?;
         let names = lines
@@ -193,10 +168,6 @@ impl Peer {
 
     /// What it says, line by line, when `input` is all that comes after negotiation, until it closes the connection:
     /// nothing is sent behind the input, the connection is half-closed.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it does not complete negotiation, or does not close the connection.
     pub fn answers_until_end(&self, input: &[u8]) -> Result<Vec<String>, String> {
         let failed = |error: io::Error| format!("{}: {error}", self.name);
         let stream = self.connect()?;
@@ -221,10 +192,6 @@ impl Peer {
     }
 
     /// What it answers to `input` on a new connection in this mode, line by line.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it does not answer to the end.
     pub fn answers(&self, mode: Mode, input: &[u8]) -> Result<Vec<String>, String> {
         let stream = self.connect()?;
         let bytes = [mode.negotiation(), input, LAST].concat();

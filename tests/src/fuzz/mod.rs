@@ -36,10 +36,6 @@ pub struct Failure {
 
 impl Target {
     /// Inputs to begin with: what the conformance cases send, certificates, and the target's words.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the cases cannot be read, or no certificates be made.
     pub fn seeds(&self) -> Result<Vec<Vec<u8>>, String> {
         if self.takes_certificates {
             return certificates::chains().map_err(|error| error.to_string());
@@ -49,7 +45,6 @@ impl Target {
     }
 
     /// Makes an input from the grammar, the target's words and some of `seeds`. It depends only on `random` and these.
-    #[must_use]
     pub fn make_input(&self, random: Random, seeds: &[Vec<u8>]) -> Vec<u8> {
         let mut inputs = Inputs::new(random, seeds);
         match !self.words.is_empty() && !inputs.random().one_in(4) {
@@ -59,7 +54,6 @@ impl Target {
     }
 
     /// The dictionary for libFuzzer: words, and tokens of JSON.
-    #[must_use]
     pub fn dictionary(&self) -> String {
         const TOKENS: [&str; 8] = ["{", "}", "[", "]", ",", ":", "\"", "\\u0000"];
         let words = self.words.iter().chain(&TOKENS).map(|word| {
@@ -71,10 +65,6 @@ impl Target {
 }
 
 /// Feeds `target` once.
-///
-/// # Errors
-///
-/// Fails if the target does not take this input.
 pub fn check(target: &Target, input: &[u8]) -> Result<(), Box<Failure>> {
     let started = processor_time();
     let mut outcome = Ok(());

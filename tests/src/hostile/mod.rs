@@ -158,10 +158,6 @@ impl Outcome {
     }
 
     /// Whether everything is as it must be.
-    ///
-    /// # Errors
-    ///
-    /// Returns the expectations that do not hold, one a line.
     pub fn check(&self, scale: &Scale) -> Result<(), String> {
         let mut wrong = Vec::new();
         let scores = self.scores.iter().flat_map(|scores| &scores.0);
@@ -188,10 +184,6 @@ impl Outcome {
 }
 
 /// Attacks a server of this kind. `qemu` is the command line of the QEMU behind a mux, with a monitor at [`UPSTREAM`].
-///
-/// # Errors
-///
-/// If a polite client got a wrong answer or none, or a process has ended.
 pub fn run(kind: Kind, qemu: Option<Vec<String>>, scale: &Scale) -> Result<Outcome, String> {
     let mut site = Site::open(kind, qemu, &scale.program)?;
     let cold = site.holdings()?;

@@ -55,7 +55,6 @@ const COLLIDING: &[&str] = &["ab", "bA", "cd", "dC"];
 const LETTERS: &[&str] = &["a", "A", "b", "B", "c", "-", "1", "!", "\u{e9}", "\0"];
 
 /// A request to run a command of the schema.
-#[must_use]
 pub fn request(schema: &Schema, random: &mut Random) -> Json {
     let all: Vec<_> = schema.commands().collect();
     let mut command = random.pick(&all);

@@ -22,7 +22,6 @@ pub struct Inputs<'s> {
 
 impl<'s> Inputs<'s> {
     /// The inputs that belong to this random source, some of them made from `seeds`.
-    #[must_use]
     pub fn new(random: Random, seeds: &'s [Vec<u8>]) -> Self {
         Self { random, seeds }
     }

@@ -9,13 +9,11 @@ pub struct Random {
 
 impl Random {
     /// The numbers that belong to `seed`.
-    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
     /// Another source, number `index` of those that belong to this one.
-    #[must_use]
     pub fn fork(&self, index: u64) -> Self {
         let mut mixed = Self::new(self.state ^ index.wrapping_mul(0xD134_2543_DE82_EF95));
         Self::new(mixed.number())
@@ -63,10 +61,6 @@ impl Random {
     }
 
     /// One of the items.
-    ///
-    /// # Panics
-    ///
-    /// If there are none.
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }

@@ -11,10 +11,6 @@ use crate::conformance::step::{Action, Payload};
 const LONGEST: usize = 400;
 
 /// All inputs of the cases that come with this crate, but the long ones.
-///
-/// # Errors
-///
-/// Fails if the cases cannot be read.
 pub fn from_cases() -> Result<Vec<Vec<u8>>, String> {
     let mut cases = vec![Options::own_cases()];
     cases.extend(Options::newer_cases(Dialect::default()));

@@ -21,10 +21,6 @@ struct Line {
 }
 
 /// Reads the files, which are called as their layers; `root` is the root of the workspace.
-///
-/// # Errors
-///
-/// Names the file, and the line, that cannot be read.
 pub fn collect(root: &Path, command: &str, files: &[PathBuf]) -> Result<Report, String> {
     let layers = files.iter().map(|file| {
         let cannot = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());

@@ -43,7 +43,6 @@ pub struct Change {
 }
 
 /// Compares two reports.
-#[must_use]
 pub fn compare(old: &Report, new: &Report) -> Comparison {
     let other_machine = old.machine != new.machine;
     let mut comparison = Comparison { other_machine, ..Comparison::default() };

@@ -60,7 +60,6 @@ const THE_MUX: Summary = Summary {
 };
 
 /// The page.
-#[must_use]
 pub fn page(report: &Report) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.
@@ -200,7 +199,6 @@ fn summary(rows: &[[&str; 4]], report: &Report) -> String {
 }
 
 /// The document, with a summary in its place; `None` if it has no place for any.
-#[must_use]
 pub fn with_summary(document: &str, report: &Report) -> Option<String> {
     SUMMARIES.iter().find_map(|Summary { begin, rows }| {
         let (before, rest) = document.split_once(begin)?;

@@ -84,7 +84,6 @@ pub struct Figure {
 
 impl Report {
     /// The row of this layer, group and name, if it was measured.
-    #[must_use]
     pub fn row(&self, layer: &str, group: &str, what: &str) -> Option<&Row> {
         self.group(layer, group)?.rows.iter().find(|row| row.what == what)
     }

@@ -41,10 +41,6 @@ impl Series {
 }
 
 /// The plots as texts, with the names of their files; those of which nothing was measured are left out.
-///
-/// # Errors
-///
-/// If they cannot be drawn.
 pub fn draw(report: &Report) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
     let [latency, pop_cost] = PLOTS;
     let mut plots = Vec::new();

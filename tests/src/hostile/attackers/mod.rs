@@ -188,10 +188,6 @@ impl Scores {
 
 /// Attacks the target until the standard input ends, and prints what each attacker has done. Only those attackers come
 /// whose names contain one of the texts in `names`, a list with commas; all of them if it is empty.
-///
-/// # Errors
-///
-/// If it cannot become another user, or start threads.
 pub fn attack(target: &Target, seed: u64, share: f64, names: &str) -> io::Result<()> {
     let _many = ManyDescriptors::new()?;
     become_attacker()?;
