@@ -39,7 +39,7 @@ impl Audience {
     pub(crate) fn deliver(&self, event: &Event) {
         trace::monitor_protocol_event_emit(event);
         let mut monitors: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
-        let mut texts = Texts { event, compact: None, pretty: None };
+        let mut texts = Texts { event, compact: None, pretty: None, line_feed: None };
         monitors.retain(|monitor| {
             let wants = monitor.accepts_event(&event.name);
             if wants {
@@ -65,6 +65,7 @@ struct Texts<'e> {
     event: &'e Event,
     compact: Option<Arc<str>>,
     pretty: Option<Arc<str>>,
+    line_feed: Option<Arc<str>>,
 }
 
 impl Texts<'_> {
@@ -72,6 +73,7 @@ impl Texts<'_> {
         let text = match layout {
             Layout::Compact => &mut self.compact,
             Layout::Pretty => &mut self.pretty,
+            Layout::LineFeed => &mut self.line_feed,
         };
         text.get_or_insert_with(|| {
             let mut text = String::new();

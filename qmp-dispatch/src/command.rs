@@ -12,6 +12,25 @@ use crate::qapi::{Arguments, CommandInfo, Type};
 /// The name of the command that leaves negotiation.
 pub(crate) const NEGOTIATION: &str = "qmp_capabilities";
 
+/// The commands by which the client of a guest agent tells what is an answer to itself.
+const SYNCHRONISATION: [&str; 2] = ["guest-sync", "guest-sync-delimited"];
+
+/// Whether a command is the protocol's own, which no filter keeps from a client.
+pub(crate) fn is_protocol(name: &str, protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Qmp => name == NEGOTIATION,
+        Protocol::Agent => SYNCHRONISATION.contains(&name),
+    }
+}
+
+/// What clients speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Qmp,
+    /// That of QEMU's guest agent: QMP without greeting, negotiation and events.
+    Agent,
+}
+
 /// A registered command and its settings, which mirror the flags of a command in a QAPI schema.
 ///
 /// ```
@@ -36,6 +55,7 @@ pub struct Command {
     allow_oob: bool,
     allow_preconfig: bool,
     success_response: bool,
+    delimited: bool,
     features: Vec<String>,
     documentation: Option<String>,
     deadline: Option<Duration>,
@@ -59,6 +79,7 @@ impl Command {
             allow_oob: false,
             allow_preconfig: false,
             success_response: true,
+            delimited: false,
             features: Vec::new(),
             documentation: None,
             deadline: None,
@@ -78,6 +99,13 @@ impl Command {
     /// Sends no response when the command succeeds. Off by default.
     pub fn no_success_response(&mut self) -> &mut Command {
         self.success_response = false;
+        self
+    }
+
+    /// Sends the response with the byte 0xFF before it when the command succeeds, as a guest agent does with that of
+    /// `guest-sync-delimited`; see [`Output::respond_delimited`](crate::Output::respond_delimited). Off by default.
+    pub fn delimited(&mut self) -> &mut Command {
+        self.delimited = true;
         self
     }
 
@@ -196,6 +224,10 @@ impl Command {
     /// Whether a response is sent when the command succeeds.
     pub fn has_success_response(&self) -> bool {
         self.success_response
+    }
+
+    pub(crate) fn is_delimited(&self) -> bool {
+        self.delimited
     }
 
     /// Whether this is the command that leaves negotiation.

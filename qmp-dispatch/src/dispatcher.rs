@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use qmp_proto::{Capability, Error, Greeting, Json, Layout, Timestamp, Version};
 
 use crate::audience::Audience;
+use crate::command::Protocol;
 use crate::handover::MonitorState;
 use crate::intercept;
 use crate::monitor::{Greeted, Monitor, MonitorId, Output};
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     updating: Mutex<()>,
     /// Whether there is a forwarder. It never changes.
     forwards: bool,
+    /// What clients speak. It never changes.
+    protocol: Protocol,
     /// Whether any async command is registered, or has been: set before such a registry can be seen.
     has_async_commands: AtomicBool,
     greeting: Mutex<Greeting>,
@@ -103,6 +106,7 @@ impl Dispatcher {
     ) -> Dispatcher {
         let shared = Shared {
             forwards: registry.forwarder().is_some(),
+            protocol: registry.protocol(),
             has_async_commands: AtomicBool::new(registry.has_async_commands()),
             registry: ArcSwap::from_pointee(registry),
             updating: Mutex::new(()),
@@ -118,13 +122,16 @@ impl Dispatcher {
         Dispatcher { shared: Arc::new(shared) }
     }
 
-    /// Creates a monitor for a client that has connected, and greets the client. Dropping the monitor
+    /// Creates a monitor for a client that has connected, and greets the client, unless it speaks as to a [guest
+    /// agent](Registry::for_agent). Dropping the monitor
     /// disconnects it from the dispatcher. See the [crate's example](crate#a-client-elsewhere).
     pub fn connect(&self, output: Arc<dyn Output>, layout: Layout, locals: Locals) -> Arc<Monitor> {
         let id = MonitorId::new(self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1);
         let greeting = self.greeting();
         let monitor = self.add(id, output, layout, locals, Greeted::with(&greeting));
-        monitor.greet(&greeting);
+        if self.protocol() == Protocol::Qmp {
+            monitor.greet(&greeting);
+        }
         monitor
     }
 
@@ -249,6 +256,15 @@ impl Dispatcher {
     /// Whether commands that are not registered are [forwarded](crate::Registry::forwarding).
     pub fn forwards(&self) -> bool {
         self.shared.forwards
+    }
+
+    /// Whether clients speak as to a [guest agent](Registry::for_agent).
+    pub fn is_for_agent(&self) -> bool {
+        self.protocol() == Protocol::Agent
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.shared.protocol
     }
 
     /// Returns what has been done so far. The figures may be of slightly different moments.

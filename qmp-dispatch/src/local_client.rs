@@ -193,6 +193,9 @@ impl LocalClient {
         let monitor = dispatcher.connect(said.clone(), Layout::Compact, locals);
         let last_id = AtomicU64::new(FIRST_ID);
         let client = LocalClient { monitor, said, timeout: TIMEOUT, last_id, clock: None };
+        if dispatcher.is_for_agent() {
+            return client;
+        }
         let has_oob = dispatcher.greeting().capabilities.contains(&Capability::OOB);
         client.ask(match has_oob {
             true => "{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob']}}",

@@ -13,7 +13,7 @@ use qmp_proto::{
 use serde::{Deserialize, Serialize};
 
 use crate::closing::OpenRequests;
-use crate::command::NEGOTIATION;
+use crate::command::{NEGOTIATION, Protocol, is_protocol};
 use crate::context::with_current;
 use crate::filters::Filters;
 use crate::handler::ErasedHandler;
@@ -79,6 +79,12 @@ pub trait Output: Send + Sync {
         self.flush();
     }
 
+    /// Sends the text of a response like [`respond`](Output::respond), with the byte 0xFF before it, which is part of no text:
+    /// for clients of a [guest agent](Registry::for_agent). By default, the byte is left out.
+    fn respond_delimited(&self, text: &str) {
+        self.respond(text);
+    }
+
     /// Writes what has been transmitted, if that was not done at once. Called after one or more messages, before the
     /// operation that transmitted them returns.
     fn flush(&self) {}
@@ -107,7 +113,7 @@ impl fmt::Display for MonitorId {
 }
 
 /// One connection: greeting, capabilities negotiation, then commands. Mirrors QEMU's `MonitorQMP`
-/// (`monitor/qmp.c`).
+/// (`monitor/qmp.c`). That of a client that speaks as to a [guest agent](Registry::for_agent) has commands alone.
 ///
 /// Its owner passes messages to [`receive`](Monitor::receive), queues the result if it is in-band, and executes it
 /// with [`execute`](Monitor::execute).
@@ -228,13 +234,17 @@ impl Monitor {
         greeted: Greeted,
     ) -> Monitor {
         let deadlines = locals.get::<Deadlines>().cloned();
+        let (state, layout) = match dispatcher.protocol() {
+            Protocol::Qmp => (AtomicState::new(), layout),
+            Protocol::Agent => (AtomicState::without_negotiation(), Layout::LineFeed),
+        };
         Monitor {
             id,
             dispatcher,
             output,
             layout,
             locals,
-            state: AtomicState::new(),
+            state,
             greeted,
             command_filters: Filters::default(),
             event_filters: Filters::default(),
@@ -411,7 +421,9 @@ impl Monitor {
 
     /// Goes on with the connection of a monitor that was in this state.
     pub(crate) fn resume(self: &Arc<Self>, state: &MonitorState) {
-        if let Some(oob) = state.oob {
+        if let Some(oob) = state.oob
+            && self.dispatcher.protocol() == Protocol::Qmp
+        {
             self.dispatcher.audience().join(self, || self.state.set(State::Listening { oob }));
         }
     }
@@ -652,7 +664,7 @@ impl Monitor {
 
     /// Whether the command filters let the command through.
     fn permits(&self, name: &str) -> bool {
-        name == NEGOTIATION || self.command_filters.accept(name)
+        is_protocol(name, self.dispatcher.protocol()) || self.command_filters.accept(name)
     }
 
     /// Runs a handler with this as the current monitor. Returns an error if it panics.
@@ -688,8 +700,12 @@ impl Monitor {
         if result.is_ok() && command.is_some_and(|command| !command.has_success_response()) {
             return;
         }
+        let is_delimited = result.is_ok() && command.is_some_and(Command::is_delimited);
         let text = Response::new(id, result).into_text(self.layout);
         trace::monitor_qmp_respond(self.id, &text);
+        if is_delimited {
+            return self.output.respond_delimited(&text);
+        }
         let Some(oob) = negotiated else { return self.output.respond(&text) };
         self.dispatcher.audience().join(self, || {
             self.output.transmit(&text);

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::command::{Command, NEGOTIATION};
+use crate::command::{Command, NEGOTIATION, Protocol};
 use crate::handler::{ErasedHandler, InfallibleHandler};
 use crate::later::{AsyncHandler, ErasedAsync, Spawn};
 use crate::qapi::{
@@ -51,6 +51,7 @@ use crate::{
 /// # Ok::<(), qmp_dispatch::RegisterError>(())
 /// ```
 pub struct Registry {
+    protocol: Protocol,
     /// In the order of registration. The index of a command identifies it, also after it has been removed: it is never
     /// given to another one.
     commands: Vec<Slot>,
@@ -144,8 +145,30 @@ impl Registry {
         registry
     }
 
+    /// Creates a registry for clients that speak as to QEMU's guest agent (`qemu-ga`), and forwards all their commands that
+    /// are not registered. There is no greeting, no negotiation, no out-of-band execution, and there are no events; each
+    /// response ends with LF alone. `guest-sync` and `guest-sync-delimited` pass all filters, as negotiation does elsewhere.
+    ///
+    /// ```
+    /// use qmp_dispatch::{Context, Forwarded, LocalClient, Registry, Responder};
+    /// use qmp_dispatch::proto::{Error, Json};
+    ///
+    /// let agent = |_: &Context, request: Forwarded, responder: Responder<Json>| {
+    ///     responder.respond_json(Err(Error::command_not_found(&request.command)));
+    /// };
+    /// let client = LocalClient::new(Registry::for_agent(agent));
+    /// client.monitor().add_command_filter(|name| name == "guest-ping");
+    /// assert!(client.ask("{'execute': 'guest-ping'}")[0].contains("has not been found"));
+    /// assert!(client.ask("{'execute': 'guest-exec'}")[0].contains("has been disabled"));
+    /// ```
+    pub fn for_agent(forwarder: impl Forwarder) -> Registry {
+        let forwarder: Option<Arc<dyn Forwarder>> = Some(Arc::new(forwarder));
+        Registry { protocol: Protocol::Agent, forwarder, ..Registry::empty() }
+    }
+
     fn empty() -> Registry {
         Registry {
+            protocol: Protocol::Qmp,
             commands: Vec::new(),
             has_async_commands: false,
             command_indices: FxHashMap::default(),
@@ -165,6 +188,7 @@ impl Registry {
     /// Returns a copy for a dispatcher to change, which has the same commands and events.
     pub(crate) fn snapshot(&self) -> Registry {
         Registry {
+            protocol: self.protocol,
             commands: self.commands.clone(),
             has_async_commands: self.has_async_commands,
             command_indices: self.command_indices.clone(),
@@ -407,6 +431,26 @@ impl Registry {
     pub fn clear_deadlines(&mut self) {
         self.deadlines.clear();
         self.default_deadline = None;
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Returns the deadline that was set for the command of this name, or else for all commands.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_dispatch::Registry;
+    ///
+    /// let mut registry = Registry::new();
+    /// registry.set_deadline("guest-fstrim", Duration::from_secs(600));
+    /// assert_eq!(registry.deadline("guest-fstrim"), Some(Duration::from_secs(600)));
+    /// assert_eq!(registry.deadline("guest-ping"), None);
+    /// ```
+    pub fn deadline(&self, command: &str) -> Option<Duration> {
+        self.deadlines.get(command).copied().or(self.default_deadline)
     }
 
     /// Returns the deadline of the command; `own` is the one set at the command, `deadlines` are those of the monitor.

@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
-use qmp_proto::{Band, BoxError, Error, Json, Request, Value};
+use qmp_proto::{Band, BoxError, Error, Json, Object, Request, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::closing::{Callback, Wakers};
@@ -95,7 +95,12 @@ impl<T> Responder<T> {
     /// Returns the request as data, for another program that answers it; `None` if nobody waits for the response any more.
     /// Its arguments are missing, unless interceptors have kept them.
     pub fn state(&self, band: Band) -> Option<RequestState> {
-        self.reply.state(band)
+        self.reply.state(band, None)
+    }
+
+    /// Like [`state`](Responder::state), with arguments: for a request whose handler begins anew in the other program.
+    pub fn state_with(&self, band: Band, arguments: Object) -> Option<RequestState> {
+        self.reply.state(band, Some(arguments))
     }
 
     /// Ends the request without a response, for a server that is quitting: clients see their connections end.
@@ -268,7 +273,7 @@ impl Reply {
         &self.request
     }
 
-    fn state(&self, band: Band) -> Option<RequestState> {
+    fn state(&self, band: Band, arguments: Option<Object>) -> Option<RequestState> {
         let owed = self.request.owed();
         let owed = owed.as_ref().filter(|owed| !owed.monitor.is_closed())?;
         let mut request = match &owed.answer.intercepted {
@@ -276,6 +281,9 @@ impl Reply {
             None => Request::new(self.command()),
         };
         (request.id, request.band) = (owed.answer.id.clone(), band);
+        if let Some(arguments) = arguments {
+            request.arguments = arguments;
+        }
         let deadline = self.deadline.as_ref().map(|(dispatcher, key, after)| {
             let left = key.left(dispatcher.now().monotonic);
             Deadline { after: *after, left }

@@ -29,6 +29,13 @@ impl AtomicState {
         AtomicState(AtomicU8::new(0))
     }
 
+    /// That of a client of which no negotiation is expected.
+    pub(crate) fn without_negotiation() -> AtomicState {
+        let state = AtomicState::new();
+        state.set(State::Listening { oob: false });
+        state
+    }
+
     pub(crate) fn get(&self) -> State {
         let code = self.0.load(Ordering::Acquire);
         let oob = code & 1 == 1;

@@ -64,7 +64,7 @@ mod pending;
 mod session;
 mod size;
 
-pub use agent::{AgentError, AgentReceived, AgentSession};
+pub use agent::{AgentError, AgentReceived, AgentSession, AgentSessionState};
 pub use foreign::{Foreign, Protocol};
 pub use pending::Ids;
 pub use session::{Received, Session, SessionError, SessionState, Stage};

@@ -36,7 +36,7 @@ impl Response {
         Response { id, result }
     }
 
-    /// Appends the response as QEMU writes it, ended by CR LF.
+    /// Appends the response as QEMU writes it, with the end of its line.
     pub fn write(&self, layout: Layout, out: &mut String) {
         let from = out.len();
         match &self.result {
@@ -109,7 +109,7 @@ mod tests {
             Err(Error::generic("d")),
         ];
         for result in results {
-            for layout in [Layout::Compact, Layout::Pretty] {
+            for layout in [Layout::Compact, Layout::Pretty, Layout::LineFeed] {
                 let response = Response::new(Some("id".into()), result.clone());
                 let mut text = String::new();
                 response.write(layout, &mut text);

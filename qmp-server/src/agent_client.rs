@@ -81,7 +81,8 @@ impl AgentClient {
         Ok(client)
     }
 
-    /// Executes a command, and returns its result. `arguments` is an object.
+    /// Executes a command, and returns its result. `arguments` is an object. That of a command which is answered only if it
+    /// fails is empty, as soon as the agent has answered what follows it.
     ///
     /// # Errors
     ///
@@ -100,9 +101,11 @@ impl AgentClient {
         let taken = self.session.request(command, arguments);
         debug_assert!(taken, "the session is idle");
         loop {
-            if let AgentReceived::Response(result) = self.receive(deadline)? {
-                return Ok(result?);
-            }
+            return match self.receive(deadline)? {
+                AgentReceived::Response(result) => Ok(result?),
+                AgentReceived::Executed => Ok(Json::EMPTY_OBJECT),
+                _ => continue,
+            };
         }
     }
 
@@ -227,6 +230,21 @@ mod tests {
             seen[1..],
             [r#"{"execute":"guest-a"}"#, r#"{"execute":"guest-b","arguments":{}}"#]
         );
+    }
+
+    #[test]
+    fn a_command_that_is_not_answered_is_not_waited_for() {
+        let (near, agent) = agent(&[
+            b"\xFF{\"return\": ID}\n",
+            b"",
+            b"\xFF{\"return\": ID}\n",
+            b"{\"return\": 1}\n",
+        ]);
+        let mut client = AgentClient::over(Box::new(near), TIMEOUT).unwrap();
+        assert_eq!(client.execute("guest-suspend-ram", None).unwrap(), Json::EMPTY_OBJECT);
+        assert_eq!(client.execute("guest-a", None).unwrap().as_str(), "1");
+        drop(client);
+        assert_eq!(agent.join().unwrap().len(), 4);
     }
 
     #[test]

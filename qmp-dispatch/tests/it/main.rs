@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the crate promises, from outside. One program: each would have to be linked by itself.
 
+mod agent;
 mod async_commands;
 mod commands_as_types;
 mod forwarding;

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The client's side of a connection to QEMU's guest agent, without the connection.
 
+use serde::{Deserialize, Serialize};
+
 use crate::server_message::{ServerMessage, ServerMessageError};
-use crate::{Dialect, Error, Json, Limits, Reader, Response, Value};
+use crate::{Dialect, Error, Json, Limits, Reader, ReaderState, Response, Value};
 
 /// The byte that makes an agent forget what it has read, and after which the answer to `guest-sync-delimited` comes. It
 /// stands in no JSON text.
 const DELIMITER: u8 = 0xFF;
+
+/// Commands that are answered only if they fail: those with `success-response: false` in QEMU's `qga/qapi-schema.json`.
+const WITHOUT_RESPONSE: [&str; 4] =
+    ["guest-shutdown", "guest-suspend-disk", "guest-suspend-ram", "guest-suspend-hybrid"];
 
 /// The client's side of a connection to QEMU's guest agent (`qemu-ga`), which speaks QMP without greeting, negotiation,
 /// events or out-of-band execution.
@@ -39,12 +45,13 @@ const DELIMITER: u8 = 0xFF;
 pub struct AgentSession {
     state: State,
     reader: Reader,
+    limits: Limits,
     /// That of the last synchronisation, below 2^32.
     id: u64,
     unsent: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     /// All is dropped up to the next delimiter.
     Skipping,
@@ -52,6 +59,21 @@ enum State {
     Synchronising,
     Idle,
     Executing,
+    /// A command is executed that is answered only if it fails. The answer to the synchronisation that was sent behind it
+    /// tells that it has not failed.
+    ExecutingSilently,
+    /// After a delimiter, and no answer before it.
+    Confirming,
+}
+
+/// An [`AgentSession`] as data, for another program that goes on with the connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentSessionState {
+    state: State,
+    reader: ReaderState,
+    id: u64,
+    #[serde(with = "crate::bytes_as_text")]
+    unsent: Vec<u8>,
 }
 
 /// What an agent has sent.
@@ -62,6 +84,8 @@ pub enum AgentReceived {
     Synchronised,
     /// The answer to the command.
     Response(Result<Json, Error>),
+    /// The command has been executed that is [not answered](AgentSession::request) unless it fails.
+    Executed,
 }
 
 /// What an agent sends is not an answer to this session. [Resynchronise](AgentSession::resynchronise) to go on.
@@ -79,18 +103,51 @@ pub enum AgentError {
 impl AgentSession {
     /// Creates a session that synchronises. `random` is a number that nobody else can be expected to use.
     pub fn new(random: u32) -> AgentSession {
-        // An agent is a guest's program: it is read as strictly as any server.
-        let reader = Reader::new(Dialect::Qemu10_0, Limits::default());
+        AgentSession::with_limits(random, Limits::default())
+    }
+
+    /// Like [`new`](AgentSession::new), with limits on what the agent may send in one message: it is a guest's program.
+    pub fn with_limits(random: u32, limits: Limits) -> AgentSession {
+        let reader = Reader::new(Dialect::Qemu10_0, limits);
         let (id, unsent) = (u64::from(random), Vec::new());
-        let mut session = AgentSession { state: State::Skipping, reader, id, unsent };
+        let mut session = AgentSession { state: State::Skipping, reader, limits, id, unsent };
         session.synchronise();
         session
+    }
+
+    /// Returns the state of the session, with which another one [goes on](AgentSession::resume).
+    pub fn state(&self) -> AgentSessionState {
+        AgentSessionState {
+            state: self.state,
+            reader: self.reader.state(),
+            id: self.id,
+            unsent: self.unsent.clone(),
+        }
+    }
+
+    /// Creates a session that goes on where another one was. Returns `None` if the state is not one that a session with these
+    /// limits can have.
+    ///
+    /// ```
+    /// use qmp_proto::Limits;
+    /// use qmp_proto::client::{AgentReceived, AgentSession};
+    ///
+    /// let mut session = AgentSession::new(7);
+    /// assert!(session.read(&mut &b"\xFF{\"retu"[..]).is_none());
+    /// let mut session = AgentSession::resume(session.state(), Limits::default()).unwrap();
+    /// let received = session.read(&mut &b"rn\": 7}\n"[..]);
+    /// assert!(matches!(received, Some(Ok(AgentReceived::Synchronised))));
+    /// ```
+    pub fn resume(state: AgentSessionState, limits: Limits) -> Option<AgentSession> {
+        let AgentSessionState { state, reader, id, unsent } = state;
+        let reader = Reader::resume(reader, limits)?;
+        Some(AgentSession { state, reader, limits, id: id & u64::from(u32::MAX), unsent })
     }
 
     /// Gives up the command that is being executed, if there is one: its answer is dropped when it comes. Other commands wait
     /// until the session has [synchronised](AgentReceived::Synchronised) again.
     pub fn resynchronise(&mut self) {
-        self.id = (self.id + 1) & u64::from(u32::MAX);
+        self.next_id();
         self.synchronise();
     }
 
@@ -98,12 +155,33 @@ impl AgentSession {
         self.state = State::Skipping;
         // Ends half a request of somebody else.
         self.unsent.push(DELIMITER);
+        self.write_synchronisation();
+    }
+
+    fn next_id(&mut self) {
+        self.id = (self.id + 1) & u64::from(u32::MAX);
+    }
+
+    fn write_synchronisation(&mut self) {
         let arguments = crate::Object::from_iter([("id", Value::from(self.id))]);
         self.write("guest-sync-delimited", Some(&Json::from(&arguments)));
     }
 
     /// Adds a command to what is to be [transmitted](AgentSession::transmit). `arguments` is an object. Returns `false`, and
     /// does nothing, if the session has not synchronised yet or executes a command.
+    ///
+    /// A few commands (`guest-shutdown`, `guest-suspend-*`) are answered only if they fail. A synchronisation is sent behind
+    /// them: [`AgentReceived::Executed`] comes when the agent has answered that alone.
+    ///
+    /// ```
+    /// use qmp_proto::client::{AgentReceived, AgentSession};
+    ///
+    /// let mut session = AgentSession::new(7);
+    /// assert!(session.read(&mut &b"\xFF{\"return\": 7}\n"[..]).is_some());
+    /// assert!(session.request("guest-suspend-ram", None));
+    /// let received = session.read(&mut &b"\xFF{\"return\": 8}\n"[..]);
+    /// assert!(matches!(received, Some(Ok(AgentReceived::Executed))));
+    /// ```
     #[must_use = "the command may not have been taken"]
     pub fn request(&mut self, command: &str, arguments: Option<&Json>) -> bool {
         if self.state != State::Idle {
@@ -111,6 +189,12 @@ impl AgentSession {
         }
         self.write(command, arguments);
         self.state = State::Executing;
+        if WITHOUT_RESPONSE.contains(&command) {
+            // The agent would answer a delimiter with an error, which could be taken for that of the command.
+            self.next_id();
+            self.write_synchronisation();
+            self.state = State::ExecutingSilently;
+        }
         true
     }
 
@@ -130,6 +214,11 @@ impl AgentSession {
         matches!(self.state, State::Skipping | State::Synchronising)
     }
 
+    /// Bytes that are kept of a message that is not complete.
+    pub fn kept(&self) -> usize {
+        self.reader.kept()
+    }
+
     /// Takes bytes that have been received from the front of `input`, up to the end of a message. `None` means that `input` is
     /// used up.
     ///
@@ -138,12 +227,22 @@ impl AgentSession {
     /// [`AgentError`] if what comes after synchronisation is not an answer to a command.
     #[must_use = "it is something that the agent has sent"]
     pub fn read(&mut self, input: &mut &[u8]) -> Option<Result<AgentReceived, AgentError>> {
-        if self.is_synchronising() && !self.synchronises(input) {
-            return None;
+        if self.state == State::ExecutingSilently && self.reader.is_idle() {
+            *input = input.trim_ascii_start();
+            if let Some((&DELIMITER, rest)) = input.split_first() {
+                *input = rest;
+                self.delimited(State::Confirming);
+            }
         }
-        if self.is_synchronising() {
-            self.state = State::Idle;
-            return Some(Ok(AgentReceived::Synchronised));
+        if self.is_synchronising() || self.state == State::Confirming {
+            if !self.synchronises(input) {
+                return None;
+            }
+            let before = std::mem::replace(&mut self.state, State::Idle);
+            return Some(Ok(match before {
+                State::Confirming => AgentReceived::Executed,
+                _ => AgentReceived::Synchronised,
+            }));
         }
         let message = self.reader.read(input)?.map_err(ServerMessageError::from);
         let message = message.and_then(|message| ServerMessage::parse(&message));
@@ -152,6 +251,13 @@ impl AgentSession {
                 if self.state == State::Executing =>
             {
                 self.state = State::Idle;
+                Ok(AgentReceived::Response(result))
+            }
+            Ok(ServerMessage::Response(Response { id: None, result }))
+                if self.state == State::ExecutingSilently =>
+            {
+                // The answer to the synchronisation is on its way.
+                self.state = State::Skipping;
                 Ok(AgentReceived::Response(result))
             }
             Ok(_) => Err(AgentError::Unexpected),
@@ -166,7 +272,7 @@ impl AgentSession {
             let delimiter = input.iter().position(|&byte| byte == DELIMITER);
             let mut piece = &input[..delimiter.unwrap_or(input.len())];
             // Behind a delimiter, one message is looked at. All else is for an earlier session, or a part of it.
-            if self.state == State::Synchronising {
+            if matches!(self.state, State::Synchronising | State::Confirming) {
                 let before = piece.len();
                 let message = self.reader.read(&mut piece).map(|message| {
                     let message = message.map_err(ServerMessageError::from)?;
@@ -185,9 +291,14 @@ impl AgentSession {
             if delimiter.is_none() {
                 return false;
             }
-            self.reader = Reader::new(Dialect::Qemu10_0, Limits::default());
-            self.state = State::Synchronising;
+            self.delimited(State::Synchronising);
         }
+    }
+
+    /// After a delimiter, whatever was before it is forgotten.
+    fn delimited(&mut self, state: State) {
+        self.reader = Reader::new(Dialect::Qemu10_0, self.limits);
+        self.state = state;
     }
 
     fn is_synchronisation(&self, message: Result<ServerMessage, ServerMessageError>) -> bool {
@@ -224,6 +335,7 @@ mod tests {
                 Ok(AgentReceived::Synchronised) => "synchronised".to_owned(),
                 Ok(AgentReceived::Response(Ok(json))) => json.to_string(),
                 Ok(AgentReceived::Response(Err(error))) => error.to_string(),
+                Ok(AgentReceived::Executed) => "executed".to_owned(),
                 Err(error) => format!("failed: {error}"),
             });
         }
@@ -289,6 +401,58 @@ mod tests {
         (0..2).for_each(|_| session.resynchronise());
         let text = b"\xFF{'return': 9}\n\xFF{'return': 10}\n";
         assert_eq!(read(&mut session, text), ["synchronised"]);
+    }
+
+    #[test]
+    fn a_command_without_response_has_been_executed_when_what_follows_it_is_answered() {
+        for (text, expected) in [
+            (&b"\xFF{'return': 8}\n"[..], &["executed"][..]),
+            (b" \r\n\xFF{'return': 8}\n", &["executed"]),
+            (
+                b"{'error': {'class': 'GenericError', 'desc': 'no'}}\n\xFF{'return': 8}\n",
+                &["GenericError: no", "synchronised"],
+            ),
+            (b"{'return': {}}\n\xFF{'return': 8}\n", &["{}", "synchronised"]),
+            // An answer to somebody else in between.
+            (b"\xFF{'return': 7}\n\xFF{'return': 8}\n", &["synchronised"]),
+        ] {
+            for at_once in [true, false] {
+                let mut session = idle();
+                assert!(session.request("guest-shutdown", None));
+                assert!(!session.request("guest-ping", None));
+                let sent = session.transmit().unwrap();
+                assert!(sent.starts_with(b"{\"execute\":\"guest-shutdown\"}\n{"), "no delimiter");
+                let seen = match at_once {
+                    true => read(&mut session, text),
+                    false => text.iter().flat_map(|byte| read(&mut session, &[*byte])).collect(),
+                };
+                assert_eq!(seen, expected);
+                assert!(session.is_idle());
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_goes_on_elsewhere_at_any_byte() {
+        let text = b"\xFF{'return': 7}\n{'return': {'a': 1}}\n\xFF{'return': 8}\n";
+        for at in 0..=text.len() {
+            let mut session = AgentSession::new(7);
+            let mut seen = Vec::new();
+            for (index, byte) in text.iter().enumerate() {
+                if index == at {
+                    let state = serde_json::to_string(&session.state()).unwrap();
+                    let state = serde_json::from_str(&state).unwrap();
+                    session = AgentSession::resume(state, Limits::default()).unwrap();
+                }
+                seen.extend(read(&mut session, &[*byte]));
+                if seen.len() == 1 && session.is_idle() {
+                    assert!(session.request("guest-a", None));
+                } else if seen.len() == 2 && session.is_idle() {
+                    assert!(session.request("guest-suspend-ram", None));
+                }
+            }
+            assert_eq!(seen, ["synchronised", r#"{"a": 1}"#, "executed"]);
+        }
     }
 
     #[test]

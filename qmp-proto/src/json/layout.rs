@@ -13,6 +13,8 @@ pub enum Layout {
     /// A message that would become more than eight times as long, and by more than 64 KiB, stays compact: lines a
     /// thousand levels deep would make 4 GB of a client's id of 2 MB. QEMU has no such limit.
     Pretty,
+    /// One line for each message, ended by LF alone: as QEMU's guest agent writes.
+    LineFeed,
 }
 
 /// How much longer than compact text pretty text may be: this many times, and this many bytes.
@@ -20,7 +22,7 @@ const MOST_TIMES: usize = 8;
 const MOST_BYTES: usize = 64 << 10;
 
 impl Layout {
-    /// Completes the message that starts at `from` in `text`, and is compact: lays it out, and appends CR LF.
+    /// Completes the message that starts at `from` in `text`, and is compact: lays it out, and appends the end of its line.
     #[inline]
     pub(crate) fn finish(self, text: &mut String, from: usize) {
         if self == Layout::Pretty {
@@ -30,7 +32,10 @@ impl Layout {
                 text.push_str(&compact);
             }
         }
-        text.push_str("\r\n");
+        text.push_str(match self {
+            Layout::Compact | Layout::Pretty => "\r\n",
+            Layout::LineFeed => "\n",
+        });
     }
 }
 
@@ -116,6 +121,13 @@ mod tests {
             "",
         ];
         assert_eq!(text, expected.join("\r\n"));
+    }
+
+    #[test]
+    fn a_guest_agent_ends_lines_without_cr() {
+        let mut text = String::from("{}");
+        Layout::LineFeed.finish(&mut text, 0);
+        assert_eq!(text, "{}\n");
     }
 
     #[test]
