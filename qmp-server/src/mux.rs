@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shares one QMP server among many clients.
 
+mod agent;
 mod connection;
 mod dial;
 mod dial_in;
@@ -15,6 +16,7 @@ mod request;
 mod returned;
 mod status;
 mod upstream;
+mod wire;
 
 use std::fmt;
 use std::io;
@@ -22,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use qmp_dispatch::proto::{Capability, Greeting, Json, Version};
+use qmp_dispatch::proto::{Capability, Dialect, Greeting, Json, Version};
 use qmp_dispatch::{Context, Forwarded, RegisterError, Registry, Responder};
 use tracing::Span;
 
@@ -84,6 +86,9 @@ pub struct Mux {
 
 struct Shared {
     connect: Connect,
+    speaks: Speaks,
+    /// How long a guest agent may take for a command, if that has been said.
+    answer_within: OnceLock<Duration>,
     /// How to listen, if the server connects.
     dial_in: Option<DialIn>,
     /// What was [opened](Mux::open), until the mux serves.
@@ -114,6 +119,14 @@ struct Shared {
     has_appeared: AtomicBool,
     /// What this mux goes on with when it serves.
     handed_over: Mutex<Option<MuxHandover>>,
+}
+
+/// What the upstream server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Qmp,
+    /// What QEMU's guest agent does.
+    Agent,
 }
 
 /// What there is only once of an upstream server.
@@ -147,7 +160,7 @@ impl Mux {
     ///
     /// Those of [`Dial::verify`].
     pub fn new(upstream: Dial) -> io::Result<Mux> {
-        Mux::make(None, upstream)
+        Mux::make(None, upstream, Speaks::Qmp)
     }
 
     /// Like [`new`](Mux::new), with the name of the machine behind it: [`UpstreamStatus`] has it, and the lines of the log
@@ -157,10 +170,42 @@ impl Mux {
     ///
     /// Those of [`Mux::new`].
     pub fn named(name: &str, upstream: Dial) -> io::Result<Mux> {
-        Mux::make(Some(name), upstream)
+        Mux::make(Some(name), upstream, Speaks::Qmp)
     }
 
-    fn make(name: Option<&str>, upstream: Dial) -> io::Result<Mux> {
+    /// A mux in front of the channel of a machine's guest agent (`qemu-ga`), for clients that speak as to the agent itself: there
+    /// is neither greeting nor negotiation, and there are no events. The machine's name is for the log and the status.
+    ///
+    /// One command is with the agent at a time, and users take turns. `guest-sync` and `guest-sync-delimited` of clients are
+    /// answered by the mux, while the agent answers; it synchronises with the agent by itself. A command that the agent does not
+    /// answer [in time](Mux::answer_within) is answered with an error, and the next one waits until the agent has synchronised:
+    /// a late answer is nobody's. An agent that does not synchronise within five seconds does not answer: whoever waits is
+    /// told so, and it is asked again when somebody wants something.
+    ///
+    /// When the channel itself has been lost, clients find what is said for [that](Mux::on_upstream_lost).
+    ///
+    /// ```
+    /// use qmp_dispatch::Dispatcher;
+    /// use qmp_server::{Discipline, Mux, Server, system_time, version};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let channel = format!("unix:{}/agent.sock", folder.path().display());
+    /// # let listen = format!("unix:{}/shared.sock", folder.path().display()).parse()?;
+    /// let mux = Mux::for_agent(Some("vm0"), channel.parse()?)?;
+    /// let dispatcher = Dispatcher::new(mux.registry()?, version(), system_time);
+    /// let server = Server::new(dispatcher).discipline(Discipline::OnePerMonitor);
+    /// mux.serve(server.listen(&listen)?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Mux::new`].
+    pub fn for_agent(name: Option<&str>, channel: Dial) -> io::Result<Mux> {
+        Mux::make(name, channel, Speaks::Agent)
+    }
+
+    fn make(name: Option<&str>, upstream: Dial, speaks: Speaks) -> io::Result<Mux> {
         upstream.verify()?;
         let (connect, dial_in) = match upstream {
             Dial::Out(connect) => (connect, None),
@@ -169,6 +214,8 @@ impl Mux {
         let shared = Shared {
             is_last: AtomicBool::new(dial_in.is_none() && connect.is_inherited()),
             connect,
+            speaks,
+            answer_within: OnceLock::new(),
             dial_in,
             opened: Mutex::new(None),
             dial_in_sockets: OnceLock::new(),
@@ -209,16 +256,25 @@ impl Mux {
     /// None that could occur: what is registered has names and types of its own.
     pub fn registry(&self) -> Result<Registry, RegisterError> {
         let upstream = Arc::clone(&self.shared.upstream);
-        let mut registry = Registry::forwarding(
-            move |context: &Context, request: Forwarded, responder: Responder<Json>| {
-                upstream.forward(context, request, responder);
-            },
-        );
-        events::register(&mut registry)?;
-        register_status(&mut registry)?;
-        #[cfg(feature = "metrics")]
-        crate::register_metrics(&mut registry)?;
-        status::register(&mut registry, &self.shared)?;
+        let forward = move |context: &Context, request: Forwarded, responder: Responder<Json>| {
+            upstream.forward(context, request, responder);
+        };
+        let mut registry = match self.shared.speaks {
+            Speaks::Qmp => {
+                let mut registry = Registry::forwarding(forward);
+                events::register(&mut registry)?;
+                register_status(&mut registry)?;
+                #[cfg(feature = "metrics")]
+                crate::register_metrics(&mut registry)?;
+                status::register(&mut registry, &self.shared)?;
+                registry
+            }
+            Speaks::Agent => {
+                let mut registry = Registry::for_agent(forward);
+                agent::register(&mut registry, &self.shared.upstream)?;
+                registry
+            }
+        };
         let upstream = Arc::clone(&self.shared.upstream);
         let secret = random();
         let clients = AtomicU64::new(0);
@@ -330,6 +386,11 @@ impl Mux {
         let opened = self.shared.opened().take();
         #[cfg(feature = "metrics")]
         self.report_to(&server.metrics());
+        let server = match self.shared.speaks {
+            Speaks::Qmp => server,
+            // All agents' errors have these words so far, and none tells its version.
+            Speaks::Agent => server.dialect(Dialect::Qemu10_0),
+        };
         let dispatcher = server.dispatcher().clone();
         let version = server.fixed_dialect().unwrap_or_default().version();
         let version = Version { qemu: version, package: "qmp-server".into() };
@@ -346,8 +407,8 @@ impl Mux {
         self.shared.dial_in_socket.get().map_or(Ok(()), |socket| socket.serve_on(engine))
     }
 
-    /// Has the figures of the server for the clients tell of the upstream server, too, from now on; otherwise they do when
-    /// the mux [serves](Mux::serve).
+    /// Has the figures of a server tell of the upstream server, too, from now on: `upstream_*`, or `agent_*` of a [guest
+    /// agent](Mux::for_agent). Those of the server for the clients do when the mux [serves](Mux::serve).
     ///
     /// ```
     /// use qmp_dispatch::Dispatcher;
@@ -361,8 +422,8 @@ impl Mux {
     /// ```
     #[cfg(feature = "metrics")]
     pub fn report_to(&self, metrics: &Metrics) {
-        let upstream = Arc::clone(&self.shared.upstream);
-        metrics.add(move |exposition| upstream.tell(exposition));
+        let shared = Arc::clone(&self.shared);
+        metrics.add(move |exposition| shared.tell(exposition));
     }
 
     /// Sets how long a command may be unanswered before the log and [`UpstreamStatus::hangs`] say that the upstream server
@@ -379,6 +440,24 @@ impl Mux {
     /// ```
     pub fn hang_after(self, after: Duration) -> Mux {
         let _ = self.shared.hang_after.set(after);
+        self
+    }
+
+    /// Sets how long a guest agent may take for a command that has no [deadline](Registry::deadline) of its own; 60 seconds by
+    /// default. Counts from when the command is sent. To be called before the mux serves, and for a mux [of an
+    /// agent](Mux::for_agent).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qmp_server::Mux;
+    ///
+    /// let mux = Mux::for_agent(None, "unix:/run/vm0/agent.sock".parse()?)?;
+    /// let mux = mux.answer_within(Duration::from_secs(10));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn answer_within(self, within: Duration) -> Mux {
+        let _ = self.shared.answer_within.set(within);
         self
     }
 

@@ -27,7 +27,7 @@ type Places<T> = HashMap<Place, Vec<T>>;
 #[derive(Default)]
 pub(crate) struct Claim {
     listened: Vec<(Place, Address)>,
-    upstream: Option<(Place, Dial)>,
+    upstream: Vec<(Place, Dial)>,
 }
 
 /// Looks for what one server alone takes twice.
@@ -73,25 +73,44 @@ impl Taken {
             for sourced in &options.listen {
                 self.listen("listen", sourced, claim)?;
             }
+            for sourced in &options.mux.agent_listen {
+                self.listen("agent-listen", sourced, claim)?;
+            }
         }
         for (options, claim) in of.iter().zip(claims) {
-            let Some(upstream) = &options.mux.upstream else { continue };
-            let address = upstream.value.address();
-            let place = Place::of(address);
-            if overlaps(&self.listened, &place, address, |listened| listened) {
-                let reason = format_args!("the mux itself listens at {address}");
-                return Err(upstream.blame("upstream", reason));
+            let upstream = options.mux.upstream.iter().map(|upstream| ("upstream", upstream));
+            let agent = options.mux.agent.iter().map(|agent| ("agent", agent));
+            for (key, sourced) in upstream.chain(agent) {
+                self.connect(key, sourced, claim)?;
             }
-            let mut others = self.upstream.get(&place).into_iter().flatten();
-            // Those that are there go together, so one of them is enough.
-            if let Some(other) = others.find(|other| overlap(address, other.address())) {
-                check_beside(&upstream.value, other).map_err(|reason| {
-                    upstream.blame("upstream", format_args!("{address}: {reason}"))
-                })?;
-            }
-            self.upstream.entry(place.clone()).or_default().push(upstream.value.clone());
-            claim.upstream = Some((place, upstream.value.clone()));
         }
+        Ok(())
+    }
+
+    /// Takes one more address to connect to, or to be connected from.
+    fn connect(
+        &mut self,
+        key: &str,
+        sourced: &Sourced<Dial>,
+        claim: &mut Claim,
+    ) -> Result<(), Failure> {
+        let address = sourced.value.address();
+        let place = Place::of(address);
+        if overlaps(&self.listened, &place, address, |listened| listened) {
+            let reason = format_args!("the mux itself listens at {address}");
+            return Err(sourced.blame(key, reason));
+        }
+        let mut others = self.upstream.get(&place).into_iter().flatten();
+        // Those that are there go together, so one of them is enough.
+        if let Some(other) = others.find(|other| overlap(address, other.address())) {
+            let beside = match key {
+                "agent" => Err("it is the upstream server of another machine"),
+                _ => check_beside(&sourced.value, other),
+            };
+            beside.map_err(|reason| sourced.blame(key, format_args!("{address}: {reason}")))?;
+        }
+        self.upstream.entry(place.clone()).or_default().push(sourced.value.clone());
+        claim.upstream.push((place, sourced.value.clone()));
         Ok(())
     }
 
@@ -125,7 +144,7 @@ impl Taken {
         for (place, address) in claim.listened {
             remove(&mut self.listened, place, &address);
         }
-        if let Some((place, dial)) = claim.upstream {
+        for (place, dial) in claim.upstream {
             remove(&mut self.upstream, place, &dial);
         }
     }

@@ -336,7 +336,11 @@ pub(crate) fn check(options: &ServerOptions) -> Result<(), Failure> {
     }
     for sourced in &options.listen {
         let listen = options.complete(&sourced.value);
-        listen.verify().map_err(|error| sourced.blame("listen", error))?;
+        let (_, key) = options.keys();
+        if options.mux.for_agent && listen.pretty {
+            return Err(sourced.blame(key, "pretty=on is not for clients of a guest agent"));
+        }
+        listen.verify().map_err(|error| sourced.blame(key, error))?;
     }
     if let Some(sourced) = &options.metrics {
         let listen = options.complete(&sourced.value);
@@ -364,16 +368,16 @@ pub(crate) fn serve_metrics(
 pub(crate) fn listen(mut server: Server, options: &ServerOptions) -> Result<Server, Failure> {
     for sourced in &options.listen {
         let listen = options.complete(&sourced.value);
-        server = server.listen(&listen).map_err(|error| sourced.blame("listen", error))?;
+        let (_, key) = options.keys();
+        server = server.listen(&listen).map_err(|error| sourced.blame(key, error))?;
     }
     Ok(server)
 }
 
 /// Says where a server listens, and of which machine if there are several.
 pub(crate) fn announce(server: &Server, machine: Option<&str>, options: &ServerOptions) {
-    server
-        .addresses()
-        .for_each(|address| announce_address("listening", &address, machine, options));
+    let what = if options.mux.for_agent { "guest agent" } else { "listening" };
+    server.addresses().for_each(|address| announce_address(what, &address, machine, options));
 }
 
 /// Says where operators are served.

@@ -46,6 +46,8 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
     options.audit.iter_mut().for_each(|audit| audit.locate(&place));
     options.roles.values_mut().for_each(|role| role.locate(&place));
     options.mux.upstream.iter_mut().for_each(|upstream| upstream.locate(&place));
+    options.mux.agent.iter_mut().for_each(|agent| agent.locate(&place));
+    options.mux.agent_listen.iter_mut().for_each(|listen| listen.locate(&place));
     options.mux.control.iter_mut().for_each(|listen| listen.locate(&place));
     options.metrics.iter_mut().for_each(|listen| listen.locate(&place));
     for machine in &mut options.machine {
@@ -55,6 +57,8 @@ fn read(path: &Path) -> Result<ServerOptions, Failure> {
         let machine = &mut machine.value;
         machine.upstream.iter_mut().for_each(|upstream| upstream.locate(&place));
         machine.listen.iter_mut().for_each(|listen| listen.locate(&place));
+        machine.agent.iter_mut().for_each(|agent| agent.locate(&place));
+        machine.agent_listen.iter_mut().for_each(|listen| listen.locate(&place));
         machine.role.iter_mut().for_each(|role| role.locate(&place));
         machine.default_role.iter_mut().for_each(|role| role.locate(&place));
         machine.audit.iter_mut().for_each(|audit| audit.locate(&place));

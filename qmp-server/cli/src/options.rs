@@ -211,6 +211,33 @@ impl ServerOptions {
         }
     }
 
+    /// The options of the server for the clients of the machine's guest agent, if that is shared. Deadlines of all commands are
+    /// those of QEMU's.
+    pub(crate) fn of_agent(&self) -> Option<ServerOptions> {
+        let UpstreamOptions { agent, agent_listen, agent_timeout, upstream_lost, quiet, .. } =
+            self.mux.clone();
+        let named = |deadline: &&Deadline| deadline.command.is_some();
+        Some(ServerOptions {
+            listen: agent_listen,
+            deadline: self.deadline.iter().filter(named).cloned().collect(),
+            deadline_profile: None,
+            mux: UpstreamOptions {
+                upstream: Some(agent?),
+                agent_timeout,
+                upstream_lost,
+                quiet,
+                for_agent: true,
+                ..UpstreamOptions::default()
+            },
+            ..self.clone()
+        })
+    }
+
+    /// The names of the options that say where the upstream server is, and where it is served.
+    pub(crate) fn keys(&self) -> (&'static str, &'static str) {
+        if self.mux.for_agent { ("agent", "agent-listen") } else { ("upstream", "listen") }
+    }
+
     /// How many machines a mux may have when one more is found or added.
     pub(crate) fn most_machines(&self) -> usize {
         self.limit.iter().rev().find_map(Limit::machines).unwrap_or(MOST_MACHINES)
@@ -275,6 +302,21 @@ pub(crate) struct UpstreamOptions {
     /// long; by default that depends on the command, as with --deadline-profile qemu
     #[arg(long, value_name = "SECONDS")]
     pub(crate) hang_after: Option<Seconds>,
+    /// The channel of the machine's guest agent (qemu-ga), which is shared, too: an address as for
+    /// --upstream
+    #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
+    pub(crate) agent: Option<Sourced<Dial>>,
+    /// Where to listen for clients of the guest agent, which speak as to the agent itself; as for
+    /// --listen; may be given more than once
+    #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
+    pub(crate) agent_listen: Vec<Sourced<Listen>>,
+    /// How long the guest agent may take for a command of which --deadline says nothing; 60 by default
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) agent_timeout: Option<Seconds>,
+    /// These are the options of the server for the clients of a guest agent.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub(crate) for_agent: bool,
     /// Where operators add, remove and list machines while the mux runs; may be given more than once
     #[arg(long, value_name = "ADDR[,OPTION=VALUE]...")]
     pub(crate) control: Vec<Sourced<Listen>>,
@@ -300,6 +342,10 @@ impl UpstreamOptions {
             upstream: self.upstream.or(other.upstream),
             dialect: self.dialect.or(other.dialect),
             hang_after: self.hang_after.or(other.hang_after),
+            agent: self.agent.or(other.agent),
+            agent_listen: or(self.agent_listen, other.agent_listen),
+            agent_timeout: self.agent_timeout.or(other.agent_timeout),
+            for_agent: self.for_agent || other.for_agent,
             control: or(self.control, other.control),
             name: self.name.or(other.name),
             quiet: self.quiet || other.quiet,
@@ -317,6 +363,9 @@ pub(crate) struct SharedMachine {
     dialect: Option<QemuDialect>,
     upstream_lost: Option<Lost>,
     pub(crate) listen: Vec<Sourced<Listen>>,
+    pub(crate) agent: Option<Sourced<Dial>>,
+    pub(crate) agent_listen: Vec<Sourced<Listen>>,
+    agent_timeout: Option<Seconds>,
     allow_user: Vec<User>,
     allow_group: Vec<Group>,
     pub(crate) role: Vec<Sourced<Assignment>>,
@@ -351,6 +400,9 @@ impl SharedMachine {
             log: all.log,
             mux: UpstreamOptions {
                 upstream: machine.upstream,
+                agent: machine.agent,
+                agent_listen: machine.agent_listen,
+                agent_timeout: machine.agent_timeout.or(all.mux.agent_timeout),
                 dialect: machine.dialect.or(all.mux.dialect),
                 upstream_lost: machine.upstream_lost.or(all.mux.upstream_lost),
                 hang_after: machine.hang_after.or(all.mux.hang_after),
@@ -390,8 +442,13 @@ impl SharedMachine {
                 connect.address = path;
             }
         }
-        for listen in &mut machine.listen {
-            match &mut listen.value.address {
+        let agent = machine.agent.iter_mut().map(|agent| match &mut agent.value {
+            Dial::Out(connect) => &mut connect.address,
+            Dial::In(dial_in) => &mut dial_in.listen.address,
+        });
+        let listen = machine.listen.iter_mut().chain(&mut machine.agent_listen);
+        for address in agent.chain(listen.map(|listen| &mut listen.value.address)) {
+            match address {
                 Address::Unix(path) => *path = fill_path(path),
                 Address::UnixAbstract(name) => *name = fill(name),
                 _ => {}

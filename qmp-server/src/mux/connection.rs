@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One connection to the upstream server: its socket, and what goes over it.
+//! One connection to the upstream server: the wire, and the session over it.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use qmp_dispatch::proto::client::{self, Ids, Session, SessionError, SessionState, Stage};
@@ -11,30 +10,19 @@ use qmp_dispatch::proto::{Capability, Event as QmpEvent, Greeting};
 
 use serde::{Deserialize, Serialize};
 
+use super::wire::{Wire, WireState};
 use crate::io::{Event, Interest};
 use crate::session::{Descriptor, Written};
 use crate::transport::connect::stream::Stream;
-use crate::transport::{Luggage, Packing, Peer, Received, Transport, invalid};
-
-/// What is read at a time.
-const BUFFER_SIZE: usize = 64 << 10;
+use crate::transport::{Luggage, Packing, Peer, Transport, invalid};
 
 /// One input reads no more often than this before others get their turn.
 const READS_PER_INPUT: usize = 16;
 
 pub(super) struct Connection {
-    stream: Stream,
+    wire: Wire,
     /// Requests are kept by their numbers in [`InFlight`](super::upstream::Traffic::in_flight).
     pub(super) session: Session<u64>,
-    /// What the server has not taken all of. The next requests are not chosen before it has: so what waits can still be
-    /// taken back.
-    outgoing: VecDeque<Outgoing>,
-    /// There may be something to receive: the last read found something and did not find the end of it.
-    readable: bool,
-    /// The system has reported the end of the stream, which comes after what there is to receive.
-    read_closed: bool,
-    /// Nothing more can be sent. That the connection has ended is said when all that has come was read.
-    pub(super) write_closed: bool,
     /// What the server has greeted with, until it has answered negotiation.
     pub(super) greeting: Option<Greeting>,
     /// The server has said that it ends.
@@ -44,17 +32,10 @@ pub(super) struct Connection {
 /// A [`Connection`] as data.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ConnectionState {
-    socket: u32,
+    #[serde(flatten)]
+    wire: WireState,
     session: SessionState<u64>,
-    outgoing: String,
     ending: bool,
-}
-
-/// Messages, of which the server has taken what is before `at`. The descriptor goes with the first byte.
-struct Outgoing {
-    text: String,
-    at: usize,
-    descriptor: Option<Arc<Descriptor>>,
 }
 
 /// Why there is no connection, or not any more.
@@ -102,12 +83,8 @@ impl Connection {
     pub(super) fn new(stream: Stream, number: u64) -> Connection {
         let ids = Ids::nth_connection(number, super::random() as u32);
         Connection {
-            stream,
+            wire: Wire::new(stream),
             session: Session::new(ids, vec![Capability::OOB]),
-            outgoing: VecDeque::new(),
-            readable: true,
-            read_closed: false,
-            write_closed: false,
             greeting: None,
             ending: false,
         }
@@ -115,64 +92,37 @@ impl Connection {
 
     /// The connection as it is, once commands can be executed; `None` before, when it is lost, and with TLS.
     pub(super) fn state(&self, packing: &mut Packing) -> io::Result<Option<ConnectionState>> {
-        let Some(session) = self.session.state().filter(|_| !self.write_closed) else {
-            return Ok(None);
-        };
-        let mut outgoing = Vec::new();
-        for message in &self.outgoing {
-            if message.descriptor.is_some() {
-                return Err(io::Error::other("a descriptor has not been sent"));
-            }
-            outgoing.extend_from_slice(&message.text.as_bytes()[message.at..]);
-        }
-        let socket = match &self.stream {
-            Stream::Socket(socket) => socket,
-            #[cfg(feature = "tls")]
-            Stream::Tls(_) => return Ok(None),
-        };
-        let socket = packing.add(socket.as_fd())?;
-        let outgoing = String::from_utf8(outgoing).map_err(io::Error::other)?;
-        Ok(Some(ConnectionState { socket, session, outgoing, ending: self.ending }))
+        let Some(session) = self.session.state() else { return Ok(None) };
+        let Some(wire) = self.wire.state(packing)? else { return Ok(None) };
+        Ok(Some(ConnectionState { wire, session, ending: self.ending }))
     }
 
     /// Goes on with a connection that another program had.
     pub(super) fn resume(state: ConnectionState, luggage: &mut Luggage) -> io::Result<Connection> {
-        let ConnectionState { socket, session, outgoing, ending } = state;
-        let outgoing = Outgoing { text: outgoing, at: 0, descriptor: None };
+        let ConnectionState { wire, session, ending } = state;
         Ok(Connection {
-            stream: Stream::Socket(luggage.take(socket)?),
+            wire: Wire::resume(wire, luggage)?,
             session: Session::resume(session).ok_or_else(|| invalid("it is not sound"))?,
-            outgoing: Some(outgoing)
-                .filter(|outgoing| !outgoing.text.is_empty())
-                .into_iter()
-                .collect(),
-            readable: true,
-            read_closed: false,
-            write_closed: false,
             greeting: None,
             ending,
         })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.wire.socket()
     }
 
     /// Notes what has been reported.
     pub(super) fn ready(&mut self, event: Event) {
-        self.readable = true;
-        self.read_closed |= event.read_closed;
+        self.wire.ready(event);
     }
 
     pub(super) fn is_readable(&self) -> bool {
-        self.readable
+        self.wire.is_readable()
     }
 
     pub(super) fn interest(&self) -> Interest {
-        match self.outgoing.is_empty() {
-            true => Interest::Readable,
-            false => Interest::ReadableWritable,
-        }
+        self.wire.interest()
     }
 
     /// Receives what is there, though not for longer than others can wait, and passes each message on. Returns how many
@@ -187,49 +137,31 @@ impl Connection {
     ) -> Result<usize, End> {
         let (mut buffer, mut bytes) = (Vec::new(), 0);
         for _ in 0..READS_PER_INPUT {
-            if !self.readable {
+            if !self.wire.is_readable() {
                 break;
             }
             buffer.clear();
-            self.receive(&mut buffer)?;
+            self.wire.receive(&mut buffer)?;
             bytes += buffer.len();
             let mut input = &buffer[..];
             while let Some(message) = self.session.read(&mut input) {
                 received(self, message?)?;
             }
         }
-        match self.write_closed && !self.readable {
+        match self.wire.write_closed && !self.wire.is_readable() {
             true => Err(End::broken("it does not read any more")),
             false => Ok(bytes),
         }
     }
 
-    /// Receives into `buffer`, which must be empty. Nothing is received when there is nothing.
-    fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.reserve_exact(BUFFER_SIZE);
-        match self.stream.receive(buffer) {
-            Ok(Received { bytes: 0, .. }) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(Received { may_be_more, .. }) => {
-                self.readable = may_be_more || self.read_closed;
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Goes on with what comes before the greeting; see [`Transport::handshake`](crate::Transport::handshake).
     pub(super) fn handshake(&self) -> io::Result<()> {
-        self.stream.transport().map_or(Ok(()), Transport::handshake)
+        self.wire.stream().transport().map_or(Ok(()), Transport::handshake)
     }
 
     /// Who is at the other end of TLS.
     pub(super) fn peer(&self) -> Option<Peer> {
-        self.stream.transport()?.peer().ok()
+        self.wire.stream().transport()?.peer().ok()
     }
 
     /// Whether commands can be executed.
@@ -249,38 +181,15 @@ impl Connection {
 
     /// Makes what the session has to transmit a message of its own, with which the descriptor goes.
     pub(super) fn queue(&mut self, descriptor: Option<Arc<Descriptor>>) {
-        let text = self.session.transmit();
-        self.outgoing.extend(text.map(|text| Outgoing { text, at: 0, descriptor }));
+        if let Some(text) = self.session.transmit() {
+            self.wire.add(text.into_bytes(), descriptor);
+        }
     }
 
     /// Sends what is unsent, together what goes without a descriptor.
     pub(super) fn flush(&mut self) -> Written {
         self.queue(None);
-        while let Some(outgoing) = self.outgoing.front_mut() {
-            match outgoing.send(&self.stream) {
-                Ok(()) if outgoing.at == outgoing.text.len() => drop(self.outgoing.pop_front()),
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Written::Some,
-                Err(_) => {
-                    self.outgoing.clear();
-                    self.write_closed = true;
-                    self.readable = true;
-                }
-            }
-        }
-        if self.write_closed { Written::Some } else { Written::All }
-    }
-}
-
-impl Outgoing {
-    fn send(&mut self, stream: &Stream) -> io::Result<()> {
-        let descriptor = self.descriptor.as_ref().map(|descriptor| descriptor.as_fd());
-        self.at += stream.send(&self.text.as_bytes()[self.at..], descriptor)?;
-        if let Some(descriptor) = self.descriptor.take() {
-            descriptor.pass_on();
-        }
-        Ok(())
+        self.wire.flush()
     }
 }
 

@@ -15,14 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::{
-    Band, Bands, Dialect, Error, ErrorClass, Greeting, Json, Limits, Reader, Request, Value,
+    Band, Bands, Dialect, Error, ErrorClass, Greeting, Json, Limits, Object, Reader, Request, Value,
 };
 use qmp_dispatch::{Locals, RequestState, Responder};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::package::MuxHandover;
 pub use self::package::{Frozen, Handover};
-use super::Shared;
+use super::agent::AgentConnectionState;
 use super::connection::ConnectionState;
 use super::names::Names;
 use super::request::{
@@ -30,6 +30,7 @@ use super::request::{
 };
 use super::returned::Again;
 use super::upstream::{MuxLocal, Presence, Traffic, Upstream};
+use super::{Shared, Speaks};
 use crate::access::owner_of;
 use crate::engine::{Freezing, Returning, ServerState};
 use crate::session::SessionState;
@@ -48,6 +49,11 @@ pub(crate) struct MuxState {
     /// How many connections there have been, from a random number on.
     pub(super) connections: u64,
     pub(super) connection: Option<ConnectionState>,
+    /// Whether it is that of a guest agent, and the connection to that.
+    #[serde(default)]
+    pub(super) is_agent: bool,
+    #[serde(default)]
+    pub(super) agent: Option<AgentConnectionState>,
     pub(super) upstream: UpstreamState,
 }
 
@@ -248,6 +254,12 @@ impl Upstream {
             let (line, then) = (line("", one.arguments.as_ref()), one.then.clone());
             unsent.push((mark, UnsentState { line, then, descriptor, client }));
         }
+        for (client, id, responder) in &state.synchronisations {
+            let arguments = Object::from_iter([("id", Value::from(*id))]);
+            if let Some(request) = responder.state_with(Band::InBand, arguments) {
+                wait(client, request);
+            }
+        }
         let mut answers = Vec::new();
         for (&number, (after, result)) in &state.returned.answers {
             let client = after.client.as_ref().map(|client| clients.place(client));
@@ -431,7 +443,7 @@ impl Shared {
         &self,
         freezing: &mut Freezing,
         connections: u64,
-        connection: Option<ConnectionState>,
+        (connection, agent): (Option<ConnectionState>, Option<AgentConnectionState>),
         greeting: Greeting,
     ) -> io::Result<()> {
         let mut monitors = HashMap::new();
@@ -475,6 +487,8 @@ impl Shared {
             server,
             connections,
             connection,
+            is_agent: self.speaks == Speaks::Agent,
+            agent,
             upstream,
         };
         freezing.links.push(Box::new(mux));

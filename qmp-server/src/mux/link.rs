@@ -15,7 +15,8 @@
 //! ```
 //!
 //! If the server is the one that connects, `Listening` is in the place of the five in the middle: until a server
-//! [comes](super::dial_in) that could be served already.
+//! [comes](super::dial_in) that could be served already. Behind a guest agent's channel nobody greets or negotiates: once
+//! connected, the link is Conversing, in the place of the last three.
 //!
 //! It is lent out for each of its inputs, and so may call responders, and relay events, in the order in which answers and
 //! events come.
@@ -30,12 +31,13 @@ use qmp_dispatch::Dispatcher;
 use qmp_dispatch::proto::client::{Received, RequestTooLarge, Stage};
 use qmp_dispatch::proto::{Band, Capability, Error};
 
+use super::agent::{ANSWER_WITHIN, AgentConnection};
 use super::connection::{Connection, End};
 use super::dial_in::Seat;
 use super::events::{Connected, Disconnected, UPSTREAM_CONNECTED, UPSTREAM_DISCONNECTED};
 use super::handover::{MuxHandover, MuxState};
 use super::lost::UpstreamLost;
-use super::{OpenedUpstream, Shared};
+use super::{OpenedUpstream, Shared, Speaks};
 use crate::engine::{Engine, Freezing, Gate, Link, LinkInput, LinkNext, Whom};
 use crate::io::{Interest, Notice, Registration};
 use crate::server::{Control, Server};
@@ -94,6 +96,9 @@ enum State {
     Serving {
         connection: Box<Connection>,
     },
+    Conversing {
+        connection: Box<AgentConnection>,
+    },
     Ended,
 }
 
@@ -135,6 +140,7 @@ impl Link for UpstreamLink {
             State::Greeting { connection, .. }
             | State::Negotiating { connection, .. }
             | State::Serving { connection } => Some(connection.socket()),
+            State::Conversing { connection } => Some(connection.wire.socket()),
             State::Waiting { .. } | State::Listening | State::Preparing(_) | State::Ended => None,
         }
     }
@@ -159,7 +165,9 @@ impl Link for UpstreamLink {
         if is_alone && self.shared.is_last.load(Ordering::SeqCst) {
             self.shared.shut_down();
         }
-        self.look_for_hang(now);
+        if self.shared.speaks == Speaks::Qmp {
+            self.look_for_hang(now);
+        }
         let more_is_known = self.shared.upstream.answer_known();
         if self.is_to_end(now) {
             self.end();
@@ -177,7 +185,13 @@ impl Link for UpstreamLink {
             // There is nothing yet that would be lost.
             _ => None,
         };
-        if connection.is_none() {
+        let agent = match &self.state {
+            State::Conversing { connection } => {
+                connection.state(&mut freezing.packing, Instant::now())?
+            }
+            _ => None,
+        };
+        if connection.is_none() && agent.is_none() {
             if self.shared.is_inherited() {
                 return Err(io::Error::other("an upstream server that was inherited is not ready"));
             }
@@ -187,7 +201,7 @@ impl Link for UpstreamLink {
             }
         }
         let greeting = self.dispatcher.greeting();
-        self.shared.freeze(freezing, self.connections, connection, greeting)
+        self.shared.freeze(freezing, self.connections, (connection, agent), greeting)
     }
 }
 
@@ -223,7 +237,7 @@ impl UpstreamLink {
     /// Goes on where another link was.
     fn resume(&mut self, handover: MuxHandover) -> Gate {
         let MuxHandover { state, luggage } = handover;
-        let MuxState { address, greeting, connections, connection, upstream, .. } = state;
+        let MuxState { address, greeting, connections, connection, agent, upstream, .. } = state;
         let mut luggage = luggage.lock().unwrap_or_else(PoisonError::into_inner);
         let same = address == self.shared.connect.address.to_string();
         let resume = |state| Connection::resume(state, &mut luggage);
@@ -234,8 +248,13 @@ impl UpstreamLink {
                 None
             }
         };
+        let resume = |state| AgentConnection::resume(state, &mut luggage, Instant::now());
+        let agent = agent.filter(|_| same).map(resume).transpose().unwrap_or_else(|error| {
+            tracing::error!(%error, "the connection to the guest agent is lost");
+            None
+        });
         self.connections = connections;
-        let is_connected = connection.is_some();
+        let is_connected = connection.is_some() || agent.is_some();
         if let Err(error) = self.shared.upstream.resume(upstream, is_connected, &mut luggage) {
             tracing::error!(%error, "requests were not handed over");
         }
@@ -243,6 +262,9 @@ impl UpstreamLink {
         if let Some(connection) = connection {
             self.seat.iter().for_each(|seat| seat.occupy());
             self.state = State::Serving { connection: Box::new(connection) };
+        }
+        if let Some(connection) = agent {
+            self.state = State::Conversing { connection: Box::new(connection) };
         }
         let gate = match (is_connected, self.keeps(), greeting.is_some()) {
             (true, ..) | (false, true, true) => Gate::Open,
@@ -303,6 +325,7 @@ impl UpstreamLink {
                 self.exchange(connection, silent_at, input, now)
             }
             State::Serving { connection } => self.exchange(connection, None, input, now),
+            State::Conversing { connection } => self.converse(connection, input, now),
             State::Ended => Ok(State::Ended),
         }
     }
@@ -347,9 +370,41 @@ impl UpstreamLink {
         if let Some(&uid) = self.shared.peer.get() {
             stream.check_peer(uid)?;
         }
+        if self.shared.speaks == Speaks::Agent {
+            self.connections += 1;
+            return self.made_to_agent(stream, now);
+        }
         let connection = Box::new(Connection::new(stream, self.connections));
         self.connections += 1;
         self.exchange(connection, Some(now + ANSWER_EXPECTED), LinkInput::default(), now)
+    }
+
+    /// There is a connection to the channel of a guest agent: clients can connect as they could to the channel itself, whether
+    /// an agent answers or not.
+    fn made_to_agent(&mut self, stream: Stream, now: Instant) -> Result<State, End> {
+        let channel = &self.shared.connect.address;
+        tracing::info!(%channel, "connected to the channel of the guest agent");
+        self.told = None;
+        self.shared.upstream.connected(false, None);
+        self.early_until = None;
+        self.set_gate(Gate::Open);
+        let connection = Box::new(AgentConnection::new(stream, now));
+        self.converse(connection, LinkInput::default(), now)
+    }
+
+    /// Passes on what the guest agent sends, and sends what waits.
+    fn converse(
+        &mut self,
+        mut connection: Box<AgentConnection>,
+        input: LinkInput,
+        now: Instant,
+    ) -> Result<State, End> {
+        let patience = |command: &str| {
+            let said = self.dispatcher.registry().deadline(command);
+            said.or(self.shared.answer_within.get().copied()).unwrap_or(ANSWER_WITHIN)
+        };
+        connection.exchange(&self.shared.upstream, input, now, patience)?;
+        Ok(State::Conversing { connection })
     }
 
     /// Passes on what the server sends, and sends what waits.
@@ -421,7 +476,8 @@ impl UpstreamLink {
         self.told = None;
         let (connected, version) = (Connected::to(&greeting.version), greeting.version.to_string());
         self.dispatcher.set_greeting(greeting);
-        self.shared.upstream.connected(connection.session.has_enabled(&Capability::OOB), version);
+        let oob = connection.session.has_enabled(&Capability::OOB);
+        self.shared.upstream.connected(oob, Some(version));
         self.early_until = None;
         self.set_gate(Gate::Open);
         // Declared, and made of text.
@@ -534,8 +590,10 @@ impl UpstreamLink {
             (UpstreamLost::Disconnect | UpstreamLost::Exit, _) => self.set_gate(Gate::Shut),
         }
         upstream.lost(&end.why, |client| stay || client.has_notices());
-        let disconnected = Disconnected { reason: end.why.clone() };
-        let _ = self.dispatcher.emit(&UPSTREAM_DISCONNECTED, &disconnected);
+        if self.shared.speaks == Speaks::Qmp {
+            let disconnected = Disconnected { reason: end.why.clone() };
+            let _ = self.dispatcher.emit(&UPSTREAM_DISCONNECTED, &disconnected);
+        }
         if policy == UpstreamLost::Exit {
             self.shared.lost.store(!end.orderly, Ordering::SeqCst);
             self.shared.shut_down();
@@ -590,6 +648,7 @@ impl UpstreamLink {
             State::Waiting { until } => Some(*until),
             State::Connecting(attempt) => Some(attempt.until()),
             State::Greeting { silent_at, .. } | State::Negotiating { silent_at, .. } => *silent_at,
+            State::Conversing { connection } => connection.timer(),
             State::Listening | State::Preparing(_) | State::Serving { .. } | State::Ended => None,
         };
         let timer =
@@ -599,6 +658,9 @@ impl UpstreamLink {
             State::Greeting { connection, .. }
             | State::Negotiating { connection, .. }
             | State::Serving { connection } => (connection.interest(), connection.is_readable()),
+            State::Conversing { connection } => {
+                (connection.wire.interest(), connection.is_readable())
+            }
             _ => (Interest::Readable, false),
         };
         LinkNext {

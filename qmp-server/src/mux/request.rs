@@ -221,8 +221,11 @@ impl Request {
         let monitor = context.monitor();
         let introspected = introspected(&request, band);
         let Forwarded { command, arguments, text, .. } = request;
+        let is_for_agent = monitor.dispatcher().is_for_agent();
         let mut asker = Asker { responder, passed: None };
         let (arguments, then) = match command.as_str() {
+            // To a guest agent, nothing but its own commands has a meaning.
+            _ if is_for_agent => (text, Then::Nothing),
             // They would overtake others', and the server takes what came last: so none is passed on, and this is what
             // the server says then.
             "getfd" | "add-fd" if band == Band::OutOfBand => {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::Shared;
+#[cfg(feature = "metrics")]
+use super::Speaks;
 use super::request::Asker;
 use super::upstream::Presence;
 #[cfg(feature = "metrics")]
@@ -44,7 +46,8 @@ pub struct UpstreamStatus {
     /// How many milliseconds ago the oldest command was sent that is unanswered; not there if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_ms: Option<u64>,
-    /// Whether it is unanswered for so long that the server is taken to [hang](crate::Mux::hang_after).
+    /// Whether it is unanswered for so long that the server is taken to [hang](crate::Mux::hang_after). Of a [guest
+    /// agent](crate::Mux::for_agent), whether it does not answer.
     #[serde(default)]
     pub hangs: bool,
     /// What it has been sent and has not answered, what was sent first before the others.
@@ -112,23 +115,58 @@ impl Shared {
 }
 
 #[cfg(feature = "metrics")]
-impl super::upstream::Upstream {
+impl Shared {
     pub(super) fn tell(&self, exposition: &mut Exposition) {
-        let state = self.state();
+        let upstream = &self.upstream;
+        let state = upstream.state();
         let connected = matches!(state.connection, Presence::Present { .. });
-        let (in_flight, queued) = (state.in_flight.len(), self.queued(&state));
+        let (in_flight, queued) = (state.in_flight.len(), upstream.queued(&state));
         let oldest = state.oldest().map(|oldest| oldest.sent.elapsed()).unwrap_or_default();
         let hangs = state.hangs;
         drop(state);
+        let (connected, hangs) = (u8::from(connected), u8::from(hangs));
+        let reconnects = upstream.connections.get().saturating_sub(1);
+        let oldest = oldest.as_secs_f64();
+        if self.speaks == Speaks::Agent {
+            let clients = self.server().map_or(0, |server| server.gauges().clients);
+            exposition.gauge("agent_clients", "Clients of the guest agent.", clients);
+            exposition.gauge(
+                "agent_connected",
+                "Whether there is a connection to the channel of the guest agent.",
+                connected,
+            );
+            exposition.counter(
+                "agent_reconnects",
+                "How often there was a connection to the channel of the guest agent again.",
+                reconnects,
+            );
+            exposition.gauge(
+                "agent_executing_requests",
+                "Requests that were sent to the guest agent and are not answered yet.",
+                in_flight,
+            );
+            exposition.gauge(
+                "agent_queued_requests",
+                "Requests that wait for being sent to the guest agent.",
+                queued,
+            );
+            exposition.gauge(
+                "agent_oldest_request_seconds",
+                "How long ago the oldest request was sent to the guest agent that is not answered yet.",
+                oldest,
+            );
+            exposition.gauge("agent_hangs", "Whether the guest agent does not answer.", hangs);
+            return;
+        }
         exposition.gauge(
             "upstream_connected",
             "Whether there is a connection to the upstream server.",
-            u8::from(connected),
+            connected,
         );
         exposition.counter(
             "upstream_reconnects",
             "How often there was a connection again.",
-            self.connections.get().saturating_sub(1),
+            reconnects,
         );
         exposition.gauge(
             "upstream_executing_requests",
@@ -143,12 +181,12 @@ impl super::upstream::Upstream {
         exposition.gauge(
             "upstream_oldest_request_seconds",
             "How long ago the oldest request was sent there that is not answered yet.",
-            oldest.as_secs_f64(),
+            oldest,
         );
         exposition.gauge(
             "upstream_hangs",
             "Whether that is so long that the upstream server hangs.",
-            u8::from(hangs),
+            hangs,
         );
     }
 }

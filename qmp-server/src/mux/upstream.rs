@@ -88,6 +88,8 @@ pub(super) struct Traffic {
     /// What the server has answered to `query-commands` and `query-qmp-schema`, which does not change while it is
     /// connected.
     introspected: [Option<Arc<Json>>; 2],
+    /// Clients of a guest agent that synchronise with the mux, which answers while the agent does. At most one of each client.
+    pub(super) synchronisations: Vec<(Arc<MuxClient>, i64, Responder<i64>)>,
     /// In-band requests that the link answers with that, and those of clients that may have an out-of-band request
     /// unanswered, which was sent before. Both have at most one of each client.
     pub(super) known: VecDeque<(Request, Arc<Json>)>,
@@ -127,6 +129,7 @@ impl Upstream {
             holding: false,
             returned: Returned::default(),
             introspected: [None, None],
+            synchronisations: Vec::new(),
             known: VecDeque::new(),
             behind: Vec::new(),
         };
@@ -264,6 +267,89 @@ impl Upstream {
         Err(Box::new((request, Some(Error::generic(error)))))
     }
 
+    /// Lets a client of a guest agent wait until the agent is known to answer.
+    pub(super) fn synchronise(&self, context: &Context, id: i64, responder: Responder<i64>) {
+        let Some(MuxLocal { client, .. }) = context.monitor().local::<MuxLocal>() else {
+            let error = Error::generic("the monitor is not one of this mux");
+            return responder.respond(Err::<i64, _>(error));
+        };
+        let mut state = self.state();
+        if let Presence::Absent { why } = &state.connection {
+            let is_told = self.lost_policy() == UpstreamLost::Keep || client.has_notices();
+            let error = is_told.then(|| cannot_be_sent("guest-sync", why));
+            drop(state);
+            return refuse(responder, error);
+        }
+        let of_client =
+            |(of, ..): &mut (Arc<MuxClient>, i64, Responder<i64>)| Arc::ptr_eq(of, client);
+        // One that waits already has passed its deadline.
+        let overdue: Vec<_> = state.synchronisations.extract_if(.., of_client).collect();
+        state.synchronisations.push((Arc::clone(client), id, responder));
+        drop(state);
+        overdue.into_iter().for_each(|(.., responder)| responder.abandon());
+        if client.is_gone() {
+            self.drop_requests(client);
+        }
+        self.wake();
+    }
+
+    /// Answers the clients that synchronise: the guest agent answers.
+    pub(super) fn answer_synchronisations(&self) {
+        let synchronisations = take(&mut self.state().synchronisations);
+        for (_, id, responder) in synchronisations {
+            responder.respond(Ok::<_, Error>(id));
+        }
+    }
+
+    /// Whether anybody waits for the guest agent to answer.
+    pub(super) fn is_waited_for(&self) -> bool {
+        let state = self.state();
+        !state.synchronisations.is_empty() || self.queued(&state) > 0
+    }
+
+    /// Refuses all that waits for being sent to the guest agent. Returns whether anything was.
+    pub(super) fn refuse_waiting(&self, why: &str) -> bool {
+        let synchronisations = take(&mut self.state().synchronisations);
+        let waiting: Vec<_> =
+            std::iter::from_fn(|| self.line.try_pop()).map(|popped| popped.item).collect();
+        let any = !synchronisations.is_empty() || !waiting.is_empty();
+        for (_, _, responder) in synchronisations {
+            refuse(responder, Some(cannot_be_sent("guest-sync", why)));
+        }
+        for request in waiting {
+            let error = cannot_be_sent(&request.text.command, why);
+            request.after.fail(Some(error));
+        }
+        any
+    }
+
+    /// Notes whether the guest agent does not answer.
+    pub(super) fn set_hangs(&self, hangs: bool) {
+        self.state().hangs = hangs;
+    }
+
+    /// The name of the command that is in flight under this number.
+    pub(super) fn name_in_flight(&self, number: u64) -> String {
+        let state = self.state();
+        state.in_flight.get(&number).map(|flight| flight.command.clone()).unwrap_or_default()
+    }
+
+    /// What was sent under this number is not answered: its client is told this, or nothing because that is how the command
+    /// succeeds.
+    pub(super) fn unanswered(&self, number: u64, error: Option<Error>) {
+        let mut state = self.state();
+        let Some(InFlight { after, bytes, returns, .. }) = state.in_flight.remove(&number) else {
+            return;
+        };
+        state.bytes -= bytes;
+        if let (true, None, Some(error)) = (returns, &after.asker, &error) {
+            state.returned.answers.insert(number, (after, Err(error.clone())));
+            return;
+        }
+        drop(state);
+        after.fail(error);
+    }
+
     /// Takes the next request that may be sent, and counts it as sent. `in_band` says whether it may be an in-band one.
     pub(super) fn next(&self, in_band: bool) -> Option<(u64, RequestText)> {
         let mut unwanted = Vec::new();
@@ -375,10 +461,10 @@ impl Upstream {
     }
 
     /// There is a server of this version to send requests to.
-    pub(super) fn connected(&self, oob: bool, version: String) {
+    pub(super) fn connected(&self, oob: bool, version: Option<String>) {
         let mut state = self.state();
         self.connections.count();
-        state.version = Some(version);
+        state.version = version;
         state.connection = Presence::Present { oob };
         state.since = Instant::now();
     }
@@ -401,9 +487,14 @@ impl Upstream {
         waiting.extend(state.to_pass.drain(..));
         waiting.extend(state.urgent.drain(..));
         waiting.extend(state.take_known(|_| true));
+        let synchronisations = take(&mut state.synchronisations);
         // With the state locked, so that no request is added to the line between the two.
         waiting.extend(std::iter::from_fn(|| Some(*self.line.try_pop()?.item)));
         drop(state);
+        for (client, _, responder) in synchronisations {
+            let error = is_told(&client).then(|| cannot_be_sent("guest-sync", why));
+            refuse(responder, error);
+        }
         let is_told = |after: &After| after.client.as_deref().is_some_and(&is_told);
         for InFlight { command, after, .. } in in_flight.into_values() {
             let error = format!("The command {command} was sent and not answered: {why}");
@@ -430,7 +521,7 @@ impl Upstream {
     /// Whether nothing waits or is in flight.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
-        let known = state.known.len() + state.behind.len();
+        let known = state.known.len() + state.behind.len() + state.synchronisations.len();
         state.in_flight.is_empty() && self.queued(&state) + known == 0
     }
 
@@ -466,7 +557,11 @@ impl Upstream {
         let known = state.take_known(is_its);
         let line = client.clear();
         let returned = state.returned.drop_those_of(client);
+        let of_client =
+            |(of, ..): &mut (Arc<MuxClient>, i64, Responder<i64>)| Arc::ptr_eq(of, client);
+        let synchronisations: Vec<_> = state.synchronisations.extract_if(.., of_client).collect();
         drop((state, returned));
+        synchronisations.into_iter().for_each(|(.., responder)| responder.abandon());
         askers.into_iter().for_each(|asker| asker.fail(None));
         let waiting = urgent
             .into_iter()
@@ -488,6 +583,14 @@ impl Upstream {
 
     pub(super) fn state(&self) -> MutexGuard<'_, Traffic> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a request with an error, or without an answer.
+fn refuse(responder: Responder<i64>, error: Option<Error>) {
+    match error {
+        Some(error) => responder.respond(Err::<i64, _>(error)),
+        None => responder.abandon(),
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the ready-made roles may do. Decided by the commands of QEMU 10.0, one by one; `docs/roles.md`
+//! What the ready-made roles may do. Decided by the commands of QEMU 10.0 and its guest agent, one by one; `docs/roles.md`
 //! has the table and the reasons. What QEMU gets in future is denied unless it is a query.
 
 /// Nothing that begins with `x-`: those can change in meaning with every version, and show where things are in the memory
@@ -11,6 +11,12 @@ pub(super) const OBSERVER_ALLOWS: &[&str] = &[
     "qom-list-types",
     "trace-event-get-state",
     "xen-event-list",
+    // Of a guest agent.
+    "guest-ping",
+    "guest-info",
+    "guest-get-*",
+    "guest-network-get-*",
+    "guest-fsfreeze-status",
 ];
 
 /// Has the firmware of the host sign whatever it is given.
@@ -59,4 +65,12 @@ pub(super) const OPERATOR_ALLOWS: &[&str] = &[
     "calc-dirty-rate",
     "cancel-vcpu-dirty-limit",
     "set-vcpu-dirty-limit",
+    // What a guest agent does besides executing programs and opening files.
+    "guest-fsfreeze-*",
+    "guest-fstrim",
+    "guest-set-memory-blocks",
+    "guest-set-time",
+    "guest-set-vcpus",
+    "guest-shutdown",
+    "guest-suspend-*",
 ];

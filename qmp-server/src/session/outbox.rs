@@ -484,6 +484,16 @@ impl Output for Outbox {
         self.tell_of_missed(state);
     }
 
+    fn respond_delimited(&self, text: &str) {
+        self.cork.flush();
+        let mut state = self.lock();
+        if !state.is_closed() {
+            state.append(b"\xFF", Kind::Response);
+            state.append(text.as_bytes(), Kind::Response);
+            self.write_or_keep(&mut state);
+        }
+    }
+
     fn flush(&self) {
         self.cork.flush();
         self.write_out(self.lock());

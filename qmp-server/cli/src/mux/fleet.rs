@@ -12,11 +12,12 @@ use qmp_dispatch::Responder;
 use qmp_dispatch::proto::Error;
 use qmp_server::{
     DialInSockets, Engine, Frozen, Handover, MetricsOfAll, Mux, Server, ServerHandle,
+    UpstreamStatus,
 };
 
 use super::inbox::{Inbox, Message};
 use super::machine::Machine;
-use super::orders::{self, MachineStatus};
+use super::orders::{self, AgentStatus, MachineStatus};
 use super::sockets::Sockets;
 use crate::addresses::{Claim, Taken};
 use crate::clients::{Audits, Rules};
@@ -55,10 +56,19 @@ pub(super) struct Served {
     claim: Claim,
     /// Where it listens, with the ports that the system has chosen.
     listen: Vec<String>,
+    /// Its guest agent, if that is shared.
+    agent: Option<ServedAgent>,
     /// It has been told to end.
     is_ending: bool,
     /// Operators who wait for that.
     removals: Vec<Responder<()>>,
+}
+
+/// The guest agent of a machine, which ends with that.
+struct ServedAgent {
+    mux: Arc<Mux>,
+    rules: Rules,
+    listen: Vec<String>,
 }
 
 /// A machine that has ended.
@@ -72,13 +82,23 @@ pub(super) struct Gone {
 pub(super) struct Prepared {
     served: Served,
     server: Server,
+    /// Of its guest agent.
+    agent: Option<Server>,
 }
 
 impl Prepared {
     /// Says where it listens.
     pub(super) fn announce(&self, options: &ServerOptions) {
-        clients::announce(&self.server, self.served.machine.name.as_deref(), options);
+        let machine = &self.served.machine;
+        clients::announce(&self.server, machine.name.as_deref(), options);
+        if let (Some(server), Some(options)) = (&self.agent, &machine.agent) {
+            clients::announce(server, machine.name.as_deref(), options);
+        }
     }
+}
+
+fn addresses(server: &Server) -> Vec<String> {
+    server.addresses().map(|address| address.to_string()).collect()
 }
 
 impl Fleet {
@@ -110,18 +130,29 @@ impl Fleet {
         &mut self,
         (machine, claim): (Machine, Claim),
     ) -> Result<Prepared, Failure> {
-        let made = machine.mux().and_then(|mux| {
-            let mux = mux.dial_in_at(&self.dial_in_sockets);
+        let mut make = |options: &ServerOptions| {
+            let mux = machine.mux(options)?.dial_in_at(&self.dial_in_sockets);
             let handed_over = self.handed_over.as_mut();
-            let (server, rules) = machine.server(&mux, &mut self.audits, handed_over)?;
+            let (server, rules) = machine.server(&mux, options, &mut self.audits, handed_over)?;
             Ok((mux, server, rules))
+        };
+        let made = make(&machine.options).and_then(|made| {
+            let agent = machine.agent.as_ref().map(&mut make).transpose()?;
+            Ok((made, agent))
         });
         match made {
-            Ok((mux, server, rules)) => {
-                let listen = server.addresses().map(|address| address.to_string()).collect();
+            Ok(((mux, server, rules), agent)) => {
+                let listen = addresses(&server);
                 let (is_ending, removals) = (false, Vec::new());
-                let served = Served { machine, mux, rules, claim, listen, is_ending, removals };
-                Ok(Prepared { served, server })
+                let (agent, agent_server) = agent
+                    .map(|(mux, server, rules)| {
+                        let (mux, listen) = (Arc::new(mux), addresses(&server));
+                        (ServedAgent { mux, rules, listen }, server)
+                    })
+                    .unzip();
+                let served =
+                    Served { machine, mux, rules, claim, listen, agent, is_ending, removals };
+                Ok(Prepared { served, server, agent: agent_server })
             }
             Err(failure) => {
                 self.taken.release(claim);
@@ -132,12 +163,23 @@ impl Fleet {
 
     /// Serves a machine.
     pub(super) fn serve(&mut self, prepared: Prepared) -> Result<&Served, Failure> {
-        let Prepared { served, server } = prepared;
+        let Prepared { served, server, agent } = prepared;
         let name = served.machine.name.clone();
         let metrics = server.metrics();
         served.mux.report_to(&metrics);
-        let told = TellOfEnd { name: name.clone(), inbox: Arc::clone(&self.inbox) };
-        let server = server.on_end(move || drop(told));
+        // When both servers have ended.
+        let told = Arc::new(TellOfEnd { name: name.clone(), inbox: Arc::clone(&self.inbox) });
+        if let (Some(ServedAgent { mux, .. }), Some(server)) = (&served.agent, agent) {
+            mux.report_to(&metrics);
+            let told = Arc::clone(&told);
+            mux.serve_on(&self.engine, server.on_end(move || drop(told)))
+                .map_err(Failure::usage)?;
+        }
+        let agent = served.agent.as_ref().map(|agent| Arc::clone(&agent.mux));
+        let server = server.on_end(move || {
+            agent.iter().for_each(|agent| agent.shutdown());
+            drop(told);
+        });
         // Before anybody is served who could look for them.
         self.metrics.add(name.as_deref(), metrics);
         served.mux.serve_on(&self.engine, server).map_err(Failure::usage)?;
@@ -201,12 +243,14 @@ impl Fleet {
         let changed = match served.mux.control() {
             _ if served.is_ending => false,
             _ if *before == now.options => true,
-            Some(server) => served.rules.change(&server, before, &now.options)?,
+            Some(server) => {
+                served.rules.change(&server, before, &now.options)? && served.change_agent(now)?
+            }
             None => false,
         };
         if changed {
             served.machine = now.clone();
-            served.mux.control().iter().for_each(clients::renew);
+            served.muxes().filter_map(Mux::control).for_each(|control| clients::renew(&control));
         }
         Ok(changed)
     }
@@ -232,7 +276,7 @@ impl Fleet {
     pub(super) fn end(&mut self, name: &Option<String>) {
         if let Some(served) = self.machines.get_mut(name) {
             served.is_ending = true;
-            served.mux.shutdown();
+            served.muxes().for_each(Mux::shutdown);
         }
     }
 
@@ -305,7 +349,7 @@ impl Fleet {
         control: Option<&ServerHandle>,
         at_most: Duration,
     ) -> io::Result<Frozen> {
-        let muxes = self.machines.values().map(|served| &served.mux);
+        let muxes = self.machines.values().flat_map(Served::muxes);
         let control = control.map(|server| (orders::NAME, server));
         let added = self.machines.values().filter_map(|served| served.machine.order());
         let added = serde_json::to_string(&added.collect::<Vec<_>>())?;
@@ -322,26 +366,59 @@ impl Fleet {
 
     /// Ends all machines, and waits until they have.
     pub(super) fn shut_down(&mut self) {
-        self.machines.values().for_each(|served| served.mux.shutdown());
-        self.machines.values().for_each(|served| served.mux.wait());
+        self.machines.values().flat_map(Served::muxes).for_each(Mux::shutdown);
+        self.machines.values().flat_map(Served::muxes).for_each(Mux::wait);
         self.names().into_iter().for_each(|name| drop(self.ended(name)));
     }
 }
 
 impl Served {
     pub(super) fn status(&self) -> MachineStatus {
-        let status = self.mux.control().and_then(|control| control.status());
-        let mut upstream = self.mux.status();
-        // It would be said twice.
-        upstream.machine = None;
+        let (clients, upstream) = status(&self.mux);
+        let agent = self.agent.as_ref().map(|agent| {
+            let (clients, channel) = status(&agent.mux);
+            AgentStatus { listen: agent.listen.clone(), clients, channel }
+        });
         MachineStatus {
             name: self.machine.name.clone(),
             origin: self.machine.origin.status(),
             listen: self.listen.clone(),
-            clients: status.map_or(0, |status| status.clients),
+            clients,
             upstream,
+            agent,
         }
     }
+
+    /// That of its upstream server, and that of its guest agent if that is shared.
+    fn muxes(&self) -> impl Iterator<Item = &Mux> {
+        [&self.mux].into_iter().chain(self.agent.iter().map(|agent| &*agent.mux))
+    }
+
+    /// Its upstream server has just appeared, and with it the channel of its guest agent.
+    pub(super) fn upstream_appeared(&self) {
+        self.muxes().for_each(Mux::upstream_appeared);
+    }
+
+    /// Lets the guest agent's server be what is said of it now. Returns whether it can be that while it runs.
+    fn change_agent(&self, now: &Machine) -> Result<bool, Failure> {
+        match (&self.agent, &self.machine.agent, &now.agent) {
+            (None, None, None) => Ok(true),
+            (Some(agent), Some(before), Some(now)) => match agent.mux.control() {
+                Some(server) => agent.rules.change(&server, before, now),
+                None => Ok(false),
+            },
+            _ => Ok(false),
+        }
+    }
+}
+
+/// How many clients a mux has, and what its upstream server does.
+fn status(mux: &Mux) -> (u64, UpstreamStatus) {
+    let clients = mux.control().and_then(|control| control.status());
+    let mut upstream = mux.status();
+    // It would be said twice.
+    upstream.machine = None;
+    (clients.map_or(0, |status| status.clients), upstream)
 }
 
 /// Tells the main thread when it is dropped.

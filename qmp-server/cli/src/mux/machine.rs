@@ -6,7 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use qmp_dispatch::Dispatcher;
-use qmp_server::{Address, Connect, Dial, Discipline, Handover, Mux, Server, system_time, version};
+use qmp_server::{
+    Address, Connect, Dial, Discipline, Handover, Listen, Mux, Server, UpstreamLost, system_time,
+    version,
+};
 
 use super::orders::{MachineAdd, OriginStatus};
 use crate::clients::{Audits, Rules};
@@ -23,6 +26,8 @@ pub(super) struct Machine {
     pub(super) name: Option<String>,
     /// Those of its server.
     pub(super) options: ServerOptions,
+    /// Those of the server for its guest agent's clients, if that is shared.
+    pub(super) agent: Option<ServerOptions>,
     /// What is said of this machine alone; `None` if it has no name.
     section: Option<SharedMachine>,
     pub(super) origin: Origin,
@@ -66,6 +71,7 @@ impl Machine {
         if section.listen.is_empty() {
             return Err(sourced.blame("listen", "there is no address to serve it at"));
         }
+        Machine::check_agent(section.agent.as_ref(), &section.agent_listen)?;
         if section.limits_machines() {
             return Err(sourced.blame("limit", "'machines' is a limit of the whole mux"));
         }
@@ -75,18 +81,36 @@ impl Machine {
         Ok(Some(Machine::new(section.clone(), all, origin)))
     }
 
+    /// A guest agent that is shared has a channel, and a place where it is served.
+    pub(super) fn check_agent(
+        agent: Option<&Sourced<Dial>>,
+        listen: &[Sourced<Listen>],
+    ) -> Result<(), Failure> {
+        match (agent, listen.first()) {
+            (Some(agent), None) => {
+                Err(agent.blame("agent", "there is no agent-listen to serve it at"))
+            }
+            (None, Some(listen)) => {
+                Err(listen.blame("agent-listen", "the agent to serve there is missing"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The only machine of these options.
     pub(super) fn only(all: &ServerOptions) -> Machine {
         let options = all.of_only_machine();
         let name = options.mux.name.clone().map(|name| name.0);
-        Machine { name, options, section: None, origin: Origin::Options }
+        let agent = options.of_agent();
+        Machine { name, options, agent, section: None, origin: Origin::Options }
     }
 
     /// The machine of a section that is complete.
     pub(super) fn new(section: SharedMachine, all: &ServerOptions, origin: Origin) -> Machine {
         let name = section.name.clone().unwrap_or_default().0;
         let options = section.complete(all);
-        Machine { name: Some(name), options, section: Some(section), origin }
+        let agent = options.of_agent();
+        Machine { name: Some(name), options, agent, section: Some(section), origin }
     }
 
     /// The same machine, with something else said of all.
@@ -104,15 +128,16 @@ impl Machine {
         let is_inherited = |address: &Address| {
             matches!(address, Address::Fd(_) | Address::Systemd(_) | Address::Stdio)
         };
-        if let Some(listen) =
-            section.value.listen.iter().find(|said| is_inherited(&said.value.address))
-        {
-            return Err(listen.blame("listen", inherited));
+        let SharedMachine { upstream, listen, agent, agent_listen, .. } = &section.value;
+        for (key, all) in [("listen", listen), ("agent-listen", agent_listen)] {
+            if let Some(listen) = all.iter().find(|said| is_inherited(&said.value.address)) {
+                return Err(listen.blame(key, inherited));
+            }
         }
-        if let Some(upstream) = &section.value.upstream
-            && is_inherited(upstream.value.address())
-        {
-            return Err(upstream.blame("upstream", inherited));
+        for (key, dial) in [("upstream", upstream), ("agent", agent)] {
+            if let Some(dial) = dial.as_ref().filter(|dial| is_inherited(dial.value.address())) {
+                return Err(dial.blame(key, inherited));
+            }
         }
         let said = serde_json::to_string(new).map_err(Failure::usage)?;
         let origin = Origin::Control(said.into());
@@ -143,8 +168,11 @@ impl Machine {
 
     /// What would fail of what can be tried without anybody noticing.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        self.mux()?;
-        clients::check(&self.options)
+        for options in [&self.options].into_iter().chain(&self.agent) {
+            self.mux(options)?;
+            clients::check(options)?;
+        }
+        Ok(())
     }
 
     /// Says that something is wrong with this machine.
@@ -155,22 +183,33 @@ impl Machine {
         }
     }
 
-    pub(super) fn mux(&self) -> Result<Mux, Failure> {
-        let Some(upstream) = &self.options.mux.upstream else {
+    /// The mux of these options: the machine's own, or those of its guest agent.
+    pub(super) fn mux(&self, options: &ServerOptions) -> Result<Mux, Failure> {
+        let (key, _) = options.keys();
+        let Some(upstream) = &options.mux.upstream else {
             return Err(Failure::usage("mux needs --upstream"));
         };
         let connect = upstream.value.clone();
         let mux = match &self.name {
+            name if options.mux.for_agent => Mux::for_agent(name.as_deref(), connect),
             Some(name) => Mux::named(name, connect),
             None => Mux::new(connect),
         };
-        let mux = mux.map_err(|error| upstream.blame("upstream", error))?;
-        let mux = match self.options.mux.upstream_lost {
+        let mux = mux.map_err(|error| upstream.blame(key, error))?;
+        let mux = match options.mux.upstream_lost {
+            // The machine may be there without its agent.
+            Some(Lost(UpstreamLost::Exit)) if options.mux.for_agent => {
+                mux.on_upstream_lost(UpstreamLost::Disconnect)
+            }
             Some(Lost(what)) => mux.on_upstream_lost(what),
             None => mux,
         };
-        let mux = match self.options.mux.hang_after {
+        let mux = match options.mux.hang_after {
             Some(Seconds(after)) => mux.hang_after(after),
+            None => mux,
+        };
+        let mux = match options.mux.agent_timeout {
+            Some(Seconds(within)) => mux.answer_within(within),
             None => mux,
         };
         Ok(match &self.origin {
@@ -179,14 +218,14 @@ impl Machine {
         })
     }
 
-    /// The server for its clients, which listens.
+    /// The server for the clients of a mux, which listens.
     pub(super) fn server(
         &self,
         mux: &Mux,
+        options: &ServerOptions,
         audits: &mut Audits,
         handed_over: Option<&mut Handover>,
     ) -> Result<(Server, Rules), Failure> {
-        let options = &self.options;
         let mut registry = mux.registry().map_err(Failure::usage)?;
         let audit = audits.start(&mut registry, options, self.name.as_deref())?;
         clients::set_deadlines(&mut registry, options);
@@ -204,7 +243,7 @@ impl Machine {
             None => server,
         };
         if let (Err(error), Some(upstream)) = (mux.open(), &options.mux.upstream) {
-            return Err(upstream.blame("upstream", error));
+            return Err(upstream.blame(options.keys().0, error));
         }
         let server = clients::listen(server, options)?;
         let rules = Rules::new(&server, roles);

@@ -21,6 +21,9 @@ command_types! {
         name: String,
         upstream: String,
         listen: Vec<String>,
+        agent: Option<String>,
+        agent_listen: Option<Vec<String>>,
+        agent_timeout: Option<String>,
         dialect: Option<String>,
         allow_user: Option<Vec<String>>,
         allow_group: Option<Vec<String>>,
@@ -60,6 +63,18 @@ qapi_types! {
         pub(crate) clients: u64,
         /// What its upstream server does.
         pub(crate) upstream: UpstreamStatus,
+        /// What its guest agent does, if that is shared.
+        pub(crate) agent: Option<AgentStatus>,
+    }
+
+    /// What the guest agent of a machine does.
+    pub(crate) struct AgentStatus {
+        /// Where its clients are served.
+        pub(crate) listen: Vec<String>,
+        /// How many are connected.
+        pub(crate) clients: u64,
+        /// Its channel. It hangs if the agent does not answer.
+        pub(crate) channel: UpstreamStatus,
     }
 
     /// Who has named a machine: the options or the file, a pattern of the file, or an operator.

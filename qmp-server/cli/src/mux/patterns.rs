@@ -38,7 +38,15 @@ impl Pattern {
             if let Some(what) = machine.name.as_ref().and_then(|name| missing(&name.0)) {
                 return Err(sourced.blame("name", what));
             }
-            for listen in &machine.listen {
+            let agent = machine.agent.as_ref();
+            if let Some((agent, what)) =
+                agent.and_then(|agent| Some((agent, missing(&agent.value.address().to_string())?)))
+            {
+                return Err(agent.blame("agent", what));
+            }
+            let listen = machine.listen.iter().map(|listen| ("listen", listen));
+            let agent_listen = machine.agent_listen.iter().map(|listen| ("agent-listen", listen));
+            for (key, listen) in listen.chain(agent_listen) {
                 let what = match &listen.value.address {
                     Address::Unix(path) => missing(&path.to_string_lossy()),
                     Address::UnixAbstract(name) => missing(name),
@@ -47,7 +55,7 @@ impl Pattern {
                     ),
                 };
                 if let Some(what) = what {
-                    return Err(listen.blame("listen", what));
+                    return Err(listen.blame(key, what));
                 }
             }
             patterns.push(Pattern { machine, upstream });
@@ -146,7 +154,7 @@ impl Patterns {
     fn appeared(&mut self, found: Found, fleet: &mut Fleet, options: &ServerOptions) {
         if let Some(served) = self.served(&found, fleet) {
             match &served.machine.origin {
-                Origin::Found(same) if *same == found => served.mux.upstream_appeared(),
+                Origin::Found(same) if *same == found => served.upstream_appeared(),
                 // It is another user's now, and comes again when this one has ended.
                 _ => served.mux.shutdown(),
             }
@@ -162,7 +170,7 @@ impl Patterns {
         match fleet.add(machine, options) {
             Ok(served) => {
                 tracing::info!(machine = name, path = %path.display(), "a machine was found");
-                served.mux.upstream_appeared();
+                served.upstream_appeared();
                 self.names.insert(path, name);
             }
             Err(failure) => {

@@ -43,7 +43,9 @@ impl Plan {
         clients::check(options)?;
         clients::check(&options.of_control())?;
         for pattern in &self.patterns {
-            clients::check_roles(&pattern.machine.complete(options))?;
+            let template = pattern.machine.complete(options);
+            clients::check_roles(&template)?;
+            template.of_agent().iter().try_for_each(clients::check_roles)?;
         }
         self.machines.iter().try_for_each(Machine::check)
     }
@@ -62,6 +64,7 @@ fn machines(options: &ServerOptions) -> Result<Vec<Machine>, Failure> {
         if options.listen.is_empty() {
             return Err(Failure::usage("mux needs --listen"));
         }
+        Machine::check_agent(options.mux.agent.as_ref(), &options.mux.agent_listen)?;
         return Ok(vec![Machine::only(options)]);
     }
     if let Some(upstream) = &options.mux.upstream {
@@ -69,6 +72,12 @@ fn machines(options: &ServerOptions) -> Result<Vec<Machine>, Failure> {
     }
     if let Some(listen) = options.listen.first() {
         return Err(listen.blame("listen", "each [[machine]] has its own"));
+    }
+    if let Some(agent) = &options.mux.agent {
+        return Err(agent.blame("agent", "each [[machine]] has its own"));
+    }
+    if let Some(listen) = options.mux.agent_listen.first() {
+        return Err(listen.blame("agent-listen", "each [[machine]] has its own"));
     }
     let mut names = BTreeSet::new();
     let mut machines = Vec::new();

@@ -82,7 +82,7 @@ struct Table {
 /// A column: its head, whether it is of numbers, and what stands there of one of those that have a row.
 type Column<T> = (&'static str, bool, fn(&T) -> String);
 
-const MACHINES: [Column<MachineStatus>; 9] = [
+const MACHINES: [Column<MachineStatus>; 10] = [
     ("MACHINE", false, |machine| machine.name.as_deref().map_or("-".to_owned(), printable)),
     ("STATE", false, |machine| {
         if machine.upstream.connected { "there" } else { "absent" }.to_owned()
@@ -101,6 +101,15 @@ const MACHINES: [Column<MachineStatus>; 9] = [
     ("SENT", true, |machine| match machine.upstream.in_flight.first() {
         Some(oldest) => duration(oldest.sent_ms),
         None => "-".to_owned(),
+    }),
+    ("AGENT", false, |machine| {
+        let state = match machine.agent.as_ref().map(|agent| &agent.channel) {
+            None => "-",
+            Some(channel) if !channel.connected => "absent",
+            Some(channel) if channel.hangs => "silent",
+            Some(_) => "there",
+        };
+        state.to_owned()
     }),
     ("UPSTREAM", false, |machine| printable(&machine.upstream.address)),
 ];

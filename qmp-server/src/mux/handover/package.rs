@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::super::upstream::Upstream;
-use super::super::{DialInSockets, Mux};
+use super::super::{DialInSockets, Mux, Speaks};
 use super::MuxState;
 use crate::engine::{Engine, Freezing, ListenerState, Paused, ServerState};
 use crate::server::{Inherited, InheritedClients, InheritedListener, Server, ServerHandle};
@@ -235,7 +235,8 @@ impl Handover {
                 sockets.inherit(listeners.swap_remove(place));
             }
         }
-        let is_it = |state: &MuxState| state.name == mux.shared.name;
+        let is_agent = mux.shared.speaks == Speaks::Agent;
+        let is_it = |state: &MuxState| state.name == mux.shared.name && state.is_agent == is_agent;
         let Some(place) = self.muxes.iter().position(is_it) else { return server };
         let mut state = self.muxes.swap_remove(place);
         let server = self.pass_on(std::mem::take(&mut state.server), server);
