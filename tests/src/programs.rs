@@ -64,6 +64,19 @@ impl Oracle {
     }
 }
 
+/// Finds QEMU's guest agent, which `cargo xtask oracles` unpacks, too. `None` means that the calling test is to be skipped.
+///
+/// # Panics
+///
+/// If there is none and `CI=true` is set.
+#[must_use]
+pub fn guest_agent() -> Option<PathBuf> {
+    let programs = std::env::var_os("QMP_QEMU_GA")
+        .map_or_else(|| target_dir().join("oracles/qemu-ga-10.0/bin"), PathBuf::from);
+    let program = programs.join("qemu-ga");
+    if program.is_file() { Some(program) } else { absent("qemu-ga", "run `cargo xtask oracles`") }
+}
+
 /// Finds a program of the Python environment, such as `python` or `qmp-shell`.
 pub fn find_python(name: &str) -> Option<PathBuf> {
     let environment = target_dir().join(PYTHON_ENVIRONMENT);

@@ -11,7 +11,7 @@ cargo xtask TASK
     conformance [OPTION]...       run the recorded cases against our server
     conformance --connect ADDRESS [OPTION]...
                                   run them against another server; see --help and docs/conformance.md
-    oracles                       unpack QEMU 10.0 and 11.1 into the target directory, and print the directories of their programs
+    oracles                       unpack QEMU 10.0, 11.1 and the guest agent into the target directory, and print the directories of their programs
     bench [all] [--quick] [--out DIR] [--compare OLD.json]
                                   run all benchmarks and write one report; exit with 1 if something is slower than in OLD.json
     bench proto|queue|dispatch    run the benchmarks of one crate

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask oracles`: provides the versions of QEMU that our server is compared with. They are unpacked from Debian's
+//! `cargo xtask oracles`: provides the versions of QEMU that our server is compared with, and its guest agent. They are unpacked from Debian's
 //! packages into the target directory, with all their libraries: nothing is installed, and the host's release of Debian does
 //! not matter.
 
@@ -13,28 +13,47 @@ use crate::command::{Failure, Outcome, no_arguments, output_of, run as run_comma
 use crate::files;
 use crate::workspace::target_dir;
 
-/// A release of QEMU that our server mirrors.
+/// A release of QEMU that our server mirrors, or its guest agent.
 #[derive(Clone, Copy)]
 struct Oracle {
+    /// What it is called, and its directory with the version.
+    name: &'static str,
     version: &'static str,
     /// The suite of Debian that has it.
     suite: &'static str,
     /// The environment variable with the directory of its programs, for tests. If it is set, that directory is used and
     /// nothing is unpacked.
     variable: &'static str,
+    packages: &'static [&'static str],
+    /// Packages that may be missing from the backports.
+    firmware: &'static [&'static str],
+    programs: &'static [&'static str],
 }
 
-const ORACLES: [Oracle; 2] = [
-    Oracle { version: "10.0", suite: "trixie", variable: "QMP_QEMU_10_0" },
-    Oracle { version: "11.1", suite: "trixie-backports", variable: "QMP_QEMU_11_1" },
+const ORACLES: [Oracle; 3] = [
+    Oracle { version: "10.0", suite: "trixie", variable: "QMP_QEMU_10_0", ..QEMU },
+    Oracle { version: "11.1", suite: "trixie-backports", variable: "QMP_QEMU_11_1", ..QEMU },
+    Oracle {
+        name: "qemu-ga",
+        version: "10.0",
+        suite: "trixie",
+        variable: "QMP_QEMU_GA",
+        packages: &["qemu-guest-agent"],
+        firmware: &[],
+        programs: &["qemu-ga"],
+    },
 ];
 
-const PACKAGES: [&str; 4] =
-    ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils"];
-/// Packages of firmware, which may be missing from the backports.
-const FIRMWARE: [&str; 2] = ["seabios", "ipxe-qemu"];
-const PROGRAMS: [&str; 5] =
-    ["qemu-system-x86_64", "qemu-storage-daemon", "qemu-img", "qemu-io", "qemu-nbd"];
+/// What both releases have.
+const QEMU: Oracle = Oracle {
+    name: "qemu",
+    version: "",
+    suite: "",
+    variable: "",
+    packages: &["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils"],
+    firmware: &["seabios", "ipxe-qemu"],
+    programs: &["qemu-system-x86_64", "qemu-storage-daemon", "qemu-img", "qemu-io", "qemu-nbd"],
+};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("oracles", arguments)?;
@@ -62,18 +81,19 @@ impl Oracle {
         if let Some(programs) = std::env::var_os(self.variable) {
             return Ok(programs.into());
         }
-        let place = target_dir().join("oracles").join(format!("qemu-{}", self.version));
+        let place = target_dir().join("oracles").join(format!("{}-{}", self.name, self.version));
         let programs = place.join("bin");
         // Moved here last, so that this directory is never incomplete.
         if !programs.is_dir() {
             self.unpack(&place).map_err(|failure| {
                 Failure::Task(format!(
-                    "QEMU {} cannot be unpacked: {failure}\n\
+                    "{} {} cannot be unpacked: {failure}\n\
                      It needs apt-get and dpkg-deb, and a mirror of Debian in apt's sources. Or set {} to a directory with \
                      {} of QEMU {}",
+                    self.name,
                     self.version,
                     self.variable,
-                    PROGRAMS.join(", "),
+                    self.programs.join(", "),
                     self.version
                 ))
             })?;
@@ -82,12 +102,14 @@ impl Oracle {
     }
 
     fn unpack(self, place: &Path) -> Outcome {
-        eprintln!("unpacking QEMU {} into {}", self.version, place.display());
+        eprintln!("unpacking {} {} into {}", self.name, self.version, place.display());
         files::fresh_directory(place)?;
         let apt = Apt::new(&place.join("apt"))?;
         apt.run(&["update"])?;
-        let wanted = PACKAGES.map(|name| format!("{name}/{}", self.suite));
-        let wanted: Vec<_> = wanted.iter().map(String::as_str).chain(FIRMWARE).collect();
+        let wanted = self.packages.iter().map(|name| format!("{name}/{}", self.suite));
+        let wanted: Vec<_> = wanted.collect();
+        let firmware = self.firmware.iter().copied();
+        let wanted: Vec<_> = wanted.iter().map(String::as_str).chain(firmware).collect();
         let fetch = ["install", "--yes", "--no-install-recommends", "--download-only"];
         apt.run(&[&fetch[..], &["--target-release", self.suite], &wanted[..]].concat())?;
         let root = place.join("root");
@@ -97,14 +119,14 @@ impl Oracle {
         let unfinished = place.join("unfinished");
         files::directory(&unfinished)?;
         let libraries = libraries(&root)?;
-        for program in PROGRAMS {
+        for program in self.programs {
             let path = unfinished.join(program);
             files::write(&path, wrapper(&root, &libraries, program))?;
             fs::set_permissions(&path, Permissions::from_mode(0o755))
                 .map_err(|error| files::failure(&path, &error))?;
         }
-        let said = output_of(Command::new(unfinished.join(PROGRAMS[0])).arg("--version"))?;
-        if !said.contains(&format!("version {}", self.version)) {
+        let said = output_of(Command::new(unfinished.join(self.programs[0])).arg("--version"))?;
+        if !said.contains(&format!(" {}.", self.version)) {
             return Err(Failure::Task(format!("{} has {}", self.suite, said.trim())));
         }
         let programs = place.join("bin");
@@ -175,6 +197,7 @@ fn libraries(root: &Path) -> Outcome<PathBuf> {
 /// Returns a script that starts a program with the unpacked loader, libraries and modules. It also passes the directory of the
 /// firmware, which QEMU would otherwise look for where its package installs it.
 fn wrapper(root: &Path, libraries: &Path, program: &str) -> String {
+    let directory = if root.join("usr/sbin").join(program).exists() { "sbin" } else { "bin" };
     let (root, libraries) = (root.display(), libraries.display());
     let firmware = match program.starts_with("qemu-system") {
         true => format!(
@@ -185,6 +208,6 @@ fn wrapper(root: &Path, libraries: &Path, program: &str) -> String {
     format!(
         "#!/bin/sh\nexport QEMU_MODULE_DIR='{libraries}/qemu'\n\
          exec '{libraries}'/ld-linux-*.so.* --argv0 {program} --library-path '{libraries}:{libraries}/libproxy' \
-         '{root}/usr/bin/{program}'{firmware} \"$@\"\n"
+         '{root}/usr/{directory}/{program}'{firmware} \"$@\"\n"
     )
 }

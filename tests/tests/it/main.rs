@@ -33,6 +33,7 @@ mod many_clients;
 mod metrics;
 mod mistakes;
 mod mux;
+mod mux_agent;
 mod mux_clients;
 mod mux_control;
 mod mux_descriptors;
