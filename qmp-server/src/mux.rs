@@ -89,6 +89,9 @@ struct Shared {
     speaks: Speaks,
     /// How long a guest agent may take for a command, if that has been said.
     answer_within: OnceLock<Duration>,
+    /// The mux of the machine's guest agent, which figures tell of.
+    #[cfg(feature = "metrics")]
+    agent: OnceLock<Arc<Shared>>,
     /// How to listen, if the server connects.
     dial_in: Option<DialIn>,
     /// What was [opened](Mux::open), until the mux serves.
@@ -216,6 +219,8 @@ impl Mux {
             connect,
             speaks,
             answer_within: OnceLock::new(),
+            #[cfg(feature = "metrics")]
+            agent: OnceLock::new(),
             dial_in,
             opened: Mutex::new(None),
             dial_in_sockets: OnceLock::new(),
@@ -407,8 +412,8 @@ impl Mux {
         self.shared.dial_in_socket.get().map_or(Ok(()), |socket| socket.serve_on(engine))
     }
 
-    /// Has the figures of a server tell of the upstream server, too, from now on: `upstream_*`, or `agent_*` of a [guest
-    /// agent](Mux::for_agent). Those of the server for the clients do when the mux [serves](Mux::serve).
+    /// Has the figures of the server for the clients tell of the upstream server, too, from now on; otherwise they do when
+    /// the mux [serves](Mux::serve).
     ///
     /// ```
     /// use qmp_dispatch::Dispatcher;
@@ -423,7 +428,16 @@ impl Mux {
     #[cfg(feature = "metrics")]
     pub fn report_to(&self, metrics: &Metrics) {
         let shared = Arc::clone(&self.shared);
-        metrics.add(move |exposition| shared.tell(exposition));
+        metrics.add(move |exposition| {
+            shared.tell(exposition);
+            shared.agent.get().into_iter().for_each(|agent| agent.tell(exposition));
+        });
+    }
+
+    /// Has the figures of a machine's mux tell of the mux of its [guest agent](Mux::for_agent), too.
+    #[cfg(feature = "metrics")]
+    pub fn report_agent(&self, agent: &Mux) {
+        let _ = self.shared.agent.set(Arc::clone(&agent.shared));
     }
 
     /// Sets how long a command may be unanswered before the log and [`UpstreamStatus::hangs`] say that the upstream server

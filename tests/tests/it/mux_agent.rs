@@ -137,8 +137,9 @@ impl AgentClient {
             self.ask("guest-ping", "{}")?.get("return").map(Json::to_string),
             Some("{}".into())
         );
-        let sync = self.ask("guest-sync", &format!("{{\"id\": -{}}}", self.sent))?;
-        assert_eq!(sync.get("return").map(Json::to_string), Some(format!("-{}", self.sent)));
+        let id = -i64::try_from(self.sent).unwrap();
+        let sync = self.ask("guest-sync", &format!("{{\"id\": {id}}}"))?;
+        assert_eq!(sync.get("return").map(Json::to_string), Some(id.to_string()));
         Ok(())
     }
 }
@@ -425,21 +426,39 @@ fn agents_of_machines_that_are_found_are_shared_and_a_reload_leaves_them_alone()
 }
 
 #[test]
+fn an_upgrade_in_place_takes_an_agent_and_its_clients_along() {
+    let dir = directory();
+    let listener = fake(dir.path(), "channel.sock");
+    let mut mux = start(dir, &["--log-filter", "info"]);
+    let mut agent = Fake::accept(&listener);
+    let mut client = AgentClient::connect(&mux.dir().join("shared.sock"), 0);
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| client.ask("guest-ping", "{}").unwrap());
+            assert!(agent.line().contains("guest-ping"));
+            let before = mux.process().stderr().matches("has handed over").count();
+            mux.signal(Signal::USR2);
+            wait_until(|| mux.process().stderr().matches("has handed over").count() > before);
+            agent.0.get_mut().write_all(b"{\"return\": {}}\n").unwrap();
+            assert!(asked.join().unwrap().get("return").is_some());
+        });
+        client.synchronise().unwrap();
+    }
+}
+
+#[test]
 fn mistakes_about_agents_are_named() {
     let mux = ["mux", "--upstream", "unix:a", "--listen", "unix:b", "--check-config"];
     for (options, expected) in [
-        (&["--agent", "unix:c"][..], "--agent unix:c: there is no agent-listen to serve it at"),
-        (
-            &["--agent-listen", "unix:c"],
-            "--agent-listen unix:c: the agent to serve there is missing",
-        ),
+        (&["--agent", "unix:c"][..], "there is no agent-listen to serve the guest agent at"),
+        (&["--agent-listen", "unix:c"], "the channel of the guest agent is missing"),
         (
             &["--agent", "unix:a", "--agent-listen", "unix:c"],
-            "--agent unix:a: unix:a is the upstream server of another machine",
+            "unix:a is the upstream server of another machine",
         ),
         (&["--agent", "unix:b", "--agent-listen", "unix:c"], "the mux itself listens at unix:b"),
         (&["--agent", "unix:c", "--agent-listen", "unix:b"], "unix:b is listened at twice"),
-        (&["--agent", "stdio", "--agent-listen", "unix:c"], "--agent stdio"),
+        (&["--agent", "stdio", "--agent-listen", "unix:c"], "only a server that listens elsewhere"),
         (
             &["--agent", "unix:c", "--agent-listen", "unix:d,pretty=on"],
             "pretty=on is not for clients of a guest agent",

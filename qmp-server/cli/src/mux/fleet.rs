@@ -170,7 +170,7 @@ impl Fleet {
         // When both servers have ended.
         let told = Arc::new(TellOfEnd { name: name.clone(), inbox: Arc::clone(&self.inbox) });
         if let (Some(ServedAgent { mux, .. }), Some(server)) = (&served.agent, agent) {
-            mux.report_to(&metrics);
+            served.mux.report_agent(mux);
             let told = Arc::clone(&told);
             mux.serve_on(&self.engine, server.on_end(move || drop(told)))
                 .map_err(Failure::usage)?;

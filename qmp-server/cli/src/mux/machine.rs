@@ -88,10 +88,10 @@ impl Machine {
     ) -> Result<(), Failure> {
         match (agent, listen.first()) {
             (Some(agent), None) => {
-                Err(agent.blame("agent", "there is no agent-listen to serve it at"))
+                Err(agent.blame("agent", "there is no agent-listen to serve the guest agent at"))
             }
             (None, Some(listen)) => {
-                Err(listen.blame("agent-listen", "the agent to serve there is missing"))
+                Err(listen.blame("agent-listen", "the channel of the guest agent is missing"))
             }
             _ => Ok(()),
         }
