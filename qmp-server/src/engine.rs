@@ -293,6 +293,7 @@ impl EngineShared {
 
     /// Leads until another thread does, and returns `None` then.
     fn lead<'a>(&'a self, mut leading: Lead<'a, Loop>) -> Option<Lead<'a, Loop>> {
+        leading.look_at_clock();
         loop {
             let is_needed = || self.is_needed.load(Ordering::SeqCst);
             let Some(work) = leading.next_work(is_needed) else {

@@ -39,7 +39,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::{Band, Dialect, Limits};
 use qmp_dispatch::{Monitor, Pending};
@@ -48,7 +48,7 @@ use qmp_queue::{Mode, Producer, Pushed, Queue};
 pub(crate) use self::client::{Charges, ConnectedClient, QueuedRequest};
 pub(crate) use self::descriptors::charged;
 pub use self::descriptors::{Descriptor, Descriptors};
-pub(crate) use self::effects::{Effects, Next, Run};
+pub(crate) use self::effects::{Effects, Next, Pass, Run};
 #[cfg(feature = "mux")]
 pub(crate) use self::handover::{CameBy, SessionState};
 use self::input::Input;
@@ -219,7 +219,7 @@ impl Session {
     }
 
     /// The transport has become ready: there is something to [read](Session::read), or room to write.
-    pub(crate) fn ready(&mut self, event: Event, scratch: &mut [u8]) -> Effects {
+    pub(crate) fn ready(&mut self, event: Event, pass: &mut Pass) -> Effects {
         // Of who has gone, nothing is executed that has not begun: QEMU drops its queue then, too.
         if event.hung_up && self.transport.reports_hang_up() {
             return Effects::next(Next::Close);
@@ -229,7 +229,7 @@ impl Session {
         if self.state == Phase::Draining {
             return Effects::next(self.drained());
         }
-        self.read(scratch)
+        self.read(pass)
     }
 
     /// Writes more of what is unsent.
@@ -240,19 +240,19 @@ impl Session {
     }
 
     /// Nothing more can be sent to the client, or is to be.
-    pub(crate) fn broken(&mut self, scratch: &mut [u8]) -> Effects {
+    pub(crate) fn broken(&mut self, pass: &mut Pass) -> Effects {
         // Nothing is unread any more.
         self.released |= self.client.has_read();
         match self.state {
             Phase::Draining | Phase::Closed => Effects::next(Next::Close),
-            _ => self.read(scratch),
+            _ => self.read(pass),
         }
     }
 
     /// Reads until the monitor is suspended, an out-of-band request is to be executed, or there is nothing more.
-    pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Effects {
+    pub(crate) fn read(&mut self, pass: &mut Pass) -> Effects {
         let unparked = self.unpark();
-        let mut effects = self.read_on(scratch);
+        let mut effects = self.read_on(pass);
         effects.queued |= unparked | mem::take(&mut self.released);
         let kept = self.input.kept();
         self.kept.set_bytes(kept);
@@ -262,14 +262,14 @@ impl Session {
         effects
     }
 
-    fn read_on(&mut self, scratch: &mut [u8]) -> Effects {
+    fn read_on(&mut self, pass: &mut Pass) -> Effects {
         let mut effects = Effects::next(Next::Wait);
         let mut has_read = false;
         while self.accepts_input() {
             let taken = if let Some(pending) = self.resumed.pop_front() {
                 let mut taken = Taken::default();
                 let bytes = pending.heap_size();
-                self.take(pending, bytes, &mut taken);
+                self.take(pending, bytes, pass.now, &mut taken);
                 taken
             } else if !self.input.is_read() {
                 let piece = self.input.next_piece();
@@ -278,7 +278,7 @@ impl Session {
                 }
                 let unread = mem::take(&mut self.input.unread);
                 let mut rest = &unread[piece.clone()];
-                let taken = self.take_messages(&mut rest);
+                let taken = self.take_messages(&mut rest, pass.now);
                 self.input.at = piece.end - rest.len();
                 self.input.unread = unread;
                 taken
@@ -292,7 +292,7 @@ impl Session {
                     effects.next = Next::Again;
                     break;
                 }
-                match self.receive(scratch) {
+                match self.receive(pass) {
                     Ok(Some(taken)) => taken,
                     Ok(None) => break,
                     Err(next) => {
@@ -313,15 +313,15 @@ impl Session {
     }
 
     /// Receives bytes and takes messages from them; what is left over waits in `input`. `None` if there is nothing.
-    fn receive(&mut self, scratch: &mut [u8]) -> Result<Option<Taken>, Next> {
+    fn receive(&mut self, pass: &mut Pass) -> Result<Option<Taken>, Next> {
         let answered = self.client.unanswered.load(Ordering::SeqCst) == 0;
         let has_room = self.client.ledger.has_room_for_descriptors(MAX_DESCRIPTORS);
         let one_by_one = answered && has_room && self.input.comes_one_by_one();
         let mut came: Vec<OwnedFd> = Vec::new();
         let received = match (has_room, one_by_one) {
-            (false, _) => self.transport.receive_bytes(scratch),
-            (true, false) => self.transport.receive(scratch, &mut came),
-            (true, true) => self.transport.receive_message(scratch, &mut came),
+            (false, _) => self.transport.receive_bytes(&mut pass.scratch),
+            (true, false) => self.transport.receive(&mut pass.scratch, &mut came),
+            (true, true) => self.transport.receive_message(&mut pass.scratch, &mut came),
         };
         let received = match received {
             Ok(Received { bytes: 0, .. }) => {
@@ -343,9 +343,9 @@ impl Session {
         };
         let Received { bytes, may_be_more } = received;
         self.readable = may_be_more || self.read_closed;
-        self.client.server.bytes_received.add(bytes as u64);
-        self.client.counters.bytes_received.add(bytes as u64);
-        let mut rest = &scratch[..bytes];
+        self.client.server.bytes_received.add_alone(bytes as u64);
+        self.client.counters.bytes_received.add_alone(bytes as u64);
+        let mut rest = &pass.scratch[..bytes];
         if !came.is_empty() {
             self.input.descriptors = charged(came, &self.client.ledger);
             self.input.came(false);
@@ -355,7 +355,7 @@ impl Session {
             }
             self.let_wait();
         }
-        let taken = self.take_messages(&mut rest);
+        let taken = self.take_messages(&mut rest, pass.now);
         let is_message = taken.messages == 1 && rest.is_empty() && self.input.reader.is_idle();
         self.input.came(answered && is_message);
         self.input.unread = rest.to_vec();
@@ -363,7 +363,7 @@ impl Session {
     }
 
     /// Takes messages from `bytes` until the monitor is suspended, or one is to be executed out-of-band.
-    fn take_messages(&mut self, bytes: &mut &[u8]) -> Taken {
+    fn take_messages(&mut self, bytes: &mut &[u8], now: Instant) -> Taken {
         let mut taken = Taken::default();
         loop {
             let most = READ_AT_ONCE.saturating_sub(self.input.of_message);
@@ -388,7 +388,7 @@ impl Session {
             taken.messages += 1;
             let pending = self.client.monitor.receive(message);
             let bytes = mem::take(&mut self.input.of_message).max(pending.heap_size());
-            self.take(pending, bytes, &mut taken);
+            self.take(pending, bytes, now, &mut taken);
             if taken.run.is_some() || self.may_be_suspended || self.client.outbox.is_full() {
                 break;
             }
@@ -403,19 +403,24 @@ impl Session {
     }
 
     /// Has a request executed, at once or in its turn.
-    fn take(&mut self, pending: Pending, bytes: usize, taken: &mut Taken) {
+    fn take(&mut self, pending: Pending, bytes: usize, now: Instant, taken: &mut Taken) {
         match pending.band() {
             Band::OutOfBand => {
-                self.client.counters.out_of_band.count();
-                self.client.server.out_of_band.count();
+                self.client.counters.out_of_band.add_alone(1);
+                self.client.server.out_of_band.add_alone(1);
                 taken.run = Some(Run::Execute(pending));
             }
-            Band::InBand => taken.queued |= self.take_in_band(pending, bytes),
+            Band::InBand => taken.queued |= self.take_in_band(pending, bytes, now),
         }
     }
 
     /// More of a large message has been read; `complete` if that was the end of it.
-    pub(crate) fn has_read(&mut self, large: Box<Large>, complete: Option<Complete>) -> Effects {
+    pub(crate) fn has_read(
+        &mut self,
+        large: Box<Large>,
+        complete: Option<Complete>,
+        now: Instant,
+    ) -> Effects {
         self.running = false;
         if self.halted || self.state == Phase::Draining {
             return Effects { run: Some(Run::Discard(large, complete)), ..self.executed() };
@@ -424,7 +429,7 @@ impl Session {
         self.kept.set_bytes(self.input.kept());
         let mut taken = Taken::default();
         if let Some(Complete { pending, bytes }) = complete {
-            self.take(pending, bytes, &mut taken);
+            self.take(pending, bytes, now, &mut taken);
         }
         if taken.run.is_some() {
             self.running = true;
@@ -435,11 +440,11 @@ impl Session {
     }
 
     /// Queues an in-band request, or parks it if its accounts have no room. Whether it was queued.
-    fn take_in_band(&mut self, pending: Pending, bytes: usize) -> bool {
+    fn take_in_band(&mut self, pending: Pending, bytes: usize, now: Instant) -> bool {
         let client = &self.client;
-        client.server.in_band.count();
+        client.server.in_band.add_alone(1);
         client.unanswered.fetch_add(1, Ordering::SeqCst);
-        let queued = client.server.now();
+        let queued = client.server.at(now);
         let bytes = (bytes > SMALL).then(|| client.ledger.charge_bytes(bytes));
         if self.state == Phase::Negotiating && client.monitor.is_negotiated() {
             self.state = Phase::Commands;
@@ -474,7 +479,7 @@ impl Session {
             Ok(Pushed::Ready) => true,
             Ok(Pushed::Suspended) => {
                 self.may_be_suspended = true;
-                self.client.server.suspensions.count();
+                self.client.server.suspensions.add_alone(1);
                 trace::monitor_suspend(self.client.monitor.id(), 1);
                 true
             }
@@ -487,8 +492,8 @@ impl Session {
     }
 
     /// A place is kept for a request that waits for one.
-    pub(crate) fn room(&mut self, scratch: &mut [u8]) -> Effects {
-        let effects = self.read(scratch);
+    pub(crate) fn room(&mut self, pass: &mut Pass) -> Effects {
+        let effects = self.read(pass);
         if self.parked.is_empty() {
             self.wait_for_no_place();
         }

@@ -10,6 +10,7 @@ mod ending;
 mod freezing;
 mod gates;
 mod links;
+mod requests;
 mod servers;
 mod sessions;
 
@@ -35,7 +36,7 @@ use super::timers::{Timer, Timers};
 use super::work::{Done, Work};
 use crate::access::Groups;
 use crate::io::{Event, Events, Interest, Mailbox, Notice, Poll, Token};
-use crate::session::Cork;
+use crate::session::{Cork, Pass};
 
 /// Commands that are executed before clients are looked at again, so that one who has just sent a command does not wait
 /// for all that others keep sending.
@@ -120,12 +121,11 @@ pub(super) struct Loop {
     ready: VecDeque<Token>,
     /// Commands that may still be executed before the next wait.
     commands_left: usize,
-    /// Until when one may be, if several have waited.
-    commands_until: Option<Instant>,
+    /// Until when one may be, once one has been.
+    commands_until: Instant,
     /// To be run without the leadership, in this order.
     work: VecDeque<Work>,
-    /// What a session reads into. Nothing stays here when a session has had its step.
-    scratch: Box<[u8]>,
+    pass: Pass,
     /// Empty but while notices are handled.
     notices: Vec<(Token, Notice)>,
     /// Servers and links.
@@ -158,9 +158,9 @@ impl Loop {
             again_now: 0,
             ready: VecDeque::new(),
             commands_left: COMMANDS_PER_PASS,
-            commands_until: None,
+            commands_until: Instant::now(),
             work: VecDeque::new(),
-            scratch: vec![0; SCRATCH_SIZE].into(),
+            pass: Pass { scratch: vec![0; SCRATCH_SIZE].into(), now: Instant::now() },
             notices: Vec::new(),
             tenants: 0,
             running: 0,
@@ -209,13 +209,22 @@ impl Loop {
     /// Takes in what has come of a piece of work that was run.
     pub(super) fn work_ended(&mut self, done: Done) {
         self.running -= 1;
+        match done {
+            Done::Executed { at, .. } => self.pass.now = self.pass.now.max(at),
+            _ => self.look_at_clock(),
+        }
         self.apply(done);
+    }
+
+    /// Something may have taken long.
+    pub(super) fn look_at_clock(&mut self) {
+        self.pass.now = Instant::now();
     }
 
     fn apply(&mut self, done: Done) {
         match done {
             Done::Nothing | Done::Executed { more: false, .. } => {}
-            Done::Executed { server, more: true } => self.server_ready(server),
+            Done::Executed { server, more: true, .. } => self.server_ready(server),
             Done::Connected { server, session } => self.add_session(server, *session),
             Done::NotConnected { server } => self.not_connected(server),
             Done::Forgotten { server } => self.forgotten(server),
@@ -359,7 +368,6 @@ impl Loop {
 
     fn wait(&mut self) {
         self.commands_left = COMMANDS_PER_PASS;
-        self.commands_until = None;
         let has_more = !self.again.is_empty() || !self.ready.is_empty();
         let sleeps = !has_more && self.mailbox.announce_sleep();
         // Whoever corks from now on wakes this up.
@@ -374,11 +382,9 @@ impl Loop {
         }
         self.next_event = 0;
         self.again_now = self.again.len().min(TURNS_PER_PASS);
-        if !self.timers.is_empty() {
-            let now = Instant::now();
-            while let Some(timer) = self.timers.take_due(now) {
-                self.guard(timer.token(), |this| this.timer(timer));
-            }
+        self.look_at_clock();
+        while let Some(timer) = self.timers.take_due(self.pass.now) {
+            self.guard(timer.token(), |this| this.timer(timer));
         }
     }
 

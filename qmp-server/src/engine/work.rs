@@ -3,10 +3,11 @@
 //! the end of monitors.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::Error;
 use qmp_dispatch::{Command, Pending};
@@ -49,6 +50,8 @@ pub(super) enum Work {
         popped: Popped<QueuedRequest>,
         /// Set if its response may be [corked](crate::session::Cork), once its command is known to be quick.
         slot: Option<CommandSlot>,
+        /// When its turn has come.
+        at: Instant,
     },
     /// Execute an out-of-band request; the session waits for it.
     ExecuteOutOfBand {
@@ -109,6 +112,8 @@ pub(super) enum Done {
     Executed {
         server: Token,
         more: bool,
+        /// When that was.
+        at: Instant,
     },
     /// What was left of a session has been dropped.
     Forgotten {
@@ -204,10 +209,10 @@ impl Work {
                 server.refuse(transport, listener, &refused);
                 Done::Nothing
             }
-            Work::Execute { server, popped, slot } => {
-                let more = server.execute(popped, slot);
+            Work::Execute { server, popped, slot, at } => {
+                let (more, at) = server.execute(popped, slot, at);
                 match server.registration.token() {
-                    Some(server) => Done::Executed { server, more },
+                    Some(server) => Done::Executed { server, more, at },
                     None => Done::Nothing,
                 }
             }
@@ -305,26 +310,27 @@ impl Hosted {
         popped
     }
 
-    /// Whether the response to a request that was popped can go out together with others, and if so what is known of
-    /// its command.
+    /// Whether the response to a request that was popped can go out together with others of its client, or is behind some that
+    /// wait, and if so what is known of its command.
     pub(super) fn among_others(&self, popped: &Popped<QueuedRequest>) -> Option<CommandSlot> {
         let QueuedRequest { client, pending, .. } = &popped.item;
-        let among_others = popped.more || client.has_more() || self.cork.any();
+        let among_others = client.has_more() || self.cork.any();
         among_others
             .then(|| self.quick_runs.slot_of(&self.dispatcher.registry(), pending.command()))
     }
 
-    /// Executes a request whose turn has come. Returns whether another one can be executed now.
+    /// Executes a request whose turn has come. Returns whether another one can be executed now, and what time that is.
     pub(super) fn execute(
         self: &Arc<Self>,
         popped: Popped<QueuedRequest>,
         slot: Option<CommandSlot>,
-    ) -> bool {
+        at: Instant,
+    ) -> (bool, Instant) {
         let may_cork = slot.is_some_and(|slot| self.quick_runs.is_quick(slot));
         let _corking = may_cork.then(|| Corking::allow(&self.cork));
-        let Popped { item, resume, ticket, .. } = popped;
+        let Popped { item, resume, ticket, more, .. } = popped;
         let QueuedRequest { client, pending, charges, queued } = item;
-        let taken = self.counters.now();
+        let taken = self.counters.at(at);
         self.counters.waited.add(taken.saturating_sub(queued));
         client.taken(taken, resume.as_ref());
         let monitor = Arc::clone(&client.monitor);
@@ -334,6 +340,7 @@ impl Hosted {
         let large = charges.are_large().then(|| Arc::clone(&client));
         let mut execution = Execution::new(self, client, Some(ticket), charges, taken, holds_role);
         execution.slot = slot;
+        ANSWERED_AT.set(None);
         // The dispatcher has its own net for handlers; this one is for the code around them.
         let execute = || monitor.execute(pending, move || drop(execution));
         match (catch_unwind(AssertUnwindSafe(execute)), large) {
@@ -348,8 +355,9 @@ impl Hosted {
                 true
             }
         };
-        // Looked at after the role was freed: what is pushed later is told by who pushes it.
-        freed && !self.queue.is_idle()
+        let answered_at = ANSWERED_AT.take().filter(|_| holds_role && freed);
+        // Looked at after the role was freed: what is pushed later is told by who pushes it. What was known to wait needs no look.
+        (freed && (more || !self.queue.is_idle()), answered_at.unwrap_or_else(Instant::now))
     }
 
     fn is_async(&self, pending: &Pending) -> bool {
@@ -395,7 +403,7 @@ impl Hosted {
             if popped.resume.is_some() {
                 popped.item.client.let_read_on();
             }
-            self.execute(popped, None);
+            self.execute(popped, None, Instant::now());
         }
         // It may have been reset when it had just been woken.
         self.wake_embedder();
@@ -438,6 +446,11 @@ impl Drop for Reading {
     }
 }
 
+thread_local! {
+    /// When this thread last answered an in-band request: for the usual one, what time it is when that has been executed.
+    static ANSWERED_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
 /// One in-band request that is executed, until it has been answered; ends however that ends.
 struct Execution {
     server: Arc<Hosted>,
@@ -473,7 +486,9 @@ impl Drop for Execution {
         let server = &self.server;
         let in_turn = self.ticket.is_some();
         self.client.answered(self.ticket.take(), self.had_oob);
-        let took = server.counters.now().saturating_sub(self.taken);
+        let now = Instant::now();
+        ANSWERED_AT.set(Some(now));
+        let took = server.counters.at(now).saturating_sub(self.taken);
         server.counters.executed.add(took);
         if let Some(slot) = self.slot {
             server.quick_runs.took(slot, took);

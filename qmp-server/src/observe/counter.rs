@@ -15,6 +15,11 @@ impl Counter {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
+    /// The same, without a locked instruction, for a figure to which one thread at a time adds: what only sessions count.
+    pub(crate) fn add_alone(&self, more: u64) {
+        self.0.store(self.get() + more, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

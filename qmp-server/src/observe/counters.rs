@@ -109,7 +109,12 @@ impl Counters {
 
     /// What time it is, from when the figures began.
     pub(crate) fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.at(Instant::now())
+    }
+
+    /// The same for a time that is known.
+    pub(crate) fn at(&self, time: Instant) -> Duration {
+        time.saturating_duration_since(self.began)
     }
 
     pub(crate) fn refused(&self, why: Refusal) -> &Counter {

@@ -1,9 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a step of a session asks the loop to do.
+//! What a step of a session is given by the loop, and what it asks it to do.
+
+use std::time::Instant;
 
 use qmp_dispatch::Pending;
 
 use super::input::{Complete, Large};
+
+/// What the loop has for the steps of all its sessions.
+pub(crate) struct Pass {
+    /// What a session reads into. Nothing stays here when it has had its step.
+    pub(crate) scratch: Box<[u8]>,
+    /// When the loop last looked what time it is: after it has waited, and whenever something may have taken long since. So
+    /// the clock is read less than once for each request.
+    pub(crate) now: Instant,
+}
 
 /// Effects of one input to a session.
 #[must_use = "what a session asks for is done by the loop"]

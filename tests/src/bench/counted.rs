@@ -28,22 +28,45 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub type Counts = BTreeMap<String, f64>;
 
 /// How requests come.
-const WAYS: [(&str, Mode, usize); 3] = [
-    ("one in flight", Mode::InBand, 1),
-    ("eight in one write", Mode::InBand, 8),
-    ("eight in one write, out-of-band enabled", Mode::OutOfBand, 8),
+#[derive(Clone, Copy)]
+struct Way {
+    name: &'static str,
+    mode: Mode,
+    clients: usize,
+    /// How many requests each client sends in one write, before it receives the answers.
+    together: usize,
+}
+
+const WAYS: [Way; 4] = [
+    Way { name: "one in flight", mode: Mode::InBand, clients: 1, together: 1 },
+    Way { name: "eight in one write", mode: Mode::InBand, clients: 1, together: 8 },
+    Way {
+        name: "eight in one write, out-of-band enabled",
+        mode: Mode::OutOfBand,
+        clients: 1,
+        together: 8,
+    },
+    Way { name: "64 clients, one in flight each", mode: Mode::InBand, clients: 64, together: 1 },
 ];
+
+impl Way {
+    /// How often all clients send, for about so many requests.
+    fn rounds(self, requests: usize) -> usize {
+        requests / (self.clients * self.together)
+    }
+}
 
 /// Counts everything.
 pub fn count() -> Result<Counts, String> {
     let mut counts = Counts::new();
-    for (way, mode, together) in WAYS {
+    for way in WAYS {
         for (unit, tool) in [("instructions", instructions as Tool), ("system calls", system_calls)]
         {
-            let of = |requests| run(tool, mode, requests, together);
+            let of = |requests| run(tool, way, requests);
             let [short, long] = [of(REQUESTS)?, of(LONGER * REQUESTS)?];
-            let per_request = (long - short) / ((LONGER - 1) * REQUESTS) as f64;
-            counts.insert(format!("{way}: {unit}"), per_request);
+            let more = way.rounds(LONGER * REQUESTS) - way.rounds(REQUESTS);
+            let per_request = (long - short) / (more * way.clients * way.together) as f64;
+            counts.insert(format!("{}: {unit}", way.name), per_request);
         }
     }
     Ok(counts)
@@ -94,7 +117,7 @@ fn system_calls(into: &Path) -> Counted {
     Counted { command, read: total }
 }
 
-fn run(tool: Tool, mode: Mode, requests: usize, together: usize) -> Result<f64, String> {
+fn run(tool: Tool, way: Way, requests: usize) -> Result<f64, String> {
     let dir = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
     let (socket, counts) = (dir.path().join("qmp.sock"), dir.path().join("counts"));
     let Counted { mut command, read } = tool(&counts);
@@ -102,7 +125,7 @@ fn run(tool: Tool, mode: Mode, requests: usize, together: usize) -> Result<f64, 
     command.arg(program()).args(["serve", "--listen"]).arg(format!("unix:{}", socket.display()));
     let started = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
     let mut server = started.map_err(|error| format!("cannot run {tool}: {error}"))?;
-    let asked = ask(&socket, mode, requests, together);
+    let asked = ask(&socket, way, requests);
     asked.map_err(|error| format!("under {tool}: {error}: {}", server.stderr()))?;
     if !matches!(server.wait(PATIENCE), Ok(Some(_))) {
         return Err(format!("{tool} does not end: {}", server.stderr()));
@@ -111,13 +134,16 @@ fn run(tool: Tool, mode: Mode, requests: usize, together: usize) -> Result<f64, 
     read(&text).ok_or_else(|| format!("{tool} has counted nothing: {text}"))
 }
 
-fn ask(socket: &Path, mode: Mode, requests: usize, together: usize) -> io::Result<()> {
-    let mut client = retry(PATIENCE, || Client::connect(socket, mode))?;
-    for _ in 0..requests / together {
-        client.ask(together)?;
-        let mut left = together;
-        while left > 0 {
-            left = left.saturating_sub(client.receive()?);
+fn ask(socket: &Path, way: Way, requests: usize) -> io::Result<()> {
+    let connect = || retry(PATIENCE, || Client::connect(socket, way.mode));
+    let mut clients = (0..way.clients).map(|_| connect()).collect::<io::Result<Vec<_>>>()?;
+    for _ in 0..way.rounds(requests) {
+        clients.iter_mut().try_for_each(|client| client.ask(way.together))?;
+        for client in &mut clients {
+            let mut left = way.together;
+            while left > 0 {
+                left = left.saturating_sub(client.receive()?);
+            }
         }
     }
     // A signal would reach the tool, and not the server.

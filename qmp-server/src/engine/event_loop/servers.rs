@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{ListenerSlot, Loop, Source, TIME_OF_COMMANDS, Timer};
+use super::{ListenerSlot, Loop, Source, Timer};
 use crate::access::Origin;
 use crate::engine::hosted::Hosted;
 use crate::engine::listening::Listening;
@@ -128,56 +128,6 @@ impl Loop {
         let on_end = tenant.hosted.set_ended();
         // The dispatcher may end with it, and with that what handlers hold.
         self.work.push_back(Work::Drop(Box::new((tenant.hosted, on_end))));
-    }
-
-    /// Requests of a server can be executed, maybe.
-    pub(super) fn server_ready(&mut self, server: Token) {
-        let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { return };
-        if tenant.hosted.embedder.is_some() {
-            tenant.hosted.wake_embedder();
-        } else if !tenant.is_ready {
-            tenant.is_ready = true;
-            self.ready.push_back(server);
-        }
-    }
-
-    /// The next request to be executed: of the server that has waited longest for its turn.
-    pub(super) fn next_command(&mut self) -> Option<Work> {
-        if self.commands_until.is_some_and(|until| Instant::now() >= until) {
-            return None;
-        }
-        while self.commands_left > 0
-            && let Some(server) = self.ready.pop_front()
-        {
-            let Some(Source::Server(tenant)) = self.sources.get_mut(server) else { continue };
-            let popped = match tenant.stage {
-                ServerStage::Running => tenant.hosted.next(),
-                _ => None,
-            };
-            // If there is no more or the role is taken, whoever changes that makes the server ready again.
-            tenant.is_ready = popped.as_ref().is_some_and(|popped| popped.more);
-            let Some(popped) = popped else { continue };
-            if popped.more {
-                self.ready.push_back(server);
-            }
-            self.commands_left -= 1;
-            if self.commands_until.is_none() && !self.ready.is_empty() {
-                self.commands_until = Some(Instant::now() + TIME_OF_COMMANDS);
-            }
-            let hosted = Arc::clone(&tenant.hosted);
-            // Before the command runs: out-of-band requests may stand behind a full queue.
-            if popped.resume.is_some()
-                && let Some(session) = popped.item.client.registration.token()
-            {
-                self.guard(session, |this| this.step(session));
-            }
-            let slot = hosted.among_others(&popped);
-            let execute = Work::Execute { server: hosted, popped, slot };
-            let Some(first) = self.work.pop_front() else { return Some(execute) };
-            self.work.push_back(execute);
-            return Some(first);
-        }
-        None
     }
 
     /// The dispatcher's next timeout may be another one.

@@ -11,13 +11,13 @@ use crate::access::{DoorRole, GivenRole};
 use crate::engine::hosted::Hosted;
 use crate::engine::timers::Key;
 use crate::engine::work::Work;
-use crate::io::{Event, Interest, Token};
+use crate::io::{Interest, Token};
 use crate::observe::CutOff;
-use crate::session::{Complete, ConnectedClient, Effects, Large, Next, Run, Session, Written};
+use crate::session::{Complete, ConnectedClient, Large, Session};
 
 /// How long negotiation waits for its turn while a command is executed. A client that comes to see what blocks would
 /// wait for just that.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A session, and what the loop keeps for it.
 pub(super) struct SessionSlot {
@@ -25,14 +25,14 @@ pub(super) struct SessionSlot {
     pub(super) hosted: Arc<Hosted>,
     pub(super) server: Token,
     /// Its client does not take all output: the transport is watched for room.
-    blocked: bool,
+    pub(super) blocked: bool,
     /// Set exactly while `blocked`, if there is a limit.
-    stalled: Option<Key>,
-    negotiation: Option<Key>,
+    pub(super) stalled: Option<Key>,
+    pub(super) negotiation: Option<Key>,
     /// It is in `Loop::again`, at most once.
     pub(super) in_line: bool,
     /// It reads again when this is due, because there was no room for descriptors.
-    later: Option<Key>,
+    pub(super) later: Option<Key>,
     pub(super) drained: Option<Key>,
 }
 
@@ -45,7 +45,7 @@ impl Loop {
             _ => None,
         });
         let Some((server, tenant)) = tenant else {
-            session.close(&mut self.scratch);
+            session.close(&mut self.pass.scratch);
             let remains = Box::new(session.into_remains());
             return self.work.push_back(Work::Forget { server: hosted, remains });
         };
@@ -98,39 +98,15 @@ impl Loop {
         self.end_if_nobody_is_left(server);
     }
 
-    pub(super) fn session_event(&mut self, event: Event) {
-        let token = event.token;
-        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        if served.blocked && event.writable && served.session.write_more() == Written::All {
-            served.blocked = false;
-            if let Some(stalled) = served.stalled.take() {
-                self.timers.cancel(stalled);
-            }
-            let _ = self.poll.reregister(served.session.fd(), token, Interest::Readable);
-        }
-        let effects = served.session.ready(event, &mut self.scratch);
-        self.effects(token, effects);
-    }
-
-    /// Lets a session read, because what was in its way may be gone.
-    pub(super) fn read(&mut self, token: Token) {
-        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        if let Some(later) = served.later.take() {
-            self.timers.cancel(later);
-        }
-        let effects = served.session.read(&mut self.scratch);
-        self.effects(token, effects);
-    }
-
     pub(super) fn room(&mut self, token: Token) {
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        let effects = served.session.room(&mut self.scratch);
+        let effects = served.session.room(&mut self.pass);
         self.effects(token, effects);
     }
 
     pub(super) fn broken(&mut self, token: Token) {
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        let effects = served.session.broken(&mut self.scratch);
+        let effects = served.session.broken(&mut self.pass);
         self.effects(token, effects);
     }
 
@@ -138,14 +114,6 @@ impl Loop {
     pub(super) fn overrun(&mut self, token: Token) {
         let reason = "it does not read, and too many events wait for it";
         self.cut_off(token, CutOff::Events, reason);
-    }
-
-    /// An out-of-band request of the session has been executed. What it sends next waits for its turn: the client may send
-    /// such requests without end.
-    pub(super) fn executed(&mut self, token: Token) {
-        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        let effects = served.session.executed();
-        self.effects(token, effects);
     }
 
     /// More of a large message of a client has been read.
@@ -162,55 +130,14 @@ impl Loop {
         });
         match session {
             Some((token, session)) => {
-                let effects = session.has_read(large, complete);
+                let effects = session.has_read(large, complete, self.pass.now);
                 self.effects(token, effects);
             }
             None => client.discard((large, complete)),
         }
     }
 
-    fn effects(&mut self, token: Token, effects: Effects) {
-        let Effects { next, run, queued } = effects;
-        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        if let Some(run) = run {
-            let client = Arc::clone(served.session.client());
-            match run {
-                Run::Execute(pending) => {
-                    let server = Arc::clone(&served.hosted);
-                    self.work.push_back(Work::ExecuteOutOfBand { server, client, pending });
-                }
-                Run::Read(large) => {
-                    self.parsing += 1;
-                    served.hosted.read(client, large);
-                }
-                Run::Discard(large, complete) => client.discard((large, complete)),
-            }
-        }
-        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        if queued {
-            if served.negotiation.is_none() && served.session.negotiates() {
-                let key = self.timers.set(Instant::now() + PATIENCE, Timer::Negotiation(token));
-                served.negotiation = Some(key);
-            }
-            let server = served.server;
-            self.server_ready(server);
-        }
-        match next {
-            Next::Wait => {}
-            Next::Again => self.read_in_turn(token),
-            Next::Later => self.read_later(token),
-            Next::Close => self.close(token),
-        }
-    }
-
-    fn read_in_turn(&mut self, token: Token) {
-        let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
-        if !std::mem::replace(&mut served.in_line, true) {
-            self.again.push_back(token);
-        }
-    }
-
-    fn read_later(&mut self, token: Token) {
+    pub(super) fn read_later(&mut self, token: Token) {
         let Some(Source::Session(served)) = self.sources.get_mut(token) else { return };
         if served.later.is_none() {
             served.later = Some(self.timers.set(Instant::now() + TRY_AGAIN, Timer::Again(token)));
@@ -312,7 +239,7 @@ impl Loop {
             self.timers.cancel(timer);
         }
         self.poll.deregister(session.fd());
-        session.close(&mut self.scratch);
+        session.close(&mut self.pass.scratch);
         let remains = Box::new(session.into_remains());
         self.work.push_back(Work::Forget { server: hosted, remains });
         if let Some(Source::Server(tenant)) = self.sources.get_mut(server) {
