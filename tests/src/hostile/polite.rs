@@ -20,6 +20,8 @@ const UNKNOWN: &str = r#""error": {"class": "CommandNotFound", "desc": "The comm
 /// Time between two requests of one client.
 const BETWEEN_REQUESTS: Duration = Duration::from_millis(2);
 const BETWEEN_NEWCOMERS: Duration = Duration::from_millis(50);
+/// The time for which percentiles are compared. It has a few thousand requests if they are answered.
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// How many answers have been checked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,10 +65,61 @@ impl fmt::Display for Latencies {
     }
 }
 
+/// The latencies of the server and the echo in one window of time.
+#[derive(Debug)]
+pub(super) struct Window {
+    ours: Latencies,
+    echo: Latencies,
+}
+
+impl Window {
+    /// The 99th percentile of the server in times of the echo's. If the server answers nothing in all that time, it is infinite.
+    fn ratio(&self) -> f64 {
+        match self.ours.0.is_empty() {
+            true => f64::INFINITY,
+            false => self.ours.percentile(0.99) / self.echo.percentile(0.99),
+        }
+    }
+}
+
+/// What the client has measured that asks the server and the echo.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) ours: Latencies,
+    pub(super) echo: Latencies,
+    windows: Vec<Window>,
+}
+
+impl Measured {
+    /// `asked` has when the server was asked, and how long it and the echo took, in microseconds.
+    fn new(asked: &[(Duration, [u32; 2])], time: Duration) -> Measured {
+        let all = |asked: &[(Duration, [u32; 2])], of: usize| {
+            Latencies::new(asked.iter().map(|(_, micros)| micros[of]).collect())
+        };
+        let count = (time.as_secs_f64() / WINDOW.as_secs_f64()).round().max(1.0);
+        let mut rest = asked;
+        let windows = (1..=count as u32).map(|number| {
+            let end = time.mul_f64(f64::from(number) / count);
+            let (before, after) = rest.split_at(rest.partition_point(|(at, _)| *at < end));
+            rest = after;
+            Window { ours: all(before, 0), echo: all(before, 1) }
+        });
+        let windows = windows.collect();
+        Measured { ours: all(asked, 0), echo: all(asked, 1), windows }
+    }
+
+    /// The ratios of all windows, sorted.
+    pub(super) fn ratios(&self) -> Vec<f64> {
+        let mut ratios: Vec<_> = self.windows.iter().map(Window::ratio).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios
+    }
+}
+
 /// All polite clients, each on a thread.
 pub(super) struct Polite {
     stop: Arc<Stop>,
-    measuring: JoinHandle<Result<(Latencies, Latencies), String>>,
+    measuring: JoinHandle<Result<Measured, String>>,
     newcomers: JoinHandle<Result<Latencies, String>>,
     others: Vec<JoinHandle<Result<u64, String>>>,
 }
@@ -74,8 +127,7 @@ pub(super) struct Polite {
 /// The results of polite clients.
 pub(super) struct Met {
     pub(super) checked: Checked,
-    pub(super) ours: Latencies,
-    pub(super) echo: Latencies,
+    pub(super) measured: Measured,
     pub(super) newcomers: Latencies,
 }
 
@@ -111,29 +163,32 @@ impl Polite {
     pub(super) fn stop(self) -> Result<Met, String> {
         self.stop.set();
         let panicked = |_| "a polite client has panicked".to_owned();
-        let (ours, echo) = self.measuring.join().map_err(panicked)??;
+        let measured = self.measuring.join().map_err(panicked)??;
         let newcomers = self.newcomers.join().map_err(panicked)??;
-        let mut answers = ours.0.len() as u64;
+        let mut answers = measured.ours.0.len() as u64;
         for other in self.others {
             answers += other.join().map_err(panicked)??;
         }
         let checked = Checked { answers, newcomers: newcomers.0.len() as u64 };
-        Ok(Met { checked, ours, echo, newcomers })
+        Ok(Met { checked, measured, newcomers })
     }
 }
 
 /// Asks the server and the echo in turn, so that both meet the same moments of the machine.
-fn measure(pair: &mut [Plain; 2], stop: &Stop) -> Result<(Latencies, Latencies), String> {
-    let mut micros = [Vec::new(), Vec::new()];
+fn measure(pair: &mut [Plain; 2], stop: &Stop) -> Result<Measured, String> {
+    let mut asked = Vec::new();
+    let began = Instant::now();
     while !stop.is_set_within(BETWEEN_REQUESTS) {
+        let at = began.elapsed();
+        let mut micros = [0; 2];
         for (client, micros) in pair.iter_mut().zip(&mut micros) {
             let started = Instant::now();
             client.ask()?;
-            micros.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
+            *micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         }
+        asked.push((at, micros));
     }
-    let [ours, echo] = micros.map(Latencies::new);
-    Ok((ours, echo))
+    Ok(Measured::new(&asked, began.elapsed()))
 }
 
 /// Each connects, negotiates, asks once and leaves.
@@ -270,5 +325,14 @@ mod tests {
             [0.0, 50.0, 99.0, 99.0]
         );
         assert!(Latencies::new(Vec::new()).percentile(0.5).is_nan());
+    }
+
+    #[test]
+    fn windows_without_an_answer_are_the_worst() {
+        let second = Duration::from_secs(1);
+        let asked = [(second, [6, 3]), (second * 12, [8, 2]), (second * 30, [2, 2])];
+        let measured = Measured::new(&asked, second * 39);
+        assert_eq!(measured.ratios(), [1.0, 2.0, 4.0, f64::INFINITY]);
+        assert_eq!(Measured::new(&asked[..1], second * 2).ratios(), [2.0]);
     }
 }

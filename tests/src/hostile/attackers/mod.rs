@@ -156,12 +156,18 @@ pub(super) struct Score {
     pub(super) name: String,
     attempts: u64,
     pub(super) successes: u64,
+    /// Attempts that had no answer in their time: the target has let them wait.
+    pub(super) waits: u64,
     millis: u64,
 }
 
 impl fmt::Display for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.attempts, self.successes)
+        write!(f, "{} ({}", self.attempts, self.successes)?;
+        if self.waits > 0 {
+            write!(f, ", {} waited", self.waits)?;
+        }
+        write!(f, ")")
     }
 }
 
@@ -176,7 +182,8 @@ impl Scores {
             let mut fields = line.split('\t');
             let name = fields.next()?.to_owned();
             let mut number = || fields.next()?.parse().ok();
-            Some(Score { name, attempts: number()?, successes: number()?, millis: number()? })
+            let (attempts, successes) = (number()?, number()?);
+            Some(Score { name, attempts, successes, waits: number()?, millis: number()? })
         });
         scores.collect::<Option<_>>().map(Scores)
     }
@@ -210,9 +217,9 @@ pub fn attack(target: &Target, seed: u64, share: f64, names: &str) -> io::Result
         io::stdin().read_to_end(&mut Vec::new())?;
         stop.set();
         for thread in threads {
-            let Score { name, attempts, successes, millis } =
+            let Score { name, attempts, successes, waits, millis } =
                 thread.join().map_err(|_| io::Error::other("an attacker has panicked"))?;
-            println!("{name}\t{attempts}\t{successes}\t{millis}");
+            println!("{name}\t{attempts}\t{successes}\t{waits}\t{millis}");
         }
         Ok(())
     })
@@ -227,16 +234,20 @@ fn attack_until(
 ) -> Score {
     let kept = VecDeque::new();
     let mut intruder = Intruder { target, random, kept, listener: None, attempts: 0 };
-    let (mut successes, mut pace) = (0, Pace::new(share));
+    let (mut successes, mut waits, mut pace) = (0, 0, Pace::new(share));
     loop {
         intruder.attempts += 1;
-        successes += u64::from((attacker.attempt)(&mut intruder).is_ok());
+        match (attacker.attempt)(&mut intruder) {
+            Ok(()) => successes += 1,
+            Err(error) => waits += u64::from(error.kind() == io::ErrorKind::WouldBlock),
+        }
         if stop.is_set_within(pace.rest().max(attacker.pause)) {
             break;
         }
     }
     let millis = processor_time().as_millis() as u64;
-    Score { name: attacker.name.to_owned(), attempts: intruder.attempts, successes, millis }
+    let (name, attempts) = (attacker.name.to_owned(), intruder.attempts);
+    Score { name, attempts, successes, waits, millis }
 }
 
 /// Gives up root's rights, and takes the lowest priority.
@@ -258,8 +269,9 @@ mod tests {
 
     #[test]
     fn scores_are_read_as_they_are_printed() {
-        let scores = Scores::read("a b\t3\t2\t500\nc\t1\t0\t250\n").unwrap();
+        let scores = Scores::read("a b\t3\t2\t0\t500\nc\t1\t0\t1\t250\n").unwrap();
         assert_eq!(scores.0[0].to_string(), "3 (2)");
+        assert_eq!(scores.0[1].to_string(), "1 (0, 1 waited)");
         assert_eq!((scores.0[1].name.as_str(), scores.0[1].successes), ("c", 0));
         assert_eq!(scores.seconds(), 0.75);
         assert!(Scores::read("a\t3").is_none());
