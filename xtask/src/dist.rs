@@ -118,6 +118,8 @@ struct Parts<'a> {
 
 const EXAMPLE: &str = "xtask/dist/mux.toml";
 const UNITS: [&str; 2] = ["qmp-server-mux@.service", "qmp-server-mux@.socket"];
+/// The user that the units need.
+const USER: &str = "qmp-server.conf";
 
 impl Parts<'_> {
     fn read(&self, path: &str) -> Outcome<String> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::tree::Tree;
-use super::{EXAMPLE, Parts, UNITS, checksums};
+use super::{EXAMPLE, Parts, UNITS, USER, checksums};
 use crate::command::{Outcome, run};
 
 /// Files of the repository that the archive contains, besides `docs`.
@@ -26,7 +26,7 @@ pub(super) fn make(parts: &Parts<'_>, place: &Path) -> Outcome<PathBuf> {
     for (_, name, script) in &parts.generated.completions {
         tree.file(&format!("completions/{name}"), script)?;
     }
-    for name in UNITS {
+    for name in UNITS.into_iter().chain([USER]) {
         tree.copy(&format!("systemd/{name}"), &parts.unit(name))?;
     }
     tree.copy("examples/mux.toml", &parts.source.join(EXAMPLE))?;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::origin::Origin;
 use super::tree::Tree;
-use super::{EXAMPLE, Parts, UNITS};
+use super::{EXAMPLE, Parts, UNITS, USER};
 use crate::command::{Failure, Outcome, output_of};
 use crate::files;
 use crate::install::Program;
@@ -40,6 +40,7 @@ pub(super) fn make(parts: &Parts<'_>, place: &Path) -> Outcome<PathBuf> {
     );
     tree.file("DEBIAN/control", control)?;
     tree.file("DEBIAN/md5sums", sums)?;
+    tree.program("DEBIAN/postinst", &parts.source.join("xtask/dist/debian/postinst"))?;
 
     let version = &parts.origin.version;
     let package = place.join(format!("qmp-server_{version}-1_{}.deb", architecture.trim()));
@@ -68,6 +69,7 @@ fn fill(tree: &mut Tree, parts: &Parts<'_>) -> Outcome {
     for name in UNITS {
         tree.copy(&format!("usr/lib/systemd/system/{name}"), &parts.unit(name))?;
     }
+    tree.copy(&format!("usr/lib/sysusers.d/{USER}"), &parts.unit(USER))?;
     tree.directory("etc/qmp-server")?;
     tree.copy(&format!("{DOCUMENTS}/examples/mux.toml"), &parts.source.join(EXAMPLE))?;
     tree.file(&format!("{DOCUMENTS}/copyright"), copyright(parts)?)?;
