@@ -8,10 +8,12 @@ use std::process::{Command, Stdio};
 
 use qmp_proto::Dialect;
 use rustix::event::{PollFd, PollFlags, poll};
-use tests::process::Process;
+use tests::process::{Process, Signal};
 use tests::programs::Oracle;
 use tests::scripted::Scripted;
-use tests::server::{LIMIT, Server, program, refusal};
+use tests::server::{LIMIT, Server, program, qmp_server, refusal};
+use tests::upstream::{Program, SOCKET};
+use tests::waiting::wait_until;
 
 /// A server that connects to this address, in QEMU's text.
 type Dialler = Box<dyn Fn(&str) -> Command>;
@@ -40,12 +42,18 @@ fn start(command: &mut Command) -> Process {
     Process::start(command.stdin(Stdio::null()).stdout(Stdio::null())).unwrap()
 }
 
-/// Waits for the server, which must greet and execute a command.
-fn accept(manager: &UnixListener) -> UnixStream {
+/// Waits for a server.
+fn accept_any(manager: &UnixListener) -> UnixStream {
     let limit = LIMIT.try_into().unwrap();
     assert_eq!(poll(&mut [PollFd::new(manager, PollFlags::IN)], Some(&limit)), Ok(1));
     let (stream, _) = manager.accept().unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+/// Waits for the server, which must greet and execute a command.
+fn accept(manager: &UnixListener) -> UnixStream {
+    let stream = accept_any(manager);
     let mut lines = BufReader::new(&stream).lines().map(Result::unwrap);
     assert!(lines.next().unwrap().starts_with(r#"{"QMP": "#));
     (&stream).write_all(br#"{"execute": "qmp_capabilities"} {"execute": "query-status"}"#).unwrap();
@@ -127,12 +135,7 @@ fn a_mux_connects_to_its_managers_and_serves_others_as_well() {
         ],
     );
     let mut peer = upstream.accept_and_negotiate("[]");
-    let client = {
-        let limit = LIMIT.try_into().unwrap();
-        assert_eq!(poll(&mut [PollFd::new(&manager, PollFlags::IN)], Some(&limit)), Ok(1));
-        manager.accept().unwrap().0
-    };
-    client.set_read_timeout(Some(LIMIT)).unwrap();
+    let client = accept_any(&manager);
     let mut lines = BufReader::new(&client).lines().map(Result::unwrap);
     assert!(lines.next().unwrap().contains("scripted"));
     (&client).write_all(br#"{"execute": "qmp_capabilities"} {"execute": "stop"}"#).unwrap();
@@ -143,4 +146,37 @@ fn a_mux_connects_to_its_managers_and_serves_others_as_well() {
     let mut other = mux.negotiated();
     other.send_command("cont");
     peer.expect("cont");
+}
+
+/// As `libqtest` has it: one connection, which ends with the server, and the mux of a server that is gone goes, too.
+#[test]
+fn a_manager_sees_the_end_of_a_server_that_is_killed_through_the_mux_as_well() {
+    for program in Program::ALL {
+        for _ in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let (manager, address) = listen(dir.path());
+            let mut command = qmp_server(["mux", "--upstream", "unix:upstream.sock"]);
+            command.args(["--upstream-lost", "exit", "--listen", &address]).current_dir(dir.path());
+            let Some(upstream) = program.start_in(dir.path()) else { return };
+            // A client that is there before its server is waits for a limited time.
+            wait_until(|| dir.path().join(SOCKET).exists());
+            let mut mux = start(&mut command);
+            let stream = accept_any(&manager);
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            assert!(lines.next().unwrap().starts_with(r#"{"QMP": "#));
+            (&stream).write_all(br#"{"execute": "qmp_capabilities"}"#).unwrap();
+            assert_eq!(lines.next().unwrap(), r#"{"return": {}}"#);
+            for number in 0.. {
+                if number == 20 {
+                    upstream.signal(Signal::KILL).unwrap();
+                }
+                let command = format!(r#"{{"execute": "no-{number}"}}"#);
+                let sent = (&stream).write_all(command.as_bytes());
+                let Some(answer) = lines.next().filter(|_| sent.is_ok()) else { break };
+                assert!(answer.contains(&format!("The command no-{number} has not")), "{answer}");
+            }
+            let status = mux.wait(LIMIT).unwrap();
+            assert_eq!(status.and_then(|status| status.code()), Some(3), "{}", mux.stderr());
+        }
+    }
 }
