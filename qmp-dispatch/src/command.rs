@@ -32,19 +32,6 @@ pub(crate) enum Protocol {
 }
 
 /// A registered command and its settings, which mirror the flags of a command in a QAPI schema.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use qmp_dispatch::{Context, Registry, proto::Error};
-///
-/// let mut registry = Registry::new();
-/// let command = registry.command("yank", |_: &Context| Ok::<(), Error>(()))?;
-/// command.allow_oob().unstable().documented("Cuts connections.").deadline(Duration::from_secs(5));
-/// assert!(command.allows_oob());
-/// assert_eq!(command.features(), ["unstable"]);
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub struct Command {
     name: Cow<'static, str>,
     /// The index in its registry.

@@ -13,20 +13,6 @@ use crate::{Dispatcher, EmitError, EventType, Monitor};
 ///
 /// Borrowed by the handler. Work that continues on another thread keeps a clone of the
 /// [monitor](Context::monitor) or of the [dispatcher](Context::dispatcher).
-///
-/// ```
-/// use qmp_dispatch::proto::{Band, Error};
-/// use qmp_dispatch::{Context, LocalClient, Registry};
-///
-/// let mut registry = Registry::new();
-/// registry.command("x-who-asks", |context: &Context| {
-///     assert_eq!(context.band(), Band::InBand);
-///     Ok::<_, Error>(format!("monitor {}", context.monitor().id()))
-/// })?;
-/// let said = LocalClient::new(registry).ask("{'execute': 'x-who-asks'}");
-/// assert_eq!(said, [r#"{"return": "monitor 1"}"#]);
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'m> {
     monitor: &'m Arc<Monitor>,
@@ -74,20 +60,6 @@ scoped_thread_local!(static CURRENT: Arc<Monitor>);
 /// For code below a handler that has no access to its [`Context`]. Mirrors QEMU's `monitor_cur()`. Scopes nest:
 /// if a handler executes a request itself, the inner monitor is the current one until that has ended, even by a
 /// panic, and then the outer one is again.
-///
-/// ```
-/// use qmp_dispatch::{Context, LocalClient, Registry, current, proto::Error};
-///
-/// let mut registry = Registry::new();
-/// registry.command("ping", |context: &Context| {
-///     let monitor = current().expect("a handler runs");
-///     assert_eq!(monitor.id(), context.monitor().id());
-///     Ok::<(), Error>(())
-/// })?;
-/// assert_eq!(LocalClient::new(registry).ask("{'execute': 'ping'}"), [r#"{"return": {}}"#]);
-/// assert!(current().is_none());
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub fn current() -> Option<Arc<Monitor>> {
     CURRENT.is_set().then(|| CURRENT.with(Arc::clone))
 }

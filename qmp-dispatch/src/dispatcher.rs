@@ -20,25 +20,6 @@ use crate::timers::Timers;
 use crate::{Command, Locals, Registry};
 
 /// The commands and events of a server, and its monitors. Cloning gives another handle.
-///
-/// ```
-/// use std::time::{Instant, SystemTime};
-///
-/// use qmp_dispatch::proto::{Timestamp, Version};
-/// use qmp_dispatch::{Dispatcher, LocalClient, Registry, Time};
-///
-/// let start = Instant::now();
-/// let dispatcher = Dispatcher::new(Registry::new(), Version::new(1, 2, 3, ""), move || Time {
-///     wall: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
-///     monotonic: start.elapsed(),
-/// });
-/// let (first, second) = (LocalClient::connect(&dispatcher), LocalClient::connect(&dispatcher));
-/// dispatcher.set_enabled("query-commands", false);
-/// for client in [first, second] {
-///     let said = client.ask("{'execute': 'query-commands'}");
-///     assert!(said[0].contains("has been disabled"));
-/// }
-/// ```
 #[derive(Clone)]
 pub struct Dispatcher {
     pub(crate) shared: Arc<Shared>,
@@ -216,23 +197,6 @@ impl Dispatcher {
     /// Requests that are being executed keep their command. Those that wait are executed as things are when their turn comes.
     /// The schema that clients get is made anew. The function must not call `update` itself, which would wait for ever, nor
     /// replace the registry by another one.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Context, LocalClient, RegisterError, Registry};
-    ///
-    /// let client = LocalClient::new(Registry::new());
-    /// let dispatcher = client.monitor().dispatcher();
-    /// dispatcher.update(|registry| {
-    ///     registry.infallible_command("x-plugged", |_: &Context| 7)?;
-    ///     Ok::<_, RegisterError>(())
-    /// })?;
-    /// assert_eq!(client.ask("{'execute': 'x-plugged'}"), [r#"{"return": 7}"#]);
-    ///
-    /// let removed = dispatcher.update(|registry| Ok::<_, RegisterError>(registry.remove_command("x-plugged")))?;
-    /// assert!(removed);
-    /// assert!(client.ask("{'execute': 'x-plugged'}")[0].contains("has not been found"));
-    /// # Ok::<(), RegisterError>(())
-    /// ```
     ///
     /// # Errors
     ///

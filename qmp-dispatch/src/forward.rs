@@ -12,18 +12,6 @@ use crate::{Context, Responder};
 /// other server checks the name of the command, whether it allows out-of-band execution, and its arguments.
 ///
 /// Called like a handler, and should not block: it sends the request on and uses the [`Responder`] later.
-///
-/// ```
-/// use qmp_dispatch::proto::{Error, Json};
-/// use qmp_dispatch::{Context, Forwarded, Registry, Responder};
-///
-/// let registry = Registry::forwarding(
-///     |_: &Context, request: Forwarded, responder: Responder<Json>| {
-///         responder.respond_json(Err(Error::command_not_found(&request.command)));
-///     },
-/// );
-/// assert_eq!(registry.commands().count(), 1, "qmp_capabilities");
-/// ```
 pub trait Forwarder: Send + Sync + 'static {
     /// Starts to serve a request.
     fn forward(&self, context: &Context, request: Forwarded, responder: Responder<Json>);

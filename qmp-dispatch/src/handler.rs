@@ -32,32 +32,6 @@ use crate::{AsyncContext, Context, Responder};
 /// [`infallible_command`](crate::Registry::infallible_command).
 ///
 /// Implemented for all such functions.
-///
-/// ```
-/// use std::io;
-///
-/// use qmp_dispatch::{Context, Registry, proto::Error, qapi_types};
-///
-/// qapi_types! {
-///     struct SetSpeed {
-///         speed: u32,
-///     }
-/// }
-///
-/// struct Fan;
-///
-/// impl Fan {
-///     fn set_speed(&self, _: &Context, new: SetSpeed) -> io::Result<u32> {
-///         Ok(new.speed)
-///     }
-/// }
-///
-/// let mut registry = Registry::new();
-/// registry.command("beep", |_: &Context| Err::<(), _>("no speaker"))?;
-/// registry.infallible_command("x-tick", |_: &Context| 7_u32)?;
-/// registry.with(Fan.into()).command("set-speed", Fan::set_speed)?;
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 #[diagnostic::on_unimplemented(
     message = "this cannot serve a command",
     label = "not of the form `Fn(&Context, A) -> Result<T, E>`, or without `A`",

@@ -28,19 +28,6 @@ const FIRST_ID: u64 = 1 << 48;
 ///
 /// It enables out-of-band execution if that is offered. It never waits for ever: if no response comes within ten
 /// [seconds](LocalClient::set_timeout) of real time, it tells which command has not been answered.
-///
-/// ```
-/// use qmp_dispatch::{LocalClient, Registry};
-///
-/// let client = LocalClient::new(Registry::new());
-/// assert_eq!(
-///     client.ask("{'execute': 'query-version'} {'execute': 'x'}"),
-///     [
-///         r#"{"return": {"qemu": {"micro": 0, "minor": 0, "major": 0}, "package": ""}}"#,
-///         r#"{"error": {"class": "CommandNotFound", "desc": "The command x has not been found"}}"#,
-///     ]
-/// );
-/// ```
 pub struct LocalClient {
     monitor: Arc<Monitor>,
     said: Arc<Said>,
@@ -159,20 +146,6 @@ impl LocalClient {
 
     /// Like [`new`](LocalClient::new), with the locals of the client's monitor: what handlers and interceptors ask the
     /// monitor for.
-    ///
-    /// ```
-    /// use qmp_dispatch::{Context, LocalClient, Locals, Registry};
-    ///
-    /// struct Peer(String);
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.infallible_command("x-who", |context: &Context| {
-    ///     context.monitor().local::<Peer>().map_or_else(String::new, |peer| peer.0.clone())
-    /// })?;
-    /// let client = LocalClient::new_with(registry, Locals::default().with(Peer("me".to_owned())));
-    /// assert_eq!(client.ask("{'execute': 'x-who'}"), [r#"{"return": "me"}"#]);
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
     pub fn new_with(registry: Registry, locals: Locals) -> LocalClient {
         let clock = VirtualClock::default();
         let now = clock.clone();
@@ -225,27 +198,6 @@ impl LocalClient {
     }
 
     /// Sends requests one after the other, and does not wait for those that are answered later.
-    ///
-    /// ```
-    /// use std::sync::Mutex;
-    /// use std::time::Duration;
-    ///
-    /// use qmp_dispatch::{Context, LocalClient, Registry, Responder};
-    ///
-    /// let kept = Mutex::new(Vec::new());
-    /// let mut registry = Registry::new();
-    /// registry
-    ///     .deferred_command("x-slow", move |_: &Context, responder: Responder<()>| {
-    ///         kept.lock().unwrap().push(responder);
-    ///     })?
-    ///     .deadline(Duration::from_secs(60));
-    /// let client = LocalClient::new(registry);
-    /// client.send("{'execute': 'x-slow'}");
-    /// assert!(client.received().is_empty());
-    /// client.advance(Duration::from_secs(60));
-    /// assert!(client.received()[0].contains("was not answered within 60 seconds"));
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
     pub fn send(&self, requests: &str) {
         for_each_message(requests, |message| _ = self.submit(message));
     }
@@ -256,19 +208,6 @@ impl LocalClient {
     }
 
     /// Returns the events that the server has sent since they were last asked for. What else it has sent is kept.
-    ///
-    /// ```
-    /// use qmp_dispatch::{EventType, LocalClient, Registry};
-    ///
-    /// const STOP: EventType<()> = EventType::new("STOP");
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.event(&STOP)?;
-    /// let client = LocalClient::new(registry);
-    /// client.monitor().dispatcher().emit(&STOP, &()).unwrap();
-    /// assert_eq!(STOP.read(&client.events()[0]), Some(Ok(())));
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
     pub fn events(&self) -> Vec<Event> {
         let is_event = |text: &mut String| matches!(parse(text), Some(ServerMessage::Event(_)));
         let texts: Vec<String> = self.said.messages().extract_if(.., is_event).collect();

@@ -6,16 +6,6 @@ use std::fmt;
 
 /// Values that belong to one monitor, one of each type, such as the peer or the file descriptors that it has
 /// passed. Handlers access them with [`Monitor::local`](crate::Monitor::local).
-///
-/// ```
-/// use qmp_dispatch::Locals;
-///
-/// struct Peer(&'static str);
-///
-/// let locals = Locals::default().with(Peer("libvirt"));
-/// assert_eq!(locals.get::<Peer>().unwrap().0, "libvirt");
-/// assert!(locals.get::<String>().is_none());
-/// ```
 #[derive(Default)]
 pub struct Locals {
     /// A few, each of another type.

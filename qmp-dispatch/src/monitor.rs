@@ -117,19 +117,6 @@ impl fmt::Display for MonitorId {
 ///
 /// Its owner passes messages to [`receive`](Monitor::receive), queues the result if it is in-band, and executes it
 /// with [`execute`](Monitor::execute).
-///
-/// ```
-/// use qmp_dispatch::proto::Reader;
-/// use qmp_dispatch::{LocalClient, Registry};
-///
-/// let client = LocalClient::new(Registry::new());
-/// let monitor = client.monitor();
-/// let mut reader = Reader::default();
-/// let message = reader.read(&mut &b"{'execute': 'query-version'}"[..]).unwrap();
-/// monitor.execute(monitor.receive(message), || println!("may go on"));
-/// assert!(monitor.is_negotiated() && monitor.is_oob_enabled());
-/// assert_eq!(monitor.last_command().as_deref(), Some("query-version"));
-/// ```
 pub struct Monitor {
     id: MonitorId,
     dispatcher: Dispatcher,
@@ -266,17 +253,6 @@ impl Monitor {
 
     /// Returns the version in the greeting that the client got. That of the [dispatcher](Dispatcher::version) may have
     /// [changed](Dispatcher::set_greeting) since then.
-    ///
-    /// ```
-    /// use qmp_dispatch::proto::{Greeting, Version};
-    /// use qmp_dispatch::{LocalClient, Registry};
-    ///
-    /// let client = LocalClient::new(Registry::new());
-    /// let before = client.monitor().dispatcher().version();
-    /// let greeting = Greeting::new(Version::new(11, 1, 0, ""), Vec::new());
-    /// client.monitor().dispatcher().set_greeting(greeting);
-    /// assert_eq!(client.monitor().greeted_as(), before.qemu);
-    /// ```
     pub fn greeted_as(&self) -> VersionTriple {
         self.greeted.version
     }
@@ -327,18 +303,6 @@ impl Monitor {
     /// `qmp_capabilities` is never refused.
     ///
     /// Filters combine: a command has to pass all of them. None can be taken away.
-    ///
-    /// ```
-    /// use qmp_dispatch::{LocalClient, Registry};
-    ///
-    /// let client = LocalClient::new(Registry::new());
-    /// client.monitor().add_command_filter(|name| name != "query-version");
-    /// client.monitor().add_command_filter(|name| name != "query-commands");
-    /// for name in ["query-version", "query-commands"] {
-    ///     let said = client.ask(&format!("{{'execute': '{name}'}}"));
-    ///     assert!(said[0].contains("has been disabled for this instance"));
-    /// }
-    /// ```
     pub fn add_command_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.command_filters.add(Box::new(filter));
     }
@@ -347,35 +311,12 @@ impl Monitor {
     /// has to pass all of them.
     ///
     /// The filter is called on each thread that emits an event, which waits for it.
-    ///
-    /// ```
-    /// use qmp_dispatch::{EventType, LocalClient, Registry};
-    ///
-    /// const NOISE: EventType<()> = EventType::new("NOISE");
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.event(&NOISE)?;
-    /// let client = LocalClient::new(registry);
-    /// client.monitor().add_event_filter(|name| name != "NOISE");
-    /// client.monitor().dispatcher().emit(&NOISE, &()).unwrap();
-    /// assert!(client.ask("").is_empty());
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
     pub fn add_event_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.event_filters.add(Box::new(filter));
     }
 
     /// Whether the [event filters](Monitor::add_event_filter) accept events of this name: for events
     /// that do not come from the dispatcher, but from the embedder alone.
-    ///
-    /// ```
-    /// use qmp_dispatch::{LocalClient, Registry};
-    ///
-    /// let client = LocalClient::new(Registry::new());
-    /// client.monitor().add_event_filter(|name| name != "NOISE");
-    /// assert!(client.monitor().accepts_event("STOP"));
-    /// assert!(!client.monitor().accepts_event("NOISE"));
-    /// ```
     pub fn accepts_event(&self, name: &str) -> bool {
         self.event_filters.accept(name)
     }
@@ -430,19 +371,6 @@ impl Monitor {
 
     /// Checks the arguments of a request before its turn, which takes long if there are very many: on any thread, while
     /// others' requests are executed. [Executing](Monitor::execute) it answers in the same way, and takes less time.
-    ///
-    /// ```
-    /// use qmp_dispatch::proto::Reader;
-    /// use qmp_dispatch::{LocalClient, Registry};
-    ///
-    /// let client = LocalClient::new(Registry::new());
-    /// let monitor = client.monitor();
-    /// let text = b"{'execute': 'query-version', 'arguments': {'a': 1}}";
-    /// let mut pending = monitor.receive(Reader::default().read(&mut &text[..]).unwrap());
-    /// monitor.check_arguments(&mut pending);
-    /// monitor.execute(pending, || ());
-    /// assert!(client.ask("")[0].contains("Parameter 'a' is unexpected"));
-    /// ```
     pub fn check_arguments(&self, pending: &mut Pending) {
         let registry = self.dispatcher.registry();
         if let Ok(request) = &pending.0.request

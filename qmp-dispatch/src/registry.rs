@@ -27,29 +27,6 @@ use crate::{
 ///
 /// A new registry has the commands that belong to the protocol: `qmp_capabilities`,
 /// `query-version`, `query-commands` and `query-qmp-schema`.
-///
-/// ```
-/// use std::sync::Arc;
-/// use std::sync::atomic::{AtomicU64, Ordering};
-///
-/// use qmp_dispatch::proto::Error;
-/// use qmp_dispatch::{Context, Registry};
-///
-/// #[derive(Default)]
-/// struct Counter(AtomicU64);
-///
-/// impl Counter {
-///     fn count(&self, _: &Context) -> Result<u64, Error> {
-///         Ok(self.0.fetch_add(1, Ordering::Relaxed))
-///     }
-/// }
-///
-/// let mut registry = Registry::new();
-/// registry.with(Arc::new(Counter::default())).command("x-count", Counter::count)?;
-/// registry.command("x-nothing", |_: &Context| Ok::<(), Error>(()))?.allow_oob();
-/// assert!(registry.find_command("x-count").is_some());
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub struct Registry {
     protocol: Protocol,
     /// In the order of registration. The index of a command identifies it, also after it has been removed: it is never
@@ -411,23 +388,6 @@ impl Registry {
 
     /// Takes back all that [`set_deadline`](Registry::set_deadline) and
     /// [`set_default_deadline`](Registry::set_default_deadline) have said.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use qmp_dispatch::{LocalClient, Registry, RegisterError};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.set_default_deadline(Duration::from_secs(60));
-    /// let client = LocalClient::new(registry);
-    /// // Holds for requests that are executed from now on.
-    /// client.monitor().dispatcher().update(|registry| {
-    ///     registry.clear_deadlines();
-    ///     registry.set_deadline("query-status", Duration::from_secs(1));
-    ///     Ok::<_, RegisterError>(())
-    /// })?;
-    /// # Ok::<(), RegisterError>(())
-    /// ```
     pub fn clear_deadlines(&mut self) {
         self.deadlines.clear();
         self.default_deadline = None;

@@ -67,24 +67,6 @@ impl<T> Responder<T> {
     /// Calls a function once, when the response is not [awaited](Responder::is_awaited) any more, so that the work for it can
     /// be stopped: on the thread that closes the monitor, that handles timeouts, or that answers, for it is called
     /// after a response, too. Called at once if that is so already. Must not block.
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use std::sync::atomic::{AtomicBool, Ordering};
-    ///
-    /// use qmp_dispatch::{Context, LocalClient, Registry, Responder, proto::Error};
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.deferred_command("x-copy", |context: &Context, responder: Responder<()>| {
-    ///     let stop = Arc::new(AtomicBool::new(false));
-    ///     let flag = Arc::clone(&stop);
-    ///     responder.on_closed(move || flag.store(true, Ordering::Relaxed));
-    ///     context.monitor().close();
-    ///     assert!(stop.load(Ordering::Relaxed) && !responder.is_awaited());
-    /// })?;
-    /// assert!(LocalClient::new(registry).ask("{'execute': 'x-copy'}").is_empty());
-    /// # Ok::<(), qmp_dispatch::RegisterError>(())
-    /// ```
     pub fn on_closed(&self, callback: impl FnOnce() + Send + 'static) {
         let waker = Callback::waker(callback);
         if self.reply.request.add_waker(None, &waker).is_none() {

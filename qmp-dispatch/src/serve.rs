@@ -202,24 +202,6 @@ impl Registry {
     /// Registers a command that is a type, and is served by an async function, as
     /// [`async_command`](Registry::async_command) does.
     ///
-    /// ```
-    /// use qmp_dispatch::{AsyncContext, LocalClient, Registry, Task, command_types};
-    ///
-    /// command_types! {
-    ///     QueryTicks = "x-query-ticks"() -> u64;
-    /// }
-    ///
-    /// async fn query_ticks(_: AsyncContext, (): ()) -> Result<u64, String> {
-    ///     Ok(7)
-    /// }
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.set_executor(|task: Task| _ = std::thread::spawn(|| task.run()));
-    /// registry.serve_async::<QueryTicks>(query_ticks)?;
-    /// assert_eq!(LocalClient::new(registry).call::<QueryTicks>(&())?, 7);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// As [`async_command`](Registry::async_command).
@@ -295,19 +277,6 @@ impl<S: ?Sized + Send + Sync + 'static> Group<'_, S> {
 ///
 /// Types that clients share are declared by the macro in `qmp-proto`. A crate of such types derives `JsonSchema` where it
 /// is built for a server.
-///
-/// ```
-/// use qmp_dispatch::{CommandType, command_types};
-///
-/// command_types! {
-///     /// Ejects the medium of a drive.
-///     pub Eject = "eject" {
-///         id: String,
-///         force: Option<bool>,
-///     };
-/// }
-/// assert_eq!(Eject::NAME, "eject");
-/// ```
 #[macro_export]
 macro_rules! command_types {
     ($($commands:tt)*) => {

@@ -7,18 +7,6 @@ use qmp_proto::{Error, ErrorClass, Json};
 
 /// What a [`Dispatcher`](crate::Dispatcher) has done since it was made; from
 /// [`Dispatcher::stats`](crate::Dispatcher::stats).
-///
-/// ```
-/// use qmp_dispatch::{LocalClient, Registry};
-/// use qmp_dispatch::proto::ErrorClass;
-///
-/// let client = LocalClient::new(Registry::new());
-/// client.ask("{'execute': 'query-version'} {'execute': 'x'}");
-/// let stats = client.monitor().dispatcher().stats();
-/// // The client has negotiated, too.
-/// assert_eq!((stats.succeeded, stats.failed()), (2, 1));
-/// assert_eq!(stats.failed_with(ErrorClass::CommandNotFound), 1);
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DispatcherStats {

@@ -15,25 +15,6 @@ use crate::{DecodeError, EncodeError, Event, Json};
 ///
 /// [`command_types!`](crate::command_types) declares such types. A client calls them, and a server of `qmp-dispatch`
 /// serves them. Only the server needs a schema of the arguments and of the result; a client makes do with serde.
-///
-/// ```
-/// use qmp_proto::{CommandType, Json, command_types};
-///
-/// command_types! {
-///     /// Changes the size of a block device.
-///     BlockResize = "block_resize" {
-///         node_name: String,
-///         size: i64,
-///     };
-/// }
-///
-/// assert_eq!(BlockResize::DOCUMENTATION, Some("Changes the size of a block device."));
-/// let new = BlockResize { node_name: "disk0".to_owned(), size: 512 };
-/// let text = BlockResize::encode_arguments(&new)?.unwrap();
-/// assert_eq!(text.as_str(), r#"{"node-name": "disk0", "size": 512}"#);
-/// assert_eq!(BlockResize::decode_result(&Json::EMPTY_OBJECT), Ok(()));
-/// # Ok::<(), qmp_proto::EncodeError>(())
-/// ```
 pub trait CommandType {
     /// The name on the wire.
     const NAME: &'static str;

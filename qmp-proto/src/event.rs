@@ -34,20 +34,6 @@ impl Timestamp {
 }
 
 /// Something that happened; sent to every client that has completed negotiation.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use qmp_proto::{Event, Layout, Timestamp};
-///
-/// let timestamp = Timestamp::from_unix(Duration::from_micros(1_000_002));
-/// let mut out = String::new();
-/// Event::new("STOP", None, timestamp).write(Layout::Compact, &mut out);
-/// assert_eq!(
-///     out,
-///     "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"STOP\"}\r\n"
-/// );
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {

@@ -105,21 +105,6 @@ impl From<String> for Capability {
 }
 
 /// The first message of a connection: the server's version, and what can be enabled.
-///
-/// ```
-/// use qmp_proto::{Capability, Greeting, Layout, Version};
-///
-/// let greeting = Greeting::new(Version::new(10, 0, 2, "Debian"), vec![Capability::OOB]);
-/// let mut out = String::new();
-/// greeting.write(Layout::Compact, &mut out);
-/// assert_eq!(
-///     out,
-///     "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 2, \"minor\": 0, \"major\": 10}, \
-///      \"package\": \"Debian\"}, \"capabilities\": [\"oob\"]}}\r\n"
-/// );
-/// assert_eq!(greeting.version.to_string(), "10.0.2 (Debian)");
-/// assert_eq!(Capability::from("oob"), Capability::OOB);
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Greeting {

@@ -7,16 +7,6 @@
 /// Passing a limit is an error response like any other: what was read of the message is dropped, and
 /// reading goes on with the next byte (in 11.1, the rest of the message is skipped first). White space
 /// counts towards no limit; no more than one byte of it is kept between two tokens.
-///
-/// ```
-/// use qmp_proto::{Dialect, Limits, Reader};
-///
-/// let limits = Limits { nesting: 2, ..Limits::default() };
-/// let mut reader = Reader::new(Dialect::default(), limits);
-/// let mut input: &[u8] = b"[[[";
-/// let error = reader.read(&mut input).unwrap().unwrap_err();
-/// assert_eq!(error.to_string(), "JSON nesting depth limit exceeded");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// The size of all tokens of a message together must stay *below* this number of bytes, and no

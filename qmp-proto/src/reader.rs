@@ -356,29 +356,12 @@ impl Reader {
     }
 
     /// Whether nothing of a message has been read that is not complete.
-    ///
-    /// ```
-    /// let mut reader = qmp_proto::Reader::default();
-    /// assert!(reader.read(&mut &b"  {'execute'"[..]).is_none());
-    /// assert!(!reader.is_idle(), "a stream that ends here ends within a message");
-    /// assert!(reader.read(&mut &b": 'stop'}"[..]).is_some());
-    /// assert!(reader.is_idle());
-    /// ```
     pub fn is_idle(&self) -> bool {
         (self.spent || self.tokens.is_empty()) && self.lexer.is_between_tokens() && !self.skipping
     }
 
     /// How many bytes are kept of a message that is not complete, what is known of its tokens
     /// included.
-    ///
-    /// ```
-    /// let mut reader = qmp_proto::Reader::default();
-    /// assert_eq!(reader.kept(), 0);
-    /// assert!(reader.read(&mut &b"{'execute':"[..]).is_none());
-    /// assert!(reader.kept() >= 11);
-    /// assert!(reader.read(&mut &b" 'stop'}"[..]).is_some());
-    /// assert_eq!(reader.kept(), 0);
-    /// ```
     pub fn kept(&self) -> usize {
         let tokens = size_of_val(self.tokens.as_slice());
         if self.spent { 0 } else { self.buffer.len() + tokens + self.checker.kept() }
@@ -419,17 +402,6 @@ pub struct ReaderState {
 
 impl Reader {
     /// Returns the state of the reader, with which another one [goes on](Reader::resume).
-    ///
-    /// ```
-    /// use qmp_proto::{Limits, Reader};
-    ///
-    /// let mut reader = Reader::default();
-    /// assert!(reader.read(&mut &b"\n{'execute'"[..]).is_none());
-    /// let mut reader = Reader::resume(reader.state(), Limits::default()).unwrap();
-    /// let message = reader.read(&mut &b": 'stop'}"[..]).unwrap()?;
-    /// assert_eq!(message.as_bytes(), b"{'execute': 'stop'}");
-    /// # Ok::<(), qmp_proto::SyntaxError>(())
-    /// ```
     pub fn state(&self) -> ReaderState {
         let (count, buffer, offset) = match self.spent {
             true if self.skipping => (self.count.clone(), Vec::new(), 0),
@@ -486,18 +458,6 @@ impl Reader {
 ///
 /// What it means is found by [`to_value`](Message::to_value), [`Request::parse`](crate::Request::parse)
 /// or [`ServerMessage::parse`](crate::ServerMessage::parse).
-///
-/// ```
-/// use qmp_proto::{Reader, SyntaxErrorKind};
-///
-/// let mut reader = Reader::default();
-/// let mut input: &[u8] = b"{'id' 1} {'id': 2}";
-/// let first = reader.read(&mut input).unwrap()?;
-/// assert_eq!(first.to_value().unwrap_err().kind, SyntaxErrorKind::MissingColon);
-/// let second = reader.read(&mut input).unwrap()?;
-/// assert_eq!(second.to_value()?.to_string(), r#"{"id": 2}"#);
-/// # Ok::<(), qmp_proto::SyntaxError>(())
-/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'r> {
     text: &'r [u8],
@@ -508,14 +468,6 @@ pub struct Message<'r> {
 impl<'r> Message<'r> {
     /// The message as it came, for passing it on. White space between two tokens is as in the input, or
     /// has been shortened to its first byte.
-    ///
-    /// ```
-    /// let mut reader = qmp_proto::Reader::default();
-    /// let mut input: &[u8] = b"  {'execute':  'stop'}  {";
-    /// let message = reader.read(&mut input).unwrap()?;
-    /// assert_eq!(message.as_bytes(), b"{'execute':  'stop'}");
-    /// # Ok::<(), qmp_proto::SyntaxError>(())
-    /// ```
     pub fn as_bytes(&self) -> &'r [u8] {
         self.text
     }

@@ -8,19 +8,6 @@ use crate::{Error, Json, Layout, Value};
 ///
 /// A command without success response (QAPI's `'success-response': false`) has no `Response` when
 /// it succeeds.
-///
-/// ```
-/// use qmp_proto::{Error, Json, Layout, Response};
-///
-/// let mut out = String::new();
-/// Response::new(Some(7.into()), Ok(Json::EMPTY_OBJECT)).write(Layout::Compact, &mut out);
-/// Response::new(None, Err(Error::generic("no medium"))).write(Layout::Compact, &mut out);
-/// assert_eq!(
-///     out,
-///     "{\"return\": {}, \"id\": 7}\r\n\
-///      {\"error\": {\"class\": \"GenericError\", \"desc\": \"no medium\"}}\r\n"
-/// );
-/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Response {

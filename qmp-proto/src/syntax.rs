@@ -12,18 +12,6 @@ const LONGEST_MESSAGE: usize = 1023;
 /// A message is not JSON as QEMU understands it, or too large.
 ///
 /// Displays as the description that QEMU gives in its error response.
-///
-/// ```
-/// use qmp_proto::{Location, Reader, SyntaxErrorKind};
-///
-/// let mut reader = Reader::default();
-/// let message = reader.read(&mut &b"{'execute' 'stop'}"[..]).unwrap()?;
-/// let error = message.to_value().unwrap_err();
-/// assert_eq!(error.kind, SyntaxErrorKind::MissingColon);
-/// assert_eq!(error.location, Some(Location { line: 1, column: 12 }));
-/// assert_eq!(error.to_string(), "1:12: JSON parse error, expecting ':'");
-/// # Ok::<(), qmp_proto::SyntaxError>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
     /// What is wrong.

@@ -12,24 +12,6 @@ use crate::{Mode, ProducerStats};
 ///
 /// Dropping it closes it: its queued items are dropped, and nobody else's. Items that have been
 /// popped are not affected.
-///
-/// ```
-/// use qmp_queue::{Mode, PushError, Pushed, Queue};
-///
-/// let queue = Queue::new();
-/// let producer = queue.register(Mode::UpTo(2.try_into().unwrap()));
-/// assert_eq!(producer.push('a'), Ok(Pushed::Ready));
-/// assert_eq!(producer.push('b'), Ok(Pushed::Suspended));
-/// assert_eq!(producer.push('c'), Err(PushError::Full('c')));
-///
-/// let popped = queue.try_pop().unwrap();
-/// assert_eq!(popped.item, 'a');
-/// assert_eq!(popped.resume.unwrap().producer(), producer.id());
-/// assert_eq!(producer.push('c'), Ok(Pushed::Suspended));
-///
-/// drop(producer);
-/// assert!(queue.is_empty());
-/// ```
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
     key: Key,
@@ -99,24 +81,6 @@ impl<T> Producer<T> {
     /// Makes this producer's [group](crate::Queue::register_in) pay for an item that costs more than others: as many pops of
     /// other groups' items go before its next one, if these wait. Without others it does not wait. Charges add up, and are
     /// forgotten when the group's last producer is closed.
-    ///
-    /// ```
-    /// use qmp_queue::{Mode, Queue};
-    ///
-    /// let queue = Queue::new();
-    /// let groups = [1, 2].map(|group| queue.register_in(group, Mode::default()));
-    /// let [large, small] = &groups;
-    /// let _ = large.push("large")?;
-    /// assert_eq!(queue.try_pop().unwrap().item, "large");
-    /// large.charge(2);
-    /// for _ in 0..3 {
-    ///     let _ = small.push("small")?;
-    /// }
-    /// let _ = large.push("large")?;
-    /// let order: Vec<_> = std::iter::from_fn(|| queue.try_pop()).map(|popped| popped.item).collect();
-    /// assert_eq!(order, ["small", "small", "large", "small"]);
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
     pub fn charge(&self, turns: u32) {
         self.shared.lock().fair.charge(self.key, turns);
     }

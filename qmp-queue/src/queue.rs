@@ -17,22 +17,6 @@ use crate::{Mode, Producer, ProducerStats, Ticket};
 /// A clone is another handle to the same queue. When the last one is dropped, the queue is
 /// [closed](Queue::close) and what was queued is dropped, since nobody could pop it any more.
 /// Producers and tickets do not keep a queue open.
-///
-/// ```
-/// use qmp_queue::{Mode, Queue};
-///
-/// let queue = Queue::new();
-/// let busy = queue.register(Mode::default());
-/// let other = queue.register(Mode::default());
-/// for n in 0..3 {
-///     let _ = busy.push(format!("busy {n}"))?;
-/// }
-/// let _ = other.push("other 0".to_owned())?;
-///
-/// let order: Vec<_> = std::iter::from_fn(|| queue.try_pop()).map(|popped| popped.item).collect();
-/// assert_eq!(order, ["other 0", "busy 0", "busy 1", "busy 2"]);
-/// # Ok::<(), qmp_queue::PushError<String>>(())
-/// ```
 pub struct Queue<T> {
     shared: Arc<Shared<T>>,
     handles: Arc<Handles<T>>,
@@ -85,21 +69,6 @@ impl<T> Queue<T> {
     /// Registers a producer like [`register`](Queue::register), in a group. Groups are served in turn, the least recently
     /// served first, however many producers they have; within a group, its producers are served as without groups.
     /// Producers that are registered without one are a group of their own.
-    ///
-    /// ```
-    /// use qmp_queue::{Mode, Queue};
-    ///
-    /// let queue = Queue::new();
-    /// let many: Vec<_> = (0..100).map(|_| queue.register_in(1, Mode::OneInProgress)).collect();
-    /// let one = queue.register_in(2, Mode::OneInProgress);
-    /// for producer in &many {
-    ///     producer.push("one of many")?;
-    /// }
-    /// one.push("the only one")?;
-    /// let popped = [queue.try_pop().unwrap().item, queue.try_pop().unwrap().item];
-    /// assert!(popped.contains(&"the only one"));
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
     pub fn register_in(&self, group: u64, mode: Mode) -> Producer<T> {
         self.register_as(Some(group), mode, None)
     }
@@ -112,22 +81,6 @@ impl<T> Queue<T> {
     /// the hook may use the queue and the producer. Other operations may have suspended the producer
     /// again by then. If the hook panics, Rust's panic hook reports that, and the operation succeeds
     /// all the same.
-    ///
-    /// ```
-    /// use std::sync::mpsc;
-    ///
-    /// use qmp_queue::{Mode, Pushed, Queue};
-    ///
-    /// let (resumed, resumes) = mpsc::channel();
-    /// let queue = Queue::new();
-    /// let hook = move |_| resumed.send("go on").unwrap();
-    /// let producer = queue.register_with_hook(Mode::OneInProgress, hook);
-    ///
-    /// assert_eq!(producer.push("item")?, Pushed::Suspended);
-    /// drop(queue.try_pop());
-    /// assert_eq!(resumes.try_recv(), Ok("go on"));
-    /// # Ok::<(), qmp_queue::PushError<&str>>(())
-    /// ```
     pub fn register_with_hook(
         &self,
         mode: Mode,
@@ -155,20 +108,6 @@ impl<T> Queue<T> {
     /// Takes an item like [`try_pop`](Queue::try_pop), and waits until there is one. Returns `None`
     /// when there will never be one: the queue is [closed](Queue::close), or
     /// [finished](Queue::finish) and empty.
-    ///
-    /// ```
-    /// let queue = qmp_queue::Queue::new();
-    /// let worker = {
-    ///     let queue = queue.clone();
-    ///     std::thread::spawn(move || std::iter::from_fn(|| queue.pop()).map(|popped| popped.item).sum())
-    /// };
-    /// let producer = queue.register(Default::default());
-    /// let _ = producer.push(3)?;
-    /// let _ = producer.push(4)?;
-    /// queue.finish();
-    /// assert_eq!(worker.join().ok(), Some(7));
-    /// # Ok::<(), qmp_queue::PushError<i32>>(())
-    /// ```
     pub fn pop(&self) -> Option<Popped<T>> {
         let mut state = self.shared.lock();
         loop {
@@ -248,15 +187,6 @@ impl<T> Queue<T> {
     /// order.
     ///
     /// `look` is called with the queue locked: it must neither block nor use the queue.
-    ///
-    /// ```
-    /// use qmp_queue::{Mode, Queue};
-    ///
-    /// let queue = Queue::new();
-    /// let producer = queue.register(Mode::default());
-    /// producer.push("stop").unwrap();
-    /// assert_eq!(queue.look(|item| item.len()), [4]);
-    /// ```
     pub fn look<R>(&self, look: impl FnMut(&T) -> R) -> Vec<R> {
         self.shared.lock().fair.items().map(look).collect()
     }

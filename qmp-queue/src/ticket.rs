@@ -14,22 +14,6 @@ use crate::shared::{Shared, deliver};
 /// [`Mode::Serial`](crate::Mode::Serial), its other items are held back until then. Dropping a
 /// ticket marks the item done, too, so a consumer that panics blocks nobody; the [`Resume`] then
 /// goes to the producer's [hook](crate::Queue::register_with_hook), if it has one.
-///
-/// ```
-/// use qmp_queue::{Mode, Pushed, Queue};
-///
-/// let queue = Queue::new();
-/// let producer = queue.register(Mode::OneInProgress);
-/// assert_eq!(producer.push("item"), Ok(Pushed::Suspended));
-///
-/// let popped = queue.try_pop().unwrap();
-/// assert_eq!(popped.resume, None);
-/// assert!(producer.is_suspended(), "the item is in progress");
-///
-/// let resume = popped.ticket.done().unwrap();
-/// assert_eq!(resume.producer(), producer.id());
-/// assert!(!producer.is_suspended());
-/// ```
 #[must_use = "dropping a ticket marks its item as done"]
 pub struct Ticket<T> {
     /// `Some` until the item is done, if its producer counts items in progress.

@@ -128,25 +128,6 @@ impl Audit {
     /// Hides the values of members whose names match, too: of arguments, at any depth. In patterns, `*` stands
     /// for any text and `?` for any character; `_` is like `-`, and an upper case letter like a lower case one.
     ///
-    /// ```
-    /// use qmp_dispatch::{LocalClient, Registry};
-    /// use qmp_server::Audit;
-    ///
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("audit.jsonl");
-    /// let mut audit = Audit::open(&path)?;
-    /// audit.hide("*-pin")?;
-    /// let mut registry = Registry::new();
-    /// audit.register(&mut registry);
-    ///
-    /// let client = LocalClient::new(registry);
-    /// client.ask("{'execute': 'x-unlock', 'arguments': {'sim-pin': 1234}}");
-    /// audit.finish();
-    /// let lines = std::fs::read_to_string(path)?;
-    /// assert!(lines.contains(r#""arguments": {"sim-pin": "***"}"#));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// [`PatternError`] if no name could match.
@@ -165,19 +146,6 @@ impl Audit {
     }
 
     /// Opens the file anew, which somebody has moved away. If that fails, the old one goes on.
-    ///
-    /// ```
-    /// use qmp_server::Audit;
-    ///
-    /// let folder = tempfile::tempdir()?;
-    /// let path = folder.path().join("audit.jsonl");
-    /// let audit = Audit::open(&path)?;
-    /// std::fs::rename(&path, folder.path().join("yesterday.jsonl"))?;
-    /// audit.reopen();
-    /// audit.finish();
-    /// assert!(path.exists());
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn reopen(&self) {
         self.file.queue.reopen();
     }
@@ -216,29 +184,6 @@ pub(crate) fn line_of(request: &qmp_dispatch::proto::Request, error: Error) -> S
 impl Server {
     /// Has an audit tell of those who are not let in, too, and why. What clients do is told by
     /// [registering](Audit::register) it.
-    ///
-    /// ```
-    /// use std::os::unix::net::UnixStream;
-    ///
-    /// use qmp_dispatch::proto::Layout;
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// use qmp_server::{Audit, Limits};
-    /// # use qmp_server::{Server, system_time, version};
-    ///
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("audit.jsonl");
-    /// let audit = Audit::open(&path)?;
-    /// let mut limits = Limits::default();
-    /// limits.per_server.monitors = 0;
-    /// let server = Server::new(dispatcher).limits(limits).audit(&audit);
-    ///
-    /// let (stream, _client) = UnixStream::pair()?;
-    /// server.serve(Box::new(stream), Layout::Compact).spawn()?.wait();
-    /// audit.finish();
-    /// assert!(std::fs::read_to_string(path)?.contains(r#""kind": "connection-refused""#));
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn audit(self, audit: &Audit) -> Server {
         let (queue, machine) = (Arc::clone(&audit.file.queue), audit.machine.clone());
         self.on_refusal(move |peer, why, reason| {

@@ -68,19 +68,6 @@ impl DeadlineProfile {
     }
 
     /// Gives a monitor this profile, unless its listener or its client's role has one.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use qmp_dispatch::{Deadlines, Locals, Registry};
-    /// use qmp_server::DeadlineProfile;
-    ///
-    /// let mut registry = Registry::new();
-    /// registry.each_monitor(|locals| DeadlineProfile::Qemu.given_to(locals));
-    /// # let locals = DeadlineProfile::Off.given_to(Locals::default());
-    /// # let locals = DeadlineProfile::Qemu.given_to(locals);
-    /// # assert_eq!(locals.get::<Deadlines>().unwrap().of("query-status"), None);
-    /// ```
     pub fn given_to(self, locals: Locals) -> Locals {
         with_profile(locals, move || Some(self))
     }

@@ -4,15 +4,6 @@
 use crate::steps;
 
 /// No name of a command, an event or a member could match this.
-///
-/// ```
-/// # #[cfg(feature = "roles")] {
-/// use qmp_server::{Role, RoleError};
-///
-/// let Err(RoleError::Pattern(error)) = Role::observer().allow("query status") else { panic!() };
-/// assert_eq!(error.pattern(), "query status");
-/// # }
-/// ```
 #[cfg(any(feature = "audit", feature = "roles"))]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no pattern of names: letters, digits, '-', '_', '.', '*' and '?'")]

@@ -63,17 +63,6 @@ pub struct MachineOptions {
 /// # Errors
 ///
 /// [`RegisterError`] if the registry has a command or event of the same name already.
-///
-/// ```
-/// use qmp_dispatch::{LocalClient, Registry};
-/// use qmp_server::{MachineOptions, register_machine};
-///
-/// let mut registry = Registry::new();
-/// register_machine(&mut registry, MachineOptions::default())?;
-/// let said = LocalClient::new(registry).ask("{'execute': 'query-status'}");
-/// assert_eq!(said, [r#"{"return": {"status": "running", "running": true}}"#]);
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub fn register_machine(
     registry: &mut Registry,
     options: MachineOptions,

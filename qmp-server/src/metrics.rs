@@ -86,14 +86,6 @@ impl Metrics {
 
     /// Looks for mistakes that can be found without listening, like [`Listen::verify`].
     ///
-    /// ```
-    /// use qmp_server::Metrics;
-    ///
-    /// assert!(Metrics::verify(&"tcp:127.0.0.1:0".parse()?).is_ok());
-    /// assert!(Metrics::verify(&"stdio".parse()?).is_err());
-    /// # Ok::<(), qmp_server::AddressError>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// That of [`serve`](Metrics::serve) for the same mistake.
@@ -292,14 +284,6 @@ impl MetricsOfAll {
 
 impl Server {
     /// What the server tells of itself, now and when it runs.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let metrics = Server::new(dispatcher).metrics();
-    /// assert!(metrics.text().contains("qmp_server_greeted_clients_total 0"));
-    /// ```
     pub fn metrics(&self) -> Metrics {
         Metrics::new(self.observed(), self.dispatcher())
     }
@@ -307,19 +291,6 @@ impl Server {
 
 impl Control {
     /// What the server tells of itself in figures; `None` once it has ended.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let server = Server::new(dispatcher).stay().spawn()?;
-    /// let control = server.control();
-    /// let metrics = control.metrics().expect("the server runs");
-    /// assert!(metrics.text().contains("qmp_server_clients 0"));
-    /// # control.shutdown();
-    /// # server.wait();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn metrics(&self) -> Option<Metrics> {
         let server = self.server()?;
         Some(Metrics::new(&server.observed, &server.dispatcher))

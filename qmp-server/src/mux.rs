@@ -151,14 +151,6 @@ impl Mux {
     /// A mux in front of the server at this address, which need not be there yet. An inherited connection (`fd:`, `systemd:`)
     /// cannot be made again: the mux [shuts down](Mux::shutdown) when it has ended.
     ///
-    /// ```
-    /// use qmp_server::{Address, Mux};
-    ///
-    /// assert!(Mux::new("unix:/run/vm0/qemu.sock".parse()?).is_ok());
-    /// assert!(Mux::new(Address::Stdio.into()).is_err());
-    /// # Ok::<(), qmp_server::AddressError>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// Those of [`Dial::verify`].
@@ -245,17 +237,6 @@ impl Mux {
     /// [`register_status`], goes to the upstream server. Another one for operators is
     /// `__org.qmp-server_query-upstream`, with the [`UpstreamStatus`].
     ///
-    /// ```
-    /// use qmp_dispatch::LocalClient;
-    /// use qmp_server::Mux;
-    ///
-    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
-    /// let client = LocalClient::new(mux.registry()?);
-    /// let said = client.ask("{'execute': '__org.qmp-server_query-upstream'}");
-    /// assert!(said[0].contains(r#""connected": false"#));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// None that could occur: what is registered has names and types of its own.
@@ -316,14 +297,6 @@ impl Mux {
 
     /// Takes over a connection that is inherited, if the upstream server is at `fd:` or `systemd:`, or listens for a server that
     /// connects ([`Dial::In`]), so that a mistake shows before clients can come. Otherwise this happens when the mux serves.
-    ///
-    /// ```
-    /// use qmp_server::Mux;
-    ///
-    /// let error = Mux::new("fd:1000000".parse()?)?.open().unwrap_err();
-    /// assert_eq!(error.to_string(), "fd:1000000: there is no such descriptor");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     ///
     /// # Errors
     ///
@@ -414,17 +387,6 @@ impl Mux {
 
     /// Has the figures of the server for the clients tell of the upstream server, too, from now on; otherwise they do when
     /// the mux [serves](Mux::serve).
-    ///
-    /// ```
-    /// use qmp_dispatch::Dispatcher;
-    /// use qmp_server::{Mux, Server, system_time, version};
-    ///
-    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
-    /// let server = Server::new(Dispatcher::new(mux.registry()?, version(), system_time));
-    /// mux.report_to(&server.metrics());
-    /// assert!(server.metrics().text().contains("qmp_server_upstream_connected 0"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[cfg(feature = "metrics")]
     pub fn report_to(&self, metrics: &Metrics) {
         let shared = Arc::clone(&self.shared);
@@ -443,15 +405,6 @@ impl Mux {
     /// Sets how long a command may be unanswered before the log and [`UpstreamStatus::hangs`] say that the upstream server
     /// hangs. By default, as long as [`DeadlineProfile::Qemu`](crate::DeadlineProfile::Qemu) has for the command that was sent
     /// first of those that are unanswered. To be called before the mux serves.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use qmp_server::Mux;
-    ///
-    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?.hang_after(Duration::from_secs(5));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn hang_after(self, after: Duration) -> Mux {
         let _ = self.shared.hang_after.set(after);
         self
@@ -477,13 +430,6 @@ impl Mux {
 
     /// Speaks to an upstream server at a Unix socket only if it is a process of this user. To be called before the mux
     /// serves.
-    ///
-    /// ```
-    /// use qmp_server::Mux;
-    ///
-    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?.only_of_user(107);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn only_of_user(self, uid: u32) -> Mux {
         let _ = self.shared.peer.set(uid);
         self
@@ -523,14 +469,6 @@ impl Mux {
 
     /// Whether the mux has ended because its upstream server was lost ([`UpstreamLost::Exit`]), and not because that has
     /// ended as it was told to, or the mux was [shut down](Mux::shutdown).
-    ///
-    /// ```
-    /// use qmp_server::Mux;
-    ///
-    /// let mux = Mux::new("unix:/run/vm0/qemu.sock".parse()?)?;
-    /// assert!(!mux.has_lost_upstream());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn has_lost_upstream(&self) -> bool {
         self.shared.lost.load(Ordering::SeqCst)
     }
@@ -551,15 +489,6 @@ impl Mux {
     }
 
     /// What the upstream server does: what `__org.qmp-server_query-upstream` returns.
-    ///
-    /// ```
-    /// use qmp_server::Mux;
-    ///
-    /// let mux = Mux::named("vm0", "unix:/run/vm0/qemu.sock".parse()?)?;
-    /// let status = mux.status();
-    /// assert_eq!((status.machine.as_deref(), status.connected), (Some("vm0"), false));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn status(&self) -> UpstreamStatus {
         self.shared.status()
     }

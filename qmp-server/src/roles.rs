@@ -144,15 +144,6 @@ impl Roles {
 
     /// The role of this name, such as one that a [`Listen`](crate::Listen) names.
     ///
-    /// ```
-    /// use qmp_server::Roles;
-    ///
-    /// let roles = Roles::default();
-    /// assert!(roles.find("operator")?.allows_command("cont"));
-    /// assert!(roles.find("janitor").is_err());
-    /// # Ok::<(), qmp_server::RoleError>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// [`RoleError::Unknown`] if there is none.
@@ -205,21 +196,6 @@ impl Roles {
 
     /// Gives all clients of a registry's servers their roles, but for those that have
     /// [been given](Registry::each_monitor) an `Arc<Role>` already. To be called once; what is returned can replace them.
-    ///
-    /// ```
-    /// use qmp_dispatch::{LocalClient, Registry};
-    /// use qmp_server::{MachineOptions, Roles, register_machine};
-    ///
-    /// let mut roles = Roles::default();
-    /// roles.set_default("observer")?;
-    /// let mut registry = Registry::new();
-    /// register_machine(&mut registry, MachineOptions::default())?;
-    /// roles.register(&mut registry);
-    ///
-    /// let said = LocalClient::new(registry).ask("{'execute': 'quit'}");
-    /// assert!(said[0].contains("The command quit has been disabled for this instance"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn register(self, registry: &mut Registry) -> RolesInForce {
         let in_force = RolesInForce::new(self);
         let roles = in_force.clone();

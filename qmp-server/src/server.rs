@@ -182,19 +182,6 @@ impl Server {
     /// is for loopback addresses unless [`Listen::insecure`] is set. With a [role](Listen::role) that is not given, because
     /// there are no roles or none of this name, nobody is served there.
     ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Address, Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher)
-    ///     .listen(&"tcp:127.0.0.1:0".parse()?)?
-    ///     .listen(&"tcp:127.0.0.1:0,pretty=on".parse()?)?;
-    /// for address in server.addresses() {
-    ///     assert!(matches!(address, Address::Tcp { port: 1.., .. }), "{address}");
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// [`ListenError`], among others if another server listens there.
@@ -398,19 +385,6 @@ impl Server {
     }
 
     /// Accepts clients from a listener of the embedder's own, over any transport. It is made non-blocking.
-    ///
-    /// ```
-    /// use std::net::TcpListener;
-    ///
-    /// use qmp_dispatch::proto::{Dialect, Layout};
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    ///
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let listener = TcpListener::bind("127.0.0.1:0")?;
-    /// let server = Server::new(dispatcher).accept_from(Box::new(listener), Layout::Pretty);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn accept_from(mut self, listener: Box<dyn Listener>, layout: Layout) -> Server {
         let origin = Origin { listener: Some(self.listening.len()), ..Origin::new(layout) };
         self.listening.push(Listening::new(listener, origin));
@@ -418,27 +392,6 @@ impl Server {
     }
 
     /// Serves a connection that exists already, over any transport. It is made non-blocking.
-    ///
-    /// ```
-    /// use std::io::Read;
-    /// use std::os::unix::net::UnixStream;
-    ///
-    /// use qmp_dispatch::proto::{Dialect, Layout};
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    ///
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let (stream, mut client) = UnixStream::pair()?;
-    /// let server = Server::new(dispatcher).serve(Box::new(stream), Layout::Compact).spawn()?;
-    ///
-    /// let mut greeting = [0; 7];
-    /// client.read_exact(&mut greeting)?;
-    /// assert_eq!(&greeting, br#"{"QMP":"#);
-    /// // Nobody else can come, so the server ends with this client.
-    /// drop(client);
-    /// server.wait();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn serve(mut self, connection: Box<dyn Transport>, layout: Layout) -> Server {
         self.connections.push((connection, Origin::new(layout)));
         self
@@ -463,16 +416,6 @@ impl Server {
     /// A server that listens nowhere ends with its last connection, or at once if it has none, unless it is to
     /// [stay](Server::stay).
     ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
-    /// server.control().shutdown();
-    /// server.wait();
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// If the system refuses threads or descriptors.
@@ -490,17 +433,6 @@ impl Server {
     }
 
     /// Runs the server, and leaves in-band commands to a poll loop of the embedder's.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.embed()?;
-    /// assert!(!server.dispatch_one(), "nobody has asked for anything");
-    /// server.control().shutdown();
-    /// server.wait();
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     ///
     /// # Errors
     ///

@@ -13,22 +13,6 @@ use crate::{Dispatcher, EmitError, EventType, Monitor};
 
 /// The context of an async handler: a [`Context`](crate::Context) that is owned, and notified when nobody waits for
 /// the response any more. Cloning gives another handle.
-///
-/// ```
-/// use std::thread;
-///
-/// use qmp_dispatch::proto::Error;
-/// use qmp_dispatch::{AsyncContext, LocalClient, Registry, Task};
-///
-/// let mut registry = Registry::new();
-/// registry.set_executor(|task: Task| _ = thread::spawn(|| task.run()));
-/// registry.async_command("x-who-asks", |context: AsyncContext| async move {
-///     Ok::<_, Error>(format!("monitor {}", context.monitor().id()))
-/// })?;
-/// let said = LocalClient::new(registry).ask("{'execute': 'x-who-asks'}");
-/// assert_eq!(said, [r#"{"return": "monitor 1"}"#]);
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 #[derive(Clone)]
 pub struct AsyncContext {
     monitor: Arc<Monitor>,

@@ -28,37 +28,6 @@ use crate::qapi::decode;
 /// - `Fn(AsyncContext) -> F` or `Fn(Arc<S>, AsyncContext) -> F` without,
 ///
 /// where `F: Future<Output = Result<T, E>>`. Implemented for all such functions.
-///
-/// ```
-/// use std::sync::Arc;
-///
-/// use qmp_dispatch::proto::Error;
-/// use qmp_dispatch::{AsyncContext, Registry, Task, qapi_types};
-///
-/// qapi_types! {
-///     struct Balloon {
-///         value: u64,
-///     }
-/// }
-///
-/// struct Guest;
-///
-/// impl Guest {
-///     async fn balloon(self: Arc<Self>, _: AsyncContext, new: Balloon) -> Result<(), Error> {
-///         self.inflate(new.value).await?;
-///         Ok(())
-///     }
-///
-///     async fn inflate(&self, _bytes: u64) -> Result<(), Error> {
-///         Ok(())
-///     }
-/// }
-///
-/// let mut registry = Registry::new();
-/// registry.set_executor(|task: Task| _ = std::thread::spawn(|| task.run()));
-/// registry.with(Arc::new(Guest)).async_command("balloon", Guest::balloon)?;
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 #[diagnostic::on_unimplemented(
     message = "this cannot serve an async command",
     label = "not of the form `async fn(AsyncContext, A) -> Result<T, E>`, or without `A`",

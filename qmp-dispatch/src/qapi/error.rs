@@ -4,19 +4,6 @@
 /// A Rust type cannot be expressed in QAPI. Returned when a command or event is registered.
 ///
 /// Displays as the type, the place within it, and the problem.
-///
-/// ```
-/// use qmp_dispatch::qapi::{Problem, arguments_of};
-///
-/// #[derive(schemars::JsonSchema)]
-/// struct Move {
-///     to: (i64, i64),
-/// }
-///
-/// let error = arguments_of::<Move>().unwrap_err();
-/// assert_eq!(error.problem, Problem::Tuple);
-/// assert_eq!(error.to_string(), "Move cannot be expressed in QAPI: at Move.to: a tuple or array of fixed length");
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{type_name} cannot be expressed in QAPI: at {place}: {problem}")]
 #[non_exhaustive]

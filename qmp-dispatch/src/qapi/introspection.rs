@@ -75,23 +75,6 @@ impl<'a> EventInfo<'a> {
 /// the same shape are one, whichever Rust types they come from; if one of them makes a member
 /// optional, it is. Names of types are masked, as clients must not depend on them: decimal numbers
 /// in the order of first use.
-///
-/// ```
-/// use qmp_dispatch::qapi::{Arguments, CommandInfo, Introspection, type_of};
-///
-/// #[derive(schemars::JsonSchema)]
-/// struct StatusInfo {
-///     running: bool,
-/// }
-///
-/// let mut introspection = Introspection::new();
-/// let status = type_of::<StatusInfo>()?;
-/// introspection.command(&CommandInfo::new("query-status", &Arguments::none(), &status));
-/// assert!(introspection.to_json().as_str().starts_with(
-///     r#"[{"name": "query-status", "ret-type": "1", "meta-type": "command", "arg-type": "0"}, "#
-/// ));
-/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-/// ```
 #[derive(Debug, Default)]
 pub struct Introspection {
     entities: Vec<Entity>,

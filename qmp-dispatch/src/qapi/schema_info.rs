@@ -5,18 +5,6 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 /// One entry of the result of `query-qmp-schema`. Mirrors `SchemaInfo` of QEMU's `qapi/introspect.json`.
-///
-/// ```
-/// use qmp_dispatch::Registry;
-/// use qmp_dispatch::qapi::MetaType;
-///
-/// let entries = Registry::new().introspection().unmasked(true).finish();
-/// let entry = |name| entries.iter().find(|entry| entry.name == name).unwrap();
-/// let MetaType::Command { ret_type, allow_oob, .. } = &entry("query-version").meta else { panic!() };
-/// assert_eq!((ret_type.as_str(), *allow_oob), ("VersionInfo", false));
-/// let MetaType::Object { members, .. } = &entry("VersionInfo").meta else { panic!() };
-/// assert_eq!((members[1].name.as_str(), members[1].type_name.as_str()), ("package", "str"));
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(extend("x-qapi-order" = ["name", "meta-type", "features"]))]
 #[schemars(extend("x-qapi-tag-type" = "SchemaMetaType"))]

@@ -23,21 +23,6 @@ use super::{probe, unsigned};
 /// data of events.
 ///
 /// Made by [`type_of`]. Cheap to clone.
-///
-/// ```
-/// use qmp_dispatch::qapi::type_of;
-///
-/// /// How the machine is.
-/// #[derive(schemars::JsonSchema)]
-/// struct StatusInfo {
-///     running: bool,
-/// }
-///
-/// let ty = type_of::<StatusInfo>()?;
-/// assert_eq!((ty.name().as_str(), ty.is_object()), ("StatusInfo", true));
-/// assert_eq!(ty.documentation(), Some("How the machine is."));
-/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct Type {
     pub(crate) model: Arc<Model>,
@@ -162,24 +147,6 @@ impl Type {
 
     /// Returns a result or data of this type as clients get it: without members that the policy hides. The other members
     /// keep their order.
-    ///
-    /// ```
-    /// use qmp_dispatch::qapi::{OutputPolicy, Policy, type_of};
-    /// use qmp_proto::Json;
-    ///
-    /// #[derive(serde::Serialize, schemars::JsonSchema)]
-    /// struct Info {
-    ///     name: String,
-    ///     #[schemars(extend("x-qapi-features" = ["unstable"]))]
-    ///     score: u8,
-    /// }
-    ///
-    /// let policy = Policy { unstable_output: OutputPolicy::Hide, ..Policy::default() };
-    /// let info = Json::encode(&[Info { name: "n".into(), score: 7 }]).unwrap();
-    /// let shown = type_of::<Vec<Info>>()?.shown(&policy, info);
-    /// assert_eq!(shown.as_str(), r#"[{"name": "n"}]"#);
-    /// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-    /// ```
     #[must_use]
     pub fn shown(&self, policy: &Policy, json: Json) -> Json {
         if !self.hides(policy) {
@@ -234,28 +201,6 @@ impl Builtin {
 /// The QAPI type of the arguments of a command: an object.
 ///
 /// Made by [`arguments_of`]. Cheap to clone.
-///
-/// ```
-/// use qmp_dispatch::qapi::arguments_of;
-/// use qmp_proto::{Object, Value};
-///
-/// #[derive(serde::Deserialize, schemars::JsonSchema)]
-/// #[serde(rename_all = "kebab-case")]
-/// struct BlockResize {
-///     node_name: Option<String>,
-///     size: i64,
-/// }
-///
-/// let arguments = arguments_of::<BlockResize>()?;
-/// let mut object = Object::from_iter([("node-name", Value::from("disk0"))]);
-/// let missing = arguments.check(&object).unwrap_err();
-/// assert_eq!(missing.desc, "Parameter 'size' is missing");
-///
-/// object.insert("size", 1 << 20);
-/// let decoded: BlockResize = arguments.decode(object).unwrap();
-/// assert_eq!(decoded.size, 1 << 20);
-/// # Ok::<(), qmp_dispatch::qapi::SchemaError>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct Arguments(Type);
 

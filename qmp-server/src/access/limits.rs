@@ -50,15 +50,6 @@ pub struct Limits {
 }
 
 /// What several clients may take together. [`usize::MAX`] is no limit.
-///
-/// ```
-/// use qmp_server::{Limits, Quota};
-///
-/// let mut limits = Limits::default();
-/// assert_eq!(limits.per_user.requests, usize::MAX);
-/// limits.per_user = Quota::UNLIMITED;
-/// limits.per_user.requests = 16;
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quota {

@@ -85,13 +85,6 @@ impl EngineBuilder {
     /// Limits what the clients of one user may take of all servers of the engine together, besides the
     /// [limits](crate::Limits) of each server: so that the clients of one server leave enough to those of others. By
     /// default there is no such limit.
-    ///
-    /// ```
-    /// use qmp_server::{Engine, Limits};
-    ///
-    /// let engine = Engine::builder().per_user(Limits::default().per_user).start()?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn per_user(mut self, quota: Quota) -> EngineBuilder {
         self.per_user = quota;
         self

@@ -112,17 +112,6 @@ impl FdSetMember {
 /// # Errors
 ///
 /// [`RegisterError`] if the registry has one of the commands already.
-///
-/// ```
-/// use qmp_dispatch::{LocalClient, Registry};
-/// use qmp_server::register_descriptors;
-///
-/// let mut registry = Registry::new();
-/// register_descriptors(&mut registry)?;
-/// let said = LocalClient::new(registry).ask("{'execute': 'closefd', 'arguments': {'fdname': 'tap'}}");
-/// assert!(said[0].contains("File descriptor named 'tap' not found"));
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub fn register_descriptors(registry: &mut Registry) -> Result<(), RegisterError> {
     registry.command("getfd", getfd)?;
     registry.command("closefd", closefd)?;

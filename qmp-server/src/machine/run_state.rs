@@ -18,21 +18,6 @@ const POWERDOWN: EventType<()> = EventType::new("POWERDOWN");
 const RESET: EventType<Reset> = EventType::new("RESET");
 /// Tells that the machine, or a program without one, shuts down. The reference machine declares it;
 /// a program with commands of its own declares and emits it by itself, when somebody has said `quit`.
-///
-/// ```
-/// use qmp_dispatch::{Context, LocalClient, Registry};
-/// use qmp_server::{SHUTDOWN, Shutdown, ShutdownCause};
-///
-/// let mut registry = Registry::new();
-/// registry.event(&SHUTDOWN)?;
-/// registry.command("quit", |context: &Context| {
-///     context.emit(&SHUTDOWN, &Shutdown { guest: false, reason: ShutdownCause::HostQmpQuit })
-/// })?;
-/// let said = LocalClient::new(registry).ask("{'execute': 'quit'}");
-/// assert!(said[0].contains(r#""data": {"guest": false, "reason": "host-qmp-quit"}"#));
-/// assert_eq!(said[1], r#"{"return": {}}"#);
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub const SHUTDOWN: EventType<Shutdown> = EventType::new("SHUTDOWN");
 
 /// Whether a machine runs, and why not, as QAPI's `RunState`.
@@ -272,21 +257,6 @@ struct MachineState {
 /// # Errors
 ///
 /// [`RegisterError`] if the registry has one of them already.
-///
-/// ```
-/// use std::sync::Arc;
-///
-/// use qmp_dispatch::proto::Error;
-/// use qmp_dispatch::{Context, LocalClient, Registry};
-/// use qmp_server::{RunControl, RunState, register_run_state};
-///
-/// let mut registry = Registry::new();
-/// register_run_state(&mut registry, &Arc::new(RunControl::new(RunState::Running, ())))?;
-/// registry.remove_command("quit");
-/// registry.command("quit", |_: &Context| Err::<(), _>(Error::generic("Not today")))?;
-/// assert!(LocalClient::new(registry).ask("{'execute': 'quit'}")[0].contains("Not today"));
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub fn register_run_state(
     registry: &mut Registry,
     run_control: &Arc<RunControl>,

@@ -28,25 +28,6 @@ const MOST_CLIENTS: usize = 64;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves [`Metrics`](crate::Metrics) over HTTP until it is dropped.
-///
-/// ```
-/// use std::io::{Read, Write};
-/// use std::net::TcpStream;
-///
-/// use qmp_dispatch::{Dispatcher, Registry};
-/// use qmp_server::{Address, Server, system_time, version};
-///
-/// let server = Server::new(Dispatcher::new(Registry::new(), version(), system_time));
-/// let endpoint = server.metrics().serve(&"tcp:127.0.0.1:0".parse()?)?;
-/// let Address::Tcp { host, port } = endpoint.address() else { unreachable!() };
-///
-/// let mut client = TcpStream::connect((host.as_str(), *port))?;
-/// client.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
-/// let mut response = String::new();
-/// client.read_to_string(&mut response)?;
-/// assert!(response.contains("\nqmp_server_clients 0\n"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[must_use = "metrics are served until it is dropped"]
 pub struct MetricsEndpoint {
     address: Address,

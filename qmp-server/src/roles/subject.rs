@@ -16,15 +16,6 @@ use crate::transport::ExpectedName;
 /// Written `user:NAME` or `group:NAME`, by name or number, or as the name of a certificate: `dns:NAME`, `uri:URI`,
 /// `cn:NAME` for the common name, or `name:NAME` for a DNS name or, in certificates without alternative names, the common
 /// name.
-///
-/// ```
-/// use qmp_server::Subject;
-///
-/// let subject: Subject = "user:root".parse()?;
-/// assert_eq!(subject, "user:0".parse()?);
-/// assert!("user:no such user".parse::<Subject>().is_err());
-/// # Ok::<(), qmp_server::RoleError>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct Subject {
     text: String,

@@ -57,19 +57,6 @@ impl Control {
     /// answered, what is queued is answered with an error, clients get what is left for them, and
     /// all connections end. If a handler calls this, what its own client has queued is not answered
     /// at all, as in QEMU after `quit`.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let server = Server::new(dispatcher).stay().spawn()?;
-    /// let control = server.control();
-    /// control.shutdown();
-    /// control.shutdown();
-    /// server.wait();
-    /// assert!(control.status().is_none());
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn shutdown(&self) {
         if let Some(server) = self.server() {
             server.stop();
@@ -79,28 +66,6 @@ impl Control {
     /// Ends the connections of all clients, each when it has been sent what is left for it, or has had
     /// a second for reading that. What they have sent and was not executed yet is not answered.
     /// Others can connect.
-    ///
-    /// ```
-    /// use std::io::Read;
-    /// use std::os::unix::net::UnixStream;
-    ///
-    /// use qmp_dispatch::proto::Layout;
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let server = Server::new(dispatcher).stay().spawn()?;
-    /// let control = server.control();
-    /// let (stream, mut client) = UnixStream::pair()?;
-    /// control.serve(Box::new(stream), Layout::Compact)?;
-    /// control.disconnect_clients();
-    ///
-    /// let mut said = String::new();
-    /// client.read_to_string(&mut said)?;
-    /// assert!(said.starts_with(r#"{"QMP": "#));
-    /// # control.shutdown();
-    /// # server.wait();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn disconnect_clients(&self) {
         if let Some(server) = self.server() {
             server.disconnect_clients(Whom::All);
@@ -158,27 +123,6 @@ impl Control {
 
     /// Serves one more connection, over any transport.
     ///
-    /// ```
-    /// use std::io::ErrorKind;
-    /// use std::os::unix::net::UnixStream;
-    ///
-    /// use qmp_dispatch::proto::Layout;
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let server = Server::new(dispatcher).stay().spawn()?;
-    /// let control = server.control();
-    /// let (stream, client) = UnixStream::pair()?;
-    /// control.serve(Box::new(stream), Layout::Compact)?;
-    /// assert_eq!(control.clients().len(), 1);
-    ///
-    /// control.shutdown();
-    /// server.wait();
-    /// let too_late = control.serve(Box::new(client), Layout::Compact).unwrap_err();
-    /// assert_eq!(too_late.kind(), ErrorKind::NotConnected);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// [`NotConnected`](io::ErrorKind::NotConnected) if the server has ended, or what the system says
@@ -190,61 +134,16 @@ impl Control {
     }
 
     /// What the server does, in whole; `None` once it has ended.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let server = Server::new(dispatcher).stay().spawn()?;
-    /// let control = server.control();
-    /// let status = control.status().expect("the server runs");
-    /// assert_eq!((status.clients, status.refused), (0, 0));
-    /// # control.shutdown();
-    /// # server.wait();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn status(&self) -> Option<ServerStatus> {
         Some(self.server()?.status())
     }
 
     /// What each client does, in the order in which they have come.
-    ///
-    /// ```
-    /// use std::os::unix::net::UnixStream;
-    ///
-    /// use qmp_dispatch::proto::Layout;
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// # let server = Server::new(dispatcher).stay().spawn()?;
-    /// let control = server.control();
-    /// # let (stream, _client) = UnixStream::pair()?;
-    /// control.serve(Box::new(stream), Layout::Compact)?;
-    /// for client in control.clients() {
-    ///     assert!(client.peer.starts_with("pid "));
-    ///     assert!(!client.negotiated);
-    /// }
-    /// # control.shutdown();
-    /// # server.wait();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn clients(&self) -> Vec<ClientStatus> {
         self.server().map(|server| server.client_statuses()).unwrap_or_default()
     }
 
     /// Where the server listens, with the ports that the system has chosen; nowhere once it has ended.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
-    /// let control = server.control();
-    /// assert!(control.addresses()[0].to_string().starts_with("tcp:127.0.0.1:"));
-    /// # control.shutdown();
-    /// # server.wait();
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn addresses(&self) -> Vec<Address> {
         self.server().map(|server| server.addresses.clone()).unwrap_or_default()
     }
@@ -271,19 +170,6 @@ impl Control {
 
     /// Ends all connections of the socket with this label at once, as QEMU's `yank` does: they are
     /// sent nothing more. The socket then accepts new clients. Whether there is one of that label.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
-    /// let control = server.control();
-    /// assert!(control.yank("compat_monitor0"));
-    /// assert!(!control.yank("compat_monitor1"));
-    /// # control.shutdown();
-    /// # server.wait();
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn yank(&self, label: &str) -> bool {
         let Some(server) = self.server() else { return false };
         let index = (0..server.addresses.len()).find(|&index| label_of(index) == label);

@@ -15,16 +15,6 @@ use crate::observe::{ClientStatus, ServerStatus};
 /// They can be executed out-of-band, so that a command that blocks is no obstacle. QEMU has no such
 /// commands. Whoever may execute them sees all clients; [`Roles`](crate::Roles) say who may.
 ///
-/// ```
-/// use qmp_dispatch::Registry;
-/// use qmp_server::register_status;
-///
-/// let mut registry = Registry::new();
-/// register_status(&mut registry)?;
-/// assert!(registry.find_command("__org.qmp-server_query-clients").is_some());
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
-///
 /// # Errors
 ///
 /// [`RegisterError`] if the registry has commands of these names already.

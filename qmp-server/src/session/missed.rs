@@ -12,15 +12,6 @@ use serde::{Deserialize, Serialize};
 /// Every [`Server`](crate::Server) sends it, also if it is not declared; declare it in the registry
 /// to have introspection show it. (The reference machine does not: its schema is QEMU's.) QEMU has no such event, for it keeps all of them, without bound;
 /// the name is that of a downstream extension, which clients ignore that do not know it.
-///
-/// ```
-/// use qmp_dispatch::Registry;
-/// use qmp_server::EVENTS_MISSED;
-///
-/// let mut registry = Registry::new();
-/// registry.event(&EVENTS_MISSED)?;
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub const EVENTS_MISSED: EventType<EventsMissed> = EventType::new("__org.qmp-server_EVENTS_MISSED");
 
 /// The data of [`EVENTS_MISSED`].

@@ -63,13 +63,6 @@ pub enum Address {
 }
 
 /// An address, or the options behind it, cannot be understood.
-///
-/// ```
-/// use qmp_server::Address;
-///
-/// let error = "tcp:localhost:http".parse::<Address>().unwrap_err();
-/// assert_eq!(error.to_string(), "'tcp:localhost:http': 'http' is not a port");
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}': {reason}")]
 pub struct AddressError {

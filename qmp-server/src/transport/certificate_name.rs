@@ -7,13 +7,6 @@ use std::fmt;
 ///
 /// The common name counts only in a certificate without alternative names, and only if the constraints of
 /// all authorities above it permit it as a DNS name.
-///
-/// ```
-/// use qmp_server::CertificateName;
-///
-/// let name = CertificateName::Dns("alice.example.org".to_owned());
-/// assert_eq!(name.to_string(), "dns:alice.example.org");
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CertificateName {

@@ -189,22 +189,6 @@ impl Connect {
     /// Connects, TLS included. What is returned does not block; this does: for the timeout, and for as long as the system
     /// takes to look up the name of a host.
     ///
-    /// ```
-    /// use std::os::unix::net::UnixListener;
-    /// use std::time::Duration;
-    ///
-    /// use qmp_server::{Address, Connect, Transport};
-    ///
-    /// let folder = tempfile::tempdir()?;
-    /// let path = folder.path().join("qmp.sock");
-    /// let listener = UnixListener::bind(&path)?;
-    ///
-    /// let server = Connect::new(Address::Unix(path)).connect(Duration::from_secs(1))?;
-    /// assert_eq!(server.send(b"{'execute': 'qmp_capabilities'}")?, 31);
-    /// # drop(listener);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// What is wrong with the options, the files of TLS or the certificate of the server; what the system says; or

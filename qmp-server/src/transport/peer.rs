@@ -7,13 +7,6 @@ use super::CertificateName;
 
 /// Who is at the other end of a connection, as far as the transport can tell. A
 /// [local](qmp_dispatch::Monitor::local) of every monitor of a [`Server`](crate::Server).
-///
-/// ```
-/// use qmp_server::Peer;
-///
-/// let peer = Peer::Process { pid: 4711, uid: 1000, gid: 100 };
-/// assert_eq!(peer.to_string(), "pid 4711, uid 1000, gid 100");
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peer {
@@ -42,13 +35,6 @@ pub enum Peer {
 impl Peer {
     /// Who is to blame: the same for all connections of a user of this machine, of a certificate, or
     /// of an address, whatever its port.
-    ///
-    /// ```
-    /// use qmp_server::Peer;
-    ///
-    /// assert_eq!(Peer::Process { pid: 4711, uid: 1000, gid: 100 }.user(), "uid 1000");
-    /// assert_eq!(Peer::Address("[::1]:4711".into()).user(), "[::1]");
-    /// ```
     pub fn user(&self) -> String {
         match self {
             Peer::Process { uid, .. } => format!("uid {uid}"),
