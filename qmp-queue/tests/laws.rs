@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The laws, each on its own, and the linear list that defines the whole, over random histories.
+//! The linear list that defines the whole, over random histories, and the laws that do not follow from it or that it is
+//! there for.
+//!
+//! That a queue does what the list does, step by step, includes that each producer's items keep their order, that none
+//! is lost or returned twice, that no limit is exceeded, and that whatever is no longer suspended is resumed once.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -55,8 +59,8 @@ struct Step {
     wakes: usize,
     /// A pop returned that there is more.
     more: bool,
-    /// Before and after.
-    suspended: [HashSet<ProducerId>; 2],
+    /// Afterwards.
+    suspended: HashSet<ProducerId>,
     len: usize,
     /// Nothing could be popped afterwards.
     idle: bool,
@@ -136,7 +140,6 @@ impl Run {
     }
 
     fn step(&mut self, op: &Op) -> Step {
-        let before = self.suspended();
         let mut more = false;
         let (did, resumes) = self.perform(op, &mut more);
         let mut resumed: Vec<_> = resumes.iter().map(Resume::producer).collect();
@@ -147,7 +150,7 @@ impl Run {
             resumed,
             wakes: self.wakes.swap(0, Ordering::Relaxed),
             more,
-            suspended: [before, self.suspended()],
+            suspended: self.suspended(),
             len: self.queue.len(),
             idle: self.queue.is_idle(),
         }
@@ -413,23 +416,13 @@ proptest! {
             prop_assert_eq!(&step.did, &list.perform(&step.did));
             let after = list.suspended();
             prop_assert_eq!(step.len, list.len());
-            prop_assert_eq!(&step.suspended[1], &after);
+            prop_assert_eq!(&step.suspended, &after);
             let mut resumed: Vec<_> = before.difference(&after).copied().collect();
             resumed.sort();
             prop_assert_eq!(step.resumed, resumed);
             prop_assert_eq!(step.idle, !list.can_be_popped());
             if matches!(step.did, Did::Popped(..)) {
                 prop_assert_eq!(step.more, list.can_be_popped());
-            }
-        }
-    }
-
-    #[test]
-    fn fifo(ops in history()) {
-        let mut newest = HashMap::new();
-        for step in Run::steps(&ops) {
-            for (id, item) in taken(&step.did) {
-                prop_assert!(newest.insert(id, item) < Some(item), "an older item of {} after a newer one", id);
             }
         }
     }
@@ -459,79 +452,6 @@ proptest! {
                 served_since.insert(served, HashSet::new());
             }
             served_since.retain(|id, _| queued[id] > 0 && !progress.holds_back(*id));
-        }
-    }
-
-    /// No producer ever has more in the queue than its mode allowed at the time of the push.
-    #[test]
-    fn bound(ops in history()) {
-        let mut queued = HashMap::<ProducerId, usize>::new();
-        let mut progress = Progress::default();
-        for step in Run::steps(&ops) {
-            match step.did {
-                Did::Pushed(id, ..) => {
-                    let queued = queued.entry(id).or_default();
-                    *queued += 1;
-                    match progress.modes[&id] {
-                        Mode::UpTo(limit) | Mode::Serial(limit) => {
-                            prop_assert!(*queued <= limit.get());
-                        }
-                        Mode::OneInProgress => {
-                            prop_assert_eq!(*queued, 1);
-                            prop_assert!(progress.is_idle(id));
-                        }
-                        _ => unreachable!("not in a history"),
-                    }
-                }
-                Did::Popped(id, _) => prop_assert!(!progress.holds_back(id)),
-                _ => {}
-            }
-            progress.follow(&step.did);
-            for (id, _) in taken(&step.did) {
-                *queued.entry(id).or_default() -= 1;
-            }
-        }
-    }
-
-    /// Every accepted item is popped or returned exactly once.
-    #[test]
-    fn conservation(ops in history()) {
-        let mut queued = HashSet::new();
-        for step in Run::steps(&ops) {
-            if let Did::Pushed(id, item, _) = step.did {
-                queued.insert((id, item));
-            }
-            for item in taken(&step.did) {
-                prop_assert!(queued.remove(&item));
-            }
-            prop_assert_eq!(step.len, queued.len());
-        }
-        prop_assert!(queued.is_empty(), "the last step closes the queue");
-    }
-
-    /// An operation resumes exactly those that were suspended before it and are not after it, each
-    /// once.
-    #[test]
-    fn resume_exactly_once(ops in history()) {
-        for step in Run::steps(&ops) {
-            let [before, after] = &step.suspended;
-            let mut resumed: Vec<_> = before.difference(after).copied().collect();
-            resumed.sort();
-            prop_assert_eq!(step.resumed, resumed);
-        }
-    }
-
-    /// Only a push that returns so suspends, or a change of mode.
-    #[test]
-    fn suspension_is_announced(ops in history()) {
-        for step in Run::steps(&ops) {
-            let [before, after] = &step.suspended;
-            let suspended: Vec<_> = after.difference(before).copied().collect();
-            match step.did {
-                Did::Pushed(id, _, Pushed::Suspended) => prop_assert_eq!(suspended, [id]),
-                Did::Switched(..) => {}
-                _ => prop_assert!(suspended.is_empty()),
-            }
         }
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The promise of each operation, in one small case each.
+//! Small cases of each operation. What they make together is in `laws.rs`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,20 +86,6 @@ mod order {
     }
 
     #[test]
-    fn a_cleared_producer_keeps_its_place() {
-        let queue = Queue::new();
-        let cleared = queue.register(up_to(8));
-        let other = queue.register(up_to(8));
-        push(&other, "other");
-        assert_eq!(pop_all(&queue), ["other"]);
-        push(&cleared, "taken back");
-        assert_eq!(cleared.clear().items, ["taken back"]);
-        push(&other, "other");
-        push(&cleared, "cleared");
-        assert_eq!(pop_all(&queue), ["cleared", "other"]);
-    }
-
-    #[test]
     fn the_order_survives_that_most_producers_are_cleared_or_closed() {
         let queue = Queue::new();
         let mut producers: Vec<_> = (0..200).map(|_| queue.register(up_to(8))).collect();
@@ -114,16 +100,6 @@ mod order {
             push(producer, n);
         }
         assert!(pop_all(&queue).into_iter().eq((140..150).rev().chain((0..10).rev())));
-    }
-
-    #[test]
-    fn popping_says_whether_there_is_more() {
-        let queue = Queue::new();
-        let producer = queue.register(up_to(8));
-        push(&producer, 1);
-        push(&producer, 2);
-        assert!(queue.try_pop().unwrap().more);
-        assert!(!queue.try_pop().unwrap().more);
     }
 }
 
@@ -162,64 +138,6 @@ mod suspension {
         check_resumes(producer.set_mode(up_to(8)), &producer);
         push(&producer, "next");
         assert_eq!(popped.ticket.done(), None);
-    }
-
-    #[test]
-    fn the_item_in_progress_may_narrow_its_producers_mode_again() {
-        let queue = Queue::new();
-        let producer = queue.register(Mode::OneInProgress);
-        push(&producer, "a");
-        let popped = queue.try_pop().unwrap();
-        check_resumes(producer.set_mode(up_to(8)), &producer);
-        assert_eq!(producer.set_mode(Mode::OneInProgress), None);
-        assert!(producer.is_suspended());
-        check_resumes(popped.ticket.done(), &producer);
-    }
-
-    #[test]
-    fn a_lower_limit_suspends_until_enough_is_popped() {
-        let queue = Queue::new();
-        let producer = queue.register(up_to(8));
-        for item in ["a", "b", "c"] {
-            push(&producer, item);
-        }
-        assert_eq!(producer.set_mode(up_to(2)), None);
-        assert!(producer.is_suspended());
-        assert_eq!(queue.try_pop().unwrap().resume, None);
-        check_resumes(queue.try_pop().unwrap().resume, &producer);
-    }
-
-    #[test]
-    fn items_popped_before_the_mode_was_narrowed_are_not_in_progress() {
-        let queue = Queue::new();
-        let producer = queue.register(up_to(8));
-        push(&producer, "a");
-        let popped = queue.try_pop().unwrap();
-        assert_eq!(producer.set_mode(Mode::OneInProgress), None);
-        assert!(!producer.is_suspended());
-        assert_eq!(popped.ticket.done(), None);
-    }
-
-    #[test]
-    fn clearing_resumes_once() {
-        let queue = Queue::new();
-        let producer = queue.register(up_to(1));
-        push(&producer, "a");
-        let cleared = producer.clear();
-        assert_eq!(cleared.items, ["a"]);
-        check_resumes(cleared.resume, &producer);
-        assert_eq!(producer.clear().resume, None);
-    }
-
-    #[test]
-    fn clearing_does_not_finish_the_item_in_progress() {
-        let queue = Queue::new();
-        let producer = queue.register(Mode::OneInProgress);
-        push(&producer, "a");
-        let popped = queue.try_pop().unwrap();
-        assert_eq!(producer.clear().resume, None);
-        assert!(producer.is_suspended());
-        check_resumes(popped.ticket.done(), &producer);
     }
 
     #[test]
