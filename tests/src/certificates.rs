@@ -17,18 +17,15 @@ use rustls::pki_types::pem::PemObject;
 pub struct Identity {
     /// The certificate, in PEM.
     pub cert: PathBuf,
-    /// The key, in PEM.
     pub key: PathBuf,
 }
 
 /// When a certificate is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
-    /// No more.
     Over,
     /// As long as anybody can care.
     Now,
-    /// Not yet.
     ToCome,
 }
 
@@ -76,7 +73,6 @@ impl Authority {
         Ok(authority)
     }
 
-    /// The file of its certificate.
     pub fn certificate(&self) -> PathBuf {
         self.dir.join(format!("{}.pem", self.name))
     }

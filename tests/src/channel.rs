@@ -59,7 +59,6 @@ pub trait Channel: Debug + Send {
     fn half_close(&mut self) -> io::Result<()>;
 }
 
-/// A socket.
 impl Channel for OwnedFd {
     fn readable(&self) -> BorrowedFd<'_> {
         self.as_fd()

@@ -48,7 +48,6 @@ pub(crate) fn unexpected<T>(text: impl Into<String>) -> Result<T, Failure> {
 pub enum End {
     /// End of file.
     Closed,
-    /// Connection reset.
     Reset,
 }
 
@@ -99,7 +98,6 @@ fn latin_1(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
-/// A connection to a server.
 #[derive(Debug)]
 pub struct Connection {
     channel: Box<dyn Channel>,

@@ -21,18 +21,14 @@ const TCP_CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How to reach a server. Of these, `unix:PATH` and `tcp:HOST:PORT` can be written as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// A Unix socket.
     Unix(PathBuf),
-    /// A TCP port.
     Tcp {
         /// Name or address of the host.
         host: String,
-        /// The port.
         port: u16,
     },
     /// TLS at a TCP port of this machine.
     Tls {
-        /// The port.
         port: u16,
         /// The client's certificates.
         client: TlsClient,

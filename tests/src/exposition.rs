@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The contents of an exposition.
 #[derive(Clone, Debug)]
 pub struct Exposition {
     /// By the name, with the labels as they are written.

@@ -9,10 +9,8 @@ use std::fmt;
 /// Deeper than any reply of a QMP server (1024) inside a case, and not too deep for the stack of a test.
 const MAX_DEPTH: usize = 1200;
 
-/// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Json {
-    /// `null`
     Null,
     /// `true` or `false`
     Bool(bool),
@@ -20,7 +18,6 @@ pub enum Json {
     Number(String),
     /// A string, decoded.
     String(String),
-    /// An array.
     Array(Vec<Json>),
     /// An object: its members in the order in which they were written.
     Object(Vec<(String, Json)>),
@@ -38,7 +35,6 @@ pub enum Layout {
 /// Why a text is not JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// The error.
     pub reason: &'static str,
     /// At which byte of the text.
     pub offset: usize,

@@ -78,7 +78,6 @@ impl Process {
         self.child.try_wait()
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(rustix::process::kill_process(Pid::from_child(&self.child), signal)?)
     }
@@ -107,7 +106,6 @@ impl Drop for Process {
 /// The result of a program that ran to its end.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// How it ended.
     pub status: ExitStatus,
     /// Its standard output.
     pub stdout: String,

@@ -38,9 +38,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
 /// A release of QEMU whose behaviour is ours. `cargo xtask oracles` unpacks both into the target directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oracle {
-    /// QEMU 10.0.
     V10_0,
-    /// QEMU 11.1.
     V11_1,
 }
 

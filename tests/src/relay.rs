@@ -17,7 +17,6 @@ use crate::waiting::retry;
 pub enum Said {
     /// An event: all of it.
     Event(Json),
-    /// The answer to a request.
     Answer {
         /// The request, without its id.
         request: Json,

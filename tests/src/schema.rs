@@ -10,7 +10,6 @@ use crate::json::Json;
 pub(crate) enum Shape<'s> {
     /// The JSON type that the schema tells.
     Builtin(&'s str),
-    /// The values.
     Enum(Vec<&'s str>),
     /// The type of the elements.
     Array(&'s str),
@@ -20,7 +19,6 @@ pub(crate) enum Shape<'s> {
     Object,
 }
 
-/// A member of an object.
 #[derive(Debug)]
 pub(crate) struct Member<'s> {
     pub(crate) name: &'s str,
@@ -33,7 +31,6 @@ pub fn is_downstream(name: &str) -> bool {
     name.starts_with("__")
 }
 
-/// The entries of a schema.
 #[derive(Debug)]
 pub struct Schema {
     entries: Vec<Json>,
@@ -134,7 +131,6 @@ impl Schema {
         }
     }
 
-    /// The type of the arguments of a command.
     pub(crate) fn arguments_of(&self, command: &str) -> &str {
         text(self.entry(command), "arg-type")
     }

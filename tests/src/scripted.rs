@@ -36,7 +36,6 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Listens at a path.
     pub fn listen(path: &Path) -> Scripted {
         let listener = UnixListener::bind(path).expect("the path can be listened at");
         Scripted { listener, path: path.to_owned() }
@@ -82,7 +81,6 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Listens at these paths.
     pub fn listen(paths: &[PathBuf]) -> Crowd {
         let listeners: Vec<_> =
             paths.iter().map(|path| UnixListener::bind(path).expect("a path")).collect();
@@ -151,9 +149,7 @@ pub struct Request {
     pub line: String,
     /// All of it.
     pub message: Json,
-    /// The command.
     pub command: String,
-    /// The text of its id.
     pub id: String,
 }
 
@@ -164,7 +160,6 @@ impl Peer {
         Peer { stream: BufReader::new(stream) }
     }
 
-    /// Sends a greeting with these capabilities.
     #[track_caller]
     pub fn greet(&mut self, capabilities: &str) {
         self.greet_as(1, capabilities);
@@ -188,7 +183,6 @@ impl Peer {
         request
     }
 
-    /// The next request.
     #[track_caller]
     pub fn request(&mut self) -> Request {
         let mut line = String::new();
@@ -208,7 +202,6 @@ impl Peer {
         request
     }
 
-    /// Answers a request with this result.
     #[track_caller]
     pub fn answer(&mut self, request: &Request, result: &str) {
         self.send(&format!(r#"{{"return": {result}, "id": {}}}"#, request.id));
@@ -251,13 +244,11 @@ impl Peer {
         ));
     }
 
-    /// Sends a message.
     #[track_caller]
     pub fn send(&mut self, text: &str) {
         self.send_bytes(format!("{text}\r\n").as_bytes());
     }
 
-    /// Sends bytes.
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("a client that reads");

@@ -77,7 +77,6 @@ impl Server {
         server
     }
 
-    /// Its directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -92,7 +91,6 @@ impl Server {
         Endpoint::Unix(self.socket())
     }
 
-    /// The process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -109,7 +107,6 @@ impl Server {
         client
     }
 
-    /// Waits for it to exit.
     pub fn wait(&mut self) -> ExitStatus {
         let status = self.process.wait(LIMIT).expect("child can be waited for");
         status.unwrap_or_else(|| panic!("qmp-server has not exited: {}", self.process.stderr()))
@@ -144,7 +141,6 @@ impl Server {
         })
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal).expect("qmp-server runs");
     }
@@ -157,7 +153,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects.
     pub fn connect(endpoint: &Endpoint) -> Self {
         match Connection::open(endpoint, Layout::Compact, LIMIT) {
             Ok(connection) => Self { connection },
@@ -180,7 +175,6 @@ impl Client {
         self.send_bytes(text.as_bytes());
     }
 
-    /// Sends bytes.
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.send_with(bytes, &[]);

@@ -61,12 +61,10 @@ pub fn watcher(mux: &Server) -> Client {
 pub enum Program {
     /// QEMU with no machine, running nothing yet. A test that can do without is skipped if it is absent.
     Emulator,
-    /// The storage daemon.
     StorageDaemon,
 }
 
 impl Program {
-    /// Both of them.
     pub const ALL: [Program; 2] = [Program::StorageDaemon, Program::Emulator];
 
     fn name(self) -> &'static str {
@@ -128,7 +126,6 @@ impl Program {
 /// A program of QEMU's with our mux in front of it, in one directory.
 #[derive(Debug)]
 pub struct Muxed {
-    /// The mux.
     pub mux: Server,
     /// The program behind it.
     pub upstream: Process,
@@ -175,7 +172,6 @@ pub fn expect_files(process: &mut Process, most: usize) {
     });
 }
 
-/// Returns the names of the open files of a process.
 pub fn open_files(process: &mut Process) -> Vec<OsString> {
     let open = fs::read_dir(format!("/proc/{}/fd", process.child().id())).expect("it runs");
     let targets = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());

@@ -28,7 +28,6 @@ pub fn wait_for<T>(look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
-/// Waits until a condition holds.
 #[track_caller]
 pub fn wait_until(mut condition: impl FnMut() -> bool) {
     wait_for(|| condition().then_some(()).ok_or_else(|| "the condition does not hold".to_owned()));

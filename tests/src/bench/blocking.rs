@@ -125,7 +125,6 @@ impl Site {
         self.dir.path().join("qmp.sock")
     }
 
-    /// A client that has negotiated.
     fn client(&self) -> io::Result<UnixStream> {
         let client = UnixStream::connect(self.socket())?;
         line(&client)?;

@@ -176,7 +176,6 @@ impl Parser {
         self.request.as_bytes()
     }
 
-    /// How many responses these bytes complete.
     fn responses(&mut self, mut bytes: &[u8]) -> io::Result<usize> {
         let invalid =
             |reason: &dyn ToString| io::Error::new(io::ErrorKind::InvalidData, reason.to_string());

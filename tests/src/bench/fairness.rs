@@ -19,7 +19,6 @@ use super::report::{Limit, Section};
 use super::stats::{median, micros, quantile};
 use super::{Scale, cannot};
 
-/// How many clients are greedy.
 pub const GREEDY: usize = 100;
 const IN_FLIGHT: usize = 8;
 

@@ -48,7 +48,6 @@ impl ManyDescriptors {
         Ok(ManyDescriptors { before })
     }
 
-    /// How many are allowed.
     pub fn allowed() -> Option<u64> {
         getrlimit(Resource::Nofile).maximum
     }

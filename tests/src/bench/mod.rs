@@ -34,7 +34,6 @@ use machine::Pinned;
 use peer::{Floor, Kind, Peer};
 use report::{Report, Section};
 
-/// On what, and whether that is one core.
 const CORES: [(&str, bool); 2] = [("one core", true), ("all cores", false)];
 
 /// How much is measured.
@@ -44,9 +43,7 @@ pub struct Scale {
     pub rounds: usize,
     /// How long a measurement takes in a round.
     pub slice: Duration,
-    /// How many clients are many.
     pub clients: usize,
-    /// How many monitors one server is to have.
     pub monitors: usize,
 }
 

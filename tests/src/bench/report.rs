@@ -11,9 +11,7 @@ use crate::json::{Json, Layout};
 /// What a value is meant to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
-    /// No more than this.
     AtMost(f64),
-    /// No less than this.
     AtLeast(f64),
 }
 
@@ -48,7 +46,6 @@ pub struct Section {
     pinned: bool,
     figures: Vec<Figure>,
     targets: Vec<Target>,
-    /// Remarks.
     pub notes: Vec<String>,
 }
 
@@ -133,11 +130,8 @@ impl Section {
 #[derive(Debug)]
 pub struct Report {
     rounds: usize,
-    /// The machine.
     pub machine: Vec<(String, Json)>,
-    /// The figures.
     pub sections: Vec<Section>,
-    /// Remarks.
     pub notes: Vec<String>,
 }
 
@@ -146,7 +140,6 @@ impl Report {
         Self { rounds: scale.rounds, machine: Vec::new(), sections: Vec::new(), notes: Vec::new() }
     }
 
-    /// For programs.
     pub fn to_json(&self) -> String {
         let json = object([
             ("machine", Json::Object(self.machine.clone())),
@@ -167,7 +160,6 @@ impl Report {
     }
 }
 
-/// For people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.machine {

@@ -10,12 +10,10 @@ pub fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.get(index).copied().unwrap_or(0.0)
 }
 
-/// The median; 0 if there are no values.
 pub fn median(values: &mut [f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// In microseconds.
 pub fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }

@@ -20,7 +20,6 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts the program.
     pub fn start(command: &[String]) -> io::Result<Program> {
         let nothing = || io::Error::new(io::ErrorKind::InvalidInput, "no program to start");
         let (name, arguments) = command.split_first().ok_or_else(nothing)?;
@@ -34,7 +33,6 @@ impl Program {
         Ok(Program { stdin: Some(stdin), stdout, process })
     }
 
-    /// The program.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

@@ -18,7 +18,6 @@ use crate::certificates::Identity;
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
 
-/// The certificates of a TLS client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsClient {
     /// The certificate of the authority that the server's is from.

@@ -34,14 +34,12 @@ pub struct Scale {
     pub time: Duration,
 }
 
-/// The results of a round.
 #[derive(Debug)]
 pub struct Round {
     /// Counted from zero.
     pub number: u64,
     /// How often unruly clients have come.
     pub visits: usize,
-    /// How many answers have been checked.
     pub answers: u64,
     /// How many answers others got at most while one was waited for.
     pub longest_wait: u64,
@@ -49,7 +47,6 @@ pub struct Round {
     pub memory: [u64; 3],
     /// The server's descriptors, which are as many as before.
     pub descriptors: usize,
-    /// How long it took.
     pub took: Duration,
 }
 

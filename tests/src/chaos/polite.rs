@@ -161,7 +161,6 @@ struct Expected {
 }
 
 enum Answer {
-    /// This text.
     Text(String),
     /// A large one, with this end.
     LargeWith(String),

@@ -23,7 +23,6 @@ const SLACK_KIB: u64 = 8 << 10;
 const ALLOCATOR: [(&str, &str); 2] =
     [("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
-/// How to get in.
 #[derive(Debug)]
 pub(super) struct Doors {
     /// A Unix socket, TCP, and TLS.

@@ -73,7 +73,6 @@ impl Need {
         }
     }
 
-    /// The one of this name.
     pub fn parse(name: &str) -> Result<Self, String> {
         let known = Self::ALL.map(Self::name).join(", ");
         let found = Self::ALL.into_iter().find(|need| need.name() == name);
@@ -81,12 +80,10 @@ impl Need {
     }
 }
 
-/// One conformance case.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Its name, unique within the category.
     pub name: String,
-    /// Its category.
     pub category: String,
     /// The point of the case.
     pub why: String,

@@ -33,7 +33,6 @@ pub struct Monitors {
     pub pretty: Option<Endpoint>,
     /// For a connection to be accepted.
     pub patience: Duration,
-    /// For each step.
     pub step_limit: Duration,
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::runner::{CaseResult, Summary, Verdict};
 
-/// The report of a run.
 pub fn report(summary: &Summary) -> String {
     let mut categories: Vec<&str> =
         summary.results.iter().map(|result| result.category.as_str()).collect();

@@ -23,7 +23,6 @@ const STACK_SIZE: usize = 64 << 20;
 /// The cases to run, the server, and the limits.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The server.
     pub launch: Launch,
     /// Files and directories of cases.
     pub cases: Vec<PathBuf>,
@@ -33,7 +32,6 @@ pub struct Options {
     pub deviations: Vec<PathBuf>,
     /// Which of them.
     pub selection: Selection,
-    /// The limit for one step.
     pub step_limit: Duration,
     /// The limit for a connection to be accepted, and for the server to come back.
     pub patience: Duration,
@@ -139,11 +137,9 @@ pub enum Verdict {
 /// A case, and what came of it.
 #[derive(Clone, Debug)]
 pub struct CaseResult {
-    /// Its category.
     pub category: String,
     /// Its name within the category.
     pub name: String,
-    /// The outcome.
     pub verdict: Verdict,
     /// How long it took.
     pub duration: Duration,
@@ -160,9 +156,7 @@ impl CaseResult {
 /// How many cases passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Passed.
     pub passed: usize,
-    /// Failed.
     pub failed: usize,
 }
 

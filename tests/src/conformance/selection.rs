@@ -12,7 +12,6 @@ use super::case::{Case, Need};
 pub struct Glob(Regex);
 
 impl Glob {
-    /// Reads a pattern.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let mut regex = String::from(r"(?s)\A");
         let mut rest = pattern;

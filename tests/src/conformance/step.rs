@@ -14,32 +14,26 @@ const BLOCK_SIZE: usize = 1 << 20;
 pub struct Step {
     /// Name of the connection; `None` for the first one.
     pub on: Option<String>,
-    /// The action.
     pub action: Action,
 }
 
-/// The action of a step.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Sends bytes.
     Send(Send),
     /// `count` messages, each like one of the alternatives.
     Expect {
         /// Values with placeholders.
         alternatives: Vec<Json>,
-        /// How many messages.
         count: u64,
     },
     /// `count` messages, each exactly one of these texts.
     ExpectRaw {
         /// Texts with placeholders.
         alternatives: Vec<String>,
-        /// How many messages.
         count: u64,
     },
     /// An event with these members after its timestamp.
     ExpectEvent(Vec<(String, Json)>),
-    /// The greeting.
     ExpectGreeting,
     /// The messages of all streams, each stream in order, merged in any way.
     ExpectInterleaved(Vec<Vec<Json>>),
@@ -54,7 +48,6 @@ pub enum Action {
     Sync,
     /// Runs a command for its effect.
     Do {
-        /// The members of the command.
         command: Vec<(String, Json)>,
         /// Whether an error will do.
         may_fail: bool,
@@ -63,18 +56,14 @@ pub enum Action {
     Machine(MachineState),
     /// Ends the sending side.
     HalfClose,
-    /// Leaves.
     Close,
     /// Leaves and connects again.
     Reconnect(Mode),
     /// Makes one more connection.
     Connect {
-        /// How it starts.
         mode: Mode,
-        /// Its name.
         name: String,
     },
-    /// Waits.
     Sleep(Duration),
 }
 
@@ -83,7 +72,6 @@ pub enum Action {
 pub enum MachineState {
     /// Not started yet.
     Prelaunch,
-    /// Running.
     Running,
     /// Stopped.
     Paused,
@@ -92,7 +80,6 @@ pub enum MachineState {
 /// Bytes to send, and how.
 #[derive(Clone, Debug)]
 pub struct Send {
-    /// The payload.
     pub payload: Payload,
     /// Number of descriptors that are sent with the first byte.
     pub descriptors: usize,
@@ -115,7 +102,6 @@ pub enum Payload {
         prefix: String,
         /// Comes `count` times.
         text: String,
-        /// How often.
         count: usize,
         /// Comes after.
         suffix: String,
@@ -157,7 +143,6 @@ impl Step {
         }
     }
 
-    /// Reads a step.
     pub fn parse(step: &Json) -> Result<Self, String> {
         let Json::Object(members) = step else {
             return Err(format!("a step is an object, not {step}"));

@@ -16,7 +16,6 @@ use crate::process::Process;
 /// How to reach the server.
 #[derive(Clone, Debug)]
 pub enum Launch {
-    /// It runs.
     Connect {
         /// Its compact monitor.
         main: Endpoint,

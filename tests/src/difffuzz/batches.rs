@@ -8,10 +8,8 @@ use std::thread::ScopedJoinHandle;
 /// Inputs between two reports of progress.
 const PER_REPORT: u64 = 25_000;
 
-/// What to compare.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many inputs.
     pub count: u64,
     /// Which ones.
     pub seed: u64,
@@ -28,12 +26,10 @@ impl Options {
     }
 }
 
-/// What came of it.
 #[derive(Debug)]
 pub enum Outcome {
     /// All servers gave the same answers; the numbers of inputs and of answers.
     Same {
-        /// How many inputs.
         inputs: u64,
         /// How many answers of each peer.
         answers: u64,

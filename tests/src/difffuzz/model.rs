@@ -21,7 +21,6 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All modes.
     pub const ALL: [Mode; 3] = [Mode::Fresh, Mode::Negotiated, Mode::Oob];
 
     /// The request that brings a new connection into this state.
@@ -52,7 +51,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// A new connection.
     pub fn new(dialect: Dialect) -> Self {
         Self { reader: Reader::new(dialect, Limits::default()), negotiated: false, oob: false }
     }

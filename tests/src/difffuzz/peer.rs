@@ -147,7 +147,6 @@ impl Peer {
         self.name
     }
 
-    /// The names of its commands.
     pub fn commands(&self) -> Result<Vec<String>, String> {
         let lines = self.answers(Mode::Negotiated, b"{\"execute\": \"query-commands\"}")?;
         let names = lines

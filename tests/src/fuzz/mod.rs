@@ -28,9 +28,7 @@ const BYTES_AT_LEAST: u64 = 1 << 20;
 /// An input that a target does not take as it should.
 #[derive(Debug)]
 pub struct Failure {
-    /// The input.
     pub input: Vec<u8>,
-    /// The error.
     pub reason: String,
 }
 

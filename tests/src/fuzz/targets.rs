@@ -26,7 +26,6 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-/// All targets.
 pub const TARGETS: &[Target] = &[
     text("reader", &[], reader),
     text("request", &[], request),

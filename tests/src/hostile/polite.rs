@@ -23,7 +23,6 @@ const BETWEEN_NEWCOMERS: Duration = Duration::from_millis(50);
 /// The time for which percentiles are compared. It has a few thousand requests if they are answered.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// How many answers have been checked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Checked {
     answers: u64,

@@ -13,7 +13,6 @@ pub mod seeds;
 
 pub use random::Random;
 
-/// A source of inputs.
 #[derive(Debug)]
 pub struct Inputs<'s> {
     random: Random,
@@ -31,7 +30,6 @@ impl<'s> Inputs<'s> {
         &mut self.random
     }
 
-    /// The next input.
     pub fn next_input(&mut self) -> Vec<u8> {
         let random = &mut self.random;
         let mut input = match random.below(20) {

@@ -19,7 +19,6 @@ impl Random {
         Self::new(mixed.number())
     }
 
-    /// Any number.
     pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;
@@ -50,7 +49,6 @@ impl Random {
         count
     }
 
-    /// Any byte.
     pub fn byte(&mut self) -> u8 {
         self.number().to_le_bytes()[0]
     }
@@ -60,7 +58,6 @@ impl Random {
         (0..self.below(longest + 1)).map(|_| self.byte()).collect()
     }
 
-    /// One of the items.
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }

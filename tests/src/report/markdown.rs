@@ -59,7 +59,6 @@ const THE_MUX: Summary = Summary {
     ],
 };
 
-/// The page.
 pub fn page(report: &Report) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.

@@ -17,17 +17,14 @@ use serde::{Deserialize, Serialize};
 pub struct Report {
     /// The day, as `2026-01-31`, in UTC.
     pub date: String,
-    /// The command that made it.
     pub command: String,
     /// The revision that was measured, if it is known.
     pub revision: Option<String>,
-    /// The machine.
     pub machine: Vec<Fact>,
     /// Versions of the other programs that were measured, and of the compilers.
     pub versions: Vec<Fact>,
     /// What was not measured, and the reason.
     pub notes: Vec<String>,
-    /// The figures.
     pub layers: Vec<Layer>,
 }
 
@@ -36,7 +33,6 @@ pub struct Report {
 pub struct Fact {
     /// Of what.
     pub name: String,
-    /// What is known.
     pub value: String,
 }
 
@@ -45,23 +41,19 @@ pub struct Fact {
 pub struct Layer {
     /// Its name in `cargo xtask bench`.
     pub name: String,
-    /// Its tables.
     pub groups: Vec<Group>,
 }
 
 /// The rows of one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// Its heading.
     pub name: String,
-    /// Its rows.
     pub rows: Vec<Row>,
 }
 
 /// Figures that are held against each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What was measured.
     pub what: String,
     /// The unit of all figures; empty for what is counted.
     pub unit: String,
@@ -76,7 +68,6 @@ pub struct Figure {
     pub of: String,
     /// The lowest of the runs' lower quartiles.
     pub lower: f64,
-    /// The figure.
     pub median: f64,
     /// The highest of the runs' upper quartiles.
     pub upper: f64,

@@ -22,7 +22,6 @@ const BLUE: RGBColor = RGBColor(47, 129, 247);
 const ORANGE: RGBColor = RGBColor(219, 109, 40);
 const PURPLE: RGBColor = RGBColor(163, 113, 247);
 
-/// One curve.
 struct Series {
     name: &'static str,
     colour: RGBColor,

@@ -30,11 +30,9 @@ use socket::Socket;
 /// The targets of an attacker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
-    /// All targets.
     All,
     /// Targets that know QMP and receive descriptors.
     Qmp,
-    /// The mux.
     Mux,
     /// The machine of `serve`.
     Serve,

@@ -92,7 +92,6 @@ impl Socket {
         Ok(())
     }
 
-    /// Reads one byte.
     pub(super) fn read_byte(&self) -> io::Result<()> {
         match recv(&self.0, &mut [0; 1], RecvFlags::empty())? {
             (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),
