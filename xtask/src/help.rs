@@ -12,8 +12,8 @@ cargo xtask TASK
     conformance --connect ADDRESS [OPTION]...
                                   run them against another server; see --help and docs/conformance.md
     oracles                       unpack QEMU 10.0, 11.1 and the guest agent into the target directory, and print the directories of their programs
-    bench [all] [--quick] [--out DIR] [--compare OLD.json]
-                                  run all benchmarks and write one report; exit with 1 if something is slower than in OLD.json
+    bench [all] [--quick] [--out DIR]
+                                  run all benchmarks and write one report
     bench proto|queue|dispatch    run the benchmarks of one crate
     bench server [--json FILE] [OPTION]...
                                   measure the server as a client, beside a bare echo server and QEMU

@@ -161,7 +161,7 @@ fn multiple(ratio: f64) -> String {
 }
 
 /// Formats at least three significant digits, and none after the point if there are three before it.
-pub(super) fn digits(value: f64) -> String {
+fn digits(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         ..0.001 => format!("{value:.1e}"),

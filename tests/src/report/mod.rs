@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One report of all benchmarks: what was measured, on what, and what it is held against.
 //!
-//! The benchmarks write their figures into a file for each layer ([`collect`]). The report is kept as JSON, and
-//! everything else is made from it: a page ([`markdown`]), plots ([`plots`]), and what got slower ([`compare`]).
+//! The benchmarks write their figures into a file for each layer ([`collect`]), from which a page ([`markdown`]) and plots
+//! ([`plots`]) are made.
 
 mod about;
 pub mod collect;
-pub mod compare;
 pub mod markdown;
 pub mod plots;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// All that was measured in a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// The day, as `2026-01-31`, in UTC.
     pub date: String,
@@ -29,7 +28,7 @@ pub struct Report {
 }
 
 /// Something that is known of the machine or a program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
     /// Of what.
     pub name: String,
@@ -37,7 +36,7 @@ pub struct Fact {
 }
 
 /// The results of one benchmark.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// Its name in `cargo xtask bench`.
     pub name: String,
@@ -45,14 +44,14 @@ pub struct Layer {
 }
 
 /// The rows of one table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     pub name: String,
     pub rows: Vec<Row>,
 }
 
 /// Figures that are held against each other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub what: String,
     /// The unit of all figures; empty for what is counted.
@@ -62,7 +61,7 @@ pub struct Row {
 }
 
 /// A median, and between what the runs and their rounds vary.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Figure {
     /// Whose it is.
     pub of: String,
@@ -88,11 +87,6 @@ impl Report {
 impl Row {
     fn of(&self, name: &str) -> Option<&Figure> {
         self.figures.iter().find(|figure| figure.of == name)
-    }
-
-    /// Whether more of it is better: a rate, and not a time or a size.
-    fn is_rate(&self) -> bool {
-        self.unit.ends_with("/s")
     }
 }
 

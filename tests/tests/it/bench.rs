@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tests::bench::{Scale, run_mux};
 use tests::json::Json;
-use tests::process::{Finished, run};
+use tests::process::run;
 use tests::programs::find;
-use tests::report::Report;
 use tests::server::{LIMIT, program};
 
 #[test]
@@ -56,46 +55,18 @@ fn check_figures(json: &str) {
 }
 
 /// Makes a report from the figures in a directory.
-fn report(directory: &Path, arguments: &[&str]) -> Finished {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-report"));
-    command.current_dir(directory).args(["--out", "out", "server.jsonl"]).args(arguments);
-    run(&mut command, "", LIMIT).unwrap()
-}
-
 #[track_caller]
 fn check_report(directory: &Path) {
-    let path = |name: &str| directory.join(name);
-    let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
-    let finished = report(directory, &[]);
+    let read = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-report"));
+    command.current_dir(directory).args(["--out", "out", "server.jsonl"]);
+    let finished = run(&mut command, "", LIMIT).unwrap();
     assert!(finished.status.success(), "{finished:?}");
     for text in ["## server", "### one core", "qmp-server", "epoll echo", "| kernel |", "| rustc |"]
     {
         assert!(read("out/benchmarks.md").contains(text), "{text}");
     }
     assert!(read("out/latency.svg").contains("qmp-server, one asks"));
-    std::fs::rename(path("benchmarks.json"), path("old.json")).unwrap();
-    let finished = report(directory, &["--compare", "old.json"]);
-    assert_eq!(finished.status.code(), Some(0), "{finished:?}");
-
-    // In the older figures, one measurement is ten times as fast.
-    let mut old: Report = serde_json::from_str(&read("old.json")).unwrap();
-    let row = &mut old.layers[0].groups[0].rows[0];
-    assert_eq!(row.unit, "µs");
-    let figure = &mut row.figures[0];
-    for value in [&mut figure.lower, &mut figure.median, &mut figure.upper] {
-        *value /= 10.0;
-    }
-    std::fs::write(path("old.json"), serde_json::to_string(&old).unwrap()).unwrap();
-    let finished = report(directory, &["--compare", "old.json"]);
-    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
-    assert!(
-        finished.stdout.contains("slower: server, one core, 1 client, 1 in flight: p50"),
-        "{finished:?}"
-    );
-
-    let finished = report(directory, &["--compare", "server.jsonl"]);
-    assert_eq!(finished.status.code(), Some(2), "{finished:?}");
-    assert!(finished.stderr.starts_with("bench-report: server.jsonl: "), "{finished:?}");
 }
 
 #[test]

@@ -53,9 +53,6 @@ pub(super) fn run(arguments: &[String]) -> Outcome {
                 report.arg("--summary").arg(root().join(document));
             }
         }
-        if let Some(old) = &options.compare {
-            report.arg("--compare").arg(old);
-        }
         run_command(report.args(LAYERS.map(file)))
     })
 }
@@ -63,7 +60,6 @@ pub(super) fn run(arguments: &[String]) -> Outcome {
 struct Options {
     quick: bool,
     out: PathBuf,
-    compare: Option<PathBuf>,
     /// All arguments, as they were given.
     command: String,
 }
@@ -73,31 +69,23 @@ impl Options {
         let mut options = Self {
             quick: false,
             out: target_dir().join("bench"),
-            compare: None,
             command: [&["cargo xtask bench all".to_owned()], arguments].concat().join(" "),
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
-            let mut path = || {
-                let path = arguments.next().and_then(|path| std::path::absolute(path).ok());
-                path.ok_or_else(|| Failure::Usage(format!("{argument} needs a path")))
-            };
             match argument.as_str() {
                 "--quick" => options.quick = true,
-                "--out" => options.out = path()?,
-                "--compare" => options.compare = Some(path()?),
+                "--out" => {
+                    let path = arguments.next().and_then(|path| std::path::absolute(path).ok());
+                    options.out =
+                        path.ok_or_else(|| Failure::Usage("--out needs a path".to_owned()))?;
+                }
                 unknown => {
                     return Err(Failure::Usage(format!("bench all does not take '{unknown}'")));
                 }
             }
         }
-        match &options.compare {
-            // Checked before the benchmarks, which take minutes.
-            Some(old) if !old.is_file() => {
-                Err(Failure::Usage(format!("there is no file {}", old.display())))
-            }
-            _ => Ok(options),
-        }
+        Ok(options)
     }
 }
 
@@ -111,19 +99,15 @@ mod tests {
 
     #[test]
     fn options_are_taken_in_any_order() {
-        let options = parse(&["--compare", "Cargo.toml", "--quick", "--out", "/docs/"]).unwrap();
+        let options = parse(&["--quick", "--out", "/docs/"]).unwrap();
         assert!(options.quick);
         assert_eq!(options.out, PathBuf::from("/docs"));
-        assert!(options.compare.is_some_and(|old| old.is_file()));
-        assert_eq!(
-            options.command,
-            "cargo xtask bench all --compare Cargo.toml --quick --out /docs/"
-        );
+        assert_eq!(options.command, "cargo xtask bench all --quick --out /docs/");
     }
 
     #[test]
     fn mistakes_are_told_before_anything_is_measured() {
-        for arguments in [&["--out"][..], &["--compare", "no-such.json"], &["--fast"], &["proto"]] {
+        for arguments in [&["--out"][..], &["--fast"], &["proto"]] {
             assert!(matches!(parse(arguments), Err(Failure::Usage(_))), "{arguments:?}");
         }
     }
