@@ -15,7 +15,6 @@ use rustls::pki_types::pem::PemObject;
 /// A certificate and its key, each in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The certificate, in PEM.
     pub cert: PathBuf,
     pub key: PathBuf,
 }

@@ -43,7 +43,6 @@ pub(crate) fn unexpected<T>(text: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Unexpected(text.into()))
 }
 
-/// How the server ended the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// End of file.

@@ -15,7 +15,6 @@ struct Family<'t> {
     kind: &'t str,
 }
 
-/// One line with a value.
 struct Sample<'t> {
     name: &'t str,
     labels: Vec<(&'t str, String)>,

@@ -107,9 +107,7 @@ impl Drop for Process {
 #[derive(Clone, Debug)]
 pub struct Finished {
     pub status: ExitStatus,
-    /// Its standard output.
     pub stdout: String,
-    /// Its standard error.
     pub stderr: String,
 }
 

@@ -12,7 +12,6 @@ use crate::json::Json;
 use crate::server::LIMIT;
 use crate::waiting::retry;
 
-/// Something that a server has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     /// An event: all of it.
@@ -73,7 +72,6 @@ impl Record {
         Ok(record)
     }
 
-    /// Returns the messages so far.
     pub fn said(&self) -> Vec<Said> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

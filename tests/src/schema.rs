@@ -5,15 +5,12 @@ use std::collections::HashMap;
 
 use crate::json::Json;
 
-/// The kind of a type.
 #[derive(Debug)]
 pub(crate) enum Shape<'s> {
     /// The JSON type that the schema tells.
     Builtin(&'s str),
     Enum(Vec<&'s str>),
-    /// The type of the elements.
     Array(&'s str),
-    /// The types of the branches.
     Alternate(Vec<&'s str>),
     /// Has [members](Schema::members) and perhaps [variants](Schema::variants).
     Object,
@@ -66,7 +63,6 @@ impl Schema {
         names
     }
 
-    /// The names of all entries that are commands.
     pub fn commands(&self) -> impl Iterator<Item = &str> {
         let is_command = |entry: &&Json| text(entry, "meta-type") == "command";
         self.entries.iter().filter(is_command).map(|entry| text(entry, "name"))
@@ -135,7 +131,6 @@ impl Schema {
         text(self.entry(command), "arg-type")
     }
 
-    /// Returns the kind of this type.
     pub(crate) fn shape(&self, ty: &str) -> Shape<'_> {
         let entry = self.entry(ty);
         let members =

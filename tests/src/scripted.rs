@@ -28,7 +28,6 @@ pub fn behind_mux(options: &[&str]) -> (Server, Scripted) {
     (Server::start_in(dir, arguments), scripted)
 }
 
-/// The listener of a scripted server.
 #[derive(Debug)]
 pub struct Scripted {
     listener: UnixListener,
@@ -41,7 +40,6 @@ impl Scripted {
         Scripted { listener, path: path.to_owned() }
     }
 
-    /// Waits for a client.
     #[track_caller]
     pub fn accept(&self) -> Peer {
         assert!(self.is_called_within(LIMIT), "nobody connects");

@@ -86,7 +86,6 @@ impl Server {
         self.dir().join("qmp.sock")
     }
 
-    /// Its compact monitor.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::Unix(self.socket())
     }
@@ -188,7 +187,6 @@ impl Client {
         }
     }
 
-    /// The next message.
     #[track_caller]
     pub fn receive(&mut self) -> Json {
         match self
@@ -329,7 +327,6 @@ fn profile_dir() -> PathBuf {
     if dir.ends_with("deps") { dir.parent().unwrap_or(dir).to_owned() } else { dir.to_owned() }
 }
 
-/// Cargo's target directory.
 pub fn target_dir() -> PathBuf {
     let profile = profile_dir();
     profile.parent().unwrap_or(&profile).to_owned()

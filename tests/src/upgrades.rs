@@ -31,11 +31,9 @@ use crate::waiting::wait_for;
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Machines behind the mux.
     pub machines: usize,
     /// How often the program is executed anew.
     pub executed: usize,
-    /// How often the service is restarted.
     pub restarted: usize,
     /// How often it reads its file again, which says something else each time.
     pub reloaded: usize,

@@ -56,7 +56,6 @@ pub fn watcher(mux: &Server) -> Client {
     client
 }
 
-/// A program of QEMU's that has a monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// QEMU with no machine, running nothing yet. A test that can do without is skipped if it is absent.
@@ -127,7 +126,6 @@ impl Program {
 #[derive(Debug)]
 pub struct Muxed {
     pub mux: Server,
-    /// The program behind it.
     pub upstream: Process,
     program: Program,
 }

@@ -41,7 +41,6 @@ pub struct ManyDescriptors {
 }
 
 impl ManyDescriptors {
-    /// Raises the limit.
     pub fn new() -> io::Result<ManyDescriptors> {
         let before = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum })?;

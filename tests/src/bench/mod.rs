@@ -36,7 +36,6 @@ use report::{Report, Section};
 
 const CORES: [(&str, bool); 2] = [("one core", true), ("all cores", false)];
 
-/// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Scale {
     /// How often each server is measured.
@@ -91,7 +90,6 @@ pub fn run_machines(scale: &Scale, program: &Path) -> Result<Report, String> {
     Ok(report)
 }
 
-/// Measures on one core and on all.
 fn report(
     scale: &Scale,
     wanted: &[Kind],
@@ -107,7 +105,6 @@ fn report(
     Ok(report)
 }
 
-/// The measurements on one core, or on all.
 fn measured(
     name: &str,
     pinned: bool,

@@ -8,7 +8,6 @@ use super::figures::{Spread, record};
 use super::peer::Kind;
 use crate::json::{Json, Layout};
 
-/// What a value is meant to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
     AtMost(f64),
@@ -39,7 +38,6 @@ struct Target {
     limit: Option<Limit>,
 }
 
-/// The results on one core, or on all.
 #[derive(Debug)]
 pub struct Section {
     name: String,
@@ -126,7 +124,6 @@ impl Section {
     }
 }
 
-/// All that was measured in a run.
 #[derive(Debug)]
 pub struct Report {
     rounds: usize,

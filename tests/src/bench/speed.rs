@@ -133,7 +133,6 @@ pub(super) fn latencies(client: &mut Client, scale: &Scale) -> io::Result<Vec<f6
     Ok(latencies)
 }
 
-/// How many answers come in a second.
 pub(super) fn per_second(crowd: &mut Crowd, scale: &Scale) -> io::Result<f64> {
     let started = Instant::now();
     let mut elapsed = 0.0;

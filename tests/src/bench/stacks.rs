@@ -64,7 +64,6 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// Clients of one server.
 trait Driver {
     /// So many clients ask for one slice of time: the median of how long an answer takes in microseconds, where it is
     /// known, and how many thousands there are in a second.

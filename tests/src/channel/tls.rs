@@ -22,7 +22,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
 pub struct TlsClient {
     /// The certificate of the authority that the server's is from.
     pub ca: PathBuf,
-    /// Its own certificate.
     pub identity: Option<Identity>,
 }
 

@@ -21,10 +21,8 @@ use polite::Polite;
 use site::Site;
 use unruly::Unruly;
 
-/// How much is done.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    /// Decides what the clients do.
     pub seed: u64,
     /// Unruly clients that are there at a time.
     pub unruly: usize,

@@ -29,7 +29,6 @@ pub(super) struct Polite {
     longest_wait: u64,
 }
 
-/// The result of a conversation.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) answers: u64,
@@ -153,7 +152,6 @@ enum Request {
     OutOfBand,
 }
 
-/// An answer that is to come.
 struct Expected {
     text: Answer,
     /// How many answers all clients had got when it was asked for, and how many this one.

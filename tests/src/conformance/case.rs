@@ -62,7 +62,6 @@ impl Need {
     pub const ALL: [Need; 5] =
         [Self::Machine, Self::Pretty, Self::Oob, Self::FdPassing, Self::QemuTiming];
 
-    /// The name that cases use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Machine => "machine",
@@ -89,11 +88,9 @@ pub struct Case {
     pub why: String,
     /// Where it was read: file and line.
     pub source: String,
-    /// How its connection starts.
     pub mode: Mode,
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// The features that the server needs.
     pub needs: Vec<Need>,
     /// It takes QEMU from ten seconds to minutes.
     pub slow: bool,
@@ -104,7 +101,6 @@ pub struct Case {
 }
 
 impl Case {
-    /// Reads a case from its line.
     pub fn parse(line: &str, source: String) -> Result<Self, String> {
         let document = Json::parse(line).map_err(|error| error.to_string())?;
         let text = |member: &str| document.get(member).and_then(Json::as_str);
@@ -137,7 +133,6 @@ impl Case {
         self.steps.iter().any(|step| step.mode().is_some())
     }
 
-    /// Category and name.
     pub fn title(&self) -> String {
         format!("{}/{}", self.category, self.name)
     }

@@ -36,7 +36,6 @@ pub struct Monitors {
     pub step_limit: Duration,
 }
 
-/// Runs a case on a connection of its own.
 pub fn run_case(case: &Case, monitors: &Monitors) -> Result<(), (Failure, Vec<String>)> {
     let mut run = CaseRun {
         monitors,
@@ -49,7 +48,6 @@ pub fn run_case(case: &Case, monitors: &Monitors) -> Result<(), (Failure, Vec<St
     run.steps(case).map_err(|failure| (failure, run.transcript()))
 }
 
-/// The last payload that was sent.
 #[derive(Debug, Default)]
 struct Sent {
     start: Vec<u8>,

@@ -24,7 +24,6 @@ const STACK_SIZE: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub launch: Launch,
-    /// Files and directories of cases.
     pub cases: Vec<PathBuf>,
     /// The same, of a newer QEMU: they take the place of those of the same title, and others are added.
     pub newer: Vec<PathBuf>,
@@ -99,7 +98,6 @@ impl Options {
         Ok(selection.apply(self.load()?))
     }
 
-    /// Reads the cases.
     pub fn load(&self) -> Result<Vec<Case>, String> {
         let mut cases = case::load(&self.cases)?;
         for newer in case::load(&self.newer)? {
@@ -118,7 +116,6 @@ impl Options {
     }
 }
 
-/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The server behaved as in the case.
@@ -138,10 +135,8 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct CaseResult {
     pub category: String,
-    /// Its name within the category.
     pub name: String,
     pub verdict: Verdict,
-    /// How long it took.
     pub duration: Duration,
 }
 
@@ -160,7 +155,6 @@ pub struct Count {
     pub failed: usize,
 }
 
-/// The outcome of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// All cases that were asked for, those first that were run.
@@ -265,7 +259,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs one case and returns its outcome.
     fn case(&mut self, case: &Case, target: &Target) -> io::Result<bool> {
         let monitors = Monitors {
             main: target.main().clone(),

@@ -70,7 +70,6 @@ pub enum Action {
 /// A state of the machine that a case can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineState {
-    /// Not started yet.
     Prelaunch,
     Running,
     /// Stopped.

@@ -13,11 +13,9 @@ use crate::endpoint::Endpoint;
 use crate::json::Layout;
 use crate::process::Process;
 
-/// How to reach the server.
 #[derive(Clone, Debug)]
 pub enum Launch {
     Connect {
-        /// Its compact monitor.
         main: Endpoint,
         /// Its pretty-printing monitor.
         pretty: Option<Endpoint>,
@@ -50,7 +48,6 @@ impl Launch {
     }
 }
 
-/// A server, and how it is reached.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) main: Endpoint,
@@ -116,17 +113,14 @@ impl Target {
         Ok(Self { launch: launch.clone(), running, dir })
     }
 
-    /// The compact monitor.
     pub fn main(&self) -> &Endpoint {
         &self.running.main
     }
 
-    /// The pretty-printing monitor.
     pub fn pretty(&self) -> Option<&Endpoint> {
         self.running.pretty.as_ref()
     }
 
-    /// Waits until the server greets.
     pub fn wait_until_ready(&mut self, patience: Duration) -> Result<(), String> {
         let deadline = Instant::now() + patience;
         loop {

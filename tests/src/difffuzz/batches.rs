@@ -11,7 +11,6 @@ const PER_REPORT: u64 = 25_000;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub count: u64,
-    /// Which ones.
     pub seed: u64,
     /// How many on each connection.
     pub stream: u64,
@@ -38,10 +37,8 @@ pub enum Outcome {
     Different(String),
 }
 
-/// Some of the inputs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
-    /// Which ones.
     pub(super) index: u64,
     /// How many.
     pub(super) len: u64,

@@ -38,7 +38,6 @@ fn inputs(directory: &Path) -> Result<Vec<Vec<u8>>, String> {
     Ok(inputs)
 }
 
-/// The servers to compare.
 struct Pair {
     dialect: Dialect,
     /// Started anew when it no longer answers.

@@ -12,7 +12,6 @@ pub const RESYNC: &[u8] = b"\xFF\n";
 /// The state in which a connection takes its inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Before negotiation.
     Fresh,
     /// After negotiation without capabilities.
     Negotiated,

@@ -37,7 +37,6 @@ fn oracle(dialect: Dialect, name: &str) -> Result<PathBuf, String> {
 /// The programs of ours that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Our own server.
     Server,
     /// Our mux, in front of the same program of QEMU's.
     Mux,
@@ -57,7 +56,6 @@ impl Subject {
     }
 }
 
-/// A running server.
 #[derive(Debug)]
 pub struct Peer {
     name: &'static str,

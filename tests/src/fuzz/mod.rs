@@ -83,7 +83,6 @@ pub fn check(target: &Target, input: &[u8]) -> Result<(), Box<Failure>> {
     Err(Box::new(Failure { input: input.to_vec(), reason }))
 }
 
-/// Returns the processor time that this thread has used.
 fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

@@ -13,7 +13,6 @@ use super::server;
 use crate::inputs::Random;
 use crate::json;
 
-/// Something to be fed.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// Its name on the command line.

@@ -47,7 +47,6 @@ impl Pace {
     }
 }
 
-/// Returns the processor time that this thread has used.
 pub(super) fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

@@ -25,7 +25,6 @@ pub(super) const ATTACKERS: u32 = 12345;
 pub(super) const ANSWER: &str = r#"{"return": {"name": "confvm"}, "id": "#;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// The resources of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Holdings {
     /// Bytes that are allocated, as glibc's allocator counts them.

@@ -25,7 +25,6 @@ impl<'s> Inputs<'s> {
         Self { random, seeds }
     }
 
-    /// The source of the random numbers.
     pub fn random(&mut self) -> &mut Random {
         &mut self.random
     }

@@ -11,7 +11,6 @@ pub mod plots;
 
 use serde::Deserialize;
 
-/// All that was measured in a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// The day, as `2026-01-31`, in UTC.
@@ -22,7 +21,6 @@ pub struct Report {
     pub machine: Vec<Fact>,
     /// Versions of the other programs that were measured, and of the compilers.
     pub versions: Vec<Fact>,
-    /// What was not measured, and the reason.
     pub notes: Vec<String>,
     pub layers: Vec<Layer>,
 }
@@ -35,7 +33,6 @@ pub struct Fact {
     pub value: String,
 }
 
-/// The results of one benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// Its name in `cargo xtask bench`.
@@ -43,7 +40,6 @@ pub struct Layer {
     pub groups: Vec<Group>,
 }
 
-/// The rows of one table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     pub name: String,

@@ -27,7 +27,6 @@ use crate::bench::machine::ManyDescriptors;
 use crate::inputs::Random;
 use socket::Socket;
 
-/// The targets of an attacker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
     All,
@@ -97,7 +96,6 @@ const ATTACKERS: &[Attacker] = &[
     attacker("denied commands", For::All, 5, floods::denied),
 ];
 
-/// One attacker's state.
 struct Intruder<'a> {
     target: &'a Target,
     random: Random,
@@ -148,7 +146,6 @@ impl Intruder<'_> {
     }
 }
 
-/// The results of one attacker.
 #[derive(Clone, Debug)]
 pub(super) struct Score {
     pub(super) name: String,
