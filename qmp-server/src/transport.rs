@@ -238,57 +238,6 @@ impl Received {
 pub type Renewal = std::sync::Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 /// Accepts connections, and never blocks. Its [descriptor](AsFd) is polled for readiness.
-///
-/// ```
-/// use std::io;
-/// use std::os::fd::{AsFd, BorrowedFd};
-/// use std::os::unix::net::{UnixListener, UnixStream};
-/// use std::path::PathBuf;
-///
-/// use qmp_dispatch::proto::Layout;
-/// use qmp_dispatch::{Dispatcher, Registry};
-/// use qmp_server::{Address, Listener, Server, Transport, system_time, version};
-///
-/// struct Door {
-///     listener: UnixListener,
-///     path: PathBuf,
-/// }
-///
-/// impl AsFd for Door {
-///     fn as_fd(&self) -> BorrowedFd<'_> {
-///         self.listener.as_fd()
-///     }
-/// }
-///
-/// impl Listener for Door {
-///     fn accept(&self) -> io::Result<Box<dyn Transport>> {
-///         let (stream, _) = self.listener.accept()?;
-///         Ok(Box::new(stream))
-///     }
-///
-///     fn clean_up(&self) {
-///         let _ = std::fs::remove_file(&self.path);
-///     }
-///
-///     fn address(&self) -> Address {
-///         Address::Unix(self.path.clone())
-///     }
-/// }
-///
-/// let folder = tempfile::tempdir()?;
-/// let path = folder.path().join("qmp.sock");
-/// let listener = UnixListener::bind(&path)?;
-/// listener.set_nonblocking(true)?;
-///
-/// let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-/// let door = Door { listener, path: path.clone() };
-/// let server = Server::new(dispatcher).accept_from(Box::new(door), Layout::Compact).spawn()?;
-/// UnixStream::connect(&path)?;
-/// server.control().shutdown();
-/// server.wait();
-/// assert!(!path.exists());
-/// # Ok::<(), io::Error>(())
-/// ```
 pub trait Listener: AsFd + Send + Sync {
     /// The next connection.
     ///

@@ -46,22 +46,6 @@ enum TraceEventState {
 /// # Errors
 ///
 /// [`RegisterError`] if the registry has one of the commands already.
-///
-/// ```
-/// use std::sync::Arc;
-///
-/// use qmp_dispatch::{LocalClient, Registry};
-/// use qmp_server::{TracePoints, register_trace_points};
-///
-/// let points = Arc::new(TracePoints::default());
-/// let mut registry = Registry::new();
-/// register_trace_points(&mut registry, &points)?;
-/// LocalClient::new(registry).ask(
-///     "{'execute': 'trace-event-set-state', 'arguments': {'name': 'handle_*', 'enable': true}}",
-/// );
-/// assert!(points.is_enabled("handle_qmp_command"));
-/// # Ok::<(), qmp_dispatch::RegisterError>(())
-/// ```
 pub fn register_trace_points(
     registry: &mut Registry,
     trace_points: &Arc<TracePoints>,
