@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a type refuses although its schema allows it, in QEMU's words.
+//! Decodes arguments whose schema has been checked, and words what the type itself still refuses as QEMU would.
 
 use qmp_proto::{DecodeError, DecodeErrorKind, Error, Object, from_object};
 use serde::de::DeserializeOwned;
@@ -9,7 +9,7 @@ pub(crate) fn decode<A: DeserializeOwned>(arguments: Object) -> Result<A, Error>
     from_object(arguments).map_err(|error| Error::generic(describe(&error)))
 }
 
-/// How serde says that none of the branches of an untagged enum has taken a value, without a reason.
+/// The beginning of serde's message when no variant of an untagged enum accepts a value. It gives no reason.
 const NO_BRANCH: &str = "data did not match any variant of untagged enum";
 
 #[cold]
@@ -39,12 +39,12 @@ fn describe(error: &DecodeError) -> String {
         DecodeErrorKind::Other(text) if !place.is_empty() => {
             format!("Invalid parameter '{place}': {text}")
         }
-        // Of the arguments as a whole, or of we know not which.
+        // The error concerns the arguments as a whole, or serde did not say which of them.
         _ => error.to_string(),
     }
 }
 
-/// The last name alone; as in the checks, it is all that is told of values whose type is right.
+/// Returns the last name of a path. The checks, too, report no more of a value whose type is right.
 fn bare(place: &str) -> &str {
     let name = place.rsplit('.').next().unwrap_or_default();
     if name.is_empty() || name.ends_with(']') { "null" } else { name }

@@ -7,7 +7,7 @@ use super::model::{Case, Definition, Kind, Member, Model, Object, TypeRef, Union
 use super::types::Type;
 
 /// One model with the types of many. Types of the same name become one if QAPI does not distinguish them: the width of
-/// integers does not count, and a member that is optional in one of them is optional in the result.
+/// integers does not matter, and a member that is optional in one of them is optional in the merged type.
 #[derive(Debug, Default)]
 pub(crate) struct MergedTypes {
     pub(crate) model: Model,
@@ -102,7 +102,7 @@ impl Import<'_> {
             return false;
         }
         match (&source.kind, &target.kind) {
-            // The order does not count: serde's order of variants need not be the one of another declaration.
+            // The order does not matter: another declaration may have the variants in another order.
             (Kind::Enum(ours), Kind::Enum(theirs)) => {
                 let theirs: HashSet<_> =
                     theirs.iter().map(|their| (&their.name, &their.features)).collect();

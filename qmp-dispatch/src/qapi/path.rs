@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where in the arguments a value is.
+//! Paths to values within the arguments.
 
 use std::fmt;
 
@@ -36,13 +36,12 @@ impl<'a> Path<'a> {
         Path { parent: Some(self), step: Step::Element(index), depth: self.depth + 1 }
     }
 
-    /// How many objects and arrays are around the value.
+    /// Number of objects and arrays that contain the value.
     pub(crate) fn depth(&self) -> usize {
         self.depth
     }
 
-    /// The last name alone, which is all that QEMU tells about values that it refuses after their
-    /// type was right. Elements have none.
+    /// Returns the last name. QEMU reports no more of a value whose type is right, and `null` for an element.
     pub(crate) fn bare(&self) -> &'a str {
         match self.step {
             Step::Member(name) => name,

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where in a Rust type something is, or is wrong.
+//! Places within a Rust type, for error messages.
 
 use super::error::Problem;
 
-/// What is wrong, and where.
+/// A problem of a type, and its place.
 pub(crate) struct Misfit {
     pub(crate) place: String,
     pub(crate) problem: Problem,
 }
 
-/// Where we are: the nearest named type, and the way from there.
+/// A place within a type: the nearest named type, and the path from there.
 #[derive(Clone)]
 pub(crate) struct Place {
-    /// What an anonymous type in this place is called.
+    /// Name of an anonymous type at this place.
     pub(crate) name: String,
     text: String,
 }

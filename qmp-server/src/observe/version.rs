@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which server this is.
+//! The version that the server reports.
 
 use qmp_dispatch::proto::{Version, VersionTriple};
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a wing does when a client has left.
+//! A callback for when a client has left.
 
-/// A [local](qmp_dispatch::Monitor::local) that is told when its monitor's client has left. The monitor itself, and so its
-/// other locals, may live on for as long as the client's commands are not answered.
+/// A [local](qmp_dispatch::Monitor::local) that is called when its monitor's client has left. The monitor and its other
+/// locals may live longer: until the last command of the client has been answered.
 pub(crate) struct OnLeave(Box<dyn Fn() + Send + Sync>);
 
 impl OnLeave {

@@ -57,7 +57,7 @@ fn scrape(port: u16) -> Exposition {
     Exposition::parse(body)
 }
 
-/// Scrapes until a value is as expected.
+/// Scrapes until the value of a metric is the expected one.
 #[track_caller]
 fn wait_for(port: u16, key: &str, expected: f64) -> Exposition {
     waiting::wait_for(|| {
@@ -68,7 +68,7 @@ fn wait_for(port: u16, key: &str, expected: f64) -> Exposition {
     })
 }
 
-/// Waits until the client has gone that checked that the server is ready.
+/// Waits until the harness's own client, which checked that the server is ready, has left.
 fn wait_until_left(port: u16) -> Exposition {
     wait_for(port, &metric("greeted_clients_total"), 1.0);
     wait_for(port, &metric("clients"), 0.0)
@@ -166,7 +166,7 @@ fn refused_clients_are_counted_by_reason() {
     let mut refused = server.connect();
     refused.expect_end();
     let access = metric("refused_clients_total{reason=\"access\"}");
-    // The client that checked that the server is ready was refused, too.
+    // The harness's own client, which checked that the server is ready, was refused, too.
     wait_until(|| scrape(port).value(&access) >= 1.0);
 }
 
@@ -284,7 +284,7 @@ fn whoever_is_slow_or_leaves_holds_up_nobody() {
     let mut response = String::new();
     half.read_to_string(&mut response).unwrap();
     drop(Exposition::parse(split(&response).1));
-    // Of the clients that send nothing, the oldest have been disconnected.
+    // The oldest of the clients that send nothing have been disconnected.
     let mut oldest = &silent[0];
     oldest.set_read_timeout(Some(LIMIT)).unwrap();
     assert_eq!(oldest.read(&mut [0]).unwrap(), 0);
@@ -302,13 +302,13 @@ fn metrics_are_served_at_unix_sockets_which_go_with_the_server() {
         "unix:metrics.sock,mode=0600",
     ]);
     let path = server.dir().join("metrics.sock");
-    // It listens there a little later than where it has been waited for.
+    // The endpoint of the metrics is opened after the socket that the harness waits for.
     drop(Endpoint::Unix(path.clone()).connect(LIMIT).unwrap());
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
-    // The client that checked that the server is ready may still be counted.
+    // The harness's own client may still be counted.
     assert!(Exposition::parse(split(&response).1).value(&metric("clients")) <= 1.0);
     server.process().stop().unwrap();
     assert!(!path.exists());

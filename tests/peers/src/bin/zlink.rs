@@ -35,7 +35,7 @@ impl Peer for Zlink {
     }
 }
 
-/// As that of the library, with a description for introspection.
+/// The library's `Version` with a description for introspection.
 #[derive(Debug, Serialize, Deserialize, introspect::Type)]
 struct Version {
     major: i64,

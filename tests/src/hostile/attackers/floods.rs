@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Many requests.
+//! Attackers that send many requests.
 
 use std::io;
 
 use super::Intruder;
 use super::socket::QMP_CAPABILITIES;
 
-/// More connections than a user may have, each with as many requests as are read.
+/// Opens more connections than a user may have, and sends as many requests on each as the server reads.
 pub(super) fn full_quotas(intruder: &mut Intruder<'_>) -> io::Result<()> {
     let mut sockets = Vec::new();
     let requests = QMP_CAPABILITIES.to_owned() + &"{\"execute\": \"query-name\"}\n".repeat(8);
