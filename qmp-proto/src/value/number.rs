@@ -44,11 +44,6 @@ impl Number {
             Repr::Double(value) => value,
         }
     }
-
-    /// Returns `true` if this is an integer.
-    pub fn is_integer(self) -> bool {
-        !matches!(self.0, Repr::Double(_))
-    }
 }
 
 /// As QEMU would write it.

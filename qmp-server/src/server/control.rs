@@ -151,18 +151,6 @@ impl Control {
     /// The labels of the sockets that the server listens at, in the order of their
     /// [addresses](Control::addresses), as QEMU calls those of its `-qmp` options: `compat_monitor0`,
     /// `compat_monitor1`, and so on.
-    ///
-    /// ```
-    /// # use qmp_dispatch::{Dispatcher, Registry};
-    /// # use qmp_server::{Server, system_time, version};
-    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
-    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
-    /// let control = server.control();
-    /// assert_eq!(control.labels(), ["compat_monitor0"]);
-    /// # control.shutdown();
-    /// # server.wait();
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn labels(&self) -> Vec<String> {
         let listening = self.server().map_or(0, |server| server.addresses.len());
         (0..listening).map(label_of).collect()

@@ -184,11 +184,6 @@ impl Summary {
         }
         categories
     }
-
-    /// A line for each case that failed.
-    pub fn failures(&self) -> impl Iterator<Item = String> {
-        self.results.iter().filter_map(CaseResult::failure)
-    }
 }
 
 /// Calls something with a stack that is deep enough for the cases.
