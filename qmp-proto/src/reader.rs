@@ -356,6 +356,14 @@ impl Reader {
     }
 
     /// Whether nothing of a message has been read that is not complete.
+    ///
+    /// ```
+    /// let mut reader = qmp_proto::Reader::default();
+    /// assert!(reader.read(&mut &b"  {'execute'"[..]).is_none());
+    /// assert!(!reader.is_idle(), "a stream that ends here ends within a message");
+    /// assert!(reader.read(&mut &b": 'stop'}"[..]).is_some());
+    /// assert!(reader.is_idle());
+    /// ```
     pub fn is_idle(&self) -> bool {
         (self.spent || self.tokens.is_empty()) && self.lexer.is_between_tokens() && !self.skipping
     }

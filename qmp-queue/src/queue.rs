@@ -187,6 +187,15 @@ impl<T> Queue<T> {
     /// order.
     ///
     /// `look` is called with the queue locked: it must neither block nor use the queue.
+    ///
+    /// ```
+    /// use qmp_queue::{Mode, Queue};
+    ///
+    /// let queue = Queue::new();
+    /// let producer = queue.register(Mode::default());
+    /// producer.push("stop").unwrap();
+    /// assert_eq!(queue.look(|item| item.len()), [4]);
+    /// ```
     pub fn look<R>(&self, look: impl FnMut(&T) -> R) -> Vec<R> {
         self.shared.lock().fair.items().map(look).collect()
     }

@@ -218,6 +218,13 @@ pub enum Closing {
 }
 
 /// What a [`Transport`] has received.
+///
+/// ```
+/// use qmp_server::Received;
+///
+/// assert_eq!(Received::of_stream(10, 4096), Received { bytes: 10, may_be_more: false });
+/// assert_eq!(Received::of_stream(4096, 4096), Received { bytes: 4096, may_be_more: true });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Received {
     /// How many bytes.

@@ -123,6 +123,21 @@ impl<T: Clone> Session<T> {
 impl<T> Session<T> {
     /// Creates a session that goes on where another one was, with the default limits. Returns `None` if the state is not one
     /// that a session can have.
+    ///
+    /// ```
+    /// use qmp_proto::client::{Ids, Received, Session};
+    /// use qmp_proto::Band;
+    ///
+    /// let mut session = Session::new(Ids::random(1), vec![]);
+    /// let _ = session.read(&mut &br#"{"QMP": {"version": {}, "capabilities": []}}"#[..]);
+    /// let _ = session.read(&mut &br#"{"return": {}, "id": 1}"#[..]);
+    /// session.request("stop", None, Band::InBand, "ours")?;
+    /// let state = session.state().expect("it is ready");
+    /// let mut session = Session::resume(state).expect("it is sound");
+    /// let received = session.read(&mut &br#"{"return": {}, "id": 4294967297}"#[..]);
+    /// assert!(matches!(received, Some(Ok(Received::Response { request: "ours", .. }))));
+    /// # Ok::<(), qmp_proto::client::RequestTooLarge<&str>>(())
+    /// ```
     pub fn resume(state: SessionState<T>) -> Option<Session<T>> {
         let SessionState { reader, capabilities, pending, unsent } = state;
         let limits = Limits::default();

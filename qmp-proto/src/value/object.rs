@@ -12,6 +12,19 @@ use crate::order::{Order, bucket};
 /// The members of an object, in the order in which they were added. Names are unique.
 ///
 /// Objects are written in QEMU's order, which is that of a hash table. Mirrors `QDict`.
+///
+/// ```
+/// use qmp_proto::{Object, Value};
+///
+/// let mut object = Object::new();
+/// assert_eq!(object.insert("id", 1), None);
+/// assert_eq!(object.insert("id", 2), Some(Value::from(1)));
+/// assert_eq!(object.len(), 1);
+/// assert_eq!(object.to_string(), r#"{"id": 2}"#);
+/// for (name, value) in &object {
+///     assert_eq!((name, value.as_i64()), ("id", Some(2)));
+/// }
+/// ```
 #[derive(Clone, Default)]
 pub struct Object {
     members: Vec<Member>,

@@ -57,6 +57,19 @@ impl Control {
     /// answered, what is queued is answered with an error, clients get what is left for them, and
     /// all connections end. If a handler calls this, what its own client has queued is not answered
     /// at all, as in QEMU after `quit`.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// control.shutdown();
+    /// control.shutdown();
+    /// server.wait();
+    /// assert!(control.status().is_none());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn shutdown(&self) {
         if let Some(server) = self.server() {
             server.stop();
@@ -123,6 +136,27 @@ impl Control {
 
     /// Serves one more connection, over any transport.
     ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use qmp_dispatch::proto::Layout;
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// # let server = Server::new(dispatcher).stay().spawn()?;
+    /// let control = server.control();
+    /// let (stream, client) = UnixStream::pair()?;
+    /// control.serve(Box::new(stream), Layout::Compact)?;
+    /// assert_eq!(control.clients().len(), 1);
+    ///
+    /// control.shutdown();
+    /// server.wait();
+    /// let too_late = control.serve(Box::new(client), Layout::Compact).unwrap_err();
+    /// assert_eq!(too_late.kind(), ErrorKind::NotConnected);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`NotConnected`](io::ErrorKind::NotConnected) if the server has ended, or what the system says
@@ -151,6 +185,18 @@ impl Control {
     /// The labels of the sockets that the server listens at, in the order of their
     /// [addresses](Control::addresses), as QEMU calls those of its `-qmp` options: `compat_monitor0`,
     /// `compat_monitor1`, and so on.
+    ///
+    /// ```
+    /// # use qmp_dispatch::{Dispatcher, Registry};
+    /// # use qmp_server::{Server, system_time, version};
+    /// # let dispatcher = Dispatcher::new(Registry::new(), version(), system_time);
+    /// let server = Server::new(dispatcher).listen(&"tcp:127.0.0.1:0".parse()?)?.spawn()?;
+    /// let control = server.control();
+    /// assert_eq!(control.labels(), ["compat_monitor0"]);
+    /// # control.shutdown();
+    /// # server.wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn labels(&self) -> Vec<String> {
         let listening = self.server().map_or(0, |server| server.addresses.len());
         (0..listening).map(label_of).collect()

@@ -35,6 +35,13 @@ pub enum Peer {
 impl Peer {
     /// Who is to blame: the same for all connections of a user of this machine, of a certificate, or
     /// of an address, whatever its port.
+    ///
+    /// ```
+    /// use qmp_server::Peer;
+    ///
+    /// assert_eq!(Peer::Process { pid: 4711, uid: 1000, gid: 100 }.user(), "uid 1000");
+    /// assert_eq!(Peer::Address("[::1]:4711".into()).user(), "[::1]");
+    /// ```
     pub fn user(&self) -> String {
         match self {
             Peer::Process { uid, .. } => format!("uid {uid}"),
