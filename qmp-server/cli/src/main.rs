@@ -104,7 +104,8 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Writes a line to standard error, if anybody can be told at all.
+/// Writes a line to standard error, if anybody can be told at all. As a whole: standard error has no buffer, and would get
+/// each part of the line by a system call of its own, with other programs' lines in between.
 fn complain(line: &dyn std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
