@@ -22,7 +22,7 @@ use super::{Scale, cannot};
 use crate::json::Json;
 use crate::process::{Process, Signal};
 use crate::scripted::Crowd;
-use crate::server::qmp_server;
+use crate::server::{self, qmp_server};
 
 /// Machines of one process.
 const MACHINES: usize = 1_000;
@@ -186,8 +186,16 @@ fn connected(control: &Path) -> io::Result<usize> {
     Ok(answer.matches("\"connected\": true").count())
 }
 
+/// Has the program's file written to the disk. Until then the system counts those of its pages that are mapped as dirty, and so
+/// as memory of the process: that is several MiB of a program that was just built.
+fn sync_program() -> Result<(), String> {
+    let file = fs::File::open(server::program()).map_err(cannot("open the program"))?;
+    file.sync_all().map_err(cannot("write the program to the disk"))
+}
+
 fn measure_cost(section: &mut Section, scale: &Scale, program: &Path) -> Result<(), String> {
     let of_mux = "qmp-server mux";
+    sync_program()?;
     let (mut starts, mut each, mut alone, mut threads) = (vec![], vec![], vec![], 0);
     for _ in 0..scale.rounds.min(3) {
         let mut lone = Site::start(program, 1, &[])?;
