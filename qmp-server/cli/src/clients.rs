@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -276,13 +276,17 @@ impl Rules {
     }
 }
 
-/// Lets as many clients come as the system allows: at first it is fewer, for the sake of programs that use `select`.
+/// Lets as many clients come as the system allows: at first it is fewer, for the sake of programs that use `select`. Once is
+/// enough, however many machines there are.
 fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    if let Err(error) = raised {
-        tracing::debug!(%error, "the limit of descriptors cannot be raised");
-    }
+    static RAISED: Once = Once::new();
+    RAISED.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+        if let Err(error) = raised {
+            tracing::debug!(%error, "the limit of descriptors cannot be raised");
+        }
+    });
 }
 
 /// Reads keys and certificates again. They have been checked, and otherwise stay as they are.
