@@ -272,6 +272,8 @@ struct Monitor {
     fd: i32,
     /// Which argument describes its character device.
     argument: usize,
+    /// How that begins.
+    prefix: &'static str,
     /// The options there that are not about the descriptor, as they are written.
     rest: Vec<String>,
 }
@@ -288,8 +290,13 @@ impl Monitor {
                 (name == option).then_some((at + 1, pair[1]?))
             })
         };
-        let of_qmp = ["qmp", "qmp-pretty"].into_iter().flat_map(values);
-        let of_qmp = of_qmp.filter_map(|(at, text)| Some((at, text.strip_prefix("chardev:")?)));
+        let qmp = || ["qmp", "qmp-pretty"].into_iter().flat_map(values);
+        // So kata-containers passes it.
+        let passed = qmp().filter_map(|(at, text)| {
+            let options = split(text.strip_prefix("unix:")?);
+            Some((at, Monitor::passed(at, "unix:", &options)?))
+        });
+        let of_qmp = qmp().filter_map(|(at, text)| Some((at, text.strip_prefix("chardev:")?)));
         let of_mon = values("mon").filter_map(|(at, text)| Some((at, of_monitor(text, false)?)));
         // That of the storage daemon. QEMU's option of this name is for people.
         let of_daemon = values("monitor").filter(|(_, text)| text.starts_with("chardev="));
@@ -297,38 +304,47 @@ impl Monitor {
         let of_object = values("object").filter_map(|(at, text)| Some((at, of_object(text)?)));
         let ids = of_qmp.chain(of_mon).chain(of_daemon);
         let ids = ids.map(|(at, id)| (at, Cow::Borrowed(id))).chain(of_object);
-        let mut monitors: Vec<_> = ids.collect();
-        monitors.sort_unstable();
-        monitors.into_iter().find_map(|(_, id)| {
-            values("chardev").find_map(|(argument, text)| Monitor::at(argument, text, &id))
-        })
+        let monitors = ids.filter_map(|(at, id)| {
+            let mut devices = values("chardev");
+            Some((at, devices.find_map(|(argument, text)| Monitor::at(argument, text, &id))?))
+        });
+        let (_, first) = monitors.chain(passed).min_by_key(|(at, _)| *at)?;
+        Some(first)
     }
 
     /// That of this character device, if it has this id.
     fn at(argument: usize, text: &str, id: &str) -> Option<Monitor> {
         let options = split(text);
         let (backend, options) = options.split_first()?;
-        let value = |name: &str| {
-            let mut all = options.iter().filter_map(|option| option.split_once('='));
-            all.find_map(|(its_name, value)| (its_name == name).then_some(value))
-        };
-        if *backend != "socket" || value("id") != Some(id) {
+        if *backend != "socket" || value(options, "id") != Some(id) {
             return None;
         }
-        let fd = value("fd")?.parse().ok().filter(|fd| *fd >= STANDARD)?;
+        Monitor::passed(argument, "socket,", options)
+    }
+
+    /// The one with these options, if it is passed.
+    fn passed(argument: usize, prefix: &'static str, options: &[&str]) -> Option<Monitor> {
+        let fd = value(options, "fd")?.parse().ok().filter(|fd| *fd >= STANDARD)?;
         let about_fd = |option: &str| {
             let name = option.split('=').next().unwrap_or_default();
             matches!(name, "fd" | "server" | "noserver" | "wait" | "nowait")
         };
         let rest = options.iter().filter(|option| !about_fd(option));
-        Some(Monitor { fd, argument, rest: rest.map(|&option| option.to_owned()).collect() })
+        let rest = rest.map(|&option| option.to_owned()).collect();
+        Some(Monitor { fd, argument, prefix, rest })
     }
 
     /// The same device, connected through this descriptor.
     fn with_descriptor(&self, fd: i32) -> OsString {
-        let rest = self.rest.iter().map(|option| format!(",{option}")).collect::<String>();
-        format!("socket{rest},fd={fd}").into()
+        let rest = self.rest.iter().map(|option| format!("{option},")).collect::<String>();
+        format!("{}{rest}fd={fd}", self.prefix).into()
     }
+}
+
+/// The value of this one of some options.
+fn value<'a>(options: &[&'a str], name: &str) -> Option<&'a str> {
+    let mut all = options.iter().filter_map(|option| option.split_once('='));
+    all.find_map(|(its_name, value)| (its_name == name).then_some(value))
 }
 
 /// The character device of a monitor that speaks QMP, as it does without a mode if `is_qmp`.
@@ -428,6 +444,11 @@ mod tests {
             let arguments = format!("-chardev socket,id=m,fd=3 -object {object}");
             check(&arguments, Some((3, "socket,id=m,fd=9")));
         }
+        check("-name a -qmp unix:fd=3,server=on,wait=off -pidfile p", Some((3, "unix:fd=9")));
+        check(
+            "--qmp-pretty unix:path=x,server=on -qmp unix:fd=4,logfile=x -qmp unix:fd=5",
+            Some((4, "unix:logfile=x,fd=9")),
+        );
         // The first monitor is the one.
         check(
             "-chardev socket,id=a,fd=3 -chardev socket,id=b,fd=4 -mon b,mode=control -mon a,mode=control",
@@ -447,6 +468,7 @@ mod tests {
             "-chardev socket,id=m,fd=3,server=on -device virtserialport,chardev=m",
             "-chardev socket,id=m,fd=1 -mon m,mode=control",
             "-chardev stdio,id=m -mon m,mode=control",
+            "-qmp unix:path=qmp.sock,server=on,wait=off -monitor unix:fd=3,server=on",
             "-chardev socket,id=m,fd=3 -monitor chardev:m",
             "-chardev socket,id=m,fd=3 -object monitor-hmp,id=monitor,chardev=m",
             "-chardev socket,id=m,fd=3 -object {",

@@ -109,6 +109,23 @@ fn check_shared(started: &Started) -> Client {
     libvirt
 }
 
+/// As kata-containers passes it.
+#[test]
+fn a_monitor_without_a_character_device_of_its_own_is_shared() {
+    for dialect in Dialect::ALL {
+        let Some(qemu) = Oracle::of(dialect).program("qemu-system-x86_64") else { return };
+        let started = Started::new(&format!(
+            "--listen unix:{{name}}.sock --exec -- {} -name vm1 -machine none -nodefaults -display none -S \
+             -qmp unix:fd=8,server=on,wait=off",
+            qemu.display()
+        ));
+        let mut kata = check_shared(&started);
+        kata.send_command("quit");
+        let (status, said) = started.end();
+        assert!(status.success(), "{status:?}: {said}");
+    }
+}
+
 #[test]
 fn qemu_keeps_its_process_and_its_exit_status() {
     for dialect in Dialect::ALL {
