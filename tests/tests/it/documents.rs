@@ -39,13 +39,14 @@ const NOT_RUN: [(&str, &str); 8] = [
 ];
 
 /// What a block needs: the document, a text in the block, and the need.
-const SETTINGS: [(&str, &str, Setting); 7] = [
+const SETTINGS: [(&str, &str, Setting); 8] = [
     ("README.md", "socat - UNIX:qmp.sock", Setting::Server("qmp.sock")),
     ("README.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
     ("operate.md", "qmp-server call unix:qmp.sock", Setting::Server("qmp.sock")),
     ("operate.md", "qmp-server status unix:qmp.sock", Setting::Server("qmp.sock")),
     ("roles.md", "--upstream unix:/run/vm1/qemu.sock", Setting::Server("qemu.sock")),
     ("mux.md", "operators.sock,notices=on", Setting::Server("qemu.sock")),
+    ("mux.md", "--agent-listen", Setting::Server("qemu.sock")),
     (
         "configuration.md",
         "--check-config",
