@@ -16,4 +16,6 @@ pub(crate) use origin::{DoorRole, GivenRole, Notices, Origin};
 pub use users::Access;
 pub(crate) use users::{Groups, group_id, groups_of, user_id};
 #[cfg(feature = "roles")]
-pub(crate) use users::{is_mapped_group, is_nobody};
+pub(crate) use users::is_mapped_group;
+#[cfg(any(feature = "roles", feature = "mux"))]
+pub(crate) use users::is_nobody;
