@@ -14,8 +14,8 @@ pub(crate) use admission::{
 pub use limits::{Limits, Quota};
 pub(crate) use origin::{DoorRole, GivenRole, Notices, Origin};
 pub use users::Access;
-pub(crate) use users::{Groups, group_id, groups_of, user_id};
 #[cfg(feature = "roles")]
 pub(crate) use users::is_mapped_group;
 #[cfg(any(feature = "roles", feature = "mux"))]
 pub(crate) use users::is_nobody;
+pub(crate) use users::{Groups, group_id, groups_of, user_id};
