@@ -331,7 +331,7 @@ fn mistakes_name_the_machine_and_the_key() {
     said(
         &format!("{two}listne = ['x']"),
         11,
-        "machine[1].listne: unknown field `listne`, expected one of `name`, `upstream`, `dialect`, `upstream-lost`, `listen`, \
+        "machine[1].listne: unknown field `listne`, expected one of `name`, `upstream`, `dialect`, `upstream-lost`, `listen`, `agent`, `agent-listen`, `agent-timeout`, \
         `allow-user`, `allow-group`, `role`, `default-role`, `insecure`, `deadline`, `deadline-profile`, `hang-after`, `limit`, `audit`, `audit-secret`",
     );
     let found = with_pattern("*/qemu.sock", "{1}.sock");
