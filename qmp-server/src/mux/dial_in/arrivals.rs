@@ -144,10 +144,13 @@ impl Link for DialInLink {
     }
 }
 
-/// Also if it ends by a panic: nobody waits for the end of a socket at which nobody accepts.
+/// Also if it ends by a panic: nobody waits for the end of a socket at which nobody accepts, nor for strangers' connections.
 impl Drop for DialInLink {
     fn drop(&mut self) {
         self.socket.abandon(&mut self.listener);
+        for arrival in std::mem::take(&mut self.arrivals).into_values() {
+            self.socket.close_aside(arrival.connection);
+        }
     }
 }
 
