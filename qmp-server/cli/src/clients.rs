@@ -20,9 +20,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Sourced;
-use crate::deadline::Profile;
 use crate::limit::Limit;
 use crate::log::{self, Guard, LogFormat};
+use crate::named::Named;
 use crate::options::ServerOptions;
 use crate::role::{Assignment, NamePattern};
 use crate::{Failure, complain};
@@ -40,7 +40,7 @@ pub(crate) fn start_log(
 
 /// Comes after what gives clients their roles: what a role or a door says of deadlines goes before.
 pub(crate) fn set_deadline_profile(registry: &mut Registry, options: &ServerOptions) {
-    if let Some(Profile(profile)) = options.deadline_profile {
+    if let Some(Named(profile)) = options.deadline_profile {
         registry.each_monitor(move |locals| profile.given_to(locals));
     }
 }

@@ -4,8 +4,6 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use qmp_server::{DeadlineProfile, UnknownProfile};
-
 /// A day, after which nobody waits any more.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -37,18 +35,6 @@ impl FromStr for Deadline {
             Duration::ZERO => Err("every command takes some time".to_owned()),
             after => Ok(Deadline { command, after }),
         }
-    }
-}
-
-/// A ready-made set of deadlines, by its name.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Profile(pub(crate) DeadlineProfile);
-
-impl FromStr for Profile {
-    type Err = UnknownProfile;
-
-    fn from_str(text: &str) -> Result<Profile, UnknownProfile> {
-        text.parse().map(Profile)
     }
 }
 

@@ -15,6 +15,7 @@ mod generate;
 mod limit;
 mod log;
 mod mux;
+mod named;
 mod notify;
 mod options;
 mod path_pattern;

@@ -10,18 +10,19 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use qmp_dispatch::proto::{Dialect, UnknownDialect};
+use qmp_dispatch::proto::Dialect;
 use qmp_server::{
-    Access, Address, Dial, Limits, Listen, TracePoints, UnknownUpstreamLost, UpstreamLost,
+    Access, Address, DeadlineProfile, Dial, Limits, Listen, TracePoints, UpstreamLost,
 };
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::Failure;
 use crate::config::Sourced;
-use crate::deadline::{Deadline, Profile, Seconds};
+use crate::deadline::{Deadline, Seconds};
 use crate::limit::Limit;
 use crate::log::{LogFilter, LogFormat};
+use crate::named::Named;
 use crate::path_pattern::{Found, PathPattern, fill};
 use crate::role::{Assignment, Base, NamePattern, OwnRole, OwnRoles, RoleName};
 
@@ -66,7 +67,7 @@ pub(crate) struct ServerOptions {
     /// Give all commands the deadlines of a profile, where a listener or role has no other: qemu, or
     /// off
     #[arg(long, value_name = "PROFILE")]
-    pub(crate) deadline_profile: Option<Profile>,
+    pub(crate) deadline_profile: Option<Named<DeadlineProfile>>,
     /// How much clients may take: NAME is monitors, bytes or requests, each also with -per-user,
     /// message or unread (bytes of one client), or stalled (seconds, or never); may be given more
     /// than once
@@ -270,7 +271,7 @@ pub(crate) struct MachineOptions {
     /// The QEMU that the machine takes after, in its errors and its version: 10.0 or 11.1 (this is
     /// the default)
     #[arg(long, value_name = "VERSION")]
-    pub(crate) dialect: Option<QemuDialect>,
+    pub(crate) dialect: Option<Named<Dialect>>,
 }
 
 impl MachineOptions {
@@ -297,7 +298,7 @@ pub(crate) struct UpstreamOptions {
     /// The QEMU whose errors clients get for what is no message: 10.0 or 11.1; by default the one
     /// that the server is, or is next to
     #[arg(long, value_name = "VERSION")]
-    pub(crate) dialect: Option<QemuDialect>,
+    pub(crate) dialect: Option<Named<Dialect>>,
     /// Say in the log and in the status that the server hangs when a command is unanswered for so
     /// long; by default that depends on the command, as with --deadline-profile qemu
     #[arg(long, value_name = "SECONDS")]
@@ -332,7 +333,7 @@ pub(crate) struct UpstreamOptions {
     /// the end, and are refused, as by the server itself; this is the default), keep (they stay, and get
     /// errors) or exit (as disconnect, and the mux ends); those of addresses with notices=on always stay
     #[arg(long, value_name = "WHAT")]
-    pub(crate) upstream_lost: Option<Lost>,
+    pub(crate) upstream_lost: Option<Named<UpstreamLost>>,
 }
 
 impl UpstreamOptions {
@@ -360,8 +361,8 @@ impl UpstreamOptions {
 pub(crate) struct SharedMachine {
     pub(crate) name: Option<MachineName>,
     pub(crate) upstream: Option<Sourced<Dial>>,
-    dialect: Option<QemuDialect>,
-    upstream_lost: Option<Lost>,
+    dialect: Option<Named<Dialect>>,
+    upstream_lost: Option<Named<UpstreamLost>>,
     pub(crate) listen: Vec<Sourced<Listen>>,
     pub(crate) agent: Option<Sourced<Dial>>,
     pub(crate) agent_listen: Vec<Sourced<Listen>>,
@@ -372,7 +373,7 @@ pub(crate) struct SharedMachine {
     pub(crate) default_role: Option<Sourced<String>>,
     insecure: Option<bool>,
     deadline: Vec<Deadline>,
-    deadline_profile: Option<Profile>,
+    deadline_profile: Option<Named<DeadlineProfile>>,
     hang_after: Option<Seconds>,
     limit: Vec<Limit>,
     pub(crate) audit: Option<Sourced<PathBuf>>,
@@ -489,30 +490,6 @@ fn or<T>(these: Vec<T>, others: Vec<T>) -> Vec<T> {
     if these.is_empty() { others } else { these }
 }
 
-/// A dialect, by its name.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct QemuDialect(pub(crate) Dialect);
-
-impl FromStr for QemuDialect {
-    type Err = UnknownDialect;
-
-    fn from_str(text: &str) -> Result<QemuDialect, UnknownDialect> {
-        text.parse().map(QemuDialect)
-    }
-}
-
-/// What becomes of clients when the upstream server is lost, by its name.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Lost(pub(crate) UpstreamLost);
-
-impl FromStr for Lost {
-    type Err = UnknownUpstreamLost;
-
-    fn from_str(text: &str) -> Result<Lost, UnknownUpstreamLost> {
-        text.parse().map(Lost)
-    }
-}
-
 /// A user that exists, or a number.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct User(String);
@@ -615,10 +592,10 @@ deserialize_as_parsed!(
     Deadline,
     Limit,
     LogFilter,
-    Lost,
     MachineName,
-    Profile,
-    QemuDialect,
+    Named<DeadlineProfile>,
+    Named<Dialect>,
+    Named<UpstreamLost>,
     Seconds,
     TracePattern,
     Uuid

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use qmp_server::{Role, RoleError, Roles, Subject};
+use qmp_server::{DeadlineProfile, Role, RoleError, Roles, Subject};
 use serde::Deserialize;
 
 use crate::config::Sourced;
-use crate::deadline::Profile;
+use crate::named::Named;
 
 /// `--role SUBJECT=ROLE`.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +40,7 @@ pub(crate) struct OwnRole {
     allow_events: Vec<NamePattern>,
     deny_events: Vec<NamePattern>,
     notices: bool,
-    deadline_profile: Option<Profile>,
+    deadline_profile: Option<Named<DeadlineProfile>>,
 }
 
 impl OwnRole {
@@ -57,7 +57,7 @@ impl OwnRole {
         if self.notices {
             role.set_notices(true);
         }
-        if let Some(Profile(profile)) = self.deadline_profile {
+        if let Some(Named(profile)) = self.deadline_profile {
             role.set_deadline_profile(profile);
         }
         Ok(role)

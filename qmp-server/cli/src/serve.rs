@@ -14,7 +14,7 @@ use qmp_server::{
 
 use crate::arguments::ServeOptions;
 use crate::clients::{Audits, Ending, Woken};
-use crate::options::QemuDialect;
+use crate::named::Named;
 use crate::{Failure, addresses, clients};
 
 /// Where to listen if nothing else is said.
@@ -40,7 +40,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     machine.uuid = options.serve.uuid.clone().map(String::from);
     machine.paused = options.serve.paused.unwrap_or_default();
     machine.trace_points = trace_points;
-    let dialect = options.serve.dialect.map(|QemuDialect(dialect)| dialect).unwrap_or_default();
+    let dialect = options.serve.dialect.map(|Named(dialect)| dialect).unwrap_or_default();
     machine.dialect = dialect;
     register_machine(&mut registry, machine).map_err(Failure::usage)?;
     register_status(&mut registry).map_err(Failure::usage)?;

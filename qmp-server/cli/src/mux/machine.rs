@@ -15,7 +15,8 @@ use super::orders::{MachineAdd, OriginStatus};
 use crate::clients::{Audits, Rules};
 use crate::config::Sourced;
 use crate::deadline::Seconds;
-use crate::options::{Lost, QemuDialect, ServerOptions, SharedMachine};
+use crate::named::Named;
+use crate::options::{ServerOptions, SharedMachine};
 use crate::path_pattern::Found;
 use crate::{Failure, clients};
 
@@ -198,10 +199,10 @@ impl Machine {
         let mux = mux.map_err(|error| upstream.blame(key, error))?;
         let mux = match options.mux.upstream_lost {
             // The machine may be there without its agent.
-            Some(Lost(UpstreamLost::Exit)) if options.mux.for_agent => {
+            Some(Named(UpstreamLost::Exit)) if options.mux.for_agent => {
                 mux.on_upstream_lost(UpstreamLost::Disconnect)
             }
-            Some(Lost(what)) => mux.on_upstream_lost(what),
+            Some(Named(what)) => mux.on_upstream_lost(what),
             None => mux,
         };
         let mux = match options.mux.hang_after {
@@ -234,7 +235,7 @@ impl Machine {
         let dispatcher = Dispatcher::new(registry, version(), system_time);
         let server = Server::new(dispatcher).discipline(Discipline::OnePerMonitor);
         let server = match options.mux.dialect {
-            Some(QemuDialect(dialect)) => server.dialect(dialect),
+            Some(Named(dialect)) => server.dialect(dialect),
             None => server.dialect_of_greeting(),
         };
         let server = clients::allow(server, options, audit.as_ref())?;
