@@ -55,8 +55,9 @@ use crate::transport::Transport;
 /// Threads of an engine as long as nothing blocks: one that leads, and one that stands by.
 const THREADS: usize = 2;
 
-/// How long a thread that is not needed stays.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a thread that is not needed stays: longer than commands that block come one after the other, and no longer, because
+/// one is started whenever the system lets a thread wait for a few milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The threads that serve: any number of servers can share one engine.
 ///

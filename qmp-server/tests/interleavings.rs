@@ -23,7 +23,7 @@ mod io {
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shuttle::rand::Rng;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
@@ -104,8 +104,8 @@ impl Alarm for AnyTime {
         self.changed.notify_all();
     }
 
-    fn wait(&self, patience: Option<Duration>) -> Waited {
-        let patience = patience.filter(|_| self.impatient);
+    fn wait(&self, until: Option<Instant>) -> Waited {
+        let until = until.filter(|_| self.impatient);
         // A period is long: others get on meanwhile, and a follower that arms again and again is no busy loop.
         thread::yield_now();
         let mut state = self.state.lock().unwrap();
@@ -114,10 +114,10 @@ impl Alarm for AnyTime {
                 state.armed = false;
                 return Waited::Expired;
             }
-            if patience.is_some() && shuttle::rand::thread_rng().gen_bool(0.5) {
+            if until.is_some() && shuttle::rand::thread_rng().gen_bool(0.5) {
                 return Waited::Gave;
             }
-            state = match patience {
+            state = match until {
                 None => self.changed.wait(state).unwrap(),
                 Some(_) => {
                     drop(state);

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{
@@ -41,9 +41,10 @@ impl Alarm for StepIn {
         self.set(Duration::ZERO, PERIOD);
     }
 
-    fn wait(&self, patience: Option<Duration>) -> Waited {
-        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+    fn wait(&self, until: Option<Instant>) -> Waited {
         loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
             let timer = PollFd::new(&self.timer, PollFlags::IN);
             if poll(&mut [timer], timeout.as_ref()) == Ok(0) {
                 return Waited::Gave;

@@ -17,7 +17,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::io::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 
@@ -26,8 +26,8 @@ pub(crate) trait Alarm {
     /// Makes one [`wait`](Alarm::wait) return [`Waited::Expired`] a period from now.
     fn arm(&self);
 
-    /// Waits for the alarm, at most for `patience` if there is one.
-    fn wait(&self, patience: Option<Duration>) -> Waited;
+    /// Waits for the alarm, at most until this time if there is one.
+    fn wait(&self, until: Option<Instant>) -> Waited;
 
     /// Makes all waits return, now and from now on.
     fn release(&self);
@@ -37,7 +37,7 @@ pub(crate) trait Alarm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
     Expired,
-    /// The patience was over.
+    /// The time was over.
     Gave,
 }
 
@@ -122,6 +122,8 @@ impl<L, A: Alarm> Leadership<L, A> {
     /// Stands by until the leadership is this thread's; `None` if there is nothing to lead any more, or if another
     /// follower stands by and nobody has needed this one for as long as `patience`.
     pub(crate) fn stand_by(&self, patience: Duration) -> Option<Lead<'_, L>> {
+        // Whatever the alarm expires for meanwhile: that is often, when there is much to do.
+        let until = Instant::now() + patience;
         self.standing_by.fetch_add(1, Ordering::SeqCst);
         loop {
             if self.has_ended() {
@@ -129,7 +131,7 @@ impl<L, A: Alarm> Leadership<L, A> {
                 return None;
             }
             let surplus = self.standing_by.load(Ordering::SeqCst) > 1;
-            match self.alarm.wait(surplus.then_some(patience)) {
+            match self.alarm.wait(surplus.then_some(until)) {
                 Waited::Gave => {
                     let leave = |standing_by| (standing_by > 1).then(|| standing_by - 1);
                     let (set, get) = (Ordering::SeqCst, Ordering::SeqCst);
