@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -16,6 +16,7 @@ use qmp_server::{
     RolesInForce, Server, TracePoints,
 };
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -108,9 +109,12 @@ fn blame_audit(sourced: &Sourced<PathBuf>, error: &io::Error) -> Failure {
 /// Signals that the program looks at when it has time, and not where they come.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2];
 
-/// Has signals wait until they are [looked at](Ending::wait), on this thread and those that it starts. They do so over `exec`,
-/// too: a program that takes over misses none. To be called before anything else is started.
-pub(crate) fn hold_signals() -> Result<(), Failure> {
+/// Prepares the process for serving. To be called before anything else is started.
+///
+/// Signals wait until they are [looked at](Ending::wait), on this thread and those that it starts. They do so over `exec`, too:
+/// a program that takes over misses none.
+pub(crate) fn prepare() -> Result<(), Failure> {
+    raise_descriptor_limit();
     SigSet::from_iter(SIGNALS).thread_block().map_err(Failure::usage)
 }
 
@@ -144,7 +148,7 @@ pub(crate) enum Woken {
 }
 
 impl Ending {
-    /// Signals that are [held](hold_signals) end the program in its order.
+    /// Signals that are [held](prepare) end the program in its order.
     pub(crate) fn new() -> Result<Ending, Failure> {
         let (over, other_end) = pipe_with(PipeFlags::CLOEXEC).map_err(Failure::usage)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -276,17 +280,21 @@ impl Rules {
     }
 }
 
-/// Lets as many clients come as the system allows: at first it is fewer, for the sake of programs that use `select`. Once is
-/// enough, however many machines there are.
+/// Descriptors that there is room for from the beginning: 32 KiB of the system's memory.
+const ROOM_FOR_DESCRIPTORS: u64 = 4096;
+
+/// Lets as many clients come as the system allows: at first it is fewer, for the sake of programs that use `select`.
 fn raise_descriptor_limit() {
-    static RAISED: Once = Once::new();
-    RAISED.call_once(|| {
-        let limit = getrlimit(Resource::Nofile);
-        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-        if let Err(error) = raised {
-            tracing::debug!(%error, "the limit of descriptors cannot be raised");
-        }
-    });
+    let limit = getrlimit(Resource::Nofile);
+    // A limit that cannot be raised is in force as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    // The system doubles a table that is full, and as soon as there are several threads, whoever opens a descriptor then
+    // waits for some ten milliseconds, and with the loop's thread everybody. Now there is one thread.
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(ROOM_FOR_DESCRIPTORS);
+    let last = most.min(ROOM_FOR_DESCRIPTORS).saturating_sub(1);
+    if let Ok(last) = i32::try_from(last) {
+        drop(fcntl_dupfd_cloexec(rustix::stdio::stdin(), last));
+    }
 }
 
 /// Reads keys and certificates again. They have been checked, and otherwise stay as they are.
@@ -299,7 +307,6 @@ pub(crate) fn renew(server: &Control) {
 /// What one user may take of all machines together: half of the descriptors that the process may open for connections, and a
 /// quarter for what comes with messages. The rest is for the machines themselves and for other users.
 pub(crate) fn share_of_user(options: &ServerOptions) -> Quota {
-    raise_descriptor_limit();
     let open = getrlimit(Resource::Nofile).current;
     let open = open.and_then(|open| usize::try_from(open).ok()).unwrap_or(usize::MAX);
     // More for one machine is more for all of them.
@@ -319,7 +326,6 @@ pub(crate) fn allow(
     options: &ServerOptions,
     audit: Option<&Audit>,
 ) -> Result<Server, Failure> {
-    raise_descriptor_limit();
     let access = options.access().map_err(Failure::usage)?;
     let server = server.access(access).limits(options.limits());
     let server = match roles(options)? {

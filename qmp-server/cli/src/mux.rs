@@ -74,7 +74,7 @@ pub(crate) fn attach(options: AttachOptions) -> Result<(), Failure> {
         return clients::check(&options);
     }
     // From now on no signal ends the program before the monitor has been removed.
-    clients::hold_signals()?;
+    clients::prepare()?;
     let (attached, ours) = through.attach()?;
     // Also when the file is read again.
     said.flags.mux.upstream = Some(Dial::from(attach::address_of(ours)).into());
@@ -97,7 +97,7 @@ fn serve(
     attached: &mut Option<Attached>,
 ) -> Result<(), Failure> {
     // Before there is a mux, whose name is said in the log.
-    clients::hold_signals()?;
+    clients::prepare()?;
     let log = clients::start_log(&options, &Arc::new(TracePoints::default()))?;
 
     // Before anything is opened.

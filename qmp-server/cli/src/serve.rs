@@ -29,7 +29,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
         return clients::check(&options);
     }
     let trace_points = Arc::new(TracePoints::default());
-    clients::hold_signals()?;
+    clients::prepare()?;
     let _log = clients::start_log(&options, &trace_points)?;
 
     let mut registry = Registry::new();
