@@ -45,7 +45,11 @@ pub(crate) fn derive<T: JsonSchema>(contract: Contract) -> Result<(Model, TypeRe
         Ok(root)
     });
     match derived {
-        Ok(root) => Ok((deriver.model, root)),
+        Ok(root) => {
+            // A program may have a registry for each of a thousand servers.
+            deriver.model.definitions.shrink_to_fit();
+            Ok((deriver.model, root))
+        }
         Err(Misfit { place, problem }) => {
             Err(SchemaError { type_name: name.into_owned(), place, problem })
         }
@@ -229,6 +233,7 @@ impl Deriver {
             union.tag = position.unwrap_or_default();
         }
         self.check_clashes(&object, place)?;
+        object.members.shrink_to_fit();
         Ok(object)
     }
 

@@ -35,8 +35,8 @@ pub(super) struct Fleet {
     /// Of `taken`, what is of no machine.
     program: Claim,
     /// By name. A machine stays here until it has [ended](Fleet::ended), so that its name and its addresses are its own for as
-    /// long as clients could still see it.
-    machines: BTreeMap<Option<String>, Served>,
+    /// long as clients could still see it. Boxed, because a node of the tree has room for twice as many as are in it.
+    machines: BTreeMap<Option<String>, Box<Served>>,
     /// Those of upstream servers that are named.
     sockets: Sockets,
     /// How many there may be when one more is added.
@@ -186,7 +186,7 @@ impl Fleet {
         if let Some(socket) = served.machine.socket() {
             self.sockets.watch(socket);
         }
-        Ok(self.machines.entry(name).or_insert(served))
+        Ok(self.machines.entry(name).or_insert(Box::new(served)))
     }
 
     /// Serves one more machine, and says where.
@@ -212,7 +212,7 @@ impl Fleet {
     }
 
     pub(super) fn get(&self, name: &Option<String>) -> Option<&Served> {
-        self.machines.get(name)
+        self.machines.get(name).map(|served| &**served)
     }
 
     /// Readable when there is something to [look](Fleet::look) at.
@@ -227,7 +227,7 @@ impl Fleet {
             Vec::new()
         });
         for socket in appeared {
-            let of_socket = |served: &&Served| served.machine.socket() == Some(&socket);
+            let of_socket = |served: &&Box<Served>| served.machine.socket() == Some(&socket);
             for served in self.machines.values().filter(of_socket) {
                 let machine = served.machine.name.as_deref();
                 tracing::debug!(machine, "the socket of the upstream server has appeared");
@@ -313,7 +313,7 @@ impl Fleet {
 
     /// What each machine does.
     pub(super) fn status(&self) -> Vec<MachineStatus> {
-        self.machines.values().map(Served::status).collect()
+        self.machines.values().map(|served| served.status()).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -349,11 +349,15 @@ impl Fleet {
         control: Option<&ServerHandle>,
         at_most: Duration,
     ) -> io::Result<Frozen> {
-        let muxes = self.machines.values().flat_map(Served::muxes);
+        let muxes = self.muxes();
         let control = control.map(|server| (orders::NAME, server));
         let added = self.machines.values().filter_map(|served| served.machine.order());
         let added = serde_json::to_string(&added.collect::<Vec<_>>())?;
         Handover::freeze(&self.engine, muxes, control.as_slice(), at_most, &added)
+    }
+
+    fn muxes(&self) -> impl Iterator<Item = &Mux> {
+        self.machines.values().flat_map(|served| served.muxes())
     }
 
     /// What is served, in a few words.
@@ -366,8 +370,8 @@ impl Fleet {
 
     /// Ends all machines, and waits until they have.
     pub(super) fn shut_down(&mut self) {
-        self.machines.values().flat_map(Served::muxes).for_each(Mux::shutdown);
-        self.machines.values().flat_map(Served::muxes).for_each(Mux::wait);
+        self.muxes().for_each(Mux::shutdown);
+        self.muxes().for_each(Mux::wait);
         self.names().into_iter().for_each(|name| drop(self.ended(name)));
     }
 }
