@@ -3,6 +3,7 @@
 
 mod alarm;
 mod builder;
+mod debt;
 mod dispatcher_role;
 mod event_loop;
 #[cfg(feature = "mux")]

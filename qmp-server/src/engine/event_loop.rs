@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use self::arrivals::Arrival;
 #[cfg(feature = "mux")]
 pub(super) use self::freezing::Pause;
-use self::links::LinkSlot;
+use self::links::{Line, LinkSlot};
 use self::servers::Tenant;
 use self::sessions::SessionSlot;
 use super::hosted::{Asked, Hosted};
@@ -117,6 +117,10 @@ pub(super) struct Loop {
     again: VecDeque<Token>,
     /// How many of `again` are to be looked at before the next wait.
     again_now: usize,
+    /// Links that are not in `again` because what they receive takes too much time.
+    line: Line,
+    /// One of them had its turn since the last wait.
+    line_served: bool,
     /// Servers whose queue may have something to pop, each once.
     ready: VecDeque<Token>,
     /// Commands that may still be executed before the next wait.
@@ -156,6 +160,8 @@ impl Loop {
             next_event: 0,
             again: VecDeque::new(),
             again_now: 0,
+            line: Line::default(),
+            line_served: false,
             ready: VecDeque::new(),
             commands_left: COMMANDS_PER_PASS,
             commands_until: Instant::now(),
@@ -193,6 +199,9 @@ impl Loop {
                 }
             } else if let Some(work) = self.next_command() {
                 return Some(work);
+            } else if !self.line_served && self.line.is_due(self.pass.now) {
+                self.line_served = true;
+                self.next_in_line();
             } else if self.tenants == 0 && !is_needed() {
                 return None;
             } else {
@@ -209,11 +218,12 @@ impl Loop {
     /// Takes in what has come of a piece of work that was run.
     pub(super) fn work_ended(&mut self, done: Done) {
         self.running -= 1;
+        let began = self.pass.now;
         match done {
             Done::Executed { at, .. } => self.pass.now = self.pass.now.max(at),
             _ => self.look_at_clock(),
         }
-        self.apply(done);
+        self.apply(done, self.pass.now.saturating_duration_since(began));
     }
 
     /// Something may have taken long.
@@ -221,7 +231,8 @@ impl Loop {
         self.pass.now = Instant::now();
     }
 
-    fn apply(&mut self, done: Done) {
+    /// Takes in what has come of a piece of work that has taken so long.
+    fn apply(&mut self, done: Done, took: Duration) {
         match done {
             Done::Nothing | Done::Executed { more: false, .. } => {}
             Done::Executed { server, more: true, .. } => self.server_ready(server),
@@ -230,7 +241,7 @@ impl Loop {
             Done::Forgotten { server } => self.forgotten(server),
             Done::AnsweredEnding { server } => self.flush_ending(server),
             Done::TimeoutHandled { server } => self.set_timeout(server),
-            Done::Returned { token, link, next } => self.returned(token, link, next),
+            Done::Returned { token, link, next } => self.returned(token, link, next, took),
             Done::Lost { link } => self.lost(link),
         }
     }
@@ -368,11 +379,15 @@ impl Loop {
 
     fn wait(&mut self) {
         self.commands_left = COMMANDS_PER_PASS;
-        let has_more = !self.again.is_empty() || !self.ready.is_empty();
+        let now = self.pass.now;
+        let has_more = !self.again.is_empty() || !self.ready.is_empty() || self.line.is_due(now);
         let sleeps = !has_more && self.mailbox.announce_sleep();
         // Whoever corks from now on wakes this up.
         self.cork.flush();
-        let timeout = if sleeps { self.timers.next_timeout() } else { Some(Duration::ZERO) };
+        let timeout = match sleeps {
+            true => self.timers.next_timeout(self.line.due_at(now)),
+            false => Some(Duration::ZERO),
+        };
         let waited = self.poll.wait(timeout, &mut self.events);
         if sleeps {
             self.mailbox.awake();
@@ -382,6 +397,7 @@ impl Loop {
         }
         self.next_event = 0;
         self.again_now = self.again.len().min(TURNS_PER_PASS);
+        self.line_served = false;
         self.look_at_clock();
         while let Some(timer) = self.timers.take_due(self.pass.now) {
             self.guard(timer.token(), |this| this.timer(timer));

@@ -32,6 +32,12 @@ pub(crate) trait Link: Send {
     fn freeze(&self, freezing: &mut Freezing) -> io::Result<()>;
 }
 
+/// What a link may receive in a turn: some eighty events, or one larger response.
+pub(super) const ROOM: usize = 8 << 10;
+
+/// What a link may receive in a turn if others would wait for it again and again: a handful of events.
+pub(super) const ROOM_IN_LINE: usize = 512;
+
 /// What has happened to a link. Several things may have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LinkInput {
@@ -41,6 +47,9 @@ pub(crate) struct LinkInput {
     pub(crate) timer: bool,
     /// Somebody has woken it, or it was taken in.
     pub(crate) woken: bool,
+    /// How many bytes it may receive. Nothing if what it has received unasked has taken more time than others can spare: then
+    /// its turn comes later.
+    pub(crate) room: usize,
 }
 
 /// What a link wants after an input.
@@ -52,15 +61,33 @@ pub(crate) struct LinkNext {
     pub(crate) interest: Interest,
     /// When it wants its next input at the latest.
     pub(crate) timer: Option<Instant>,
-    /// It has more to do, when others have had their turn.
+    /// It has more to do in its next [turn](LinkInput::is_turn), when others have had theirs.
     pub(crate) again: bool,
+    /// What it has done was more for what its peer has sent unasked than for anybody's requests.
+    pub(crate) unasked: bool,
     /// It is to be dropped.
     pub(crate) ended: bool,
 }
 
 impl LinkInput {
+    /// Nothing has happened, and it may receive.
+    #[cfg(feature = "mux")]
+    pub(crate) fn of_turn() -> LinkInput {
+        LinkInput { room: ROOM, ..LinkInput::default() }
+    }
+
+    /// Whether it may do what it could do without end: a little of it.
+    pub(crate) fn is_turn(&self) -> bool {
+        self.room > 0
+    }
+
     pub(super) fn is_nothing(&self) -> bool {
-        self.event.is_none() && !self.timer && !self.woken
+        self.event.is_none() && !self.timer && !self.woken && !self.is_turn()
+    }
+
+    /// Whether it cannot wait for the link's turn to receive.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.woken || self.timer || self.event.is_some_and(|event| event.writable)
     }
 
     pub(super) fn add_event(&mut self, event: Event) {

@@ -65,9 +65,10 @@ impl Timers {
         self.due.remove(&key);
     }
 
-    /// How long until the next one is due.
-    pub(super) fn next_timeout(&self) -> Option<Duration> {
-        let (&(at, _), _) = self.due.first_key_value()?;
+    /// How long until the next one is due, or until `other` has come.
+    pub(super) fn next_timeout(&self, other: Option<Instant>) -> Option<Duration> {
+        let first = self.due.first_key_value().map(|(&(at, _), _)| at);
+        let at = first.into_iter().chain(other).min()?;
         Some(at.saturating_duration_since(Instant::now()))
     }
 
@@ -94,10 +95,11 @@ mod tests {
         timers.set(now + second, Timer::Stalled(token(1)));
         timers.cancel(cancelled);
         assert_eq!(timers.take_due(now), None);
-        assert!(timers.next_timeout().is_some_and(|timeout| timeout <= second));
+        assert!(timers.next_timeout(None).is_some_and(|timeout| timeout <= second));
+        assert_eq!(timers.next_timeout(Some(now)), Some(Duration::ZERO));
         let at = now + second;
         let due: Vec<_> = std::iter::from_fn(|| timers.take_due(at)).collect();
         assert_eq!(due, [Timer::Again(token(1)), Timer::Stalled(token(1))]);
-        assert!(timers.next_timeout().is_some());
+        assert!(timers.next_timeout(None).is_some());
     }
 }

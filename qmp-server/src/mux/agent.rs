@@ -44,9 +44,6 @@ const LIMITS: Limits = Limits { token_bytes: 48 << 20, tokens: 1 << 20, nesting:
 const MOST_UNHEEDED: usize = 64 << 20;
 const REST: Duration = Duration::from_secs(1);
 
-/// One input reads no more often than this before others get their turn.
-const READS_PER_INPUT: usize = 16;
-
 /// What is told of an error that the agent has made, in characters: it may have chosen them.
 const LONGEST_REASON: usize = 200;
 
@@ -172,7 +169,7 @@ impl AgentConnection {
             self.wire.ready(event);
         }
         self.rests_until = self.rests_until.filter(|&until| now < until);
-        self.receive(upstream, now)?;
+        self.receive(upstream, input.room, now)?;
         self.look_at_time(upstream, now);
         self.send(upstream, now, patience);
         match self.wire.write_closed && !self.is_readable() {
@@ -186,28 +183,25 @@ impl AgentConnection {
         self.out_of_step || self.session.is_synchronising()
     }
 
-    fn receive(&mut self, upstream: &Upstream, now: Instant) -> io::Result<()> {
+    fn receive(&mut self, upstream: &Upstream, room: usize, now: Instant) -> io::Result<()> {
+        if room == 0 || !self.is_readable() {
+            return Ok(());
+        }
         let mut buffer = Vec::new();
-        for _ in 0..READS_PER_INPUT {
-            if !self.is_readable() {
-                break;
+        self.wire.receive(&mut buffer, room)?;
+        self.unheeded += buffer.len();
+        let mut input = &buffer[..];
+        while !self.out_of_step
+            && let Some(received) = self.session.read(&mut input)
+        {
+            match received {
+                Ok(received) => self.received(received, upstream, now),
+                Err(error) => self.fail(&error.to_string(), upstream, now),
             }
-            buffer.clear();
-            self.wire.receive(&mut buffer)?;
-            self.unheeded += buffer.len();
-            let mut input = &buffer[..];
-            while !self.out_of_step
-                && let Some(received) = self.session.read(&mut input)
-            {
-                match received {
-                    Ok(received) => self.received(received, upstream, now),
-                    Err(error) => self.fail(&error.to_string(), upstream, now),
-                }
-            }
-            if self.unheeded > MOST_UNHEEDED {
-                self.unheeded = 0;
-                self.rests_until = Some(now + REST);
-            }
+        }
+        if self.unheeded > MOST_UNHEEDED {
+            self.unheeded = 0;
+            self.rests_until = Some(now + REST);
         }
         Ok(())
     }

@@ -16,9 +16,6 @@ use crate::session::{Descriptor, Written};
 use crate::transport::connect::stream::Stream;
 use crate::transport::{Luggage, Packing, Peer, Transport, invalid};
 
-/// One input reads no more often than this before others get their turn.
-const READS_PER_INPUT: usize = 16;
-
 pub(super) struct Connection {
     wire: Wire,
     /// Requests are kept by their numbers in [`InFlight`](super::upstream::Traffic::in_flight).
@@ -125,24 +122,19 @@ impl Connection {
         self.wire.interest()
     }
 
-    /// Receives what is there, though not for longer than others can wait, and passes each message on. Returns how many
-    /// bytes there were.
+    /// Receives what is there, at most `room` bytes, and passes each message on. Returns how many bytes there were.
     ///
     /// # Errors
     ///
     /// If the connection has ended, or is not worth going on with.
     pub(super) fn receive_messages(
         &mut self,
+        room: usize,
         mut received: impl FnMut(&mut Connection, client::Received<u64>) -> Result<(), End>,
     ) -> Result<usize, End> {
-        let (mut buffer, mut bytes) = (Vec::new(), 0);
-        for _ in 0..READS_PER_INPUT {
-            if !self.wire.is_readable() {
-                break;
-            }
-            buffer.clear();
-            self.wire.receive(&mut buffer)?;
-            bytes += buffer.len();
+        let mut buffer = Vec::new();
+        if room > 0 && self.wire.is_readable() {
+            self.wire.receive(&mut buffer, room)?;
             let mut input = &buffer[..];
             while let Some(message) = self.session.read(&mut input) {
                 received(self, message?)?;
@@ -150,7 +142,7 @@ impl Connection {
         }
         match self.wire.write_closed && !self.wire.is_readable() {
             true => Err(End::broken("it does not read any more")),
-            false => Ok(bytes),
+            false => Ok(buffer.len()),
         }
     }
 

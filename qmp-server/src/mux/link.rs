@@ -102,6 +102,20 @@ enum State {
     Ended,
 }
 
+/// What has come.
+#[derive(Default)]
+struct Balance {
+    events: usize,
+    answers: usize,
+}
+
+impl Balance {
+    /// Whether most of it was unasked for. A server whose clients are busy sends fewer events than answers.
+    fn is_for_events(&self) -> bool {
+        self.events > self.answers
+    }
+}
+
 pub(super) struct UpstreamLink {
     registration: Arc<Registration>,
     shared: Arc<Shared>,
@@ -125,6 +139,8 @@ pub(super) struct UpstreamLink {
     new_socket: bool,
     /// When to look whether the server hangs.
     look_at: Option<Instant>,
+    /// Of the last input: how many events there were for each answer.
+    balance: Balance,
     /// The mux ends, and waits for answers until then.
     ends_at: Option<Instant>,
 }
@@ -168,12 +184,13 @@ impl Link for UpstreamLink {
         if self.shared.speaks == Speaks::Qmp {
             self.look_for_hang(now);
         }
-        let more_is_known = self.shared.upstream.answer_known();
+        let more_is_known = self.shared.upstream.answer_known(input.is_turn());
         if self.is_to_end(now) {
             self.end();
         }
         let next = self.next();
-        LinkNext { again: next.again || more_is_known, ..next }
+        let unasked = std::mem::take(&mut self.balance).is_for_events();
+        LinkNext { again: next.again || more_is_known, unasked, ..next }
     }
 
     fn freeze(&self, freezing: &mut Freezing) -> io::Result<()> {
@@ -307,6 +324,7 @@ impl UpstreamLink {
             told: None,
             new_socket: false,
             look_at: None,
+            balance: Balance::default(),
             ends_at: None,
         }
     }
@@ -353,7 +371,7 @@ impl UpstreamLink {
         self.new_socket = true;
         self.connections += 1;
         self.connected(&mut connection);
-        self.exchange(connection, None, LinkInput::default(), now)
+        self.exchange(connection, None, LinkInput::of_turn(), now)
     }
 
     fn connect(&mut self, mut attempt: Box<Attempt>, now: Instant) -> Result<State, End> {
@@ -376,7 +394,7 @@ impl UpstreamLink {
         }
         let connection = Box::new(Connection::new(stream, self.connections));
         self.connections += 1;
-        self.exchange(connection, Some(now + ANSWER_EXPECTED), LinkInput::default(), now)
+        self.exchange(connection, Some(now + ANSWER_EXPECTED), LinkInput::of_turn(), now)
     }
 
     /// There is a connection to the channel of a guest agent: clients can connect as they could to the channel itself, whether
@@ -389,7 +407,7 @@ impl UpstreamLink {
         self.early_until = None;
         self.set_gate(Gate::Open);
         let connection = Box::new(AgentConnection::new(stream, now));
-        self.converse(connection, LinkInput::default(), now)
+        self.converse(connection, LinkInput::of_turn(), now)
     }
 
     /// Passes on what the guest agent sends, and sends what waits.
@@ -419,8 +437,9 @@ impl UpstreamLink {
         if let Some(event) = input.event {
             connection.ready(event);
         }
-        let received =
-            connection.receive_messages(|connection, received| self.received(connection, received));
+        let received = connection.receive_messages(input.room, |connection, received| {
+            self.received(connection, received)
+        });
         if let Err(end) = received {
             return Err(End { orderly: connection.ending, ..end });
         }
@@ -453,10 +472,12 @@ impl UpstreamLink {
             // Before the greeting they are left over from the client before.
             Received::Event(_) if connection.session.stage() == Stage::Greeting => {}
             Received::Event(event) => {
+                self.balance.events += 1;
                 connection.note_end(&event);
                 self.dispatcher.relay(&event);
             }
             Received::Response { request, result } => {
+                self.balance.answers += 1;
                 connection.ending |= result.is_ok() && upstream.is_quit(request);
                 upstream.answered(request, result);
             }
@@ -664,6 +685,7 @@ impl UpstreamLink {
             _ => (Interest::Readable, false),
         };
         LinkNext {
+            unasked: false,
             new_socket: std::mem::take(&mut self.new_socket),
             interest,
             timer,

@@ -32,9 +32,6 @@ const MOST_OUT_OF_BAND: usize = 1024;
 /// request that comes now has to wait for them.
 const MOST_BYTES: usize = 512;
 
-/// Requests that are answered with what is known, before others get their turn. Each answer is a quarter of a MiB.
-const KNOWN_TOGETHER: usize = 16;
-
 /// Bytes of out-of-band requests that may wait for a server that does not read.
 const MOST_URGENT_BYTES: usize = 1 << 20;
 
@@ -382,11 +379,11 @@ impl Upstream {
         sent
     }
 
-    /// Answers a few requests with what is known. Returns whether there are more.
+    /// Answers a request with what is known, if the link has its turn. Returns whether there are more.
     ///
     /// Called by the link, as for any answer: the client's next requests are read meanwhile, as if the server had been
     /// asked.
-    pub(super) fn answer_known(&self) -> bool {
+    pub(super) fn answer_known(&self, turn: bool) -> bool {
         let mut state = self.state();
         let waits = |(request, _): &(Request, _)| {
             request.after.client.as_ref().is_some_and(|client| client.has_out_of_band())
@@ -395,11 +392,11 @@ impl Upstream {
             take(&mut state.behind).into_iter().partition(waits);
         state.behind = behind;
         state.known.extend(ready);
-        let count = state.known.len().min(KNOWN_TOGETHER);
-        let answers: Vec<_> = state.known.drain(..count).collect();
+        // One in a turn: it may be a quarter of a MiB.
+        let answer = turn.then(|| state.known.pop_front()).flatten();
         let more = !state.known.is_empty();
         drop(state);
-        for (request, result) in answers {
+        if let Some((request, result)) = answer {
             match request.is_wanted() {
                 true => drop(request.after.answered(Ok(Json::clone(&result)))),
                 false => request.after.fail(None),

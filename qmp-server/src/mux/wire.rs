@@ -13,9 +13,6 @@ use crate::session::{Descriptor, Written};
 use crate::transport::connect::stream::Stream;
 use crate::transport::{Luggage, Packing, Received};
 
-/// What is read at a time.
-const BUFFER_SIZE: usize = 64 << 10;
-
 pub(super) struct Wire {
     stream: Stream,
     /// What the server has not taken all of. The next requests are not chosen before it has: so what waits can still be
@@ -112,14 +109,15 @@ impl Wire {
         self.outgoing.is_empty()
     }
 
-    /// Receives what is there into `buffer`, which must be empty. Nothing is received when there is nothing.
+    /// Receives what is there into `buffer`, which must be empty, at most `room` bytes. Nothing is received when there is
+    /// nothing.
     ///
     /// # Errors
     ///
     /// If the connection has ended; an error of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the server has
     /// ended it.
-    pub(super) fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.reserve_exact(BUFFER_SIZE);
+    pub(super) fn receive(&mut self, buffer: &mut Vec<u8>, room: usize) -> io::Result<()> {
+        buffer.reserve_exact(room);
         match self.stream.receive(buffer) {
             Ok(Received { bytes: 0, .. }) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(Received { may_be_more, .. }) => {

@@ -64,9 +64,13 @@ impl Bench {
     fn exchange(&mut self) {
         let event =
             Event { token: Token::from(0), writable: true, read_closed: false, hung_up: false };
-        let input = LinkInput { event: Some(event), ..LinkInput::default() };
+        let input = LinkInput { event: Some(event), ..LinkInput::of_turn() };
         let upstream = &self.mux.shared.upstream;
         self.connection.exchange(upstream, input, self.now, |_| PATIENCE).unwrap();
+        while self.connection.is_readable() {
+            let input = LinkInput::of_turn();
+            self.connection.exchange(upstream, input, self.now, |_| PATIENCE).unwrap();
+        }
     }
 
     /// Lets the connection do what it can. Returns what the agent has been sent, each byte as a character.

@@ -31,6 +31,9 @@ use crate::transport::{Listener, Peer, Transport};
 /// How long a server may take from connecting to telling its name. A QEMU that starts answers when its memory is there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is received of one in a turn: a greeting is shorter.
+const ROOM: usize = 4 << 10;
+
 /// What a server may send in this time, in bytes.
 const MOST_BYTES: usize = 256 << 10;
 
@@ -101,10 +104,14 @@ impl Link for DialInLink {
         self.listener.is_some().then(|| self.poll.as_fd())
     }
 
-    fn handle(&mut self, _: LinkInput) -> LinkNext {
+    fn handle(&mut self, input: LinkInput) -> LinkNext {
         let now = Instant::now();
         if self.socket.close_if_left(&mut self.listener) {
             return self.next(false);
+        }
+        if !input.is_turn() {
+            self.refuse_late(now);
+            return self.next(true);
         }
         let mut events = Events::new();
         if let Err(error) = self.poll.wait(Some(Duration::ZERO), &mut events) {
@@ -184,6 +191,7 @@ impl DialInLink {
             interest: Interest::Readable,
             timer: oldest.into_iter().chain(self.accepts_at).min(),
             again,
+            unasked: true,
             ended: self.listener.is_none(),
         }
     }
@@ -330,7 +338,7 @@ impl ArrivingServer {
             }
         };
         let mut name = None;
-        let received = self.connection.receive_messages(|connection, message| {
+        let received = self.connection.receive_messages(ROOM, |connection, message| {
             match message {
                 Received::Greeting(greeting) => connection.greeting = Some(greeting),
                 Received::Event(event) => connection.note_end(&event),
