@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who has done what, written down.
 
+mod output;
 mod queue;
 mod record;
 mod secrets;
@@ -10,17 +11,15 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use qmp_dispatch::proto::{Error, Json, RequestError};
 use qmp_dispatch::{Call, Interceptor, Monitor, Registry};
 use rustix::fs::{Access, access};
 
-use self::queue::Queue;
+use self::output::Output;
 use self::record::Record;
 use self::secrets::Secrets;
-use self::writer::Writer;
 use crate::{PatternError, Server};
 
 /// How long the end may take.
@@ -32,7 +31,7 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 /// Secrets in arguments are replaced by `***`: members whose names look like it, such as `password`,
 /// more that are [hidden](Audit::hide), and those that QEMU's commands are known to have.
 ///
-/// A thread of its own writes. Nobody waits for it: what it cannot write in time, because the disk is
+/// One thread writes all audits of the process. Nobody waits for it: what it cannot write in time, because the disk is
 /// full or nobody reads the pipe, is left out beyond 8 MiB, and counted in a line when it can go on.
 ///
 /// ```
@@ -59,7 +58,7 @@ pub struct Audit {
 
 /// Dropped with the last audit that writes there.
 struct AuditFile {
-    queue: Arc<Queue>,
+    output: Arc<Output>,
 }
 
 impl Audit {
@@ -70,10 +69,9 @@ impl Audit {
     ///
     /// If the file cannot be opened, or the system refuses a thread.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Audit> {
-        let queue = Arc::new(Queue::default());
-        let writer = Writer::open(path.as_ref(), Arc::clone(&queue))?;
-        thread::Builder::new().name("qmp-audit".into()).spawn(move || writer.run())?;
-        let file = Arc::new(AuditFile { queue });
+        let output = Output::open(path.as_ref())?;
+        writer::begin()?;
+        let file = Arc::new(AuditFile { output });
         Ok(Audit { file, secrets: Secrets::default(), machine: None })
     }
 
@@ -141,29 +139,30 @@ impl Audit {
     /// outcome written down as clients see it.
     pub fn register(&self, registry: &mut Registry) {
         let secrets = self.secrets.clone();
-        let (queue, machine) = (Arc::clone(&self.file.queue), self.machine.clone());
-        registry.intercept(Recorder { queue, secrets, machine });
+        let (output, machine) = (Arc::clone(&self.file.output), self.machine.clone());
+        registry.intercept(Recorder { output, secrets, machine });
     }
 
     /// Opens the file anew, which somebody has moved away. If that fails, the old one goes on.
     pub fn reopen(&self) {
-        self.file.queue.reopen();
+        self.file.output.reopen();
     }
 
     /// Waits until everything that has happened has been written, for at most a second.
     pub fn flush(&self) {
-        self.file.queue.flush(FINISH_DEADLINE);
+        self.file.output.flush(FINISH_DEADLINE);
     }
 
     /// Waits until everything has been written, for at most a second. Nothing is written from then on.
     pub fn finish(&self) {
-        self.file.queue.finish(FINISH_DEADLINE);
+        self.file.output.finish(FINISH_DEADLINE);
     }
 }
 
 impl Drop for AuditFile {
     fn drop(&mut self) {
-        self.queue.finish(FINISH_DEADLINE);
+        self.output.finish(FINISH_DEADLINE);
+        writer::end();
     }
 }
 
@@ -185,23 +184,23 @@ impl Server {
     /// Has an audit tell of those who are not let in, too, and why. What clients do is told by
     /// [registering](Audit::register) it.
     pub fn audit(self, audit: &Audit) -> Server {
-        let (queue, machine) = (Arc::clone(&audit.file.queue), audit.machine.clone());
+        let (output, machine) = (Arc::clone(&audit.file.output), audit.machine.clone());
         self.on_refusal(move |peer, why, reason| {
             let record = Record::connection_refused(peer, why, reason);
-            queue.push(record.at(machine.as_deref()).to_line());
+            output.push(record.at(machine.as_deref()).to_line());
         })
     }
 }
 
 struct Recorder {
-    queue: Arc<Queue>,
+    output: Arc<Output>,
     secrets: Secrets,
     machine: Option<Arc<str>>,
 }
 
 impl Recorder {
     fn write<'a>(&'a self, record: Record<'a>) {
-        self.queue.push(record.at(self.machine.as_deref()).to_line());
+        self.output.push(record.at(self.machine.as_deref()).to_line());
     }
 
     fn command(&self, call: &Call<'_>, outcome: Option<&Result<Json, Error>>, duration: Duration) {

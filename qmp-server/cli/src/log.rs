@@ -85,7 +85,7 @@ pub(crate) fn start(
     tracing_subscriber::registry().with(layer.with_filter(wanted)).init();
     // Not `Stderr`, whose lock would be held as long as nobody reads.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    lines.start(stderr, move |now| limiter.report(now))
+    Ok(lines.start(stderr, move |now| limiter.report(now)))
 }
 
 /// What the filter lets through, and what enabled trace points say.
@@ -154,7 +154,7 @@ mod tests {
     fn logged(what: impl FnOnce(&Limiter)) -> String {
         let (limiter, lines) = (Arc::<Limiter>::default(), Lines::default());
         let (mut reader, writer) = io::pipe().unwrap();
-        let guard = lines.start(writer, |_| None).unwrap();
+        let guard = lines.start(writer, |_| None);
         let trace_points = Arc::new(TracePoints::default());
         let filter = "trace".parse::<LogFilter>().unwrap().0;
         let wanted = Wanted { filter, trace_points };

@@ -2,6 +2,7 @@
 //! Lines on their way to the writer, which nobody waits for.
 
 use std::collections::VecDeque;
+use std::mem::{replace, take};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,21 +24,23 @@ pub(super) struct Queue {
 struct Backlog {
     lines: VecDeque<String>,
     bytes: usize,
-    /// The writer has taken some, and has not come back for more.
+    /// The writer has taken some, and has not written them all yet.
     writing: bool,
+    /// The writer knows that there is something for it.
+    told: bool,
     /// How many lines are missing behind the last one.
     lost: u64,
     reopen: bool,
     /// Nothing more is taken, and by this time all is to be over.
     end: Option<Instant>,
-    /// The writer has gone.
+    /// Nothing more is written.
     over: bool,
 }
 
 impl Backlog {
     /// Says where lines are missing, if some are. How many.
     fn tell_lost(&mut self) -> u64 {
-        let lost = std::mem::take(&mut self.lost);
+        let lost = take(&mut self.lost);
         if lost > 0 {
             self.add(Record::lost(lost).to_line());
         }
@@ -50,18 +53,12 @@ impl Backlog {
     }
 }
 
-/// What the writer is to do.
-pub(super) enum Task {
-    Write(String),
-    Reopen,
-    End,
-}
-
 impl Queue {
-    pub(super) fn push(&self, line: String) {
+    /// Adds a line. Returns whether the writer is to be told.
+    pub(super) fn push(&self, line: String) -> bool {
         let mut state = self.state();
         if state.end.is_some() {
-            return;
+            return false;
         }
         if state.bytes + line.len() > MOST_WAITING {
             state.lost += 1;
@@ -69,27 +66,38 @@ impl Queue {
                 drop(state);
                 tracing::error!("the audit cannot be written fast enough, and has a gap from here");
             }
-            return;
+            return false;
         }
         let lost = state.tell_lost();
         state.add(line);
+        let is_new = !replace(&mut state.told, true);
         drop(state);
-        self.changed.notify_all();
         log_gap(lost);
+        is_new
     }
 
-    pub(super) fn reopen(&self) {
-        self.state().reopen = true;
-        self.changed.notify_all();
+    /// Has the file opened anew. Returns whether the writer is to be told.
+    pub(super) fn reopen(&self) -> bool {
+        let mut state = self.state();
+        state.reopen = true;
+        !replace(&mut state.told, true)
     }
 
-    /// Ends the writer, and waits until it has ended, or for so long.
-    pub(super) fn finish(&self, patience: Duration) {
+    pub(super) fn take_reopen(&self) -> bool {
+        take(&mut self.state().reopen)
+    }
+
+    /// Takes nothing more, and is over after this time at the latest. Returns whether the writer is to be told.
+    pub(super) fn end_within(&self, patience: Duration) -> bool {
         let mut state = self.state();
         state.end.get_or_insert_with(|| Instant::now() + patience);
-        self.changed.notify_all();
-        let patience = patience + Duration::from_millis(100);
-        let waited = self.changed.wait_timeout_while(state, patience, |state| !state.over);
+        !state.over && !replace(&mut state.told, true)
+    }
+
+    /// Waits until all is over, or for a little longer than this.
+    pub(super) fn wait_for_end(&self, patience: Duration) {
+        let patience = patience + Duration::from_millis(200);
+        let waited = self.changed.wait_timeout_while(self.state(), patience, |state| !state.over);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -101,20 +109,10 @@ impl Queue {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits for something to do.
-    pub(super) fn next(&self) -> Task {
-        let idle = |state: &mut Backlog| {
-            state.lines.is_empty() && state.lost == 0 && !state.reopen && state.end.is_none()
-        };
+    /// Takes lines to write. If there are none, the writer is to be told of the next ones, and all is over if nothing more is
+    /// taken.
+    pub(super) fn next(&self) -> Option<String> {
         let mut state = self.state();
-        if std::mem::take(&mut state.writing) {
-            self.changed.notify_all();
-        }
-        let waited = self.changed.wait_while(state, idle);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut state.reopen) {
-            return Task::Reopen;
-        }
         let lost = if state.lines.is_empty() { state.tell_lost() } else { 0 };
         let mut batch = String::new();
         while batch.len() < BATCH
@@ -123,22 +121,27 @@ impl Queue {
             state.bytes -= line.len();
             batch.push_str(&line);
         }
-        state.writing = !batch.is_empty();
+        if batch.is_empty() {
+            state.told = state.reopen;
+            state.over |= state.end.is_some();
+            self.changed.notify_all();
+            return None;
+        }
+        state.writing = true;
         drop(state);
         log_gap(lost);
-        if batch.is_empty() { Task::End } else { Task::Write(batch) }
+        Some(batch)
     }
 
-    /// Waits for a while before something that has failed is tried again, or until it may go better.
-    /// Whether there is still time; and whether to reopen first.
-    pub(super) fn pause(&self, pause: Duration) -> (bool, bool) {
-        let state = self.state();
-        let ending = state.end.is_some();
-        let same = |state: &mut Backlog| !state.reopen && state.end.is_some() == ending;
-        let waited = self.changed.wait_timeout_while(state, pause, same);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let in_time = state.end.is_none_or(|end| Instant::now() < end);
-        (in_time, std::mem::take(&mut state.reopen))
+    /// What was taken has been written.
+    pub(super) fn written(&self) {
+        self.state().writing = false;
+        self.changed.notify_all();
+    }
+
+    /// Whether all should be over by now.
+    pub(super) fn is_late(&self) -> bool {
+        self.state().end.is_some_and(|end| end <= Instant::now())
     }
 
     /// How many lines wait, or have found no room.
@@ -147,9 +150,10 @@ impl Queue {
         state.lost + state.lines.len() as u64
     }
 
-    /// The writer has ended.
+    /// Nothing more is written.
     pub(super) fn end(&self) {
-        self.state().over = true;
+        let mut state = self.state();
+        *state = Backlog { end: state.end, over: true, ..Backlog::default() };
         self.changed.notify_all();
     }
 
@@ -168,14 +172,6 @@ fn log_gap(lost: u64) {
 mod tests {
     use super::*;
 
-    fn written(task: Task) -> String {
-        match task {
-            Task::Write(lines) => lines,
-            Task::Reopen => "reopen".to_owned(),
-            Task::End => "end".to_owned(),
-        }
-    }
-
     #[test]
     fn what_does_not_fit_is_counted_where_it_is_missing() {
         let queue = Queue::default();
@@ -185,12 +181,12 @@ mod tests {
         }
         queue.push("lost\n".to_owned());
         queue.push("lost as well\n".to_owned());
-        assert_eq!(written(queue.next()), line);
+        assert_eq!(queue.next().as_ref(), Some(&line));
         queue.push("late\n".to_owned());
         for _ in 1..MOST_WAITING / BATCH {
-            assert_eq!(written(queue.next()), line);
+            assert_eq!(queue.next().as_ref(), Some(&line));
         }
-        let end = written(queue.next());
+        let end = queue.next().unwrap();
         let lines: Vec<_> = end.lines().collect();
         assert!(lines[0].ends_with(r#""kind": "lost", "count": 2}"#), "{end}");
         assert_eq!(lines[1..], ["late"]);
@@ -200,13 +196,25 @@ mod tests {
     fn a_gap_at_the_end_is_told_too() {
         let queue = Queue::default();
         queue.push("x".repeat(MOST_WAITING + 1));
-        assert!(written(queue.next()).contains(r#""count": 1}"#));
-        queue.reopen();
-        assert_eq!(written(queue.next()), "reopen");
+        assert!(queue.next().unwrap().contains(r#""count": 1}"#));
         queue.push("last\n".to_owned());
-        queue.finish(Duration::ZERO);
+        queue.end_within(Duration::ZERO);
         queue.push("later\n".to_owned());
-        assert_eq!(written(queue.next()), "last\n");
-        assert_eq!(written(queue.next()), "end");
+        assert_eq!(queue.next().as_deref(), Some("last\n"));
+        assert_eq!(queue.next(), None);
+        queue.wait_for_end(Duration::from_secs(600));
+    }
+
+    #[test]
+    fn the_writer_is_told_when_it_has_found_nothing_more() {
+        let queue = Queue::default();
+        assert!(queue.push("one\n".to_owned()));
+        assert!(!queue.push("two\n".to_owned()));
+        assert_eq!(queue.next().as_deref(), Some("one\ntwo\n"));
+        assert!(!queue.push("three\n".to_owned()), "it comes for more when it has written these");
+        assert_eq!(queue.next().as_deref(), Some("three\n"));
+        assert_eq!(queue.next(), None);
+        assert!(queue.reopen());
+        assert!(!queue.end_within(Duration::ZERO), "it is about to come");
     }
 }

@@ -227,8 +227,10 @@ impl Fleet {
             Vec::new()
         });
         for socket in appeared {
-            let of_socket = |served: &&Box<Served>| served.machine.socket() == Some(&socket);
-            for served in self.machines.values().filter(of_socket) {
+            for served in self.machines.values() {
+                if served.machine.socket() != Some(&socket) {
+                    continue;
+                }
                 let machine = served.machine.name.as_deref();
                 tracing::debug!(machine, "the socket of the upstream server has appeared");
                 served.mux.upstream_appeared();
