@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::no_listener;
-use super::request::{Incoming, LONGEST};
+use super::request::{Asked, Incoming, LONGEST};
 use crate::io::Waker;
 use crate::listen::bind;
 use crate::transport::Opened;
@@ -23,6 +23,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// When there is one more, the oldest goes.
 const MOST_CLIENTS: usize = 64;
+
+/// After the figures have been told, nobody is told them for so many times as long as that took. So whoever asks without pause
+/// takes a quarter of one processor at most, and the more figures there are, the longer others wait.
+const REST: u32 = 3;
 
 /// How long clients wait at least that could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -51,6 +55,7 @@ impl MetricsEndpoint {
             stop: Arc::clone(&stop),
             clients: VecDeque::new(),
             accept_after: Instant::now(),
+            tell_after: Instant::now(),
         };
         let run = move || service.run();
         let thread =
@@ -112,6 +117,8 @@ struct Service {
     clients: VecDeque<Scraper>,
     /// There were no descriptors left.
     accept_after: Instant,
+    /// The figures have been told not long before.
+    tell_after: Instant,
 }
 
 impl Service {
@@ -129,16 +136,28 @@ impl Service {
             }
             let (listeners, clients) = ready[1..].split_at(self.listeners.len());
             let now = Instant::now();
-            let text = &self.text;
             let mut clients = clients.iter();
             self.clients.retain_mut(|client| {
                 let is_ready = clients.next().is_some_and(|ready| *ready);
-                now < client.deadline && (!is_ready || client.go_on(text))
+                // One that waits is ready when it has gone.
+                now < client.deadline && (!is_ready || (!client.waits() && client.go_on()))
             });
             for (index, _) in listeners.iter().enumerate().filter(|(_, ready)| **ready) {
                 self.accept(index);
             }
+            self.tell();
         }
+    }
+
+    /// Tells the figures to all that have asked for them, all the same, which is after each has asked.
+    fn tell(&mut self) {
+        let began = Instant::now();
+        if began < self.tell_after || !self.clients.iter().any(Scraper::waits) {
+            return;
+        }
+        let figures = (self.text)();
+        self.tell_after = Instant::now() + REST * began.elapsed();
+        self.clients.retain_mut(|client| !client.waits() || client.take(&figures));
     }
 
     /// Waits until something can be done: whether there is an end to it, and whether each listener and
@@ -152,7 +171,9 @@ impl Service {
         fds.extend(listeners.map(|fd| PollFd::from_borrowed_fd(fd, accepting)));
         fds.extend(self.clients.iter().map(Scraper::poll_fd));
         let again = self.clients.front().map(|client| client.deadline);
-        let again = again.into_iter().chain(pausing.then_some(self.accept_after)).min();
+        let again = again.into_iter().chain(pausing.then_some(self.accept_after));
+        let waits = self.clients.iter().any(Scraper::waits);
+        let again = again.chain(waits.then_some(self.tell_after)).min();
         let timeout = again.map(|again| again.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
@@ -168,7 +189,7 @@ impl Service {
                 Ok(transport) => {
                     let mut client = Scraper::new(transport);
                     // The request comes with the connection, as a rule.
-                    if client.go_on(&self.text) {
+                    if client.go_on() {
                         self.clients.push_back(client);
                     }
                     if self.clients.len() > MOST_CLIENTS {
@@ -191,6 +212,7 @@ struct Scraper {
     deadline: Instant,
     ready_for_request: bool,
     request: Incoming,
+    asked: Option<Asked>,
     response: Option<String>,
     /// How much of the response has been sent.
     sent: usize,
@@ -203,32 +225,54 @@ impl Scraper {
             deadline: Instant::now() + DEADLINE,
             ready_for_request: false,
             request: Incoming::default(),
+            asked: None,
             response: None,
             sent: 0,
         }
     }
 
     fn poll_fd(&self) -> PollFd<'_> {
-        let flags = if self.response.is_some() { PollFlags::OUT } else { PollFlags::IN };
+        let flags = match (&self.response, &self.asked) {
+            (Some(_), _) => PollFlags::OUT,
+            (None, Some(_)) => PollFlags::empty(),
+            (None, None) => PollFlags::IN,
+        };
         PollFd::from_borrowed_fd(self.transport.as_fd(), flags)
     }
 
+    /// Whether it has asked for the figures, and has not been told them.
+    fn waits(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Takes the figures that it has asked for. Whether there is more to do.
+    fn take(&mut self, figures: &str) -> bool {
+        self.response = self.asked.take().map(|asked| asked.response(figures));
+        self.go_on()
+    }
+
     /// Does what can be done now. Whether there is more to do.
-    fn go_on(&mut self, text: &MakeText) -> bool {
-        match self.serve(text) {
+    fn go_on(&mut self) -> bool {
+        match self.serve() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
             Ok(()) | Err(_) => false,
         }
     }
 
-    fn serve(&mut self, text: &MakeText) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         if !self.ready_for_request {
             self.transport.handshake()?;
             self.ready_for_request = true;
         }
         while self.response.is_none() {
+            if self.waits() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             self.receive()?;
-            self.response = self.request.respond(text);
+            match self.request.asked() {
+                Some(Asked::Refused(response)) => self.response = Some(response),
+                asked => self.asked = asked,
+            }
         }
         let response = self.response.as_deref().unwrap_or_default().as_bytes();
         while self.sent < response.len() {
@@ -265,6 +309,53 @@ impl Scraper {
                 Ok(Received { bytes: 1.., .. }) => {}
                 Ok(_) | Err(_) => return,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn who_asks_while_others_are_told_is_told_with_all_who_do() {
+        const ASKING: usize = 20;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.sock");
+        let (begun, has_begun) = channel();
+        let (go_on, may_go_on) = channel::<()>();
+        let told = std::sync::Mutex::new(0);
+        let text = move || {
+            let mut told = told.lock().unwrap();
+            *told += 1;
+            begun.send(()).unwrap();
+            // Only the first time there is something to wait for.
+            let _ = may_go_on.recv();
+            format!("told {told}\n")
+        };
+        let listen = Listen::new(Address::Unix(path.clone()));
+        let _endpoint = MetricsEndpoint::start(text, &listen).unwrap();
+        let ask = || {
+            let mut client = UnixStream::connect(&path).unwrap();
+            client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+            client
+        };
+        let first = ask();
+        has_begun.recv().unwrap();
+        let others: Vec<_> = (0..ASKING).map(|_| ask()).collect();
+        drop(go_on);
+        let response = |mut client: UnixStream| {
+            let mut response = String::new();
+            client.read_to_string(&mut response).unwrap();
+            response.lines().last().map(str::to_owned)
+        };
+        assert_eq!(response(first).as_deref(), Some("told 1"));
+        for client in others {
+            assert_eq!(response(client).as_deref(), Some("told 2"));
         }
     }
 }

@@ -11,6 +11,32 @@ const MOST_HEADERS: usize = 64;
 
 const PATH: &str = "/metrics";
 
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The figures, or only what would be in front of them.
+    Figures { with_body: bool },
+    /// Something else, to which this is the whole response.
+    Refused(String),
+}
+
+impl Asked {
+    /// The whole response, with these figures.
+    pub(super) fn response(self, figures: &str) -> String {
+        match self {
+            Asked::Refused(response) => response,
+            Asked::Figures { with_body } => {
+                let mut response =
+                    head("200 OK", "text/plain; version=0.0.4; charset=utf-8", "", figures.len());
+                if with_body {
+                    response.push_str(figures);
+                }
+                response
+            }
+        }
+    }
+}
+
 /// A request of which more may come.
 ///
 /// It is parsed from its beginning each time. Whatever the pieces in which it comes, that takes time in proportion to its
@@ -45,15 +71,15 @@ impl Incoming {
         steps::count(new.len());
     }
 
-    /// As [`respond`], to what has come so far.
-    pub(super) fn respond(&mut self, metrics: impl FnOnce() -> String) -> Option<String> {
+    /// As [`asked`], of what has come so far.
+    pub(super) fn asked(&mut self) -> Option<Asked> {
         let is_much_longer = self.received.len() >= 2 * self.parsed;
         if !is_much_longer && !self.may_be_complete && self.room() > 0 {
             return None;
         }
         steps::count(self.received.len());
         self.parsed = self.received.len();
-        respond(&self.received, metrics)
+        asked(&self.received)
     }
 }
 
@@ -63,35 +89,31 @@ pub(crate) fn response_to<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Opt
     let mut incoming = Incoming::default();
     pieces.into_iter().find_map(|piece| {
         incoming.add(&piece[..piece.len().min(incoming.room())]);
-        incoming.respond(String::new)
+        incoming.asked().map(|asked| asked.response(""))
     })
 }
 
-/// The whole response to what has come so far; `None` as long as the request is not complete.
-fn respond(received: &[u8], metrics: impl FnOnce() -> String) -> Option<String> {
+/// What is asked for; `None` as long as the request is not complete.
+fn asked(received: &[u8]) -> Option<Asked> {
+    let refused = |status, headers| Some(Asked::Refused(failure(status, headers)));
     let mut headers = [EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(received) {
         Ok(Status::Complete(_)) => {}
         Ok(Status::Partial) if received.len() < LONGEST => return None,
         Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Some(failure("431 Request Header Fields Too Large", ""));
+            return refused("431 Request Header Fields Too Large", "");
         }
-        Err(_) => return Some(failure("400 Bad Request", "")),
+        Err(_) => return refused("400 Bad Request", ""),
     }
     let method = request.method.unwrap_or_default();
     if !matches!(method, "GET" | "HEAD") {
-        return Some(failure("405 Method Not Allowed", "Allow: GET, HEAD\r\n"));
+        return refused("405 Method Not Allowed", "Allow: GET, HEAD\r\n");
     }
     if path(request.path.unwrap_or_default()) != PATH {
-        return Some(failure("404 Not Found", ""));
+        return refused("404 Not Found", "");
     }
-    let body = metrics();
-    let mut response = head("200 OK", "text/plain; version=0.0.4; charset=utf-8", "", body.len());
-    if method == "GET" {
-        response.push_str(&body);
-    }
-    Some(response)
+    Some(Asked::Figures { with_body: method == "GET" })
 }
 
 /// Without what is in front of it for proxies, and the query behind it.
@@ -121,7 +143,7 @@ mod tests {
 
     #[track_caller]
     fn check(request: &str, status: &str, body: &str) {
-        let response = respond(request.as_bytes(), || "a 1\n".to_owned()).unwrap();
+        let response = asked(request.as_bytes()).unwrap().response("a 1\n");
         let (head, got) = response.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
         assert_eq!(got, body);
@@ -162,8 +184,7 @@ mod tests {
                 let mut pieces = request.as_bytes().chunks(size).peekable();
                 while let Some(piece) = pieces.next() {
                     incoming.add(piece);
-                    let response = incoming.respond(|| "a 1\n".to_owned());
-                    assert_eq!(response.is_some(), pieces.peek().is_none(), "{size}");
+                    assert_eq!(incoming.asked().is_some(), pieces.peek().is_none(), "{size}");
                 }
             }
         }
@@ -185,11 +206,11 @@ mod tests {
             let ((), steps) = steps::during(|| {
                 for byte in before.bytes() {
                     incoming.add(&[byte]);
-                    assert_eq!(incoming.respond(|| unreachable!()), None);
+                    assert_eq!(incoming.asked(), None);
                 }
                 while incoming.room() >= piece.len() {
                     incoming.add(piece.as_bytes());
-                    if incoming.respond(|| unreachable!()).is_some() {
+                    if incoming.asked().is_some() {
                         break;
                     }
                 }
@@ -202,7 +223,7 @@ mod tests {
     fn what_is_not_complete_waits() {
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
         for length in 0..request.len() {
-            assert_eq!(respond(&request.as_bytes()[..length], || unreachable!()), None);
+            assert_eq!(asked(&request.as_bytes()[..length]), None);
         }
     }
 }
