@@ -16,6 +16,7 @@ mod request;
 mod returned;
 mod status;
 mod upstream;
+mod urgent;
 mod wire;
 
 use std::fmt;

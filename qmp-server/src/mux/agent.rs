@@ -296,7 +296,7 @@ impl AgentConnection {
         if !self.session.is_idle() || self.wire.is_readable() || !self.wire.has_sent_all() {
             return;
         }
-        if let Some((number, text)) = upstream.next(true) {
+        if let Some((number, text)) = upstream.next(true, now) {
             let taken = self.session.request(&text.command, text.arguments.as_ref());
             debug_assert!(taken, "the session is idle");
             let after = patience(&text.command);

@@ -145,7 +145,7 @@ impl Upstream {
     pub(super) fn hold(&self, until: Instant) -> bool {
         let mut state = self.state();
         state.holding = true;
-        let passes = |state: &mut Traffic| state.passing || state.own.is_some();
+        let passes = |state: &mut Traffic| state.passing.is_some() || state.own.is_some();
         let at_most = until.saturating_duration_since(Instant::now());
         let waited = self.settled.wait_timeout_while(state, at_most, passes);
         waited.is_ok_and(|(mut state, _)| !passes(&mut state))
@@ -236,7 +236,8 @@ impl Upstream {
             unsent.push((mark, UnsentState { line, then, descriptor, client }));
             Ok(())
         };
-        state.own.iter().chain(&state.to_pass).chain(&state.urgent).try_for_each(&mut keep)?;
+        state.own.iter().chain(state.to_pass.values()).try_for_each(&mut keep)?;
+        state.urgent.iter().try_for_each(&mut keep)?;
         let known = state.known.iter().chain(&state.behind);
         known.map(|(request, _)| request).try_for_each(&mut keep)?;
         let mut kept = Ok(());

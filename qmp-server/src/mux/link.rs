@@ -188,7 +188,7 @@ impl Link for UpstreamLink {
         if self.is_to_end(now) {
             self.end();
         }
-        let next = self.next();
+        let next = self.next(now);
         let unasked = std::mem::take(&mut self.balance).is_for_events();
         LinkNext { again: next.again || more_is_known, unasked, ..next }
     }
@@ -443,7 +443,7 @@ impl UpstreamLink {
         if let Err(end) = received {
             return Err(End { orderly: connection.ending, ..end });
         }
-        self.send(&mut connection);
+        self.send(&mut connection, now);
         let next = connection.session.stage();
         let silent_at = match silent_at {
             _ if next != stage => Some(now + ANSWER_EXPECTED),
@@ -512,7 +512,7 @@ impl UpstreamLink {
     }
 
     /// Sends what the server may have now.
-    fn send(&self, connection: &mut Connection) {
+    fn send(&self, connection: &mut Connection, now: Instant) {
         if connection.flush() == Written::Some {
             return;
         }
@@ -525,7 +525,7 @@ impl UpstreamLink {
                 false => 1,
             };
             let in_band = session.pending_count(Band::InBand) < window;
-            let Some((number, text)) = upstream.next(in_band) else { break };
+            let Some((number, text)) = upstream.next(in_band, now) else { break };
             if text.descriptor.is_some() {
                 connection.queue(None);
             }
@@ -664,13 +664,14 @@ impl UpstreamLink {
         }
     }
 
-    fn next(&mut self) -> LinkNext {
+    fn next(&mut self, now: Instant) -> LinkNext {
         let at = match &self.state {
             State::Waiting { until } => Some(*until),
             State::Connecting(attempt) => Some(attempt.until()),
             State::Greeting { silent_at, .. } | State::Negotiating { silent_at, .. } => *silent_at,
+            State::Serving { .. } => self.shared.upstream.timer(now),
             State::Conversing { connection } => connection.timer(),
-            State::Listening | State::Preparing(_) | State::Serving { .. } | State::Ended => None,
+            State::Listening | State::Preparing(_) | State::Ended => None,
         };
         let timer =
             at.into_iter().chain(self.ends_at).chain(self.early_until).chain(self.look_at).min();

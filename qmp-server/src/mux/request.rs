@@ -2,7 +2,7 @@
 //! What a client has at the upstream server: its requests on their way there, and what becomes of the answers.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -39,6 +39,8 @@ pub(super) struct MuxClient {
     pub(super) names: Names,
     /// Its place in the line for the upstream server.
     line: Producer<Box<Request>>,
+    /// The number under which its request was [set aside](super::upstream::Traffic::set_aside) last.
+    aside: AtomicU64,
     out_of_band: Arc<AtomicUsize>,
     /// Whether it stays when the upstream server has gone. Set when it has a monitor.
     notices: OnceLock<Notices>,
@@ -57,6 +59,7 @@ impl MuxClient {
         MuxClient {
             names,
             line: line.register_in(user, Mode::default()),
+            aside: AtomicU64::default(),
             out_of_band: Arc::default(),
             notices: OnceLock::new(),
             since,
@@ -85,6 +88,18 @@ impl MuxClient {
         // Refused only when all has ended; then its answer says so.
         drop(self.line.push(Box::new(request)));
         overdue
+    }
+
+    /// Notes the number under which its request is set aside. To be called with the traffic locked, as is [`aside`].
+    ///
+    /// [`aside`]: MuxClient::aside
+    pub(super) fn set_aside(&self, number: u64) {
+        self.aside.store(number, Ordering::Relaxed);
+    }
+
+    /// The number under which its request was set aside last: it is the number of no other one.
+    pub(super) fn aside(&self) -> u64 {
+        self.aside.load(Ordering::Relaxed)
     }
 
     /// Makes its user pay for so many bytes of a request that is sent, by turns.

@@ -2,7 +2,8 @@
 //! What is sent to the upstream server, and when.
 //!
 //! The monitors of clients let one in-band request of each through at a time. Here they stand in line
-//! until the server may have one more; the line is a fair queue again. Out-of-band requests do not.
+//! until the server may have one more; the line is a fair queue again, and one with a descriptor waits until no other is
+//! on its way. Out-of-band requests do not stand in line.
 //!
 //! Any thread adds requests and takes back those of clients that have left; the [link](super::link) alone takes them out
 //! to send them. No foreign code is called with the state locked.
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem::take;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use qmp_dispatch::proto::{Band, Error, Json};
 use qmp_dispatch::{Context, Forwarded, Responder};
@@ -21,19 +22,20 @@ use super::lost::UpstreamLost;
 use super::names::Names;
 use super::request::{After, InFlight, MuxClient, Request, RequestText};
 use super::returned::{Again, Returned};
+use super::urgent::Urgent;
 use crate::introspected::{self, Introspected};
 use crate::io::{Notice, Owner, Registration};
 use crate::observe::Counter;
-
-/// Out-of-band requests of all clients that may be unanswered: those of clients that have gone count, too.
-const MOST_OUT_OF_BAND: usize = 1024;
 
 /// No in-band request is sent while more bytes of such than this are in flight. QEMU takes some ten microseconds for each, and a
 /// request that comes now has to wait for them.
 const MOST_BYTES: usize = 512;
 
-/// Bytes of out-of-band requests that may wait for a server that does not read.
-const MOST_URGENT_BYTES: usize = 1 << 20;
+/// How long after a request that takes a descriptor nothing is sent, if that is not answered before. QEMU 10.0 was seen to
+/// crash in its own reading of descriptors when other requests came in that moment. A server that reads has read the
+/// descriptor long before a second is over; if it has not answered by then, its main loop hangs, and out-of-band requests are
+/// the help against that.
+const DESCRIPTOR_READ_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Upstream {
     /// In-band requests. Boxed, because an idle client keeps the room that they took.
@@ -67,15 +69,16 @@ pub(super) struct Traffic {
     pub(super) sent: u64,
     /// How many of those in flight are out-of-band.
     pub(super) out_of_band: usize,
-    /// Out-of-band requests, which go before all others, and the bytes of their texts.
-    pub(super) urgent: VecDeque<Request>,
-    pub(super) urgent_bytes: usize,
+    /// Out-of-band requests, which go before all others.
+    pub(super) urgent: Urgent,
     /// What must be done about a descriptor before another one is passed.
     pub(super) own: Option<Request>,
-    /// A request is in flight that takes a descriptor.
-    pub(super) passing: bool,
-    /// Those that wait for it to be answered. At most one of each client.
-    pub(super) to_pass: VecDeque<Request>,
+    /// When the request was sent that takes a descriptor and is in flight, if one is.
+    pub(super) passing: Option<Instant>,
+    /// Those that wait for it to be answered, by their numbers.
+    pub(super) to_pass: BTreeMap<u64, Request>,
+    /// How many requests were set aside there, where at most one of each client is.
+    aside: u64,
     /// Bytes of the in-band ones in flight.
     pub(super) bytes: usize,
     /// No descriptor is passed: another program is about to take over.
@@ -117,11 +120,11 @@ impl Upstream {
             hangs: false,
             sent: 0,
             out_of_band: 0,
-            urgent: VecDeque::new(),
-            urgent_bytes: 0,
+            urgent: Urgent::default(),
             own: None,
-            passing: false,
-            to_pass: VecDeque::new(),
+            passing: None,
+            to_pass: BTreeMap::new(),
+            aside: 0,
             bytes: 0,
             holding: false,
             returned: Returned::default(),
@@ -242,7 +245,8 @@ impl Upstream {
             return Ok(());
         }
         if request.text.band == Band::InBand {
-            let overdue = client.queue(request);
+            // What it has waiting already has passed its deadline.
+            let overdue = (client.queue(request), state.take_aside(client));
             drop(state);
             drop(overdue);
             return Ok(());
@@ -252,13 +256,10 @@ impl Upstream {
             "too many out-of-band commands are unanswered"
         } else if !oob {
             "the upstream server does not offer out-of-band execution any more"
-        } else if state.out_of_band + state.urgent.len() >= MOST_OUT_OF_BAND
-            || state.urgent_bytes > MOST_URGENT_BYTES
-        {
+        } else if !state.urgent.has_room(state.out_of_band) {
             "the upstream server does not take any more out-of-band commands"
         } else {
-            state.urgent_bytes += request.text.len();
-            state.urgent.push_back(request);
+            state.urgent.push(request);
             return Ok(());
         };
         Err(Box::new((request, Some(Error::generic(error)))))
@@ -347,13 +348,13 @@ impl Upstream {
         after.fail(error);
     }
 
-    /// Takes the next request that may be sent, and counts it as sent. `in_band` says whether it may be an in-band one.
-    pub(super) fn next(&self, in_band: bool) -> Option<(u64, RequestText)> {
+    /// Takes the next request that may be sent now, and counts it as sent. `in_band` says whether it may be an in-band one.
+    pub(super) fn next(&self, in_band: bool, now: Instant) -> Option<(u64, RequestText)> {
         let mut unwanted = Vec::new();
         let mut state = self.state();
         let in_band = in_band && state.bytes < MOST_BYTES;
         let next = loop {
-            match state.next(&self.line, in_band) {
+            match state.next(&self.line, in_band, now) {
                 Some(request) if !request.is_wanted() => unwanted.push(request),
                 next => break next,
             }
@@ -361,7 +362,7 @@ impl Upstream {
         let sent = next.map(|Request { text, after }| {
             let number = state.sent;
             state.sent += 1;
-            state.passing |= after.takes_descriptor();
+            state.passing = after.takes_descriptor().then_some(now).or(state.passing);
             state.out_of_band += usize::from(text.band == Band::OutOfBand);
             state.bytes += text.in_band_bytes();
             if let Some(client) = &after.client {
@@ -436,7 +437,7 @@ impl Upstream {
         let next = after.answered(result);
         if passes || next.as_ref().is_some_and(Request::takes_descriptor) {
             let mut state = self.state();
-            state.passing = false;
+            state.passing = None;
             state.own = next;
             self.settled.notify_all();
         } else if let Some(close) = next
@@ -475,14 +476,14 @@ impl Upstream {
         }
         state.connection = Presence::Absent { why: why.to_owned() };
         let in_flight = take(&mut state.in_flight);
-        (state.out_of_band, state.urgent_bytes, state.passing) = (0, 0, false);
+        (state.out_of_band, state.passing) = (0, None);
         state.bytes = 0;
         self.settled.notify_all();
         state.introspected = [None, None];
         state.hangs = false;
         let mut waiting: Vec<Request> = state.own.take().into_iter().collect();
-        waiting.extend(state.to_pass.drain(..));
-        waiting.extend(state.urgent.drain(..));
+        waiting.extend(take(&mut state.to_pass).into_values());
+        waiting.extend(state.urgent.take());
         waiting.extend(state.take_known(|_| true));
         let synchronisations = take(&mut state.synchronisations);
         // With the state locked, so that no request is added to the line between the two.
@@ -527,6 +528,13 @@ impl Upstream {
         self.line.len() + state.urgent.len() + state.to_pass.len()
     }
 
+    /// When the next request may be sent, if time alone decides that.
+    pub(super) fn timer(&self, now: Instant) -> Option<Instant> {
+        let state = self.state();
+        let waits = self.queued(&state) > 0 || state.own.is_some();
+        state.descriptor_read_at(now).filter(|_| waits)
+    }
+
     /// A client has left: what it has asked is not sent any more, or not answered, and its names are closed.
     pub(super) fn leave(&self, client: &Arc<MuxClient>) {
         if client.set_gone() {
@@ -546,11 +554,8 @@ impl Upstream {
         };
         let askers: Vec<_> = state.in_flight.values_mut().filter_map(of_client).collect();
         let is_its = |request: &Request| request.after.asker.is_some() && request.is_of(client);
-        let (urgent, kept): (VecDeque<_>, _) = state.urgent.drain(..).partition(is_its);
-        state.urgent = kept;
-        state.urgent_bytes -= urgent.iter().map(|request| request.text.len()).sum::<usize>();
-        let (to_pass, kept): (VecDeque<_>, _) = state.to_pass.drain(..).partition(is_its);
-        state.to_pass = kept;
+        let urgent = state.urgent.take_those_of(client);
+        let aside = state.take_aside(client);
         let known = state.take_known(is_its);
         let line = client.clear();
         let returned = state.returned.drop_those_of(client);
@@ -562,7 +567,7 @@ impl Upstream {
         askers.into_iter().for_each(|asker| asker.fail(None));
         let waiting = urgent
             .into_iter()
-            .chain(to_pass)
+            .chain(aside)
             .chain(known)
             .chain(line.into_iter().map(|boxed| *boxed));
         waiting.for_each(|request| request.after.fail(None));
@@ -629,9 +634,11 @@ impl Traffic {
     }
 
     /// The next request that may be sent.
-    fn next(&mut self, line: &Queue<Box<Request>>, in_band: bool) -> Option<Request> {
-        if let Some(urgent) = self.urgent.pop_front() {
-            self.urgent_bytes -= urgent.text.len();
+    fn next(&mut self, line: &Queue<Box<Request>>, in_band: bool, now: Instant) -> Option<Request> {
+        if self.descriptor_read_at(now).is_some() {
+            return None;
+        }
+        if let Some(urgent) = self.urgent.pop() {
             return Some(urgent);
         }
         if !in_band {
@@ -640,18 +647,37 @@ impl Traffic {
         if let Some(own) = self.own.take() {
             return Some(own);
         }
-        if !self.passing
-            && !self.holding
-            && let Some(next) = self.to_pass.pop_front()
-        {
+        let passes = self.passing.is_none() && !self.holding;
+        if passes && let Some((_, next)) = self.to_pass.pop_first() {
             return Some(next);
         }
         loop {
             let request = *line.try_pop()?.item;
-            if !(self.passing || self.holding) || !request.takes_descriptor() {
+            if passes || !request.takes_descriptor() {
                 return Some(request);
             }
-            self.to_pass.push_back(request);
+            let number = self.set_aside(&request);
+            self.to_pass.insert(number, request);
         }
     }
+
+    /// A number for a client's request that is about to be set aside, by which it is [found](Traffic::take_aside).
+    fn set_aside(&mut self, request: &Request) -> u64 {
+        self.aside += 1;
+        request.after.client.iter().for_each(|client| client.set_aside(self.aside));
+        self.aside
+    }
+
+    /// Takes the request of a client that was set aside, if it still is.
+    fn take_aside(&mut self, client: &MuxClient) -> Option<Request> {
+        self.to_pass.remove(&client.aside())
+    }
+
+    /// Until when nothing is sent because of a request that takes a descriptor, if that is so.
+    fn descriptor_read_at(&self, now: Instant) -> Option<Instant> {
+        self.passing.map(|sent| sent + DESCRIPTOR_READ_WITHIN).filter(|&at| now < at)
+    }
 }
+
+#[cfg(test)]
+mod tests;

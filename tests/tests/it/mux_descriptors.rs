@@ -87,6 +87,28 @@ fn names_that_are_left_are_closed_when_their_client_leaves() {
 }
 
 #[test]
+fn an_out_of_band_command_is_sent_though_a_descriptor_is_never_taken() {
+    let (mux, server) = behind_mux(&[]);
+    let mut peer = server.accept_and_negotiate(r#"["oob"]"#);
+    let [mut client, mut helper] = [(); 2].map(|()| {
+        let mut client = mux.connect();
+        client.negotiate(r#"{"enable": ["oob"]}"#);
+        client
+    });
+    for _ in 0..2 {
+        client.send(&getfd("tap0"));
+        let request = peer.expect("getfd");
+        helper.send(r#"{"exec-oob": "help"}"#);
+        // The server hangs: nothing happens until the help is sent.
+        let help = peer.expect("help");
+        peer.answer(&help, "{}");
+        helper.expect(DONE);
+        peer.answer(&request, "{}");
+        client.expect(DONE);
+    }
+}
+
+#[test]
 fn two_clients_hold_descriptors_of_one_name_and_neither_takes_the_others() {
     let Some(mut muxed) = Muxed::start(Program::Emulator, &[]) else { return };
     let dir = muxed.mux.dir().to_owned();
