@@ -12,6 +12,7 @@ mod lines;
 mod link;
 mod lost;
 mod names;
+mod pace;
 mod request;
 mod returned;
 mod status;
@@ -39,6 +40,7 @@ pub use self::lost::{UnknownUpstreamLost, UpstreamLost};
 use self::names::Names;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::names::renamed;
+use self::pace::Pace;
 pub use self::status::{InFlightCommand, UpstreamStatus};
 use self::upstream::{MuxLocal, Upstream};
 #[cfg(feature = "metrics")]
@@ -207,6 +209,10 @@ impl Mux {
             Dial::Out(connect) => (connect, None),
             Dial::In(dial_in) => (dial_in.listen.address.clone().into(), Some(*dial_in)),
         };
+        let pace = match speaks {
+            Speaks::Qmp => Pace::of_qemu(),
+            Speaks::Agent => Pace::unbounded(),
+        };
         let shared = Shared {
             is_last: AtomicBool::new(dial_in.is_none() && connect.is_inherited()),
             connect,
@@ -221,7 +227,7 @@ impl Mux {
             membership: Mutex::default(),
             name: name.map(str::to_owned),
             span: name.map_or_else(Span::none, |name| tracing::error_span!("mux", machine = name)),
-            upstream: Arc::new(Upstream::new()),
+            upstream: Arc::new(Upstream::new(pace)),
             serving: Mutex::new(Serving::NotYet),
             changed: Condvar::new(),
             shutting_down: AtomicBool::new(false),

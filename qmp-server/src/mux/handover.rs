@@ -237,7 +237,9 @@ impl Upstream {
             Ok(())
         };
         state.own.iter().chain(state.to_pass.values()).try_for_each(&mut keep)?;
-        state.urgent.iter().try_for_each(&mut keep)?;
+        // What is held goes over as what was not sent. Debts do not: the other program begins without, which costs others no
+        // more than what a user without a debt may send.
+        state.pace.iter().chain(state.urgent.iter()).try_for_each(&mut keep)?;
         let known = state.known.iter().chain(&state.behind);
         known.map(|(request, _)| request).try_for_each(&mut keep)?;
         let mut kept = Ok(());

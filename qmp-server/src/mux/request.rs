@@ -26,10 +26,6 @@ const PROBE: &str = "qmp-server-probe";
 /// Limit of unanswered out-of-band requests per client; there is nothing else to hold them up.
 const MOST_OUT_OF_BAND: usize = 64;
 
-/// A user whose request is longer than this gives up one of its turns for each as many bytes: that is about what it takes QEMU to
-/// read them, byte by byte, in place of other users' requests.
-const BYTES_PER_TURN: usize = 64;
-
 /// Requests move through the queue in a box: they are large.
 pub(super) type Boxed = Box<Request>;
 
@@ -37,6 +33,8 @@ pub(super) type Boxed = Box<Request>;
 /// nor anything that waits for an answer.
 pub(super) struct MuxClient {
     pub(super) names: Names,
+    /// Its user, with which it shares the turns and the [pace](super::pace).
+    pub(super) user: Owner,
     /// Its place in the line for the upstream server.
     line: Producer<Box<Request>>,
     /// The number under which its request was [set aside](super::upstream::Traffic::set_aside) last.
@@ -58,6 +56,7 @@ impl MuxClient {
     pub(super) fn new(line: &Queue<Boxed>, since: u64, user: Owner, names: Names) -> MuxClient {
         MuxClient {
             names,
+            user,
             line: line.register_in(user, Mode::default()),
             aside: AtomicU64::default(),
             out_of_band: Arc::default(),
@@ -100,11 +99,6 @@ impl MuxClient {
     /// The number under which its request was set aside last: it is the number of no other one.
     pub(super) fn aside(&self) -> u64 {
         self.aside.load(Ordering::Relaxed)
-    }
-
-    /// Makes its user pay for so many bytes of a request that is sent, by turns.
-    pub(super) fn charge(&self, bytes: usize) {
-        self.line.charge(u32::try_from(bytes / BYTES_PER_TURN).unwrap_or(u32::MAX));
     }
 
     /// Makes a request for a client that has left wait in line.
@@ -356,6 +350,11 @@ impl Request {
             }
             None => true,
         }
+    }
+
+    /// Whether it is one of the mux's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.after.asker.is_none()
     }
 
     pub(super) fn is_of(&self, client: &Arc<MuxClient>) -> bool {

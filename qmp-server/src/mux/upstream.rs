@@ -2,8 +2,8 @@
 //! What is sent to the upstream server, and when.
 //!
 //! The monitors of clients let one in-band request of each through at a time. Here they stand in line
-//! until the server may have one more; the line is a fair queue again, and one with a descriptor waits until no other is
-//! on its way. Out-of-band requests do not stand in line.
+//! until the server may have one more; the line is a fair queue again. A long one whose turn comes may be held at its user's
+//! [pace](super::pace), and one with a descriptor until no other is on its way. Out-of-band requests do not stand in line.
 //!
 //! Any thread adds requests and takes back those of clients that have left; the [link](super::link) alone takes them out
 //! to send them. No foreign code is called with the state locked.
@@ -20,6 +20,7 @@ use qmp_queue::Queue;
 
 use super::lost::UpstreamLost;
 use super::names::Names;
+use super::pace::Pace;
 use super::request::{After, InFlight, MuxClient, Request, RequestText};
 use super::returned::{Again, Returned};
 use super::urgent::Urgent;
@@ -77,7 +78,11 @@ pub(super) struct Traffic {
     pub(super) passing: Option<Instant>,
     /// Those that wait for it to be answered, by their numbers.
     pub(super) to_pass: BTreeMap<u64, Request>,
-    /// How many requests were set aside there, where at most one of each client is.
+    /// What is long, and the debts that it makes.
+    pub(super) pace: Pace<Request>,
+    /// The last request that was sent in turn had been held there: those that have not been go next.
+    was_held: bool,
+    /// How many requests were set aside, in `to_pass` and `pace`: at most one of each client is there.
     aside: u64,
     /// Bytes of the in-band ones in flight.
     pub(super) bytes: usize,
@@ -111,7 +116,8 @@ pub(super) enum Presence {
 type RefusedRequest = Box<(Request, Option<Error>)>;
 
 impl Upstream {
-    pub(super) fn new() -> Upstream {
+    /// In front of a server to which long requests are sent at this pace.
+    pub(super) fn new(pace: Pace<Request>) -> Upstream {
         let state = Traffic {
             connection: Presence::Absent { why: "not connected yet".to_owned() },
             version: None,
@@ -124,6 +130,8 @@ impl Upstream {
             own: None,
             passing: None,
             to_pass: BTreeMap::new(),
+            pace,
+            was_held: false,
             aside: 0,
             bytes: 0,
             holding: false,
@@ -307,9 +315,12 @@ impl Upstream {
 
     /// Refuses all that waits for being sent to the guest agent. Returns whether anything was.
     pub(super) fn refuse_waiting(&self, why: &str) -> bool {
-        let synchronisations = take(&mut self.state().synchronisations);
-        let waiting: Vec<_> =
-            std::iter::from_fn(|| self.line.try_pop()).map(|popped| popped.item).collect();
+        let mut state = self.state();
+        let synchronisations = take(&mut state.synchronisations);
+        let held = state.pace.take_all();
+        drop(state);
+        let line = std::iter::from_fn(|| Some(*self.line.try_pop()?.item));
+        let waiting: Vec<_> = held.chain(line).collect();
         let any = !synchronisations.is_empty() || !waiting.is_empty();
         for (_, _, responder) in synchronisations {
             refuse(responder, Some(cannot_be_sent("guest-sync", why)));
@@ -355,7 +366,15 @@ impl Upstream {
         let in_band = in_band && state.bytes < MOST_BYTES;
         let next = loop {
             match state.next(&self.line, in_band, now) {
-                Some(request) if !request.is_wanted() => unwanted.push(request),
+                // Its client waits no more, or has left.
+                Some(request) if !request.is_wanted() => unwanted.push((request, None)),
+                Some(request) if state.is_refused(&request, now) => {
+                    let command = &request.text.command;
+                    let error = format!(
+                        "The command {command} is too long to be sent out-of-band so soon after other long ones of the same user"
+                    );
+                    unwanted.push((request, Some(Error::generic(error))));
+                }
                 next => break next,
             }
         };
@@ -366,7 +385,7 @@ impl Upstream {
             state.out_of_band += usize::from(text.band == Band::OutOfBand);
             state.bytes += text.in_band_bytes();
             if let Some(client) = &after.client {
-                client.charge(text.in_band_bytes());
+                state.pace.sent(client.user, text.len(), now);
             }
             state.in_flight.insert(number, InFlight::new(&text, after));
             (number, text)
@@ -375,8 +394,7 @@ impl Upstream {
             self.settled.notify_all();
         }
         drop(state);
-        // Its client waits no more, or has left.
-        unwanted.into_iter().for_each(|request| request.after.fail(None));
+        unwanted.into_iter().for_each(|(request, error)| request.after.fail(error));
         sent
     }
 
@@ -483,6 +501,7 @@ impl Upstream {
         state.hangs = false;
         let mut waiting: Vec<Request> = state.own.take().into_iter().collect();
         waiting.extend(take(&mut state.to_pass).into_values());
+        waiting.extend(state.pace.take_all());
         waiting.extend(state.urgent.take());
         waiting.extend(state.take_known(|_| true));
         let synchronisations = take(&mut state.synchronisations);
@@ -525,14 +544,16 @@ impl Upstream {
 
     /// How many requests wait for being sent.
     pub(super) fn queued(&self, state: &Traffic) -> usize {
-        self.line.len() + state.urgent.len() + state.to_pass.len()
+        self.line.len() + state.urgent.len() + state.to_pass.len() + state.pace.len()
     }
 
     /// When the next request may be sent, if time alone decides that.
     pub(super) fn timer(&self, now: Instant) -> Option<Instant> {
         let state = self.state();
-        let waits = self.queued(&state) > 0 || state.own.is_some();
-        state.descriptor_read_at(now).filter(|_| waits)
+        match state.descriptor_read_at(now) {
+            Some(at) => (self.queued(&state) > 0 || state.own.is_some()).then_some(at),
+            None => state.pace.timer(now),
+        }
     }
 
     /// A client has left: what it has asked is not sent any more, or not answered, and its names are closed.
@@ -652,13 +673,47 @@ impl Traffic {
             return Some(next);
         }
         loop {
-            let request = *line.try_pop()?.item;
+            let request = self.next_in_turn(line, now)?;
             if passes || !request.takes_descriptor() {
                 return Some(request);
             }
             let number = self.set_aside(&request);
             self.to_pass.insert(number, request);
         }
+    }
+
+    /// The request whose turn it is. Those that were held and others come alternately: so who was held is not in front of
+    /// those who were not.
+    fn next_in_turn(&mut self, line: &Queue<Box<Request>>, now: Instant) -> Option<Request> {
+        if !std::mem::replace(&mut self.was_held, false)
+            && let Some(request) = self.pace.next(now)
+        {
+            self.was_held = true;
+            return Some(request);
+        }
+        while let Some(popped) = line.try_pop() {
+            let request = *popped.item;
+            match self.user_to_hold(&request, now) {
+                Some(user) => {
+                    let number = self.set_aside(&request);
+                    self.pace.hold(user, number, request, now);
+                }
+                None => return Some(request),
+            }
+        }
+        self.pace.next(now)
+    }
+
+    /// The user whose debt a request has to wait for, if one has.
+    fn user_to_hold(&self, request: &Request, now: Instant) -> Option<Owner> {
+        // Not our own, which close what a client has left: that is not to stay longer because of a debt.
+        let client = request.after.client.as_ref().filter(|_| !request.is_own())?;
+        self.pace.is_too_soon(client.user, request.text.len(), now).then_some(client.user)
+    }
+
+    /// Whether an out-of-band request is refused because of its length, as it would go before all others.
+    fn is_refused(&self, request: &Request, now: Instant) -> bool {
+        request.text.band == Band::OutOfBand && self.user_to_hold(request, now).is_some()
     }
 
     /// A number for a client's request that is about to be set aside, by which it is [found](Traffic::take_aside).
@@ -670,7 +725,8 @@ impl Traffic {
 
     /// Takes the request of a client that was set aside, if it still is.
     fn take_aside(&mut self, client: &MuxClient) -> Option<Request> {
-        self.to_pass.remove(&client.aside())
+        let number = client.aside();
+        self.pace.take(client.user, number).or_else(|| self.to_pass.remove(&number))
     }
 
     /// Until when nothing is sent because of a request that takes a descriptor, if that is so.

@@ -417,35 +417,70 @@ fn a_client_has_one_out_of_band_request_at_a_time_and_others_theirs() {
     peer.expect("second");
 }
 
-#[test]
-fn a_user_with_long_requests_gives_up_turns_for_them() {
+/// A mux with clients of two users: the one of the first has been answered, the two of the second have sent nothing.
+fn two_users() -> (Server, Peer, Client, [Client; 2]) {
     let (mux, server) = behind_mux(&["--listen", "tcp:127.0.0.1:0"]);
     let mut peer = server.accept_and_negotiate("[]");
     // Clients of another user than those at the Unix socket, as far as is known.
     let endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: mux.ports()[0] };
-    let [mut long, mut next] = [(); 2].map(|()| Client::connect(&endpoint));
-    long.negotiate("{}");
-    next.negotiate("{}");
-    let text = "x".repeat(10_000);
-    long.send(&format!(r#"{{"execute": "long", "arguments": {{"text": "{text}"}}}}"#));
+    let mut others = [(); 2].map(|()| Client::connect(&endpoint));
+    others.iter_mut().for_each(|client| client.negotiate("{}"));
+    let mut one = mux.negotiated();
+    serve(&mut peer, &mut one);
+    (mux, peer, one, others)
+}
+
+/// Answers one short request.
+fn serve(peer: &mut Peer, client: &mut Client) {
+    ask(client, "short");
+    let request = peer.expect("short");
+    peer.answer(&request, "{}");
+    client.expect(r#"{"return": {}, "id": "short"}"#);
+}
+
+fn send_long(client: &mut Client, bytes: usize) {
+    let text = "x".repeat(bytes);
+    client.send(&format!(r#"{{"execute": "long", "arguments": {{"text": "{text}"}}}}"#));
+}
+
+#[test]
+fn a_user_with_long_requests_waits_and_others_go_on() {
+    let (mux, mut peer, mut polite, [mut long, mut next]) = two_users();
+    send_long(&mut long, 200_000);
     let request = peer.expect("long");
-    ask(&mut next, "next");
-    let mut others = [(); 20].map(|()| mux.negotiated());
-    others.iter_mut().for_each(|other| ask(other, "other"));
+    send_long(&mut next, 1000);
     let mut watcher = watcher(&mux);
-    wait_for(|| {
-        watcher.send_command("__org.qmp-server_query-upstream");
-        let status = watcher.receive().to_string();
-        if status.contains(r#""queued": 21"#) { Ok(()) } else { Err(status) }
-    });
+    let mut expect_queued = |count: u32| {
+        wait_for(|| {
+            watcher.send_command("__org.qmp-server_query-upstream");
+            let status = watcher.receive().to_string();
+            let is = status.contains(&format!(r#""queued": {count}"#));
+            if is { Ok(()) } else { Err(status) }
+        });
+    };
+    expect_queued(1);
     peer.answer(&request, "{}");
-    for _ in &others {
-        let request = peer.expect("other");
-        peer.answer(&request, "{}");
+    long.expect(r#"{"return": {}}"#);
+    // What is short does not wait, of whatever user.
+    for _ in 0..20 {
+        serve(&mut peer, &mut polite);
+        serve(&mut peer, &mut long);
     }
-    let request = peer.expect("next");
-    peer.answer(&request, "{}");
-    next.expect(r#"{"return": {}, "id": "next"}"#);
+    expect_queued(1);
+    drop(next);
+    expect_queued(0);
+}
+
+#[test]
+fn a_long_request_is_sent_when_its_time_has_come_though_nothing_else_happens() {
+    let (_mux, mut peer, _polite, mut long) = two_users();
+    // Little more than what makes the next one wait.
+    for client in &mut long {
+        send_long(client, 11_000);
+        let request = peer.expect("long");
+        peer.answer(&request, "{}");
+        client.expect(r#"{"return": {}}"#);
+    }
 }
 
 #[test]

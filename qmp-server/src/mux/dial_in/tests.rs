@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::mux::lines::{LIMIT, Lines};
+use crate::mux::pace::Pace;
 use crate::{CertificateName, Dial, Discipline, Mux, Server, UpstreamLost, system_time, version};
 
 /// Muxes at one socket.
@@ -191,7 +192,7 @@ fn machines_that_cannot_be_told_apart_do_not_share_a_socket() {
 
 #[test]
 fn a_certificate_proves_the_machines_that_its_names_are_of() {
-    let upstream = Arc::new(Upstream::new());
+    let upstream = Arc::new(Upstream::new(Pace::of_qemu()));
     let seat = |options: &str| {
         let text = format!("tls:h:1,dial-in=on,cert=c,key=k{options}");
         let Ok(Dial::In(dial_in)) = text.parse() else { panic!("{text}") };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qmp_dispatch::Dispatcher;
 use tempfile::TempDir;
@@ -167,6 +167,44 @@ fn nobody_notices_if_there_is_no_other_program() {
     upstream.answer("second");
     client.expect(r#""id": 2"#);
     site.client(true);
+}
+
+#[test]
+fn what_is_held_at_the_pace_of_its_user_goes_over_and_is_sent_once() {
+    let site = Site::new();
+    let (mut running, mut upstream) = site.start();
+    let mut clients = [site.client(false), site.client(false), site.client(true)];
+    let text = "x".repeat(100_000);
+    let mut long = |client: usize, id: u32| {
+        let request =
+            format!(r#"{{"execute": "long", "arguments": {{"text": "{text}"}}, "id": {id}}}"#);
+        clients[client].send(&request);
+    };
+    // Another user is there.
+    let sent = |running: &Running, bytes| {
+        running.mux.shared.upstream.state().pace.sent(7, bytes, Instant::now());
+    };
+    sent(&running, 10);
+    long(0, 0);
+    upstream.answer("long");
+    (0..3).for_each(|client| long(client, 1));
+    let held = |running: &Running| running.mux.shared.upstream.state().pace.len();
+    while held(&running) < 3 {
+        std::thread::yield_now();
+    }
+    running = site.hand_over(running);
+    // They are sent in any order, one after the other, as the first of them makes no debt in the other program.
+    for _ in 0..3 {
+        assert!(upstream.answer("long").contains(&text));
+    }
+    clients[0].expect(r#""id": 0"#);
+    for client in &mut clients {
+        client.expect(r#"{"return": {}, "id": 1}"#);
+    }
+    clients[2].send(r#"{"execute": "last", "id": 2}"#);
+    upstream.answer("last");
+    clients[2].expect(r#"{"return": {}, "id": 2}"#);
+    assert_eq!(held(&running), 0);
 }
 
 /// What the clients take, and what each has not read and has missed.
