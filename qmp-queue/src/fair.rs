@@ -145,8 +145,7 @@ struct Group {
     ready: Ready,
     /// Number of ready slots.
     busy: usize,
-    /// The group's place in the order of service, as that of a slot among those of its group; but one that is charged may
-    /// have the stamp of another one, and has one that is still to come.
+    /// The group's place in the order of service, as that of a slot among those of its group.
     stamp: Stamp,
     /// Whether `Fair::groups_ready` has an entry with this group and this stamp. True whenever `busy > 0`.
     placed: bool,
@@ -356,19 +355,6 @@ impl<T> Fair<T> {
                 }
             }
             return Some(Taken { item, producer, in_progress, resumed, more: !self.is_idle() });
-        }
-    }
-
-    /// Makes the group of a producer wait as if it had last been served `turns` pops later.
-    pub(crate) fn charge(&mut self, key: Key, turns: u32) {
-        let Some(slot) = self.slots.get(key.slot).filter(|slot| slot.id == key.id) else { return };
-        let of = slot.group;
-        let group = &mut self.groups[of];
-        group.stamp = group.stamp.max(self.next_last - 1) + Stamp::from(turns);
-        if mem::take(&mut group.placed) {
-            // The other place is stale.
-            place(&mut self.groups_ready, group, of);
-            self.sweep_groups();
         }
     }
 

@@ -78,13 +78,6 @@ impl<T> Producer<T> {
         self.shared.lock().fair.stats(self.key)
     }
 
-    /// Makes this producer's [group](crate::Queue::register_in) pay for an item that costs more than others: as many pops of
-    /// other groups' items go before its next one, if these wait. Without others it does not wait. Charges add up, and are
-    /// forgotten when the group's last producer is closed.
-    pub fn charge(&self, turns: u32) {
-        self.shared.lock().fair.charge(self.key, turns);
-    }
-
     /// Takes back the queued items. The producer stays open and keeps its place in the order of
     /// service, and its items in progress stay so.
     pub fn clear(&self) -> Cleared<T> {

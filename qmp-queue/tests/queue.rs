@@ -557,33 +557,3 @@ fn a_new_group_is_served_before_others_and_groups_that_have_gone_leave_nothing()
         assert!(queue.is_idle());
     }
 }
-
-#[test]
-fn a_group_that_is_charged_lets_as_many_of_others_go_first_and_waits_for_nobody_else() {
-    let queue = Queue::new();
-    let [charged, other] = [1, 2].map(|group| queue.register_in(group, up_to(100)));
-    for _ in 0..100 {
-        let _ = charged.push("charged").unwrap();
-        let _ = other.push("other").unwrap();
-    }
-    let pop = || queue.try_pop().unwrap().item;
-    while pop() != "charged" {}
-    // In two parts: they add up.
-    charged.charge(3);
-    charged.charge(4);
-    let before: Vec<_> = (0..).map(|_| pop()).take_while(|&item| item == "other").collect();
-    assert!((7..=8).contains(&before.len()), "{before:?}");
-    // Its turns are as usual then.
-    let next: Vec<_> = (0..4).map(|_| pop()).collect();
-    assert_eq!(next.iter().filter(|&&item| item == "charged").count(), 2, "{next:?}");
-    charged.charge(u32::MAX);
-    drop(other);
-    assert_eq!(pop(), "charged", "though nobody else waits");
-    // However often it is charged, nothing is kept of it that would have to be swept later.
-    let third = queue.register_in(3, up_to(1));
-    for _ in 0..10_000 {
-        charged.charge(1);
-    }
-    let _ = third.push("third").unwrap();
-    assert_eq!(pop(), "third");
-}
