@@ -798,6 +798,20 @@ mod tests {
     }
 
     #[test]
+    fn a_client_and_its_user_pass_no_more_descriptors_than_they_may() {
+        let site = Site::new(Quota { descriptors: 900, ..Quota::UNLIMITED }, Quota::UNLIMITED);
+        let (a, also_a) = (site.admit("a"), site.admit("a"));
+        let most = Limits::default().descriptors;
+        assert!(a.has_room_for_descriptors(most) && !a.has_room_for_descriptors(most + 1));
+        let _held = a.charge_descriptors(most);
+        assert!(!a.has_room_for_descriptors(1), "it has as many as one client may");
+        let left = 900 - most;
+        assert!(also_a.has_room_for_descriptors(left));
+        assert!(!also_a.has_room_for_descriptors(left + 1), "they are of the same user");
+        assert!(site.admit("b").has_room_for_descriptors(most));
+    }
+
+    #[test]
     fn descriptors_are_charged_until_they_are_closed() {
         let site = Site::new(Quota::UNLIMITED, Quota { descriptors: 300, ..Quota::UNLIMITED });
         let (a, b) = (site.admit("a"), site.admit("b"));
