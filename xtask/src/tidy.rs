@@ -6,6 +6,7 @@
 mod dependencies;
 mod layering;
 mod packaging;
+mod promises;
 mod rooms;
 mod source;
 mod tree;
@@ -20,6 +21,9 @@ use crate::workspace::{directory, members, root};
 
 /// Packages whose modules are checked.
 const WITH_ROOMS: [&str; 2] = ["qmp-server", "qmp-server-cli"];
+
+/// The document whose tables name the tests that hold what it says.
+const PROMISES: &str = "docs/secure.md";
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments("tidy", arguments)?;
@@ -62,6 +66,11 @@ fn check_all() -> Outcome<Vec<String>> {
         let texts: Vec<_> = texts.iter().map(|(path, text)| (*path, text.as_str())).collect();
         complaints.extend(rooms::check(name, &texts));
     }
+    let sources = files.iter().filter(|file| file.ends_with(".rs"));
+    let sources = sources.filter_map(|file| fs::read_to_string(root.join(file)).ok());
+    let promised = fs::read_to_string(root.join(PROMISES));
+    let promised = promised.map_err(|error| format!("{PROMISES}: {error}"))?;
+    complaints.extend(promises::check(PROMISES, &promised, &sources.collect::<Vec<_>>()));
     for file in &files {
         // A file that is not text is not checked. A deleted file may still be listed.
         if let Ok(text) = fs::read_to_string(root.join(file)) {
