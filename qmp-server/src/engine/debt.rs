@@ -12,14 +12,17 @@ const MOST_AT_A_TIME: Duration = Duration::from_micros(200);
 /// A debt is paid after this at the latest.
 const MOST: Duration = Duration::from_secs(1);
 
-/// The debt of one who may use one part in `SHARE` of the time.
+/// One part in so many of the time may be used.
+pub(super) const SHARE: u32 = 8;
+
+/// What was used, as time in which the rest of the time is left to others.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Debt<const SHARE: u32> {
+pub(super) struct Debt {
     /// When as much time will have passed as what was used stands for; `None` if nothing was.
     paid: Option<Instant>,
 }
 
-impl<const SHARE: u32> Debt<SHARE> {
+impl Debt {
     /// Charges what was used just now.
     pub(super) fn charge(&mut self, used: Duration, now: Instant) {
         let used = used.min(MOST_AT_A_TIME) * SHARE;
@@ -45,7 +48,7 @@ mod tests {
     const STEP: Duration = Duration::from_micros(100);
 
     /// How much is used until some time has passed, by who uses whatever it may.
-    fn used_in(debt: &mut Debt<4>, mut now: Instant, time: Duration) -> Duration {
+    fn used_in(debt: &mut Debt, mut now: Instant, time: Duration) -> Duration {
         let (end, mut used) = (now + time, Duration::ZERO);
         while now < end {
             match debt.paid_at() {
@@ -63,18 +66,19 @@ mod tests {
     #[test]
     fn a_share_of_the_time_is_used_after_a_burst() {
         let now = Instant::now();
-        let mut debt = Debt::<4>::default();
+        let mut debt = Debt::default();
         let second = Duration::from_secs(1);
         let first = used_in(&mut debt, now, second);
         let next = used_in(&mut debt, now + second, second);
-        assert!(first >= second / 4 + BURST / 2 && first <= second / 4 + 2 * BURST, "{first:?}");
-        assert!(next >= second / 4 - 2 * STEP && next <= second / 4 + 2 * STEP, "{next:?}");
+        let share = second / SHARE;
+        assert!(first >= share + BURST / 2 && first <= share + 2 * BURST, "{first:?}");
+        assert!(next >= share - 2 * STEP && next <= share + 2 * STEP, "{next:?}");
     }
 
     #[test]
     fn what_was_not_used_is_no_credit_beyond_a_burst() {
         let now = Instant::now();
-        let mut debt = Debt::<4>::default();
+        let mut debt = Debt::default();
         debt.charge(STEP, now);
         let hour = Duration::from_secs(3600);
         let used = used_in(&mut debt, now + hour, 4 * BURST);
@@ -84,7 +88,7 @@ mod tests {
     #[test]
     fn an_interruption_is_charged_as_a_little() {
         let now = Instant::now();
-        let mut debt = Debt::<4>::default();
+        let mut debt = Debt::default();
         debt.charge(Duration::from_secs(1), now);
         assert!(debt.is_paid(now));
     }

@@ -35,8 +35,8 @@ pub(crate) trait Link: Send {
 /// What a link may receive in a turn: some eighty events, or one larger response.
 pub(super) const ROOM: usize = 8 << 10;
 
-/// What a link may receive in a turn if others would wait for it again and again: a handful of events.
-pub(super) const ROOM_IN_LINE: usize = 512;
+/// What a link may receive in a turn if others would wait for it again and again: a few events.
+pub(super) const ROOM_IN_LINE: usize = 256;
 
 /// What has happened to a link. Several things may have.
 #[derive(Clone, Copy, Debug, Default)]

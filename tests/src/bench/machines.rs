@@ -105,7 +105,7 @@ struct Site {
 
 impl Site {
     fn start(program: &Path, machines: usize, misbehaving: &[&Path]) -> Result<Site, String> {
-        let dir = tempfile::tempdir().map_err(cannot("make a directory"))?;
+        let dir = site_directory().map_err(cannot("make a directory"))?;
         let path = |name: String| dir.path().join(name);
         let sockets: Vec<_> = (0..machines).map(|n| path(format!("vm{n}-qemu.sock"))).collect();
         let last = sockets.last().cloned().unwrap_or_default();
@@ -154,6 +154,12 @@ impl Site {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.mux.child().id()));
         Ok(tasks.map_err(cannot("count threads"))?.count())
     }
+}
+
+/// In memory if that is possible, as `/run` is: a file system on a disk takes seconds for the sockets of a thousand machines when as many
+/// were deleted just before.
+fn site_directory() -> io::Result<TempDir> {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
 }
 
 fn start_upstream(program: &Path, way: Way, sockets: &[PathBuf]) -> Result<Process, String> {

@@ -26,24 +26,18 @@ pub(super) struct LinkSlot {
     interest: Option<Interest>,
     timer: Option<Key>,
     /// The time that what came unasked has taken.
-    debt: Debt<MOST_OF_ONE>,
+    debt: Debt,
     /// It is in [`Line`], once.
     in_line: bool,
     /// It has been lent out for its turn in line.
     in_turn: bool,
 }
 
-/// A link may use one part in so many of the time for what comes unasked before it has to stand in line.
-const MOST_OF_ONE: u32 = 8;
-
-/// Those in line may use one part in so many of the time together.
-const MOST_OF_ALL: u32 = 4;
-
 /// Links that have to wait for their turn to receive.
 #[derive(Default)]
 pub(super) struct Line {
     links: VecDeque<Token>,
-    debt: Debt<MOST_OF_ALL>,
+    debt: Debt,
 }
 
 impl Line {
@@ -207,6 +201,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::engine::debt::SHARE;
     use crate::io::{Mailbox, Registration};
     use crate::session::Cork;
 
@@ -344,7 +339,7 @@ mod tests {
             }
         }
         let used = TOOK * u32::try_from(turns).unwrap();
-        let share = second / MOST_OF_ALL;
+        let share = second / SHARE;
         assert!(used > share / 2 && used < share + share / 10, "{used:?}");
     }
 
