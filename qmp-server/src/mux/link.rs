@@ -470,7 +470,9 @@ impl UpstreamLink {
             Received::Greeting(greeting) => connection.greeting = Some(greeting),
             Received::Ready => self.connected(connection),
             // Before the greeting they are left over from the client before.
-            Received::Event(_) if connection.session.stage() == Stage::Greeting => {}
+            Received::Event(_) if connection.session.stage() == Stage::Greeting => {
+                self.balance.events += 1;
+            }
             Received::Event(event) => {
                 self.balance.events += 1;
                 connection.note_end(&event);
