@@ -33,7 +33,7 @@ const MOST_DEBT: Duration = Duration::from_secs(1);
 
 /// How long after its last request a user counts as one that others are held for: what monitors a machine asks every few
 /// seconds.
-const PRESENT: Duration = Duration::from_secs(10);
+const PRESENT: Duration = Duration::from_secs(5);
 
 /// Debts of users, and their requests of type `R` that are held.
 pub(super) struct Pace<R> {
