@@ -192,7 +192,7 @@ fn connections_without_end_come_a_few_at_a_time() {
     let add = |server: Server| server.accept_from(Box::new(endless), Layout::Compact);
     let site = Site::start_with(|_| {}, |_| {}, add);
     let mut polite = site.client("{}");
-    // Answering one command takes a few passes, each of which accepts at most 16.
+    // Answering one command takes a few passes, each of which accepts at most four.
     let accepts = || accepted.load(Ordering::SeqCst);
     let mut fewest = usize::MAX;
     for _ in 0..50 {
@@ -201,7 +201,7 @@ fn connections_without_end_come_a_few_at_a_time() {
         polite.receive();
         fewest = fewest.min(accepts() - before);
     }
-    assert!(accepts() > 0 && fewest <= 10 * 16, "{fewest} clients came before one answer");
+    assert!(accepts() > 0 && fewest <= 10 * 4, "{fewest} clients came before one answer");
 }
 
 #[test]
