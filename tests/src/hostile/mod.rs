@@ -20,7 +20,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::process::Process;
-use crate::server::LIMIT;
 
 pub use attackers::attack;
 
@@ -31,7 +30,9 @@ use site::{Holdings, Site};
 
 /// Time in which what the attackers held has to be given back.
 const AFTERMATH: Duration = Duration::from_secs(10);
-/// Time in which threads that have nothing to do have ended. The engine lets them wait for ten seconds.
+/// The longest time until attackers have ended: one of them waits for fifty answers, up to two seconds for each.
+const ATTACKERS_END_WITHIN: Duration = Duration::from_secs(100);
+/// Time in which threads that have nothing to do have ended. Those for what may block wait for ten seconds.
 const IDLE_THREADS_END_WITHIN: Duration = Duration::from_secs(15);
 /// Seconds of processor time that attackers may have beyond their share: an attempt is not interrupted, and paid for by the
 /// rest that follows.
@@ -291,7 +292,7 @@ impl Attack {
     /// Closes its standard input, which ends it, and reads its output.
     fn stop(mut self) -> Result<Scores, String> {
         drop(self.0.child().stdin.take());
-        let status = self.0.wait(LIMIT).map_err(|error| error.to_string())?;
+        let status = self.0.wait(ATTACKERS_END_WITHIN).map_err(|error| error.to_string())?;
         let mut text = String::new();
         // Its output fits into a pipe, so it never waits for the reader.
         if let (Some(_), Some(mut output)) = (status, self.0.child().stdout.take()) {
