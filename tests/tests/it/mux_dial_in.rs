@@ -241,8 +241,12 @@ fn qemus_are_told_apart_through_a_reload_and_an_upgrade() {
         );
         let added = operator.receive();
         assert!(added.get("return").is_some(), "{added}");
-        check_name(&mut client(&mux, "b"), "b");
+        let mut to_b = client(&mux, "b");
+        check_name(&mut to_b, "b");
         drop(b);
+        to_b.expect_event("SHUTDOWN");
+        // The door is shut from then on, until the next one has come.
+        to_b.expect_end();
         let _again = qemu(&program, &mux, "b");
         check_name(&mut client(&mux, "b"), "b");
         check_name(&mut to_a, "a");
