@@ -17,7 +17,7 @@ use qmp_dispatch::proto::{Error, Json, RequestError};
 use qmp_dispatch::{Call, Interceptor, Monitor, Registry};
 use rustix::fs::{Access, access};
 
-use self::output::Output;
+use self::output::{Output, begin, end};
 use self::record::Record;
 use self::secrets::Secrets;
 use crate::{PatternError, Server};
@@ -70,7 +70,7 @@ impl Audit {
     /// If the file cannot be opened, or the system refuses a thread.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Audit> {
         let output = Output::open(path.as_ref())?;
-        writer::begin()?;
+        begin()?;
         let file = Arc::new(AuditFile { output });
         Ok(Audit { file, secrets: Secrets::default(), machine: None })
     }
@@ -162,7 +162,7 @@ impl Audit {
 impl Drop for AuditFile {
     fn drop(&mut self) {
         self.output.finish(FINISH_DEADLINE);
-        writer::end();
+        end();
     }
 }
 

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use self::arrivals::Arrival;
 #[cfg(feature = "mux")]
 pub(super) use self::freezing::Pause;
-use self::links::{Line, LinkSlot};
+use self::links::{FloodedLinks, LinkSlot};
 use self::servers::Tenant;
 use self::sessions::SessionSlot;
 use super::hosted::{Asked, Hosted};
@@ -118,7 +118,7 @@ pub(super) struct Loop {
     /// How many of `again` are to be looked at before the next wait.
     again_now: usize,
     /// Links that are not in `again` because what they receive takes too much time.
-    line: Line,
+    line: FloodedLinks,
     /// One of them had its turn since the last wait.
     line_served: bool,
     /// Servers whose queue may have something to pop, each once.
@@ -160,7 +160,7 @@ impl Loop {
             next_event: 0,
             again: VecDeque::new(),
             again_now: 0,
-            line: Line::default(),
+            line: FloodedLinks::default(),
             line_served: false,
             ready: VecDeque::new(),
             commands_left: COMMANDS_PER_PASS,

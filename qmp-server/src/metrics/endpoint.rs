@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::no_listener;
-use super::request::{Asked, Incoming, LONGEST};
+use super::request::{Incoming, LONGEST, Requested};
 use crate::io::Waker;
 use crate::listen::bind;
 use crate::transport::Opened;
@@ -212,7 +212,7 @@ struct Scraper {
     deadline: Instant,
     ready_for_request: bool,
     request: Incoming,
-    asked: Option<Asked>,
+    asked: Option<Requested>,
     response: Option<String>,
     /// How much of the response has been sent.
     sent: usize,
@@ -270,7 +270,7 @@ impl Scraper {
             }
             self.receive()?;
             match self.request.asked() {
-                Some(Asked::Refused(response)) => self.response = Some(response),
+                Some(Requested::Refused(response)) => self.response = Some(response),
                 asked => self.asked = asked,
             }
         }

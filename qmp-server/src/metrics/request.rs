@@ -13,19 +13,19 @@ const PATH: &str = "/metrics";
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum Requested {
     /// The figures, or only what would be in front of them.
     Figures { with_body: bool },
     /// Something else, to which this is the whole response.
     Refused(String),
 }
 
-impl Asked {
+impl Requested {
     /// The whole response, with these figures.
     pub(super) fn response(self, figures: &str) -> String {
         match self {
-            Asked::Refused(response) => response,
-            Asked::Figures { with_body } => {
+            Requested::Refused(response) => response,
+            Requested::Figures { with_body } => {
                 let mut response =
                     head("200 OK", "text/plain; version=0.0.4; charset=utf-8", "", figures.len());
                 if with_body {
@@ -72,7 +72,7 @@ impl Incoming {
     }
 
     /// As [`asked`], of what has come so far.
-    pub(super) fn asked(&mut self) -> Option<Asked> {
+    pub(super) fn asked(&mut self) -> Option<Requested> {
         let is_much_longer = self.received.len() >= 2 * self.parsed;
         if !is_much_longer && !self.may_be_complete && self.room() > 0 {
             return None;
@@ -94,8 +94,8 @@ pub(crate) fn response_to<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Opt
 }
 
 /// What is asked for; `None` as long as the request is not complete.
-fn asked(received: &[u8]) -> Option<Asked> {
-    let refused = |status, headers| Some(Asked::Refused(failure(status, headers)));
+fn asked(received: &[u8]) -> Option<Requested> {
+    let refused = |status, headers| Some(Requested::Refused(failure(status, headers)));
     let mut headers = [EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(received) {
@@ -113,7 +113,7 @@ fn asked(received: &[u8]) -> Option<Asked> {
     if path(request.path.unwrap_or_default()) != PATH {
         return refused("404 Not Found", "");
     }
-    Some(Asked::Figures { with_body: method == "GET" })
+    Some(Requested::Figures { with_body: method == "GET" })
 }
 
 /// Without what is in front of it for proxies, and the query behind it.

@@ -27,7 +27,7 @@ pub(super) struct LinkSlot {
     timer: Option<Key>,
     /// The time that what came unasked has taken.
     debt: Debt,
-    /// It is in [`Line`], once.
+    /// It is in [`FloodedLinks`], once.
     in_line: bool,
     /// It has been lent out for its turn in line.
     in_turn: bool,
@@ -35,12 +35,12 @@ pub(super) struct LinkSlot {
 
 /// Links that have to wait for their turn to receive.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct FloodedLinks {
     links: VecDeque<Token>,
     debt: Debt,
 }
 
-impl Line {
+impl FloodedLinks {
     /// When the first one has its turn; `None` if there is none.
     pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
         (!self.links.is_empty()).then(|| self.debt.paid_at().unwrap_or(now))
