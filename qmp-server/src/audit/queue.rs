@@ -121,8 +121,9 @@ impl Queue {
             state.bytes -= line.len();
             batch.push_str(&line);
         }
-        if batch.is_empty() {
-            state.told = state.reopen;
+        // No lines are lines, too, if the file is to be opened anew meanwhile: the writer comes again.
+        if batch.is_empty() && !state.reopen {
+            state.told = false;
             state.over |= state.end.is_some();
             self.changed.notify_all();
             return None;
@@ -216,5 +217,8 @@ mod tests {
         assert_eq!(queue.next(), None);
         assert!(queue.reopen());
         assert!(!queue.end_within(Duration::ZERO), "it is about to come");
+        assert_eq!(queue.next().as_deref(), Some(""), "it has not seen that yet");
+        assert!(queue.take_reopen());
+        assert_eq!(queue.next(), None);
     }
 }
