@@ -290,3 +290,57 @@ fn help_does_not_wait_for_ever_for_the_answer_to_a_descriptor() {
     }
     bench.expect(&[]);
 }
+
+/// Whatever clients do, requests that wait are sent when an answer comes or the time of the timer: nothing else wakes the link.
+#[test]
+fn what_waits_is_sent_in_the_end_by_answers_and_timers_alone() {
+    let mut bench = Bench::new();
+    let mut random = 7_u64;
+    let mut below = |most: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(random >> 33).unwrap() % most
+    };
+    let mut clients: Vec<_> = (0..12).map(|number| (bench.client(number % 4), false)).collect();
+    let mut in_flight = Vec::new();
+    let (mut held, mut timers) = (0, 0);
+    for round in 0..6000 {
+        let goes_on = round < 5000;
+        for (client, waits) in &mut clients {
+            *waits &= client.received().is_empty();
+            if *waits || !goes_on || below(3) > 0 {
+                continue;
+            }
+            *waits = true;
+            match below(8) {
+                0 => client.send(GETFD),
+                1 => client.send(HELP),
+                2 | 3 => short(client),
+                _ => long(client, below(4000)),
+            }
+        }
+        if goes_on && below(40) == 0 {
+            let number = below(12);
+            leave(&bench, &clients[number].0);
+            clients[number] = (bench.client(number as Owner % 4), false);
+        }
+        while let Some((number, text)) = bench.upstream().next(in_flight.len() < 3, bench.now) {
+            in_flight.push(Sent { number, bytes: text.len(), command: text.command });
+        }
+        held = held.max(bench.upstream().state().pace.len());
+        if !in_flight.is_empty() && below(4) > 0 {
+            bench.answer(&in_flight.remove(below(in_flight.len())));
+            bench.now += Duration::from_millis(1);
+        } else if let Some(at) = bench.upstream().timer(bench.now) {
+            assert!(at > bench.now);
+            (bench.now, timers) = (at, timers + 1);
+        } else {
+            let queued = bench.mux.status().queued;
+            assert!(queued == 0 || !in_flight.is_empty(), "{queued} requests wait for nothing");
+        }
+    }
+    assert!(held > 3 && timers > 100, "{held} were held, {timers} timers");
+    let state = bench.upstream().state();
+    assert_eq!((bench.upstream().queued(&state), state.in_flight.len()), (0, 0));
+    drop(state);
+    assert!(clients.iter().all(|(client, waits)| !waits || !client.received().is_empty()));
+}
