@@ -95,6 +95,11 @@ impl Server {
     }
 
     /// Connects a client; the greeting is still to be read.
+    /// What it has written to standard error.
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
     pub fn connect(&self) -> Client {
         Client::connect(&self.endpoint())
     }

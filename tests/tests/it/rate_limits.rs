@@ -56,8 +56,12 @@ impl Machine {
         let devices = BufReader::new(retry(LIMIT, || UnixStream::connect(&devices)).unwrap());
         devices.get_ref().set_read_timeout(Some(LIMIT)).unwrap();
         let mut monitor = Client::connect(&Endpoint::Unix(monitor));
-        monitor.negotiate("{}");
-        Some(Self { monitor, devices, events: Vec::new(), _process: process, _dir: dir })
+        assert!(monitor.receive().get("QMP").is_some());
+        let mut machine =
+            Self { monitor, devices, events: Vec::new(), _process: process, _dir: dir };
+        // The machine may be started only now, which is an event.
+        machine.execute(r#"{"execute": "qmp_capabilities"}"#);
+        Some(machine)
     }
 
     /// Does something that a guest could do, or runs a command.
