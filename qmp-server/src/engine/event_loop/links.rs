@@ -175,10 +175,12 @@ impl Loop {
             slot.timer = next.timer.map(|at| self.timers.set(at, Timer::Link(token)));
         }
         slot.link = Some(link);
-        if next.again && (in_turn || !slot.debt.is_paid(now)) {
-            self.stand_in_line(token);
-        } else if next.again {
-            self.again.push_back(token);
+        // One that is in line already has its turn there.
+        if next.again && !slot.in_line {
+            match in_turn || !slot.debt.is_paid(now) {
+                true => self.stand_in_line(token),
+                false => self.again.push_back(token),
+            }
         }
         self.lend(token);
     }
@@ -297,8 +299,10 @@ mod tests {
         bench.event_loop.wake_link(flooded);
         let (_, link, input) = bench.lent().unwrap();
         assert!(input.woken && !input.is_turn(), "{input:?}");
+        // Even if it owes nothing any more, it does not spin until then.
+        bench.event_loop.pass.now += Duration::from_secs(2);
         bench.give_back(flooded, link, false, true);
-        assert!(bench.lent().is_none());
+        assert!(bench.lent().is_none() && bench.event_loop.again.is_empty());
 
         bench.event_loop.link_event(readable(other));
         let (token, link, input) = bench.lent().unwrap();
