@@ -220,7 +220,7 @@ pub fn run(kind: Kind, qemu: Option<Vec<String>>, scale: &Scale) -> Result<Outco
     site.wait_for(0, 0, AFTERMATH.saturating_sub(waited))?;
     let after = site.holdings()?;
     site.wait_for(usize::MAX, cold.threads, IDLE_THREADS_END_WITHIN)?;
-    let threads_left = site.count("task")?.saturating_sub(cold.threads);
+    let threads_left = site.threads()?.saturating_sub(cold.threads);
     Ok(Outcome {
         kind,
         checked: met.checked,

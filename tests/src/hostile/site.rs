@@ -184,7 +184,7 @@ impl Site {
     ) -> Result<Duration, String> {
         let started = Instant::now();
         loop {
-            let done = self.count("fd")? <= descriptors && self.count("task")? <= threads;
+            let done = self.count("fd")? <= descriptors && self.threads()? <= threads;
             let waited = started.elapsed();
             if done || waited >= time {
                 return Ok(waited);
@@ -196,12 +196,23 @@ impl Site {
     /// Returns the resources of the server, which is stopped for a moment.
     pub(super) fn holdings(&mut self) -> Result<Holdings, String> {
         self.expect_alive()?;
-        let (descriptors, threads) = (self.count("fd")?, self.count("task")?);
+        let (descriptors, threads) = (self.count("fd")?, self.threads()?);
         let dirty_kib = self.field("smaps_rollup", "Private_Dirty:")?;
         Ok(Holdings { live_bytes: self.live_bytes()?, dirty_kib, descriptors, threads })
     }
 
-    pub(super) fn count(&mut self, name: &str) -> Result<usize, String> {
+    /// How many threads the server has besides the log's, which is there while there is something to write, and for a minute if
+    /// lines were left out.
+    pub(super) fn threads(&mut self) -> Result<usize, String> {
+        let path = format!("/proc/{}/task", self.server.process().child().id());
+        let tasks = fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
+        let is_of_log = |task: &fs::DirEntry| {
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "qmp-log")
+        };
+        Ok(tasks.flatten().filter(|task| !is_of_log(task)).count())
+    }
+
+    fn count(&mut self, name: &str) -> Result<usize, String> {
         let path = format!("/proc/{}/{name}", self.server.process().child().id());
         let count = fs::read_dir(&path).map(Iterator::count);
         count.map_err(|error| format!("{path}: {error}: {}", self.server.process().stderr()))
